@@ -1,0 +1,26 @@
+# Stage 1 builds the wheel and everything it needs into a virtual environment; stage 2 has only that.
+FROM python:3.13.9-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY schema schema
+COPY server server
+RUN python -m venv /opt/merlin-graphql \
+    && /opt/merlin-graphql/bin/pip install --no-cache-dir --disable-pip-version-check .
+
+FROM python:3.13.9-slim-bookworm
+LABEL org.opencontainers.image.title="merlin-graphql" \
+      org.opencontainers.image.description="A GraphQL API server in front of the database of LLNL's Merlin" \
+      org.opencontainers.image.licenses="MIT"
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/merlin-graphql merlin
+COPY --from=build /opt/merlin-graphql /opt/merlin-graphql
+ENV PATH=/opt/merlin-graphql/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    MERLIN_GRAPHQL_HOST=0.0.0.0 \
+    MERLIN_GRAPHQL_PORT=8000
+USER 10001
+WORKDIR /var/lib/merlin-graphql
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"MERLIN_GRAPHQL_PORT\"]}/healthz', timeout=2)"]
+ENTRYPOINT ["merlin-graphql"]
+CMD ["serve"]

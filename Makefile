@@ -1,0 +1,50 @@
+# Two commands set everything up on a machine with Python and make: `make serve` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help serve test check soak bench clean
+
+help:
+	@echo "make serve   serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
+	@echo "make test    everything that has to pass: make check, then the test suite"
+	@echo "make check   format, lint, types, layers, Dockerfile"
+	@echo "make soak    the long tests that make test leaves out"
+	@echo "make bench   measure loading and reading of 100,000 runs"
+	@echo "make clean   remove what these made"
+
+serve: $(VENV)/.serve
+	$(BIN)/merlin-graphql serve --demo $(ARGS)
+
+test: check
+	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+soak: $(VENV)/.test
+	$(BIN)/pytest -n 0 -m soak $(ARGS)
+
+bench: $(VENV)/.test
+	$(BIN)/python -m tests.bench_load $(ARGS)
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.serve: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.serve

@@ -1,0 +1,114 @@
+"""Relay's connections: pages found by key and not by offset, so they stay right while entities come and go."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+
+import strawberry
+
+from schema.cursors import MALFORMED, read_cursor, write_cursor
+from schema.errors import BadInput
+from server.database.links import Position
+from server.database.ordered import Ordered
+
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 500
+
+T = TypeVar("T")
+
+First: TypeAlias = Annotated[
+    int | None,
+    strawberry.argument(description="How many from the start, 1 to 500. Without `first` and `last`: 50."),
+]
+After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what comes behind this cursor.")]
+Last: TypeAlias = Annotated[int | None, strawberry.argument(description="How many from the end, 1 to 500.")]
+Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what comes before this cursor.")]
+
+
+@strawberry.type(description="Where a page stands among the others.")
+class PageInfo:
+    has_next_page: bool = strawberry.field(description="Whether more follows behind this page.")
+    has_previous_page: bool = strawberry.field(description="Whether more stands before this page.")
+    start_cursor: str | None = strawberry.field(description="The first cursor of this page; null where it is empty.")
+    end_cursor: str | None = strawberry.field(description="The last cursor of this page; null where it is empty.")
+
+
+@strawberry.type(description="One entity of a page, with its cursor.")
+class Edge(Generic[T]):
+    node: T = strawberry.field(description="The entity.")
+    cursor: str = strawberry.field(description="Its place, to continue from with `after` or `before`.")
+
+
+@strawberry.type(description="A page, and what it is a page of.")
+class Connection(Generic[T]):
+    nodes: list[T] = strawberry.field(description="The entities of this page.")
+    edges: list[Edge[T]] = strawberry.field(description="The entities of this page with their cursors.")
+    page_info: PageInfo = strawberry.field(description="Where this page stands.")
+    total_count: int = strawberry.field(description="How many there are on all pages.")
+
+
+class PageEdge:
+    __slots__ = ("cursor", "node")
+
+    def __init__(self, node: Any, cursor: str) -> None:
+        self.node = node
+        self.cursor = cursor
+
+
+class Page:
+    """One page of entities, with what a connection tells of it. Nothing is computed that nobody asks for."""
+
+    def __init__(self, items: Ordered[Any], start: int, stop: int) -> None:
+        self._items = items
+        self._start = start
+        self._stop = stop
+
+    @cached_property
+    def nodes(self) -> list[Any]:
+        return [self._items[index] for index in range(self._start, self._stop)]
+
+    @property
+    def edges(self) -> list[PageEdge]:
+        return [PageEdge(node, self._cursor(self._start + index)) for index, node in enumerate(self.nodes)]
+
+    @property
+    def page_info(self) -> PageInfo:
+        is_empty = self._start == self._stop
+        return PageInfo(
+            has_next_page=self._stop < len(self._items),
+            has_previous_page=self._start > 0,
+            start_cursor=None if is_empty else self._cursor(self._start),
+            end_cursor=None if is_empty else self._cursor(self._stop - 1),
+        )
+
+    @property
+    def total_count(self) -> int:
+        return len(self._items)
+
+    def _cursor(self, index: int) -> str:
+        return write_cursor(self._items.order, self._items.positions[index])
+
+
+def page_of(items: Ordered[Any], first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
+    """Relay's algorithm (GraphQL Cursor Connections, 4.4), on positions. Raises `BadInput`."""
+    for argument, count in (("first", first), ("last", last)):
+        if count is not None and not 1 <= count <= LARGEST_PAGE:
+            raise BadInput(f"{argument}: ask for 1 to {LARGEST_PAGE} at a time, not {count}.", argument)
+    if first is not None and last is not None:
+        raise BadInput("last: ask for the first or for the last, not for both.", "last")
+    start = 0 if after is None else items.after(_position(items, after, "after"))
+    stop = len(items) if before is None else items.before(_position(items, before, "before"))
+    stop = max(start, stop)
+    if last is not None:
+        start = max(start, stop - last)
+    else:
+        stop = min(stop, start + (DEFAULT_PAGE if first is None else first))
+    return Page(items, start, stop)
+
+
+def _position(items: Ordered[Any], cursor: str, argument: str) -> Position:
+    position = read_cursor(cursor, items.order, argument)
+    if items.positions and type(position[0]) is not type(items.positions[0][0]):
+        raise BadInput(f"{argument}: {MALFORMED}", argument)
+    return position

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import strawberry
+
+from schema.context import Info
+from server.database.merlin_database import MerlinDatabase
+
+
+@strawberry.type(description="The database that is served, and how fresh the answers are.")
+class Database:
+    @classmethod
+    def is_type_of(cls, obj: Any, _info: Any) -> bool:
+        return isinstance(obj, MerlinDatabase)
+
+    kind: str = strawberry.field(description="`redis`, `sqlite` or `memory`.")
+    version: str = strawberry.field(description="What the database says it is.")
+    connection: str = strawberry.field(description="Where it is. Never holds a password.")
+
+    @strawberry.field(description="How many studies there are.")
+    @staticmethod
+    def studies(root: strawberry.Parent[MerlinDatabase]) -> int:
+        return len(root.studies)
+
+    @strawberry.field(description="How many runs there are.")
+    @staticmethod
+    def runs(root: strawberry.Parent[MerlinDatabase]) -> int:
+        return len(root.runs)
+
+    @strawberry.field(description="How many logical workers there are.")
+    @staticmethod
+    def logical_workers(root: strawberry.Parent[MerlinDatabase]) -> int:
+        return len(root.logical_workers)
+
+    @strawberry.field(description="How many physical workers there are.")
+    @staticmethod
+    def physical_workers(root: strawberry.Parent[MerlinDatabase]) -> int:
+        return len(root.physical_workers)
+
+    revision: int = strawberry.field(
+        description=(
+            "Counts up with every change that this server has seen. All of one response is read at one revision."
+        )
+    )
+    stale_since: datetime | None = strawberry.field(
+        description=(
+            "null while changes arrive as they happen; "
+            "the time of the last sight of the database once it can't be reached."
+        )
+    )
+
+    @strawberry.field(description="The version of this server.")
+    @staticmethod
+    def server_version(info: Info) -> str:
+        return info.context.server_version

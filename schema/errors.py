@@ -1,0 +1,73 @@
+"""What a client is told when a request fails: a code in `extensions`, and a message that says what to do.
+
+Errors of the database layer are translated here, once; what nobody foresaw is logged, and masked.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any
+
+from graphql import GraphQLError
+from strawberry.extensions import MaskErrors
+
+from server.database.errors import BackendError, DatabaseError, EntityNotFoundError, InvalidRequestError
+
+LOG = logging.getLogger(__name__)
+
+BAD_USER_INPUT = "BAD_USER_INPUT"
+NOT_FOUND = "NOT_FOUND"
+UNAVAILABLE = "DATABASE_UNAVAILABLE"
+INTERNAL = "INTERNAL_SERVER_ERROR"
+
+
+class BadInput(GraphQLError):  # noqa: N818 - a GraphQL error says what is wrong, and is no exception of ours
+    """An argument that can't be meant."""
+
+    def __init__(self, message: str, argument: str) -> None:
+        super().__init__(message, extensions={"code": BAD_USER_INPUT, "argument": argument})
+
+
+def code_of(error: DatabaseError) -> str:
+    match error:
+        case EntityNotFoundError():
+            return NOT_FOUND
+        case InvalidRequestError():
+            return BAD_USER_INPUT
+        case BackendError():
+            return UNAVAILABLE
+        case _:
+            return INTERNAL
+
+
+def _translate(error: GraphQLError) -> GraphQLError:
+    original = error.original_error
+    if original is None or isinstance(original, GraphQLError):
+        return error
+    if isinstance(original, DatabaseError):
+        return _replaced(error, str(original), code=code_of(original))
+    error_id = secrets.token_hex(8)
+    LOG.error("Error %s at %s", error_id, error.path, exc_info=original)
+    return _replaced(error, f"Internal error {error_id}: the server's log says more.", code=INTERNAL, id=error_id)
+
+
+def _replaced(error: GraphQLError, message: str, **extensions: Any) -> GraphQLError:
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=extensions,
+    )
+
+
+class TranslateErrors(MaskErrors):
+    """At the boundary: every error leaves the schema with a code, and none with what only the log should hold."""
+
+    def should_mask(self, _error: GraphQLError) -> bool:
+        return True
+
+    def anonymise_error(self, error: GraphQLError) -> GraphQLError:
+        return _translate(error)

@@ -1,0 +1,156 @@
+"""The root of all reading: each field calls a manager."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import strawberry
+
+from schema.connections import After, Before, Connection, First, Last, Page, page_of
+from schema.context import Info
+from schema.database import Database
+from schema.errors import BadInput
+from schema.logical_worker import LogicalWorker
+from schema.node import ID_DESCRIPTION, Node
+from schema.physical_worker import PhysicalWorker
+from schema.run import Run
+from schema.study import Study
+from server.database.entities import (
+    Entity,
+    LogicalWorkerEntity,
+    PhysicalWorkerEntity,
+    RunEntity,
+    StudyEntity,
+)
+from server.database.merlin_database import MerlinDatabase
+
+ById: TypeAlias = Annotated[strawberry.ID | None, strawberry.argument(description=ID_DESCRIPTION)]
+LARGEST_NODES = 500
+
+
+@strawberry.type(description="Everything that can be read. All of one response is read at one revision.")
+class Query:
+    @strawberry.field(description="Any entity by its id; null where there is none.", graphql_type=Node | None)
+    @staticmethod
+    def node(
+        info: Info, id: Annotated[strawberry.ID, strawberry.argument(description=ID_DESCRIPTION)]
+    ) -> Entity | None:
+        return info.context.database.by_id(id)
+
+    @strawberry.field(
+        description="Entities by their ids, in that order, null where there is none. At most 500.",
+        graphql_type=list[Node | None],
+    )
+    @staticmethod
+    def nodes(
+        info: Info, ids: Annotated[list[strawberry.ID], strawberry.argument(description="Their ids.")]
+    ) -> list[Entity | None]:
+        if len(ids) > LARGEST_NODES:
+            raise BadInput(f"ids: ask for at most {LARGEST_NODES} at a time, not {len(ids)}.", "ids")
+        return [info.context.database.by_id(id_) for id_ in ids]
+
+    @strawberry.field(description="By id or by name: exactly one. null where there is none.", graphql_type=Study | None)
+    @staticmethod
+    def study(
+        info: Info,
+        id: ById = None,
+        name: Annotated[str | None, strawberry.argument(description="Its name.")] = None,
+    ) -> StudyEntity | None:
+        studies = info.context.database.studies
+        if id is not None and name is None:
+            return studies.by_id(id)
+        if name is not None and id is None:
+            return studies.by_name(name)
+        raise _not_exactly_one("id", "name")
+
+    @strawberry.field(description="All studies, by name.", graphql_type=Connection[Study])
+    @staticmethod
+    def studies(info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None) -> Page:
+        return page_of(info.context.database.studies.all(), first, after, last, before)
+
+    @strawberry.field(
+        description=(
+            "By id or by workspace: exactly one. null where there is none. "
+            "A workspace is looked up in the database, never opened on disk."
+        ),
+        graphql_type=Run | None,
+    )
+    @staticmethod
+    def run(
+        info: Info,
+        id: ById = None,
+        workspace: Annotated[str | None, strawberry.argument(description="Its workspace, as stored.")] = None,
+    ) -> RunEntity | None:
+        runs = info.context.database.runs
+        if id is not None and workspace is None:
+            return runs.by_id(id)
+        if workspace is not None and id is None:
+            return runs.by_name(workspace)
+        raise _not_exactly_one("id", "workspace")
+
+    @strawberry.field(
+        description="All runs, the latest launched first, those without a launch time last.",
+        graphql_type=Connection[Run],
+    )
+    @staticmethod
+    def runs(info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None) -> Page:
+        return page_of(info.context.database.runs.all(), first, after, last, before)
+
+    @strawberry.field(
+        description="By id, or by name and queues, as Merlin derives the id from them. null where there is none.",
+        graphql_type=LogicalWorker | None,
+    )
+    @staticmethod
+    def logical_worker(
+        info: Info,
+        id: ById = None,
+        name: Annotated[str | None, strawberry.argument(description="Its name; goes with `queues`.")] = None,
+        queues: Annotated[
+            list[str] | None, strawberry.argument(description="All of its queues, in any order; goes with `name`.")
+        ] = None,
+    ) -> LogicalWorkerEntity | None:
+        workers = info.context.database.logical_workers
+        if id is not None and name is None and queues is None:
+            return workers.by_id(id)
+        if id is None and name is not None and queues is not None:
+            return workers.by_name_and_queues(name, queues)
+        raise BadInput("Pass either `id`, or `name` and `queues` together.", "id")
+
+    @strawberry.field(description="All logical workers, by name.", graphql_type=Connection[LogicalWorker])
+    @staticmethod
+    def logical_workers(
+        info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Page:
+        return page_of(info.context.database.logical_workers.all(), first, after, last, before)
+
+    @strawberry.field(
+        description="By id or by name: exactly one. null where there is none.", graphql_type=PhysicalWorker | None
+    )
+    @staticmethod
+    def physical_worker(
+        info: Info,
+        id: ById = None,
+        name: Annotated[str | None, strawberry.argument(description="Celery's name of it.")] = None,
+    ) -> PhysicalWorkerEntity | None:
+        workers = info.context.database.physical_workers
+        if id is not None and name is None:
+            return workers.by_id(id)
+        if name is not None and id is None:
+            return workers.by_name(name)
+        raise _not_exactly_one("id", "name")
+
+    @strawberry.field(description="All physical workers, by name.", graphql_type=Connection[PhysicalWorker])
+    @staticmethod
+    def physical_workers(
+        info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Page:
+        return page_of(info.context.database.physical_workers.all(), first, after, last, before)
+
+    @strawberry.field(description="The database itself, and how fresh the answers are.", graphql_type=Database)
+    @staticmethod
+    def database(info: Info) -> MerlinDatabase:
+        return info.context.database
+
+
+def _not_exactly_one(one: str, other: str) -> BadInput:
+    return BadInput(f"Pass either `{one}` or `{other}`: exactly one of them.", one)

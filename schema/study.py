@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import strawberry
+
+from schema.connections import After, Before, Connection, First, Last, Page, page_of
+from schema.node import Node
+from schema.scalars import JSON
+from server.database.entities import StudyEntity
+
+if TYPE_CHECKING:
+    from schema.logical_worker import LogicalWorker
+    from schema.run import Run
+
+
+@strawberry.type(description="A named workflow, and the runs of it. Mirrors `StudyEntity`.")
+class Study(Node):
+    @classmethod
+    def is_type_of(cls, obj: Any, _info: Any) -> bool:
+        return isinstance(obj, StudyEntity)
+
+    name: str = strawberry.field(description="The name in the specification; unique in Merlin.")
+
+    @strawberry.field(
+        description=(
+            "Runs that name this study, together with those it lists: right even where a concurrent writer lost one "
+            "side of the link. The latest launched first, those without a launch time last."
+        ),
+        graphql_type=Connection[Annotated["Run", strawberry.lazy("schema.run")]],
+    )
+    @staticmethod
+    def runs(
+        root: strawberry.Parent[StudyEntity],
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Page:
+        return page_of(root.runs, first, after, last, before)
+
+    workers: list[Annotated[LogicalWorker, strawberry.lazy("schema.logical_worker")]] = strawberry.field(
+        description="The distinct logical workers of its runs, by name."
+    )
+    latest_run: Annotated[Run, strawberry.lazy("schema.run")] | None = strawberry.field(
+        description="The run launched last; null while none has a launch time."
+    )
+    additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")

@@ -1,0 +1,122 @@
+"""The ASGI app: routes, and the lifespan that opens the database and closes it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from strawberry.http.ides import get_graphql_ide_html
+
+from schema.build import make_schema
+from server.database.backends.base import Progress, ResultsBackend, no_progress
+from server.database.backends.factory import BackendOptions, make_backend
+from server.database.backends.tls import TLS
+from server.database.errors import WrongDatabaseError
+from server.database.merlin_database import MerlinDatabase, opened
+from server.demo_data import demo_records
+from server.http import GraphQLApp
+from server.settings import Settings, read_settings
+
+_PAGE_URL = 'window.location.href.split("?")[0]'
+
+
+def make_app(settings: Settings, progress: Progress = no_progress) -> Starlette:
+    """The settings name a database. It is opened, and read once, before the first request."""
+    schema = make_schema()
+    sdl = schema.as_str() + "\n"
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+        backend = backend_of(settings)
+        if settings.demo and backend.kind == "memory":
+            await fill_with_demo(backend)
+        async with opened(backend, time_zone=settings.zone(), progress=progress) as database:
+            yield {"database": database}
+
+    async def schema_text(_request: Request) -> Response:
+        return PlainTextResponse(sdl)
+
+    return Starlette(
+        routes=[
+            Route("/graphql", GraphQLApp(schema)),
+            Route("/", graphiql),
+            Route("/schema.graphql", schema_text),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ],
+        lifespan=lifespan,
+    )
+
+
+def make_worker_app() -> Starlette:
+    """For server processes that are started with their settings in the environment."""
+    return make_app(read_settings(os.environ))
+
+
+async def graphiql(_request: Request) -> Response:
+    """strawberry's page asks the address that it has itself; ours stands beside /graphql."""
+    page = get_graphql_ide_html("graphiql").replace(_PAGE_URL, f'new URL("graphql", {_PAGE_URL}).href')
+    return HTMLResponse(page)
+
+
+async def healthz(_request: Request) -> Response:
+    """The process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """The answers are fresh: the database was read, and every change since."""
+    database: MerlinDatabase = request.state.database
+    since = database.stale_since
+    if since is None:
+        return JSONResponse({"status": "ready", "revision": database.revision})
+    told = {"status": "stale", "revision": database.revision, "staleSince": since.isoformat()}
+    return JSONResponse(told, status_code=503)
+
+
+def backend_of(settings: Settings) -> ResultsBackend:
+    """Not yet opened. Raises `WrongDatabaseError`."""
+    if settings.database is None:
+        raise WrongDatabaseError("No database is named: pass --database URL.")
+    options = BackendOptions(
+        password=_first_line(settings.database_password_file),
+        tls=TLS(
+            ca_certs=_text(settings.database_ca_certs),
+            certfile=_text(settings.database_certfile),
+            keyfile=_text(settings.database_keyfile),
+            cert_reqs=settings.database_cert_reqs,
+        ),
+        poll_interval=settings.database_poll_interval,
+    )
+    return make_backend(settings.database, options)
+
+
+async def fill_with_demo(backend: ResultsBackend) -> None:
+    """Raises `WrongDatabaseError` for a database that holds anything of Merlin's."""
+    async for batch in backend.load():
+        if batch:
+            raise WrongDatabaseError(
+                f"{backend.connection} holds records: sample data goes into an empty database only."
+            )
+    await backend.insert(demo_records(datetime.now()))  # noqa: DTZ005 - Merlin's times are naive and local
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+def _first_line(path: Any) -> str | None:
+    if path is None:
+        return None
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise WrongDatabaseError(f"Can't read the password file {path}: {error.__class__.__name__}.") from None
+    return lines[0].strip() if lines else ""

@@ -1,0 +1,96 @@
+"""What the database layer asks of a store. Redis, SQLite and memory each answer it whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from server.database.models import EntityKind, Entry, Key, Model
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with how many keys were looked at, and how many there are in all (an estimate)."""
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Anything may have changed: list everything again. The first notice of every connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """These may have changed, and are to be read again."""
+
+    keys: frozenset[Key] = frozenset()
+    name_maps: frozenset[EntityKind] = frozenset()
+    """Kinds in whose name map an entry may have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Nothing changed, and the store answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The store can't be reached; notices may be missed until the next `Reload`."""
+
+    reason: str
+
+
+Notice: TypeAlias = Reload | Changed | Alive | Lost
+
+
+class ResultsBackend(ABC):
+    """A store of Merlin's records. Not shared between event loops.
+
+    Every method that talks to the store raises `BackendError`, and nothing of its driver's.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, connection: str) -> None:
+        self.connection = connection
+        """The store's URL as it may be shown: without a password."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connects, and makes sure that what is there can be served.
+
+        Raises `BackendUnavailableError` or `WrongDatabaseError`.
+        """
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    async def get_version(self) -> str: ...
+
+    @abstractmethod
+    def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
+        """Everything that stands in the store, batch by batch; no consistent snapshot."""
+
+    @abstractmethod
+    async def fetch(self, keys: Collection[Key]) -> list[Entry]:
+        """What stands under the keys now; `Entry.record` is None where nothing does."""
+
+    @abstractmethod
+    async def name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
+        """Whose id Merlin finds by each name; a name that it does not find is left out."""
+
+    @abstractmethod
+    def watch(self) -> AsyncGenerator[Notice]:
+        """Tells of every change, whoever made it, until it is closed.
+
+        Begins with `Reload` once no later change can be missed. It survives the store: `Lost` is followed by
+        `Reload` when the store is back.
+        """
+
+    @abstractmethod
+    async def insert(self, records: Iterable[Model]) -> None:
+        """Writes new records and their names, in bulk, as Merlin would have. For sample data."""

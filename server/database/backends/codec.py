@@ -1,0 +1,410 @@
+"""Between Merlin's records and the text it stores them as.
+
+Merlin decodes a value by what it looks like (`merlin.backends.utils.deserialize_entity`), so that a study named `123`
+comes back as 123.0. Here a value is decoded by its field's declared type, so any text reads back as it was written.
+What can't be read becomes an `UnreadableValue` with a safe substitute: one bad value never hides its record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeAlias, TypeVar
+
+from server.database.models import (
+    JSON,
+    EntityKind,
+    Entry,
+    Key,
+    LogicalWorkerModel,
+    Model,
+    PhysicalWorkerModel,
+    RunModel,
+    RunStatus,
+    StudyModel,
+    UnreadableValue,
+    WorkerStatus,
+)
+
+Raw: TypeAlias = Mapping[str, Any]
+"""A stored record: text by field name; SQLite also has numbers and None."""
+
+NULL = "null"
+MAX_DEPTH = 200
+"""Deeper JSON than this is read as unreadable: no JSON encoder is sure to write it again."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_EMPTY_DICT: dict[str, JSON] = {}
+_SHARED_LENGTH = 400
+"""Lists of up to so many characters are decoded once and shared: runs of a study have the same queues."""
+
+_Status = TypeVar("_Status", RunStatus, WorkerStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Which field names a Merlin reads and writes. A Merlin can't read records of another dialect than its own."""
+
+    run_status: bool = True
+    """`run_status` (2.0.0b3 on), not `run_complete`."""
+    worker_status: bool = True
+    """`worker_status` in upper case (2.0.0b3 on), not `status` in lower case."""
+
+
+CURRENT = Dialect()
+LEGACY = Dialect(run_status=False, worker_status=False)
+
+
+def is_entity_id(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
+
+
+def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
+    """The record that stands under an id. Never raises: what is no record at all is an entry with only a problem."""
+    key = Key(kind, id_)
+    if not is_entity_id(id_):
+        return not_a_record(key, f"its id {_shown(id_)} is no UUID")
+    if _text(raw.get("id")) != id_:
+        return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}")
+    fields = _Fields(raw)
+    record = _DECODERS[kind](id_, fields)
+    return Entry(key, record, tuple(fields.problems))
+
+
+def not_a_record(key: Key, why: str) -> Entry:
+    return Entry(key, None, (UnreadableValue(None, f"{key} is no record of Merlin's: {why}."),))
+
+
+def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
+    """The text that Merlin stores, field by field in its order."""
+    match record:
+        case StudyModel():
+            values: dict[str, Any] = {
+                "additional_data": record.additional_data,
+                "id": record.id,
+                "name": record.name,
+                "runs": record.runs,
+            }
+        case RunModel():
+            status: dict[str, Any] = (
+                {"run_status": record.run_status.value}
+                if dialect.run_status
+                else {"run_complete": record.run_status.is_finished}
+            )
+            values = {
+                "additional_data": record.additional_data,
+                "id": record.id,
+                "study_id": record.study_id,
+                "workspace": record.workspace,
+                "steps": record.steps,
+                "queues": record.queues,
+                "workers": record.workers,
+                "parent": record.parent,
+                "child": record.child,
+                **status,
+                "parameters": record.parameters,
+                "samples": record.samples,
+            }
+        case LogicalWorkerModel():
+            values = {
+                "additional_data": record.additional_data,
+                "name": record.name,
+                "queues": frozenset(record.queues),
+                "id": record.id,
+                "runs": record.runs,
+                "physical_workers": record.physical_workers,
+            }
+        case PhysicalWorkerModel():
+            status = (
+                {"worker_status": record.worker_status.value}
+                if dialect.worker_status
+                else {"status": record.worker_status.value.lower()}
+            )
+            values = {
+                "additional_data": record.additional_data,
+                "id": record.id,
+                "logical_worker_id": record.logical_worker_id,
+                "name": record.name,
+                "launch_cmd": record.launch_cmd,
+                "args": record.args,
+                "pid": record.pid,
+                **status,
+                "heartbeat_timestamp": record.heartbeat_timestamp,
+                "latest_start_time": record.latest_start_time,
+                "host": record.host,
+                "restart_count": record.restart_count,
+            }
+    return {name: encode_value(value) for name, value in values.items()}
+
+
+def encode_value(value: Any) -> str:
+    """Merlin's text of one value (`merlin.backends.utils.serialize_entity`, the same from 1.13.0b1 to 2.0.0b4)."""
+    match value:
+        case None:
+            return NULL
+        case frozenset() | set():
+            return json.dumps({"__set__": sorted(value)})
+        case tuple() | list() | dict():
+            return json.dumps(value)
+        case datetime():
+            return value.isoformat()
+        case _:
+            return str(value)
+
+
+class _Fields:
+    """One record's fields, read by declared type. Collects what it could not read."""
+
+    __slots__ = ("problems", "raw")
+
+    def __init__(self, raw: Raw) -> None:
+        self.raw = raw
+        self.problems: list[UnreadableValue] = []
+
+    def problem(self, name: str, why: str) -> None:
+        self.problems.append(UnreadableValue(name, why))
+
+    def value(self, name: str) -> str | None:
+        """The stored text; None where the field is missing or NULL."""
+        value = self.raw.get(name)
+        text = value if type(value) is str else _text(value)
+        if text is None or text.isascii():
+            return text
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.problem(
+                name,
+                "The stored bytes are no valid UTF-8; the bad ones are shown as \N{REPLACEMENT CHARACTER}.",
+            )
+            return text.encode(errors="surrogateescape").decode(errors="replace")
+        return text
+
+    def name(self, name: str) -> str:
+        """A text that every record has. `null` is a name here, and so is `123`."""
+        text = self.value(name)
+        if text is None:
+            self.problem(name, "The record has no such field.")
+            return ""
+        return text
+
+    def text(self, name: str) -> str | None:
+        text = self.value(name)
+        return None if text == NULL else text
+
+    def reference(self, name: str) -> str | None:
+        text = self.text(name)
+        return None if text is None else sys.intern(text)
+
+    def pid(self, name: str) -> str | None:
+        """A process id; Merlin rereads `4242` as a number and writes it back as `4242.0`."""
+        text = self.text(name)
+        return text[:-2] if text is not None and text.endswith(".0") and text[:-2].isdecimal() else text
+
+    def count(self, name: str) -> int:
+        text = self.text(name)
+        if text is None:
+            return 0
+        try:
+            count = int(float(text))
+        except (ValueError, OverflowError):
+            self.problem(name, f"{_shown(text)} is no number; read as 0.")
+            return 0
+        if not -(2**31) <= count < 2**31:
+            self.problem(name, f"{_shown(text)} is out of range; read as 0.")
+            return 0
+        return count
+
+    def time(self, name: str) -> datetime | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            self.problem(name, f"{_shown(text)} is no ISO 8601 time; read as null.")
+            return None
+
+    def json(self, name: str) -> JSON:
+        text = self.value(name)
+        if text is None or text in ("{}", NULL):
+            return _EMPTY_DICT
+        if text[:1] not in ("{", "["):
+            self.problem(name, f"{_shown(text)} is no JSON object; read as {{}}.")
+            return _EMPTY_DICT
+        try:
+            return _load(text)
+        except ValueError as error:
+            self.problem(name, f"{_shown(text)} is no readable JSON ({error}); read as {{}}.")
+            return _EMPTY_DICT
+
+    def args(self, name: str) -> JSON:
+        """JSON, or the bare text that Merlin's `set_args` stores."""
+        text = self.value(name)
+        if text is None or text == NULL or text[:1] in ("{", "["):
+            return self.json(name)
+        return text
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        text = self.value(name)
+        if text is None or text in ("[]", NULL):
+            return ()
+        texts, why = _shared_texts(text) if len(text) <= _SHARED_LENGTH else _texts(text)
+        if why is not None:
+            self.problem(name, why)
+        return texts
+
+    def status(self, name: str, old_name: str, type_: type[_Status]) -> _Status:
+        """A status in the words of any Merlin: `RUNNING`, `running` or `WorkerStatus.RUNNING`."""
+        text = self.value(name)
+        if text is None:
+            text = self.value(old_name)
+        if text is None:
+            self.problem(name, "The record has no such field; read as UNKNOWN.")
+            return type_.UNKNOWN
+        try:
+            return type_(text.rpartition(".")[2].upper())
+        except ValueError:
+            self.problem(name, f"{_shown(text)} is no {_words(type_)}; read as UNKNOWN.")
+            return type_.UNKNOWN
+
+    def run_status(self) -> RunStatus:
+        complete = None if "run_status" in self.raw else self.value("run_complete")
+        match complete:
+            case None:
+                return self.status("run_status", "run_status", RunStatus)
+            case "True" | "1":
+                return RunStatus.COMPLETED
+            case "False" | "0":
+                return RunStatus.RUNNING  # what Merlin 2.0.0b3 on takes it for (`BaseDataModel.from_dict`)
+            case _:
+                self.problem("run_complete", f"{_shown(complete)} is neither True nor False; read as UNKNOWN.")
+                return RunStatus.UNKNOWN
+
+
+def _study(id_: str, fields: _Fields) -> StudyModel:
+    return StudyModel(
+        id=id_,
+        name=fields.name("name"),
+        runs=fields.texts("runs"),
+        additional_data=fields.json("additional_data"),
+    )
+
+
+def _run(id_: str, fields: _Fields) -> RunModel:
+    return RunModel(
+        id=id_,
+        workspace=fields.name("workspace"),
+        study_id=fields.reference("study_id"),
+        steps=fields.texts("steps"),
+        queues=fields.texts("queues"),
+        workers=fields.texts("workers"),
+        parent=fields.text("parent"),
+        child=fields.text("child"),
+        run_status=fields.run_status(),
+        parameters=fields.json("parameters"),
+        samples=fields.json("samples"),
+        additional_data=fields.json("additional_data"),
+    )
+
+
+def _logical_worker(id_: str, fields: _Fields) -> LogicalWorkerModel:
+    return LogicalWorkerModel(
+        id=id_,
+        name=fields.name("name"),
+        queues=tuple(sorted(set(fields.texts("queues")))),
+        runs=fields.texts("runs"),
+        physical_workers=fields.texts("physical_workers"),
+        additional_data=fields.json("additional_data"),
+    )
+
+
+def _physical_worker(id_: str, fields: _Fields) -> PhysicalWorkerModel:
+    return PhysicalWorkerModel(
+        id=id_,
+        name=fields.name("name"),
+        logical_worker_id=fields.reference("logical_worker_id"),
+        launch_cmd=fields.text("launch_cmd"),
+        args=fields.args("args"),
+        pid=fields.pid("pid"),
+        worker_status=fields.status("worker_status", "status", WorkerStatus),
+        heartbeat_timestamp=fields.time("heartbeat_timestamp"),
+        latest_start_time=fields.time("latest_start_time"),
+        host=fields.text("host"),
+        restart_count=fields.count("restart_count"),
+        additional_data=fields.json("additional_data"),
+    )
+
+
+_DECODERS: Mapping[EntityKind, Callable[[str, _Fields], Model]] = {
+    EntityKind.STUDY: _study,
+    EntityKind.RUN: _run,
+    EntityKind.LOGICAL_WORKER: _logical_worker,
+    EntityKind.PHYSICAL_WORKER: _physical_worker,
+}
+
+
+def _text(value: object) -> str | None:
+    match value:
+        case None | str():
+            return value
+        case bytes():
+            return value.decode(errors="surrogateescape")
+        case _:
+            return str(value)
+
+
+def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
+    """A stored list or set of texts, and what could not be read of it."""
+    try:
+        value = _load(text)
+    except ValueError as error:
+        return (), f"{_shown(text)} is no readable JSON ({error}); read as an empty list."
+    if isinstance(value, dict) and isinstance(members := value.get("__set__"), list):
+        value = sorted(members, key=str)
+    if not isinstance(value, list):
+        return (), f"{_shown(text)} is no JSON list; read as an empty one."
+    texts = tuple(sys.intern(item) if type(item) is str else str(item) for item in value if _is_scalar(item))
+    if len(texts) == len(value):
+        return texts, None
+    return texts, f"{len(value) - len(texts)} of the items of {_shown(text)} are no text; left out."
+
+
+_shared_texts = lru_cache(maxsize=4096)(_texts)
+
+
+def _is_scalar(item: object) -> bool:
+    return isinstance(item, str | int | float) and not isinstance(item, bool)
+
+
+def _load(text: str) -> JSON:
+    """Raises ValueError, also for JSON that nests deeper than `MAX_DEPTH`."""
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    return json.loads(text)  # as Merlin does: NaN, large integers and lone surrogates survive, orjson would refuse them
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', text):
+        if bracket in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket in "]}":
+            depth -= 1
+    return deepest
+
+
+def _words(type_: type[StrEnum]) -> str:
+    return {RunStatus: "run status", WorkerStatus: "worker status"}[type_]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004

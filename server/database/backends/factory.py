@@ -1,0 +1,42 @@
+"""Which backend a URL means. Its driver is imported here, and only where it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from server.database.backends.base import ResultsBackend
+from server.database.backends.tls import TLS
+from server.database.errors import WrongDatabaseError
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What a URL leaves open, or should not hold."""
+
+    password: str | None = field(default=None, repr=False)
+    tls: TLS = field(default_factory=TLS)
+    poll_interval: float = 2.0
+    """Seconds between two looks at a Redis that refuses to tell of changes."""
+
+
+def make_backend(url: str, options: BackendOptions) -> ResultsBackend:
+    """Not yet opened. Raises `WrongDatabaseError` for a URL that can't be meant."""
+    match urlsplit(url).scheme:
+        case "redis" | "rediss" | "unix" | "redis+sentinel":
+            from server.database.backends.redis import RedisBackend  # noqa: PLC0415 - a driver is loaded where it is used
+
+            return RedisBackend(url, password=options.password, tls=options.tls, poll_interval=options.poll_interval)
+        case "sqlite":
+            from server.database.backends.sqlite import SQLiteBackend  # noqa: PLC0415 - as above
+
+            return SQLiteBackend(url)
+        case "memory":
+            from server.database.backends.memory import MemoryBackend  # noqa: PLC0415 - as above
+
+            return MemoryBackend()
+        case scheme:
+            raise WrongDatabaseError(
+                f"No database has a URL that begins with {scheme or 'nothing'}: use redis://, rediss://, unix://, "
+                "redis+sentinel://, sqlite:///PATH or memory://."
+            )

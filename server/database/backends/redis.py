@@ -1,0 +1,238 @@
+"""Merlin's Redis: one hash a record, name maps beside them, and the server's own word of every change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, ClassVar, TypeVar
+
+from hiredis import PushNotification
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from server.database.backends.base import (
+    Alive,
+    Changed,
+    Lost,
+    Notice,
+    Progress,
+    Reload,
+    ResultsBackend,
+    no_progress,
+)
+from server.database.backends.codec import CURRENT, decode, encode, not_a_record
+from server.database.backends.redis_client import RedisClients
+from server.database.backends.tls import TLS
+from server.database.errors import WrongDatabaseError
+from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
+
+LOG = logging.getLogger(__name__)
+
+_PATTERN = "[srlp][tuoh][unygd]*:*"
+"""Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
+_KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
+_NAME_MAP = "name"
+_SCAN_COUNT = 2000
+_BATCH = 500
+_HEARTBEAT = 1.0
+"""Seconds of silence after which the server is asked whether it is still there."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two attempts to reconnect."""
+_POLL_SHARE = 5
+"""Where the server refuses to tell of changes: pause this many times as long as listing everything took."""
+
+_Item = TypeVar("_Item")
+
+
+class RedisBackend(ResultsBackend):
+    kind: ClassVar[str] = "redis"
+
+    def __init__(
+        self, url: str, *, password: str | None = None, tls: TLS | None = None, poll_interval: float = 2.0
+    ) -> None:
+        self._clients = RedisClients(url, password, tls)
+        super().__init__(self._clients.connection)
+        self._poll_interval = poll_interval
+        self._load_seconds = 0.0
+        self._client = self._clients.make()
+        self._watcher = self._clients.make(protocol=3, retries=0)
+
+    async def open(self) -> None:
+        with self._clients.translated():
+            await self._client.ping()
+            info = await self._info()
+        if info.get("cluster_enabled"):
+            raise WrongDatabaseError(
+                f"{self.connection} is a Redis Cluster, which can't hold Merlin's database: name a standalone Redis."
+            )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        await self._watcher.aclose()
+
+    async def get_version(self) -> str:
+        with self._clients.translated():
+            info = await self._info()
+        if "valkey_version" in info:
+            return f"Valkey {info['valkey_version']}"
+        return f"Redis {info['redis_version']}" if "redis_version" in info else "unknown"
+
+    async def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
+        started = time.monotonic()
+        with self._clients.translated():
+            total = await self._client.dbsize()
+        cursor, looked_at = 0, 0
+        while True:
+            with self._clients.translated():
+                cursor, found = await self._client.scan(cursor, match=_PATTERN, count=_SCAN_COUNT)
+            keys = [key for name in found if (key := _read_key(name)) is not None and key.id != _NAME_MAP]
+            for batch in _batches(keys):
+                yield await self._read(batch)
+            looked_at = min(looked_at + _SCAN_COUNT, total)
+            progress(looked_at, total)
+            if not cursor:
+                break
+        self._load_seconds = time.monotonic() - started
+
+    async def fetch(self, keys: Collection[Key]) -> list[Entry]:
+        return [entry for batch in _batches(list(keys)) for entry in await self._read(batch)]
+
+    async def name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
+        wanted = list(names)
+        if not wanted:
+            return {}
+        with self._clients.translated():
+            ids = await self._client.hmget(f"{kind}:{_NAME_MAP}", wanted)
+        return {name: _decode(id_) for name, id_ in zip(wanted, ids, strict=True) if id_ is not None}
+
+    async def insert(self, records: Iterable[Model]) -> None:
+        for batch in _batches(list(records)):
+            with self._clients.translated():
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for record in batch:
+                        kind = KINDS[type(record)]
+                        pipeline.hset(str(Key(kind, record.id)), items=_flat(encode(record, CURRENT)))
+                        if (name := name_of(record)) is not None:
+                            pipeline.hset(f"{kind}:{_NAME_MAP}", name, record.id)
+                    await pipeline.execute()
+
+    async def watch(self) -> AsyncGenerator[Notice]:
+        pause = _SHORTEST_PAUSE
+        refused = False
+        while True:
+            try:
+                async with self._tracking() as connection, aclosing(self._listen(connection)) as notices:
+                    pause, refused = _SHORTEST_PAUSE, False
+                    yield Reload()
+                    async for notice in notices:
+                        yield notice
+            except ResponseError as error:
+                if not refused:
+                    LOG.warning("%s. Changes are polled for instead.", self._clients.translate(error))
+                refused = True
+                yield Reload()
+                await asyncio.sleep(max(self._poll_interval, _POLL_SHARE * self._load_seconds))
+            except (RedisError, OSError) as error:
+                yield Lost(str(self._clients.translate(error)))
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    @asynccontextmanager
+    async def _tracking(self) -> AsyncIterator[AbstractConnection]:
+        """A connection of its own, on which the server tells of every change below the four prefixes.
+
+        In broadcast mode the server keeps no memory of keys for us. Only RESP3 carries both answers and notices.
+        """
+        pool = self._watcher.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's decorator
+        try:
+            connection._parser.set_invalidation_push_handler(_as_it_is)  # noqa: SLF001 - there is no public way to it
+            prefixes = [word for kind in EntityKind for word in ("PREFIX", f"{kind}:")]
+            await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
+            await connection.read_response()
+            yield connection
+        finally:
+            await connection.disconnect()
+            await pool.release(connection)
+
+    async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
+        asked = False
+        while True:
+            reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
+            if isinstance(reply, PushNotification):
+                yield _read_notice(reply)
+            elif reply is not None:
+                if isinstance(reply, list) and reply[0] != b"master":
+                    raise RedisConnectionError("it is no master any more")
+                asked = False
+                yield Alive()
+            elif asked:
+                raise RedisConnectionError("it does not answer any more")
+            else:
+                await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
+                asked = True
+
+    async def _read(self, keys: Sequence[Key]) -> list[Entry]:
+        with self._clients.translated():
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.hgetall(str(key))
+                replies = await pipeline.execute(raise_on_error=False)
+            return [_read_entry(key, reply) for key, reply in zip(keys, replies, strict=True)]
+
+    async def _info(self) -> Mapping[str, Any]:
+        """What the server says of itself; nothing where the login may not ask."""
+        try:
+            info: Mapping[str, Any] = await self._client.info()
+        except ResponseError:
+            return {}
+        return info
+
+
+async def _as_it_is(notification: PushNotification) -> PushNotification:
+    return notification
+
+
+def _read_notice(notification: PushNotification) -> Notice:
+    """`["invalidate", [key, …]]`; None in place of the keys says that the database was flushed."""
+    names = notification[1] if notification[0] == b"invalidate" else []
+    if names is None:
+        return Reload()
+    keys = [key for name in names if (key := _read_key(name)) is not None]
+    return Changed(
+        keys=frozenset(key for key in keys if key.id != _NAME_MAP),
+        name_maps=frozenset(key.kind for key in keys if key.id == _NAME_MAP),
+    )
+
+
+def _read_key(name: bytes | str) -> Key | None:
+    prefix, _, id_ = _decode(name).partition(":")
+    return Key(_KINDS[prefix], id_) if prefix in _KINDS else None
+
+
+def _read_entry(key: Key, reply: Any) -> Entry:
+    match reply:
+        case ResponseError():
+            return not_a_record(key, "it is no hash")
+        case RedisError():
+            raise reply
+        case _ if not reply:
+            return Entry(key, None)
+        case _:
+            return decode(key.kind, key.id, {_decode(field): _decode(value) for field, value in reply.items()})
+
+
+def _decode(text: bytes | str) -> str:
+    return text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
+
+
+def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))

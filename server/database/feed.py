@@ -1,0 +1,177 @@
+"""Keeps the read model fresh: hears what may have changed, reads it again, and applies it.
+
+Reads are serialised and coalesced: a key is read after it was marked, never applied from an older read, however often
+it was marked in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+from server.database.backends.base import Alive, Changed, Lost, Progress, Reload, ResultsBackend, no_progress
+from server.database.errors import BackendError, BackendUnavailableError
+from server.database.models import EntityKind, Entry, Key, name_of
+from server.database.read_model import ReadModel
+
+LOG = logging.getLogger(__name__)
+
+_RETRY_AFTER = 0.5
+"""Seconds after which a failed read is tried again."""
+
+
+class Feed:
+    def __init__(self, backend: ResultsBackend, read_model: ReadModel) -> None:
+        self._backend = backend
+        self._read_model = read_model
+        self._progress: Progress = no_progress
+        self._marked: set[Key] = set()
+        self._ambiguous: set[EntityKind] = set()
+        self._reload = False
+        self._work = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loaded: asyncio.Future[None]
+        self._watch_lost = False
+        self._last_seen = datetime.now(UTC)
+        self.stale_since: datetime | None = None
+        """When the database was last seen, while it can't be reached; None while changes arrive."""
+
+    async def start(self, progress: Progress = no_progress) -> None:
+        """Returns when everything was read once. Raises `BackendError` where that fails."""
+        self._progress = progress
+        self._loaded = asyncio.get_running_loop().create_future()
+        self._last_seen = datetime.now(UTC)
+        self._tasks = [asyncio.create_task(self._watch_forever()), asyncio.create_task(self._refresh_forever())]
+        try:
+            await self._loaded
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for future in self._waiting:
+            future.cancel()
+
+    async def refresh(self, keys: Collection[Key]) -> None:
+        """Returns when the read model has what stands under the keys now, or something newer.
+
+        Raises `BackendError` where they could not be read.
+        """
+        self._marked.update(keys)
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self._work.set()
+        await waiting
+
+    async def _watch_forever(self) -> None:
+        while True:
+            try:
+                await self._watch()
+            except Exception as error:  # a bug; without its watch the server would serve old data and not say so
+                LOG.exception("Watching the database failed; it is begun again.")
+                self._lost(BackendError(f"Watching the database failed: {type(error).__name__}."))
+                await asyncio.sleep(_RETRY_AFTER)
+
+    async def _watch(self) -> None:
+        async with aclosing(self._backend.watch()) as notices:
+            async for notice in notices:
+                match notice:
+                    case Reload():
+                        self._watch_lost = False
+                        self._reload = True
+                    case Changed():
+                        self._marked |= notice.keys
+                        self._ambiguous |= notice.name_maps
+                    case Lost():
+                        self._watch_lost = True
+                        self._lost(BackendUnavailableError(notice.reason))
+                        continue
+                    case Alive():
+                        pass
+                self._last_seen = datetime.now(UTC)
+                if self._reload or self._marked or self._ambiguous:
+                    self._work.set()
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            reload, self._reload = self._reload, False
+            marked, self._marked = self._marked, set()
+            ambiguous, self._ambiguous = self._ambiguous, set()
+            waiting, self._waiting = self._waiting, []
+            try:
+                if reload:
+                    await self._read_everything()
+                    ambiguous.update(EntityKind)
+                else:
+                    self._take_over(await self._backend.fetch(marked), ambiguous)
+                await self._settle_names(ambiguous)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is said and tried again
+                self._reload = True
+                failure = _as_backend_error(error)
+                self._lost(failure)
+                for future in waiting:
+                    _fail(future, failure)
+                asyncio.get_running_loop().call_later(_RETRY_AFTER, self._work.set)
+            else:
+                self._found(everything=reload)
+                for future in waiting:
+                    _succeed(future)
+
+    async def _read_everything(self) -> None:
+        entries = [entry async for batch in self._backend.load(self._progress) for entry in batch]
+        self._progress = no_progress
+        self._read_model.replace(entries)
+
+    def _take_over(self, entries: list[Entry], ambiguous: set[EntityKind]) -> None:
+        for change in self._read_model.apply(entries):
+            name = None if change.after is None else name_of(change.after)
+            if name is not None and self._read_model.tables[change.key.kind].is_duplicate(name):
+                ambiguous.add(change.key.kind)
+
+    async def _settle_names(self, kinds: set[EntityKind]) -> None:
+        """Of several records of one name, asks whom Merlin finds by it."""
+        for kind in kinds:
+            if duplicates := self._read_model.tables[kind].duplicate_names():
+                self._read_model.assign_names(kind, await self._backend.name_owners(kind, duplicates.keys()))
+
+    def _found(self, *, everything: bool) -> None:
+        self._last_seen = datetime.now(UTC)
+        if everything and not self._watch_lost:
+            if self.stale_since is not None:
+                LOG.info("The database is back, and what changed meanwhile has been read.")
+            self.stale_since = None
+            _succeed(self._loaded)
+
+    def _lost(self, error: BackendError) -> None:
+        if not self._loaded.done():
+            self._loaded.set_exception(error)
+        elif self.stale_since is None:
+            self.stale_since = self._last_seen
+            LOG.warning("%s Reads go on from what was seen until %s.", error, self._last_seen.isoformat())
+
+
+def _as_backend_error(error: Exception) -> BackendError:
+    if isinstance(error, BackendError):
+        return error
+    LOG.error("Reading the database failed; it is tried again.", exc_info=error)  # a bug: the feed outlives it
+    return BackendError(f"Reading the database failed: {type(error).__name__}.")
+
+
+def _succeed(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None], error: BackendError) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,142 @@
+"""One many-to-many relation, read from both of its stored sides.
+
+Merlin stores a link twice: the owner lists its members (`study.runs`), and the member names its owners
+(`run.study_id`). Concurrent writers lose either half, so a link stands where at least one side has it. What both sides
+agree on costs one entry; only where an owner lists a member that does not name it back (a stray) is something kept.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeAlias, TypeVar
+
+from server.database.models import Model
+
+Position: TypeAlias = tuple[int | str, str]
+"""Where a record stands in the default order of its kind: an order value, then its id."""
+
+Owner = TypeVar("Owner", bound=Model)
+Member = TypeVar("Member", bound=Model)
+
+
+def insert(order: list[Position], position: Position) -> None:
+    """Keeps the order sorted and without duplicates."""
+    index = bisect_left(order, position)
+    if index == len(order) or order[index] != position:
+        order.insert(index, position)
+
+
+def discard(order: list[Position], position: Position) -> None:
+    index = bisect_left(order, position)
+    if index < len(order) and order[index] == position:
+        del order[index]
+
+
+class Links(Generic[Owner, Member]):
+    """Told of every change of owners and members, in any order; `owners` and `members` are their live tables."""
+
+    def __init__(
+        self,
+        owners: Mapping[str, Owner],
+        members: Mapping[str, Member],
+        *,
+        listed: Callable[[Owner], tuple[str, ...]],
+        named: Callable[[Member], tuple[str, ...]],
+        position: Callable[[Member], Position],
+    ) -> None:
+        self._owners = owners
+        self._members = members
+        self._listed = listed
+        self._named = named
+        self._position = position
+        self._by_owner: dict[str, list[Position]] = {}
+        self._strays: dict[str, tuple[str, ...]] = {}
+
+    def members_of(self, owner_id: str) -> Sequence[Position]:
+        """The members that exist, in their kind's default order. Not to be changed."""
+        return self._by_owner.get(owner_id, ())
+
+    def owners_of(self, member_id: str) -> list[str]:
+        """The owners that exist: those the member names, in its order, then those that only list it."""
+        member = self._members.get(member_id)
+        named = () if member is None else self._named(member)
+        return [id_ for id_ in dict.fromkeys((*named, *self._strays.get(member_id, ()))) if id_ in self._owners]
+
+    def rebuild(self) -> None:
+        self._by_owner.clear()
+        self._strays.clear()
+        for member in self._members.values():
+            position = self._position(member)
+            for owner_id in dict.fromkeys(self._named(member)):
+                self._by_owner.setdefault(owner_id, []).append(position)
+        for owner_id, owner in self._owners.items():
+            for member_id in self._unnamed(owner_id, self._listed(owner)):
+                self._add_stray(member_id, owner_id)
+                if (listed := self._members.get(member_id)) is not None:
+                    self._by_owner.setdefault(owner_id, []).append(self._position(listed))
+        for order in self._by_owner.values():
+            order.sort()
+
+    def owner_changed(self, owner_id: str, before: Owner | None, after: Owner | None) -> None:
+        """To be called when the table holds `after` already."""
+        old = () if before is None else self._listed(before)
+        new = () if after is None else self._listed(after)
+        if old == new:
+            return
+        gone, come = set(old).difference(new), set(new).difference(old)
+        for member_id in self._unnamed(owner_id, gone):
+            self._drop_stray(member_id, owner_id)
+            if (member := self._members.get(member_id)) is not None:
+                self._unlink(owner_id, self._position(member))
+        for member_id in self._unnamed(owner_id, come):
+            self._add_stray(member_id, owner_id)
+            if (member := self._members.get(member_id)) is not None:
+                insert(self._by_owner.setdefault(owner_id, []), self._position(member))
+
+    def member_changed(self, member_id: str, before: Member | None, after: Member | None) -> None:
+        """To be called when the table holds `after` already."""
+        old_named = frozenset() if before is None else frozenset(self._named(before))
+        new_named = frozenset() if after is None else frozenset(self._named(after))
+        old_position = None if before is None else self._position(before)
+        new_position = None if after is None else self._position(after)
+        if old_named == new_named and old_position == new_position:
+            return
+        strays = self._strays.get(member_id, ())
+        if old_position is not None:
+            for owner_id in old_named.union(strays):
+                self._unlink(owner_id, old_position)
+        for owner_id in old_named - new_named:
+            owner = self._owners.get(owner_id)
+            if owner is not None and member_id in self._listed(owner):
+                self._add_stray(member_id, owner_id)
+        for owner_id in new_named.intersection(strays):
+            self._drop_stray(member_id, owner_id)
+        if new_position is not None:
+            for owner_id in new_named.union(self._strays.get(member_id, ())):
+                insert(self._by_owner.setdefault(owner_id, []), new_position)
+
+    def _unnamed(self, owner_id: str, member_ids: set[str] | tuple[str, ...]) -> list[str]:
+        """Which of the listed members do not name the owner themselves; a missing one names nobody."""
+        return [
+            member_id
+            for member_id in dict.fromkeys(member_ids)
+            if (member := self._members.get(member_id)) is None or owner_id not in self._named(member)
+        ]
+
+    def _unlink(self, owner_id: str, position: Position) -> None:
+        order = self._by_owner.get(owner_id)
+        if order is not None:
+            discard(order, position)
+            if not order:
+                del self._by_owner[owner_id]
+
+    def _add_stray(self, member_id: str, owner_id: str) -> None:
+        self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
+
+    def _drop_stray(self, member_id: str, owner_id: str) -> None:
+        left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)
+        if left:
+            self._strays[member_id] = left
+        else:
+            self._strays.pop(member_id, None)

@@ -1,0 +1,176 @@
+"""The records that Merlin stores, one frozen class a kind, and the values their fields take.
+
+Field names are those of Merlin 2.0.0b4; `backends.codec` maps older dialects to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+JSON: TypeAlias = Any
+"""What `json.loads` returns. Shared between readers, so never to be changed in place."""
+
+_LAUNCHED = re.compile(r"_(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)/*$")
+
+
+class EntityKind(StrEnum):
+    """The four kinds; the value is Merlin's name of the store, and the prefix of its keys."""
+
+    STUDY = "study"
+    RUN = "run"
+    LOGICAL_WORKER = "logical_worker"
+    PHYSICAL_WORKER = "physical_worker"
+
+
+class RunStatus(StrEnum):
+    INITIALIZED = "INITIALIZED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in _FINISHED
+
+
+_FINISHED = frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.FAILED})
+
+
+class WorkerStatus(StrEnum):
+    RUNNING = "RUNNING"
+    STALLED = "STALLED"
+    STOPPED = "STOPPED"
+    REBOOTING = "REBOOTING"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyModel:
+    id: str
+    name: str
+    runs: tuple[str, ...] = ()
+    additional_data: JSON = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    id: str
+    workspace: str
+    study_id: str | None = None
+    steps: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+    parent: str | None = None
+    child: str | None = None
+    run_status: RunStatus = RunStatus.INITIALIZED
+    parameters: JSON = field(default_factory=dict)
+    samples: JSON = field(default_factory=dict)
+    additional_data: JSON = field(default_factory=dict)
+
+    @property
+    def launched_at(self) -> datetime | None:
+        """The naive local time in the `_YYYYMMDD-HHMMSS` that ends a workspace; None without a valid one."""
+        match = _LAUNCHED.search(self.workspace)
+        if match is None:
+            return None
+        try:
+            return datetime(*map(int, match.groups()))  # type: ignore[arg-type]  # noqa: DTZ001 - six ints; Merlin's are naive
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalWorkerModel:
+    id: str
+    name: str
+    queues: tuple[str, ...] = ()
+    """A set in Merlin: here sorted, without duplicates."""
+    runs: tuple[str, ...] = ()
+    physical_workers: tuple[str, ...] = ()
+    additional_data: JSON = field(default_factory=dict)
+
+    @staticmethod
+    def generate_id(name: str, queues: Iterable[str]) -> str:
+        """Merlin's rule (`LogicalWorkerModel.generate_id`, 1.13.0b1 to 2.0.0b4): MD5 as an identity, no secret."""
+        text = f"{name}:{','.join(sorted(queues))}"
+        digest = hashlib.md5(text.encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()
+        return str(uuid.UUID(hex=digest))
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalWorkerModel:
+    id: str
+    name: str
+    logical_worker_id: str | None = None
+    launch_cmd: str | None = None
+    args: JSON = field(default_factory=dict)
+    pid: str | None = None
+    worker_status: WorkerStatus = WorkerStatus.STOPPED
+    heartbeat_timestamp: datetime | None = None
+    """Naive times are local to the site, as Merlin writes them."""
+    latest_start_time: datetime | None = None
+    host: str | None = None
+    restart_count: int = 0
+    additional_data: JSON = field(default_factory=dict)
+
+
+Model: TypeAlias = StudyModel | RunModel | LogicalWorkerModel | PhysicalWorkerModel
+
+MODELS: Mapping[EntityKind, type[Model]] = MappingProxyType(
+    {
+        EntityKind.STUDY: StudyModel,
+        EntityKind.RUN: RunModel,
+        EntityKind.LOGICAL_WORKER: LogicalWorkerModel,
+        EntityKind.PHYSICAL_WORKER: PhysicalWorkerModel,
+    }
+)
+KINDS: Mapping[type[Model], EntityKind] = MappingProxyType({model: kind for kind, model in MODELS.items()})
+
+
+class Key(NamedTuple):
+    """Which entity: in Redis the key `<kind>:<id>`, in SQLite the row of that id."""
+
+    kind: EntityKind
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableValue:
+    """A stored value that could not be read, and was read as a safe substitute instead."""
+
+    field: str | None
+    """None where the record as a whole is meant."""
+    message: str
+
+
+class Entry(NamedTuple):
+    """What stands under a key: a record, nothing, or something unreadable; a record may have unreadable values."""
+
+    key: Key
+    record: Model | None
+    problems: tuple[UnreadableValue, ...] = ()
+
+
+def name_of(record: Model) -> str | None:
+    """The name that Merlin's name map holds for a record (a run's is its workspace); logical workers have none."""
+    match record:
+        case RunModel():
+            return record.workspace
+        case LogicalWorkerModel():
+            return None
+        case _:
+            return record.name

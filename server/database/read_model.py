@@ -1,0 +1,315 @@
+"""The live copy of Merlin's database in memory, with the indexes that Merlin does not keep.
+
+Everything here is synchronous and does no I/O: `apply` and `replace` change the copy in one step of the event loop, so
+whoever reads between two awaits sees one revision.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from server.database.links import Links, Position, discard, insert
+from server.database.models import (
+    EntityKind,
+    Entry,
+    Key,
+    LogicalWorkerModel,
+    Model,
+    PhysicalWorkerModel,
+    RunModel,
+    RunStatus,
+    StudyModel,
+    UnreadableValue,
+    WorkerStatus,
+    name_of,
+)
+
+LOG = logging.getLogger(__name__)
+
+Record = TypeVar("Record", bound=Model)
+
+_WHOLESALE = 1000
+"""From so many changes at once the indexes are built anew: cheaper than as many insertions into sorted lists."""
+
+_NEVER_LAUNCHED = 1
+"""Order value of a run without launch time: after every launched one, whose values are negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one key held before and after; None where it held no record."""
+
+    key: Key
+    before: Model | None
+    after: Model | None
+
+
+Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
+"""Called with the new revision and its changes, when the copy already has them."""
+
+
+BY_LAUNCH = "LAUNCHED_AT:DESC"
+BY_NAME = "NAME:ASC"
+
+
+def order_of(kind: EntityKind) -> str:
+    """The name of a kind's default order."""
+    return BY_LAUNCH if kind is EntityKind.RUN else BY_NAME
+
+
+def position_of(record: Model) -> Position:
+    """The default order: runs by launch, newest first, those without launch time last; the rest by name."""
+    if isinstance(record, RunModel):
+        launched = record.launched_at
+        return (_NEVER_LAUNCHED if launched is None else -int(launched.strftime("%Y%m%d%H%M%S")), record.id)
+    return (record.name, record.id)
+
+
+class Table(Generic[Record]):
+    """The records of one kind: by id, by name and in the default order."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.order: list[Position] = []
+        self.name_owners: dict[str, str] = {}
+        """For names that several records have: whose id Merlin's own name map holds."""
+        self._ids: dict[str, str | tuple[str, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        """In the default order."""
+        return (self.records[id_] for _, id_ in self.order)
+
+    def get(self, id_: str) -> Record | None:
+        return self.records.get(id_)
+
+    def named(self, name: str) -> Record | None:
+        """The record of that name; of several, the one that Merlin finds by it."""
+        ids = self._ids.get(name)
+        match ids:
+            case None:
+                return None
+            case str():
+                return self.records[ids]
+            case _:
+                owner = self.name_owners.get(name)
+                return self.records[owner if owner in ids else ids[0]]
+
+    def duplicate_names(self) -> Mapping[str, tuple[str, ...]]:
+        return {name: ids for name, ids in self._ids.items() if isinstance(ids, tuple)}
+
+    def is_duplicate(self, name: str) -> bool:
+        return isinstance(self._ids.get(name), tuple)
+
+    def store(self, id_: str, record: Record | None) -> None:
+        """Without the indexes."""
+        if record is None:
+            self.records.pop(id_, None)
+        else:
+            self.records[id_] = record
+
+    def reindex(self, id_: str, before: Record | None, after: Record | None) -> None:
+        old = None if before is None else position_of(before)
+        new = None if after is None else position_of(after)
+        if old != new:
+            if old is not None:
+                discard(self.order, old)
+            if new is not None:
+                insert(self.order, new)
+        old_name = None if before is None else name_of(before)
+        new_name = None if after is None else name_of(after)
+        if old_name != new_name:
+            if old_name is not None:
+                self._forget_name(old_name, id_)
+            if new_name is not None:
+                self._add_name(new_name, id_)
+
+    def rebuild(self) -> None:
+        self.order = sorted(map(position_of, self.records.values()))
+        self._ids = {}
+        for id_, record in self.records.items():
+            name = name_of(record)
+            if name is not None:
+                self._add_name(name, id_)
+
+    def _add_name(self, name: str, id_: str) -> None:
+        ids = self._ids.get(name)
+        match ids:
+            case None:
+                self._ids[name] = id_
+            case str():
+                self._ids[name] = tuple(sorted((ids, id_)))
+            case _:
+                self._ids[name] = tuple(sorted((*ids, id_)))
+
+    def _forget_name(self, name: str, id_: str) -> None:
+        ids = self._ids.get(name)
+        left = tuple(other for other in ids if other != id_) if isinstance(ids, tuple) else ()
+        if len(left) > 1:
+            self._ids[name] = left
+            return
+        self.name_owners.pop(name, None)
+        if left:
+            self._ids[name] = left[0]
+        else:
+            self._ids.pop(name, None)
+
+
+def _optional(id_: str | None) -> tuple[str, ...]:
+    return () if id_ is None else (id_,)
+
+
+class ReadModel:
+    def __init__(self) -> None:
+        self.revision = 0
+        """Counts up with every step that changed something."""
+        self.studies = Table[StudyModel]()
+        self.runs = Table[RunModel]()
+        self.logical_workers = Table[LogicalWorkerModel]()
+        self.physical_workers = Table[PhysicalWorkerModel]()
+        self.tables: Mapping[EntityKind, Table[Any]] = {
+            EntityKind.STUDY: self.studies,
+            EntityKind.RUN: self.runs,
+            EntityKind.LOGICAL_WORKER: self.logical_workers,
+            EntityKind.PHYSICAL_WORKER: self.physical_workers,
+        }
+        self.problems: dict[Key, tuple[UnreadableValue, ...]] = {}
+        """What could not be read, record by record."""
+        self.run_statuses: Counter[RunStatus] = Counter()
+        self.worker_statuses: Counter[WorkerStatus] = Counter()
+        self.study_runs = Links(
+            self.studies.records,
+            self.runs.records,
+            listed=lambda study: study.runs,
+            named=lambda run: _optional(run.study_id),
+            position=position_of,
+        )
+        self.worker_runs = Links(
+            self.logical_workers.records,
+            self.runs.records,
+            listed=lambda worker: worker.runs,
+            named=lambda run: run.workers,
+            position=position_of,
+        )
+        self.instances = Links(
+            self.logical_workers.records,
+            self.physical_workers.records,
+            listed=lambda worker: worker.physical_workers,
+            named=lambda instance: _optional(instance.logical_worker_id),
+            position=position_of,
+        )
+        self.children = Links(
+            self.runs.records,
+            self.runs.records,
+            listed=lambda parent: _optional(parent.child),
+            named=lambda child: _optional(child.parent),
+            position=position_of,
+        )
+        self._owning: Mapping[EntityKind, tuple[Links[Any, Any], ...]] = {
+            EntityKind.STUDY: (self.study_runs,),
+            EntityKind.RUN: (self.children,),
+            EntityKind.LOGICAL_WORKER: (self.worker_runs, self.instances),
+            EntityKind.PHYSICAL_WORKER: (),
+        }
+        self._belonging: Mapping[EntityKind, tuple[Links[Any, Any], ...]] = {
+            EntityKind.STUDY: (),
+            EntityKind.RUN: (self.study_runs, self.worker_runs, self.children),
+            EntityKind.LOGICAL_WORKER: (),
+            EntityKind.PHYSICAL_WORKER: (self.instances,),
+        }
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Hears of every later change; the returned function ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def get(self, key: Key) -> Model | None:
+        record: Model | None = self.tables[key.kind].get(key.id)
+        return record
+
+    def keys(self) -> Iterator[Key]:
+        """Of everything known, records and unreadable ones."""
+        for kind, table in self.tables.items():
+            yield from (Key(kind, id_) for id_ in table.records)
+        yield from (key for key in self.problems if self.get(key) is None)
+
+    def apply(self, entries: Iterable[Entry]) -> Sequence[Change]:
+        """Takes over what stands under some keys now. Tells the listeners, and returns, what that changed."""
+        changes: list[Change] = []
+        noticed = False
+        for entry in {entry.key: entry for entry in entries}.values():
+            noticed |= self._note_problems(entry)
+            before = self.get(entry.key)
+            if before != entry.record:
+                changes.append(Change(entry.key, before, entry.record))
+        for change in changes:
+            self.tables[change.key.kind].store(change.key.id, change.after)
+            self._count(change)
+        if len(changes) < _WHOLESALE:
+            for change in changes:
+                self._reindex(change)
+        else:
+            self._rebuild()
+        if changes or noticed:
+            self._tell(changes)
+        return changes
+
+    def replace(self, entries: Iterable[Entry]) -> Sequence[Change]:
+        """Takes over everything: what the entries do not name is gone."""
+        new = {entry.key: entry for entry in entries}
+        for key in self.keys():
+            new.setdefault(key, Entry(key, None))
+        return self.apply(new.values())
+
+    def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
+        """Takes over whom Merlin finds by names that several records have."""
+        table = self.tables[kind]
+        changed = {name: id_ for name, id_ in owners.items() if table.name_owners.get(name) != id_}
+        if changed:
+            table.name_owners.update(changed)
+            self._tell(())
+
+    def _note_problems(self, entry: Entry) -> bool:
+        if self.problems.get(entry.key, ()) == entry.problems:
+            return False
+        if entry.problems:
+            self.problems[entry.key] = entry.problems
+        else:
+            del self.problems[entry.key]
+        return True
+
+    def _count(self, change: Change) -> None:
+        for record, step in ((change.before, -1), (change.after, 1)):
+            if isinstance(record, RunModel):
+                self.run_statuses[record.run_status] += step
+            elif isinstance(record, PhysicalWorkerModel):
+                self.worker_statuses[record.worker_status] += step
+
+    def _reindex(self, change: Change) -> None:
+        kind, id_ = change.key.kind, change.key.id
+        self.tables[kind].reindex(id_, change.before, change.after)
+        for links in self._belonging[kind]:
+            links.member_changed(id_, change.before, change.after)
+        for links in self._owning[kind]:
+            links.owner_changed(id_, change.before, change.after)
+
+    def _rebuild(self) -> None:
+        for table in self.tables.values():
+            table.rebuild()
+        for links in (self.study_runs, self.worker_runs, self.instances, self.children):
+            links.rebuild()
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        self.revision += 1
+        for listener in tuple(self._listeners):
+            try:
+                listener(self.revision, changes)
+            except Exception:
+                LOG.exception("A listener of the read model failed; the others and the feed go on.")

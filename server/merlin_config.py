@@ -1,0 +1,197 @@
+"""Finds Merlin's own configuration, and says which database it means.
+
+A message names the file and the setting, never a value that may hold the password.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+
+import yaml
+
+
+class ConfigError(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class MerlinDatabaseUrl:
+    url: str = field(repr=False)  # it may hold a password
+    source: str  # the file that says so, for messages
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Leaves a scalar as the text that stands in the file: the password 0123 is no octal number."""
+
+
+_TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """The results_backend section, with what its values are relative to."""
+
+    source: Path
+    cwd: Path
+    home: Path
+    values: dict[Any, Any]
+    certs: str
+
+    def text(self, key: str) -> str:
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.error(key, "must be plain text")
+        return (value or "").strip()
+
+    def number(self, key: str, default: int) -> int:
+        text = self.text(key) or str(default)
+        if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65_535:  # noqa: PLR2004 (the highest port)
+            raise self.error(key, "must be a whole number up to 65535")
+        return int(text)
+
+    def path(self, value: str) -> Path:
+        if value.startswith("~/"):
+            return self.home / value[2:].lstrip("/")
+        try:
+            return self.cwd / Path(value).expanduser()
+        except RuntimeError:  # ~ and no such user: then it is a part of the name
+            return self.cwd / value
+
+    def error(self, key: str, problem: str) -> ConfigError:
+        return ConfigError(f"{self.source}: results_backend.{key} {problem}")
+
+
+def find_database(cwd: Path, home: Path) -> MerlinDatabaseUrl:
+    """The database that a Merlin started in `cwd` by the owner of `home` uses; raises `ConfigError`."""
+    places = [cwd / "app.yaml", home / ".merlin" / "app.yaml"]
+    pointer = home / ".merlin" / "config_path.txt"
+    if _is_file(pointer):
+        places.insert(1, cwd / _read(pointer).strip())
+    for place in places:
+        if _is_file(place):
+            return MerlinDatabaseUrl(_database_url(_load(place, cwd, home)), str(place))
+    return MerlinDatabaseUrl(_local_sqlite(home), "Merlin's local SQLite file")
+
+
+def _load(source: Path, cwd: Path, home: Path) -> _Section:
+    text = _read(source)
+    try:
+        app = _TextLoader(text).get_single_data()
+    except (yaml.YAMLError, ValueError) as error:  # its own message quotes the line, password and all
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{source}: no valid YAML{where}; correct it") from None
+    if not isinstance(app, dict) or not isinstance(app.get("results_backend"), dict):
+        raise ConfigError(f"{source}: has no results_backend section; add it, with a name or a url")
+    celery = app.get("celery")
+    certs = celery.get("certs") if isinstance(celery, dict) else None
+    return _Section(source, cwd, home, app["results_backend"], certs if isinstance(certs, str) else "")
+
+
+def _database_url(section: _Section) -> str:
+    if url := section.text("url"):
+        return _given_url(section, url)
+    name = section.text("name").lower()
+    if name == "sqlite":
+        return _local_sqlite(section.home)
+    if name in {"redis", "rediss"}:
+        return _redis_url(section, name)
+    problem = f"{name!r} can't be served" if name else "is missing"
+    raise section.error("name", f"{problem}; it must be redis, rediss or sqlite")
+
+
+def _given_url(section: _Section, url: str) -> str:
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    if scheme in {"redis", "rediss"}:
+        return _checked(section, "url", url)
+    if scheme == "sqlite":
+        return url
+    if url.lower() == "sqlite":
+        return _local_sqlite(section.home)
+    if not scheme and section.text("name").lower() in {"", "sqlite"}:
+        return _sqlite_url(section.cwd / url)
+    raise section.error("url", "can't be served; it must be a redis:// or rediss:// URL, or an SQLite file")
+
+
+def _redis_url(section: _Section, scheme: str) -> str:
+    server = section.text("server")
+    if not re.fullmatch(r"[\w.-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?", server):
+        raise section.error("server", "must be the Redis server's host, without scheme and port")
+    host = f"[{server.strip('[]')}]" if ":" in server else server
+    password = _password(section)
+    username = unquote(section.text("username"))  # it stands in Merlin's URL as it is
+    login = f"{quote(username, safe='')}:{quote(password, safe='')}@" if password else ""
+    url = f"{scheme}://{login}{host}:{section.number('port', 6379)}/{section.number('db_num', 0)}"
+    return _checked(section, "server", url)
+
+
+def _password(section: _Section) -> str:
+    value = section.text("password")
+    places = [section.home / ".merlin" / value, section.path(value)]
+    if section.certs:
+        places.append(section.path(section.certs) / value)
+    for place in places:
+        if _is_file(place):
+            return _read(place).partition("\n")[0].strip()
+    return unquote(value)  # a direct one stands in Merlin's URL as it is, where %40 means @
+
+
+def _checked(section: _Section, key: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # what an unquoted password breaks
+    except ValueError:
+        problem = "makes no valid URL; check host and port, and percent-encode user and password"
+        raise section.error(key, problem) from None
+    return _with_tls(section, url, parts.query) if parts.scheme == "rediss" else url
+
+
+def _with_tls(section: _Section, url: str, query: str) -> str:
+    options = {f"ssl_{key}": _cert_file(section, key) for key in ("ca_certs", "certfile", "keyfile")}
+    options["ssl_cert_reqs"] = section.text("cert_reqs")
+    if options["ssl_cert_reqs"] not in {"", "required", "optional", "none"}:
+        raise section.error("cert_reqs", "must be required, optional or none")
+    stated = parse_qs(query)
+    options = {key: value for key, value in options.items() if value and key not in stated}
+    added = urlencode(options, safe="/", quote_via=quote)
+    return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
+
+
+def _cert_file(section: _Section, key: str) -> str:
+    value = section.text(key)
+    path = section.path(value)
+    beside = section.path(section.certs) / path.name
+    if section.certs and not _is_file(path) and _is_file(beside):
+        path = beside
+    return str(path) if value else ""
+
+
+def _local_sqlite(home: Path) -> str:
+    return _sqlite_url(home / ".merlin" / "merlin.db")
+
+
+def _sqlite_url(path: Path) -> str:
+    return f"sqlite:///{quote(str(path))}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_dir()
+    except OSError:  # such as a password that is too long for a path
+        return False
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}); make it readable") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is no UTF-8 text; correct it") from None

@@ -1,0 +1,90 @@
+"""Real databases for the tests: every behaviour is tried on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from server.database.backends.base import ResultsBackend
+from server.database.backends.factory import BackendOptions, make_backend
+from tests.servers import RedisServer, binaries
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def redis_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RedisServer]]:
+    """One server of each engine for the whole worker, started when first asked for: see `redis_server`."""
+    servers: dict[str, RedisServer] = {}
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def redis_server(
+    request: pytest.FixtureRequest, redis_servers: dict[str, RedisServer], tmp_path_factory: pytest.TempPathFactory
+) -> RedisServer:
+    """An empty Redis, and an empty Valkey."""
+    return _empty_server(request.param, redis_servers, tmp_path_factory)
+
+
+def _empty_server(
+    engine: str, servers: dict[str, RedisServer], tmp_path_factory: pytest.TempPathFactory
+) -> RedisServer:
+    binary = binaries().get(engine)
+    if binary is None:
+        pytest.skip(f"no {engine} server is installed here")
+    if engine not in servers:
+        servers[engine] = RedisServer.start(binary, tmp_path_factory.mktemp(engine))
+    with servers[engine].client() as client:
+        client.flushall()
+    return servers[engine]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A database for one test: its URL, and how another process would write to it."""
+
+    kind: str
+    url: str
+
+
+@pytest.fixture(params=["sqlite", "redis", "valkey"])
+def store(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    redis_servers: dict[str, RedisServer],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Store:
+    """An empty database that other processes can write to, too."""
+    if request.param == "sqlite":
+        return Store("sqlite", f"sqlite:///{tmp_path}/merlin.db")
+    return Store("redis", _empty_server(request.param, redis_servers, tmp_path_factory).url)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "valkey"])
+async def backend(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    redis_servers: dict[str, RedisServer],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[ResultsBackend]:
+    """An open, empty backend of each kind."""
+    match request.param:
+        case "memory":
+            url = "memory://"
+        case "sqlite":
+            url = f"sqlite:///{tmp_path}/merlin.db"
+        case engine:
+            url = _empty_server(engine, redis_servers, tmp_path_factory).url
+    backend = make_backend(url, BackendOptions())
+    await backend.open()
+    yield backend
+    await backend.close()
