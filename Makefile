@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test check soak bench clean
+.PHONY: help serve test check schema soak bench clean
 
 help:
 	@echo "make serve   serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
 	@echo "make test    everything that has to pass: make check, then the test suite"
 	@echo "make check   format, lint, types, layers, Dockerfile"
+	@echo "make schema  write schema/schema.graphql anew, after a change of the schema"
 	@echo "make soak    the long tests that make test leaves out"
 	@echo "make bench   measure loading and reading of 100,000 runs"
 	@echo "make clean   remove what these made"
@@ -26,6 +27,9 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+schema: $(VENV)/.serve
+	$(BIN)/python -m schema > schema/schema.graphql
 
 soak: $(VENV)/.test
 	$(BIN)/pytest -n 0 -m soak $(ARGS)

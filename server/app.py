@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from strawberry.http.ides import get_graphql_ide_html
 
-from schema.build import make_schema
+from schema.build import make_schema, sdl_of
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.tls import TLS
@@ -30,7 +30,7 @@ _PAGE_URL = 'window.location.href.split("?")[0]'
 def make_app(settings: Settings, progress: Progress = no_progress) -> Starlette:
     """The settings name a database. It is opened, and read once, before the first request."""
     schema = make_schema()
-    sdl = schema.as_str() + "\n"
+    sdl = sdl_of(schema)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:

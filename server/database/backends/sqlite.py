@@ -77,13 +77,16 @@ class SQLiteBackend(ResultsBackend):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._is_closed = False
 
     async def open(self) -> None:
         await self._run(self._open)
 
     async def close(self) -> None:
-        await self._run(self._close)
-        self._thread.shutdown()
+        if not self._is_closed:
+            self._is_closed = True
+            await self._run(self._close)
+            self._thread.shutdown()
 
     async def get_version(self) -> str:
         return f"SQLite {sqlite3.sqlite_version}"
