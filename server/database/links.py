@@ -34,7 +34,7 @@ def discard(order: list[Position], position: Position) -> None:
 
 
 class Links(Generic[Owner, Member]):
-    """Told of every change of owners and members, in any order; `owners` and `members` are their live tables."""
+    """Told of every change of owners and members, one by one and then to `settle`; it looks into their live tables."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Links(Generic[Owner, Member]):
         *,
         listed: Callable[[Owner], tuple[str, ...]],
         named: Callable[[Member], tuple[str, ...]],
-        position: Callable[[Member], Position],
+        position: Callable[[Owner | Member], Position],
     ) -> None:
         self._owners = owners
         self._members = members
@@ -52,24 +52,30 @@ class Links(Generic[Owner, Member]):
         self._position = position
         self._by_owner: dict[str, list[Position]] = {}
         self._strays: dict[str, tuple[str, ...]] = {}
+        self._left: dict[str, set[str]] = {}
+        """By owner, the members that ceased to name it since links were settled: it may still list them."""
 
     def members_of(self, owner_id: str) -> Sequence[Position]:
         """The members that exist, in their kind's default order. Not to be changed."""
         return self._by_owner.get(owner_id, ())
 
     def owners_of(self, member_id: str) -> list[str]:
-        """The owners that exist: those the member names, in its order, then those that only list it."""
+        """The owners that exist: those the member names, in its order, then those that only list it, in theirs."""
         member = self._members.get(member_id)
         named = () if member is None else self._named(member)
-        return [id_ for id_ in dict.fromkeys((*named, *self._strays.get(member_id, ()))) if id_ in self._owners]
+        strays = self._strays.get(member_id, ())
+        listing = sorted(self._position(self._owners[id_]) for id_ in strays)
+        return [id_ for id_ in dict.fromkeys(named) if id_ in self._owners] + [id_ for _, id_ in listing]
 
     def rebuild(self) -> None:
         self._by_owner.clear()
         self._strays.clear()
+        self._left.clear()
         for member in self._members.values():
-            position = self._position(member)
-            for owner_id in dict.fromkeys(self._named(member)):
-                self._by_owner.setdefault(owner_id, []).append(position)
+            if named := self._named(member):
+                position = self._position(member)
+                for owner_id in dict.fromkeys(named):
+                    self._by_owner.setdefault(owner_id, []).append(position)
         for owner_id, owner in self._owners.items():
             for member_id in self._unnamed(owner_id, self._listed(owner)):
                 self._add_stray(member_id, owner_id)
@@ -89,10 +95,7 @@ class Links(Generic[Owner, Member]):
             self._drop_stray(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
                 self._unlink(owner_id, self._position(member))
-        for member_id in self._unnamed(owner_id, come):
-            self._add_stray(member_id, owner_id)
-            if (member := self._members.get(member_id)) is not None:
-                insert(self._by_owner.setdefault(owner_id, []), self._position(member))
+        self._add_strays(owner_id, come)
 
     def member_changed(self, member_id: str, before: Member | None, after: Member | None) -> None:
         """To be called when the table holds `after` already."""
@@ -107,14 +110,19 @@ class Links(Generic[Owner, Member]):
             for owner_id in old_named.union(strays):
                 self._unlink(owner_id, old_position)
         for owner_id in old_named - new_named:
-            owner = self._owners.get(owner_id)
-            if owner is not None and member_id in self._listed(owner):
-                self._add_stray(member_id, owner_id)
+            self._left.setdefault(owner_id, set()).add(member_id)
         for owner_id in new_named.intersection(strays):
             self._drop_stray(member_id, owner_id)
         if new_position is not None:
             for owner_id in new_named.union(self._strays.get(member_id, ())):
                 insert(self._by_owner.setdefault(owner_id, []), new_position)
+
+    def settle(self) -> None:
+        """To be called after the last of some changes: a long list is searched once for all members that left."""
+        left, self._left = self._left, {}
+        for owner_id, member_ids in left.items():
+            if (owner := self._owners.get(owner_id)) is not None:
+                self._add_strays(owner_id, member_ids.intersection(self._listed(owner)))
 
     def _unnamed(self, owner_id: str, member_ids: set[str] | tuple[str, ...]) -> list[str]:
         """Which of the listed members do not name the owner themselves; a missing one names nobody."""
@@ -130,6 +138,12 @@ class Links(Generic[Owner, Member]):
             discard(order, position)
             if not order:
                 del self._by_owner[owner_id]
+
+    def _add_strays(self, owner_id: str, member_ids: set[str]) -> None:
+        for member_id in self._unnamed(owner_id, member_ids):
+            self._add_stray(member_id, owner_id)
+            if (member := self._members.get(member_id)) is not None:
+                insert(self._by_owner.setdefault(owner_id, []), self._position(member))
 
     def _add_stray(self, member_id: str, owner_id: str) -> None:
         self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 JSON: TypeAlias = Any
 """What `json.loads` returns. Shared between readers, so never to be changed in place."""
 
-_LAUNCHED = re.compile(r"_(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)/*$")
+_LAUNCHED = re.compile(r"_(\d{8}-\d{6})/*$")
 
 
 class EntityKind(StrEnum):
@@ -85,7 +85,7 @@ class RunModel:
         if match is None:
             return None
         try:
-            return datetime(*map(int, match.groups()))  # type: ignore[arg-type]  # noqa: DTZ001 - six ints; Merlin's are naive
+            return datetime.fromisoformat(match[1])
         except ValueError:
             return None
 
@@ -135,6 +135,12 @@ MODELS: Mapping[EntityKind, type[Model]] = MappingProxyType(
         EntityKind.PHYSICAL_WORKER: PhysicalWorkerModel,
     }
 )
+_JSON_FIELDS: Mapping[type[Model], tuple[str, ...]] = {
+    StudyModel: ("additional_data",),
+    RunModel: ("parameters", "samples", "additional_data"),
+    LogicalWorkerModel: ("additional_data",),
+    PhysicalWorkerModel: ("args", "additional_data"),
+}
 KINDS: Mapping[type[Model], EntityKind] = MappingProxyType({model: kind for kind, model in MODELS.items()})
 
 
@@ -174,3 +180,16 @@ def name_of(record: Model) -> str | None:
             return None
         case _:
             return record.name
+
+
+def is_same(one: Model | None, other: Model | None) -> bool:
+    """Equal in JSON's eyes, too: Python takes 1, 1.0 and true for the same."""
+    if one is other:
+        return True
+    if one is None or one != other:
+        return False
+    return all(_is_same_json(getattr(one, name), getattr(other, name)) for name in _JSON_FIELDS[type(one)])
+
+
+def _is_same_json(one: JSON, other: JSON) -> bool:
+    return one is other or repr(one) == repr(other)

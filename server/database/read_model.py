@@ -7,13 +7,16 @@ whoever reads between two awaits sees one revision.
 from __future__ import annotations
 
 import logging
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from server.database.links import Links, Position, discard, insert
 from server.database.models import (
+    KINDS,
     EntityKind,
     Entry,
     Key,
@@ -25,6 +28,7 @@ from server.database.models import (
     StudyModel,
     UnreadableValue,
     WorkerStatus,
+    is_same,
     name_of,
 )
 
@@ -32,11 +36,12 @@ LOG = logging.getLogger(__name__)
 
 Record = TypeVar("Record", bound=Model)
 
-_WHOLESALE = 1000
-"""From so many changes at once the indexes are built anew: cheaper than as many insertions into sorted lists."""
+_WHOLESALE = 0.25
+"""Where more than this share of the records changes at once, the indexes are built anew: that is cheaper then."""
 
+_EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - launch times are naive
 _NEVER_LAUNCHED = 1
-"""Order value of a run without launch time: after every launched one, whose values are negative."""
+"""Order value of a run without launch time: after every launched one, whose values are not positive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def position_of(record: Model) -> Position:
     """The default order: runs by launch, newest first, those without launch time last; the rest by name."""
     if isinstance(record, RunModel):
         launched = record.launched_at
-        return (_NEVER_LAUNCHED if launched is None else -int(launched.strftime("%Y%m%d%H%M%S")), record.id)
+        return (_NEVER_LAUNCHED if launched is None else -int((launched - _EPOCH).total_seconds()), record.id)
     return (record.name, record.id)
 
 
@@ -75,9 +80,11 @@ class Table(Generic[Record]):
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.order: list[Position] = []
-        self.name_owners: dict[str, str] = {}
-        """For names that several records have: whose id Merlin's own name map holds."""
-        self._ids: dict[str, str | tuple[str, ...]] = {}
+        self.name_owners: Mapping[str, str] = {}
+        """For names that several records have: whose id Merlin's own name map held when it was last asked."""
+        self._positions: dict[str, Position] = {}
+        self._ids: dict[str, str | list[str]] = {}
+        """By name; the ids of several in their order."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -88,6 +95,10 @@ class Table(Generic[Record]):
 
     def get(self, id_: str) -> Record | None:
         return self.records.get(id_)
+
+    def position(self, record: Record) -> Position:
+        """Of a record that stands here always the same tuple, which all orders share."""
+        return self._positions[record.id] if self.records.get(record.id) is record else position_of(record)
 
     def named(self, name: str) -> Record | None:
         """The record of that name; of several, the one that Merlin finds by it."""
@@ -102,10 +113,17 @@ class Table(Generic[Record]):
                 return self.records[owner if owner in ids else ids[0]]
 
     def duplicate_names(self) -> Mapping[str, tuple[str, ...]]:
-        return {name: ids for name, ids in self._ids.items() if isinstance(ids, tuple)}
+        return {name: tuple(ids) for name, ids in self._ids.items() if isinstance(ids, list)}
 
     def is_duplicate(self, name: str) -> bool:
-        return isinstance(self._ids.get(name), tuple)
+        return isinstance(self._ids.get(name), list)
+
+    def assign_names(self, owners: Mapping[str, str]) -> bool:
+        """Whether anything is found by another name now."""
+        names = {*self.name_owners, *owners}
+        before = {name: self.named(name) for name in names}
+        self.name_owners = dict(owners)
+        return any(self.named(name) is not record for name, record in before.items())
 
     def store(self, id_: str, record: Record | None) -> None:
         """Without the indexes."""
@@ -115,13 +133,16 @@ class Table(Generic[Record]):
             self.records[id_] = record
 
     def reindex(self, id_: str, before: Record | None, after: Record | None) -> None:
-        old = None if before is None else position_of(before)
+        """To be called when `after` is stored already."""
+        old = self._positions.get(id_)
         new = None if after is None else position_of(after)
         if old != new:
             if old is not None:
                 discard(self.order, old)
+                del self._positions[id_]
             if new is not None:
                 insert(self.order, new)
+                self._positions[id_] = new
         old_name = None if before is None else name_of(before)
         new_name = None if after is None else name_of(after)
         if old_name != new_name:
@@ -131,7 +152,8 @@ class Table(Generic[Record]):
                 self._add_name(new_name, id_)
 
     def rebuild(self) -> None:
-        self.order = sorted(map(position_of, self.records.values()))
+        self._positions = {id_: position_of(record) for id_, record in self.records.items()}
+        self.order = sorted(self._positions.values())
         self._ids = {}
         for id_, record in self.records.items():
             name = name_of(record)
@@ -144,21 +166,18 @@ class Table(Generic[Record]):
             case None:
                 self._ids[name] = id_
             case str():
-                self._ids[name] = tuple(sorted((ids, id_)))
+                self._ids[name] = sorted((ids, id_))
             case _:
-                self._ids[name] = tuple(sorted((*ids, id_)))
+                insort(ids, id_)
 
     def _forget_name(self, name: str, id_: str) -> None:
-        ids = self._ids.get(name)
-        left = tuple(other for other in ids if other != id_) if isinstance(ids, tuple) else ()
-        if len(left) > 1:
-            self._ids[name] = left
+        ids = self._ids[name]
+        if isinstance(ids, str):
+            del self._ids[name]
             return
-        self.name_owners.pop(name, None)
-        if left:
-            self._ids[name] = left[0]
-        else:
-            self._ids.pop(name, None)
+        ids.remove(id_)
+        if len(ids) == 1:
+            self._ids[name] = ids[0]
 
 
 def _optional(id_: str | None) -> tuple[str, ...]:
@@ -188,29 +207,30 @@ class ReadModel:
             self.runs.records,
             listed=lambda study: study.runs,
             named=lambda run: _optional(run.study_id),
-            position=position_of,
+            position=self._position,
         )
         self.worker_runs = Links(
             self.logical_workers.records,
             self.runs.records,
             listed=lambda worker: worker.runs,
             named=lambda run: run.workers,
-            position=position_of,
+            position=self._position,
         )
         self.instances = Links(
             self.logical_workers.records,
             self.physical_workers.records,
             listed=lambda worker: worker.physical_workers,
             named=lambda instance: _optional(instance.logical_worker_id),
-            position=position_of,
+            position=self._position,
         )
         self.children = Links(
             self.runs.records,
             self.runs.records,
             listed=lambda parent: _optional(parent.child),
             named=lambda child: _optional(child.parent),
-            position=position_of,
+            position=self._position,
         )
+        self._links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
         self._owning: Mapping[EntityKind, tuple[Links[Any, Any], ...]] = {
             EntityKind.STUDY: (self.study_runs,),
             EntityKind.RUN: (self.children,),
@@ -223,12 +243,17 @@ class ReadModel:
             EntityKind.LOGICAL_WORKER: (),
             EntityKind.PHYSICAL_WORKER: (self.instances,),
         }
-        self._listeners: list[Listener] = []
+        self._listeners: dict[object, Listener] = {}
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Hears of every later change; the returned function ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        subscription = object()
+        self._listeners[subscription] = listener
+
+        def stop() -> None:
+            self._listeners.pop(subscription, None)
+
+        return stop
 
     def get(self, key: Key) -> Model | None:
         record: Model | None = self.tables[key.kind].get(key.id)
@@ -247,16 +272,19 @@ class ReadModel:
         for entry in {entry.key: entry for entry in entries}.values():
             noticed |= self._note_problems(entry)
             before = self.get(entry.key)
-            if before != entry.record:
+            if not is_same(before, entry.record):
                 changes.append(Change(entry.key, before, entry.record))
+        wholesale = len(changes) > _WHOLESALE * sum(map(len, self.tables.values()))
         for change in changes:
             self.tables[change.key.kind].store(change.key.id, change.after)
             self._count(change)
-        if len(changes) < _WHOLESALE:
-            for change in changes:
+            if not wholesale:
                 self._reindex(change)
-        else:
+        if wholesale:
             self._rebuild()
+        else:
+            for links in self._links:
+                links.settle()
         if changes or noticed:
             self._tell(changes)
         return changes
@@ -269,12 +297,12 @@ class ReadModel:
         return self.apply(new.values())
 
     def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
-        """Takes over whom Merlin finds by names that several records have."""
-        table = self.tables[kind]
-        changed = {name: id_ for name, id_ in owners.items() if table.name_owners.get(name) != id_}
-        if changed:
-            table.name_owners.update(changed)
+        """Takes over whom Merlin finds by the names that several records have: all such names of the kind."""
+        if self.tables[kind].assign_names(owners):
             self._tell(())
+
+    def _position(self, record: Model) -> Position:
+        return self.tables[KINDS[type(record)]].position(record)
 
     def _note_problems(self, entry: Entry) -> bool:
         if self.problems.get(entry.key, ()) == entry.problems:
@@ -303,12 +331,12 @@ class ReadModel:
     def _rebuild(self) -> None:
         for table in self.tables.values():
             table.rebuild()
-        for links in (self.study_runs, self.worker_runs, self.instances, self.children):
+        for links in self._links:
             links.rebuild()
 
     def _tell(self, changes: Sequence[Change]) -> None:
         self.revision += 1
-        for listener in tuple(self._listeners):
+        for listener in tuple(self._listeners.values()):
             try:
                 listener(self.revision, changes)
             except Exception:

@@ -40,9 +40,10 @@ MAX_DEPTH = 200
 """Deeper JSON than this is read as unreadable: no JSON encoder is sure to write it again."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _EMPTY_DICT: dict[str, JSON] = {}
 _SHARED_LENGTH = 400
-"""Lists of up to so many characters are decoded once and shared: runs of a study have the same queues."""
+"""JSON of up to so many characters is decoded once and shared: runs of a study have the same queues and parameters."""
 
 _Status = TypeVar("_Status", RunStatus, WorkerStatus)
 
@@ -73,12 +74,12 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
     if _text(raw.get("id")) != id_:
         return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}")
     fields = _Fields(raw)
-    record = _DECODERS[kind](id_, fields)
+    record = _DECODERS[kind](sys.intern(id_), fields)
     return Entry(key, record, tuple(fields.problems))
 
 
 def not_a_record(key: Key, why: str) -> Entry:
-    return Entry(key, None, (UnreadableValue(None, f"{key} is no record of Merlin's: {why}."),))
+    return Entry(key, None, (UnreadableValue(None, f"{_readable(str(key))} is no record of Merlin's: {why}."),))
 
 
 def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
@@ -173,18 +174,18 @@ class _Fields:
     def value(self, name: str) -> str | None:
         """The stored text; None where the field is missing or NULL."""
         value = self.raw.get(name)
-        text = value if type(value) is str else _text(value)
-        if text is None or text.isascii():
-            return text
-        try:
-            text.encode()
-        except UnicodeEncodeError:
+        if type(value) is str and value.isascii():
+            return value
+        text = _text(value)
+        if text is None:
+            return None
+        readable = _readable(text)
+        if readable != text:
             self.problem(
                 name,
                 "The stored bytes are no valid UTF-8; the bad ones are shown as \N{REPLACEMENT CHARACTER}.",
             )
-            return text.encode(errors="surrogateescape").decode(errors="replace")
-        return text
+        return readable
 
     def name(self, name: str) -> str:
         """A text that every record has. `null` is a name here, and so is `123`."""
@@ -232,14 +233,16 @@ class _Fields:
             return None
 
     def json(self, name: str) -> JSON:
-        text = self.value(name)
+        return self._json(name, self.value(name))
+
+    def _json(self, name: str, text: str | None) -> JSON:
         if text is None or text in ("{}", NULL):
             return _EMPTY_DICT
         if text[:1] not in ("{", "["):
             self.problem(name, f"{_shown(text)} is no JSON object; read as {{}}.")
             return _EMPTY_DICT
         try:
-            return _load(text)
+            return _shared_json(text) if len(text) <= _SHARED_LENGTH else _load(text)
         except ValueError as error:
             self.problem(name, f"{_shown(text)} is no readable JSON ({error}); read as {{}}.")
             return _EMPTY_DICT
@@ -248,7 +251,7 @@ class _Fields:
         """JSON, or the bare text that Merlin's `set_args` stores."""
         text = self.value(name)
         if text is None or text == NULL or text[:1] in ("{", "["):
-            return self.json(name)
+            return self._json(name, text)
         return text
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -275,7 +278,7 @@ class _Fields:
             return type_.UNKNOWN
 
     def run_status(self) -> RunStatus:
-        complete = None if "run_status" in self.raw else self.value("run_complete")
+        complete = self.value("run_complete") if self.raw.get("run_status") is None else None
         match complete:
             case None:
                 return self.status("run_status", "run_status", RunStatus)
@@ -360,6 +363,10 @@ def _text(value: object) -> str | None:
             return str(value)
 
 
+def _readable(text: str) -> str:
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
     """A stored list or set of texts, and what could not be read of it."""
     try:
@@ -370,7 +377,10 @@ def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
         value = sorted(members, key=str)
     if not isinstance(value, list):
         return (), f"{_shown(text)} is no JSON list; read as an empty one."
-    texts = tuple(sys.intern(item) if type(item) is str else str(item) for item in value if _is_scalar(item))
+    try:
+        return tuple(map(sys.intern, value)), None
+    except TypeError:  # not only texts
+        texts = tuple(str(item) for item in value if _is_scalar(item))
     if len(texts) == len(value):
         return texts, None
     return texts, f"{len(value) - len(texts)} of the items of {_shown(text)} are no text; left out."
@@ -385,9 +395,12 @@ def _is_scalar(item: object) -> bool:
 
 def _load(text: str) -> JSON:
     """Raises ValueError, also for JSON that nests deeper than `MAX_DEPTH`."""
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+    if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     return json.loads(text)  # as Merlin does: NaN, large integers and lone surrogates survive, orjson would refuse them
+
+
+_shared_json = lru_cache(maxsize=4096)(_load)
 
 
 def _depth(text: str) -> int:
@@ -406,5 +419,5 @@ def _words(type_: type[StrEnum]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(value[:60]) if isinstance(value, str) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004

@@ -1,0 +1,621 @@
+"""The live copy: told change by change, it is what anyone would make of the records as they stand."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.database import read_model as module
+from server.database.backends.codec import decode, encode
+from server.database.links import Links
+from server.database.models import (
+    KINDS,
+    EntityKind,
+    Entry,
+    Key,
+    LogicalWorkerModel,
+    Model,
+    PhysicalWorkerModel,
+    RunModel,
+    RunStatus,
+    StudyModel,
+    UnreadableValue,
+    WorkerStatus,
+)
+from server.database.ordered import Ordered
+from server.database.read_model import Change, ReadModel, order_of, position_of
+
+STUDY, RUN, LOGICAL, PHYSICAL = EntityKind
+WHOLESALE, ONE_BY_ONE = 0.0, math.inf
+"""Shares of the records from which on the indexes are built anew: always, and never."""
+
+
+def entry(record: Model, *problems: UnreadableValue) -> Entry:
+    return Entry(Key(KINDS[type(record)], record.id), record, problems)
+
+
+def gone(kind: EntityKind, id_: str, *problems: UnreadableValue) -> Entry:
+    return Entry(Key(kind, id_), None, problems)
+
+
+def filled(*records: Model) -> ReadModel:
+    model = ReadModel()
+    model.apply(map(entry, records))
+    return model
+
+
+def ids(records: Iterable[Model]) -> list[str]:
+    return [record.id for record in records]
+
+
+def run(id_: str, workspace: str = "", **fields: Any) -> RunModel:
+    return RunModel(id_, workspace or f"/{id_}", **fields)
+
+
+BROKEN = UnreadableValue("name", "It is broken.")
+
+
+# The reference: everything from scratch
+
+
+@dataclass
+class World:
+    """What stands under every key, and whom Merlin finds by the names that several have; the rest follows."""
+
+    entries: dict[Key, Entry] = field(default_factory=dict)
+    owners: dict[EntityKind, Mapping[str, str]] = field(default_factory=lambda: {kind: {} for kind in EntityKind})
+
+    def records(self, kind: EntityKind) -> list[Any]:
+        """In the default order."""
+        records = [it.record for it in self.entries.values() if it.key.kind is kind and it.record is not None]
+        return sorted(records, key=default_order)
+
+    def named(self, kind: EntityKind, name: str) -> str | None:
+        having = sorted(it.id for it in self.records(kind) if own_name(it) == name)
+        owner = self.owners[kind].get(name)
+        return owner if owner in having else next(iter(having), None)
+
+
+def default_order(record: Model) -> tuple[Any, ...]:
+    if not isinstance(record, RunModel):
+        return record.name, record.id
+    launched = record.launched_at
+    return launched is None, -launched.timestamp() if launched else 0, record.id
+
+
+def own_name(record: Model) -> str | None:
+    if isinstance(record, LogicalWorkerModel):
+        return None
+    return record.workspace if isinstance(record, RunModel) else record.name
+
+
+LISTED: Mapping[str, tuple[EntityKind, EntityKind, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "study_runs": (STUDY, RUN, lambda study: study.runs, lambda it: [it.study_id]),
+    "worker_runs": (LOGICAL, RUN, lambda worker: worker.runs, lambda it: it.workers),
+    "instances": (LOGICAL, PHYSICAL, lambda worker: worker.physical_workers, lambda it: [it.logical_worker_id]),
+    "children": (RUN, RUN, lambda parent: [parent.child], lambda child: [child.parent]),
+}
+
+
+def expected(world: World) -> Mapping[str, Any]:
+    state: dict[str, Any] = {
+        "keys": sorted(world.entries),
+        "problems": {key: it.problems for key, it in world.entries.items() if it.problems},
+        "run statuses": Counter(it.run_status for it in world.records(RUN)),
+        "worker statuses": Counter(it.worker_status for it in world.records(PHYSICAL)),
+    }
+    for kind in EntityKind:
+        records = world.records(kind)
+        having = {name: sorted(it.id for it in records if own_name(it) == name) for name in NAMES}
+        state[kind] = {
+            "records": list(map(repr, records)),
+            "named": {name: world.named(kind, name) for name in NAMES},
+            "duplicates": {name: tuple(found) for name, found in having.items() if len(found) > 1},
+        }
+    for relation, (owner_kind, member_kind, listed, named) in LISTED.items():
+        owners, members = world.records(owner_kind), world.records(member_kind)
+        state[relation] = {
+            "members": {a.id: [b.id for b in members if b.id in listed(a) or a.id in named(b)] for a in owners},
+            "owners": {
+                b.id: [id_ for id_ in dict.fromkeys(named(b)) if id_ in ids(owners)]
+                + [a.id for a in owners if b.id in listed(a) and a.id not in named(b)]
+                for b in members
+            },
+        }
+    return state
+
+
+def observed(model: ReadModel) -> Mapping[str, Any]:
+    state: dict[str, Any] = {
+        "keys": sorted(model.keys()),
+        "problems": model.problems,
+        "run statuses": model.run_statuses,
+        "worker statuses": model.worker_statuses,
+    }
+    for kind, table in model.tables.items():
+        assert len(table) == len(list(table)) == len(table.order)
+        assert table.order == list(map(position_of, table))
+        assert all(table.get(it.id) is model.get(Key(kind, it.id)) is it for it in table)
+        found = {name: table.named(name) for name in NAMES}
+        state[kind] = {
+            "records": list(map(repr, table)),
+            "named": {name: None if it is None else it.id for name, it in found.items()},
+            "duplicates": table.duplicate_names(),
+        }
+        assert {name for name in NAMES if table.is_duplicate(name)} == set(table.duplicate_names())
+    for relation, (owner_kind, member_kind, _, _) in LISTED.items():
+        links: Links[Any, Any] = getattr(model, relation)
+        members = {id_: links.members_of(id_) for id_ in model.tables[owner_kind].records}
+        for positions in members.values():
+            assert list(positions) == [position_of(model.tables[member_kind].records[id_]) for _, id_ in positions]
+        state[relation] = {
+            "members": {owner_id: [id_ for _, id_ in positions] for owner_id, positions in members.items()},
+            "owners": {id_: links.owners_of(id_) for id_ in model.tables[member_kind].records},
+        }
+    return state
+
+
+# Any history
+
+
+@dataclass(frozen=True)
+class Apply:
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Replace:
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class AssignNames:
+    kind: EntityKind
+    owners: Mapping[str, str]
+
+
+Step: TypeAlias = Apply | Replace | AssignNames
+
+NAMES = ["/a_20260101-000000", "/b_20260101-000000", "/a_20260102-000000", "/nowhen", "/a_20269999-000000"]
+IDS = {STUDY: ["s1", "s2"], RUN: ["r1", "r2", "r3"], LOGICAL: ["w1", "w2", "w3"], PHYSICAL: ["p1", "p2"]}
+
+names = st.sampled_from(NAMES)
+one = {kind: st.sampled_from(IDS[kind]) for kind in EntityKind}
+some = {kind: st.lists(one[kind], max_size=3).map(tuple) for kind in EntityKind}
+extras = st.sampled_from([{}, {"a": 1}, {"a": True}, {"a": 1.0}, {"a": [math.nan]}])
+problems = st.sampled_from([(), (), (BROKEN,), (BROKEN, UnreadableValue(None, "All of it."))])
+records: Mapping[EntityKind, st.SearchStrategy[Model]] = {
+    STUDY: st.builds(StudyModel, id=one[STUDY], name=names, runs=some[RUN], additional_data=extras),
+    RUN: st.builds(
+        RunModel,
+        id=one[RUN],
+        workspace=names,
+        study_id=st.none() | one[STUDY],
+        workers=some[LOGICAL],
+        parent=st.none() | one[RUN],
+        child=st.none() | one[RUN],
+        run_status=st.sampled_from([RunStatus.RUNNING, RunStatus.FAILED]),
+        parameters=extras,
+    ),
+    LOGICAL: st.builds(
+        LogicalWorkerModel, id=one[LOGICAL], name=names, runs=some[RUN], physical_workers=some[PHYSICAL]
+    ),
+    PHYSICAL: st.builds(
+        PhysicalWorkerModel,
+        id=one[PHYSICAL],
+        name=names,
+        logical_worker_id=st.none() | one[LOGICAL],
+        worker_status=st.sampled_from([WorkerStatus.RUNNING, WorkerStatus.STOPPED]),
+        args=extras,
+    ),
+}
+kinds = st.sampled_from([STUDY, RUN, RUN, LOGICAL, PHYSICAL])
+batches = st.lists(
+    st.builds(lambda record, notes: entry(record, *notes), kinds.flatmap(records.__getitem__), problems)
+    | kinds.flatmap(lambda kind: st.builds(gone, st.just(kind), one[kind]))
+    | kinds.flatmap(lambda kind: st.builds(lambda id_, notes: gone(kind, id_, *notes), one[kind], problems)),
+    max_size=6,
+)
+assignments = st.sampled_from([STUDY, RUN, PHYSICAL]).flatmap(
+    lambda kind: st.builds(AssignNames, st.just(kind), st.dictionaries(names, one[kind], max_size=3))
+)
+applies = st.builds(Apply, batches)
+histories = st.lists(st.one_of(applies, applies, applies, st.builds(Replace, batches), assignments), max_size=12)
+
+
+@pytest.mark.parametrize("share", [ONE_BY_ONE, WHOLESALE], ids=["one by one", "wholesale"])
+@settings(max_examples=120, deadline=None)
+@given(history=histories)
+def test_the_copy_follows_any_history(share: float, history: list[Step]) -> None:
+    """After every step the copy is what its final records make of it, and it told exactly what that step changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WHOLESALE", share)
+        model, world = ReadModel(), World()
+        told: list[tuple[int, Sequence[Change]]] = []
+        model.listen(lambda revision, changes: told.append((revision, changes)))
+        revision = 0
+        for step in history:
+            before = expected(world)
+            changes = take(step, world)
+            returned = do(step, model)
+            assert observed(model) == expected(world)
+            assert sorted(map(repr, returned)) == sorted(map(repr, changes))
+            revision += expected(world) != before
+            assert model.revision == revision
+            assert told == ([(revision, returned)] if expected(world) != before else [])
+            told.clear()
+
+
+@settings(max_examples=50, deadline=None)
+@given(history=histories)
+def test_a_replaced_copy_is_a_new_one(history: list[Step]) -> None:
+    """However it came to be, a copy whose content is replaced by the final records is like one that began with them."""
+    model, world = ReadModel(), World()
+    for step in history:
+        take(step, world)
+        do(step, model)
+    assert model.replace(world.entries.values()) == []
+    fresh = ReadModel()
+    fresh.replace(world.entries.values())
+    for kind in EntityKind:
+        fresh.assign_names(kind, world.owners[kind])
+    assert observed(fresh) == observed(model)
+
+
+def do(step: Step, model: ReadModel) -> Sequence[Change]:
+    match step:
+        case Apply(entries=entries):
+            return model.apply(entries)
+        case Replace(entries=entries):
+            return model.replace(entries)
+        case AssignNames(kind=kind, owners=owners):
+            model.assign_names(kind, owners)
+            return []
+
+
+def take(step: Step, world: World) -> list[Change]:
+    """The same to the reference; the last word on a key counts."""
+    match step:
+        case AssignNames(kind=kind, owners=owners):
+            world.owners[kind] = owners
+            return []
+        case Apply(entries=entries):
+            new = {it.key: it for it in entries}
+        case Replace(entries=entries):
+            new = {it.key: it for it in entries}
+            for key in world.entries:
+                new.setdefault(key, Entry(key, None))
+    changes = []
+    for key, it in new.items():
+        before = world.entries.pop(key, Entry(key, None))
+        if it.record is not None or it.problems:
+            world.entries[key] = it
+        if repr(before.record) != repr(it.record):
+            changes.append(Change(key, before.record, it.record))
+    return changes
+
+
+# Steps, revisions and listeners
+
+
+def test_a_copy_begins_empty() -> None:
+    """Before anything was read there is nothing, at revision 0."""
+    model = ReadModel()
+    assert observed(model) == expected(World())
+    assert model.revision == 0
+
+
+def test_a_step_that_changes_nothing_is_none() -> None:
+    """Reading the same again, or the absence of what was absent, raises no revision and tells nobody."""
+    model = filled(run("r"), StudyModel("s", "study"))
+    model.listen(lambda *_: pytest.fail("told of nothing"))
+    assert model.apply([entry(run("r")), gone(RUN, "other")]) == []
+    assert model.apply([]) == []
+    assert model.replace([entry(run("r")), entry(StudyModel("s", "study"))]) == []
+    assert model.revision == 1
+
+
+def test_what_json_tells_apart_is_a_change() -> None:
+    """Python takes 1, 1.0 and true for the same; the copy must not, or it would go on showing the old one."""
+    model = filled(run("r", parameters={"a": [1]}))
+    for changed in ({"a": [True]}, {"a": [1.0]}, {"a": [1]}):
+        (change,) = model.apply([entry(run("r", parameters=changed))])
+        assert repr(change.after) == repr(model.runs.get("r")) == repr(run("r", parameters=changed))
+    assert model.apply([entry(run("r", parameters={"a": [1]}))]) == []
+
+
+def test_what_is_no_number_is_no_change() -> None:
+    """NaN, which equals not even itself, is read again without a change."""
+    raw = encode(run("0b9f7e0c-3a55-4d51-9a5e-0c7b1b0a3c11", parameters={"a": math.nan, "text": "x" * 1000}))
+    model = ReadModel()
+    assert len(model.apply([decode(RUN, raw["id"], raw)])) == 1
+    assert model.apply([decode(RUN, raw["id"], raw)]) == []
+
+
+def test_the_last_word_on_a_key_counts() -> None:
+    """A key that a batch names twice has what the batch said last, and changed once."""
+    model = ReadModel()
+    first, last = run("r", "/first"), run("r", "/last")
+    assert model.apply([entry(first), entry(last)]) == [Change(Key(RUN, "r"), None, last)]
+    assert model.apply([entry(first), gone(RUN, "r")]) == [Change(Key(RUN, "r"), last, None)]
+    assert model.apply([entry(first), gone(RUN, "r")]) == []
+
+
+def test_replacing_deletes_what_is_absent_and_tells_only_differences() -> None:
+    """After a lost connection everything is read again, and what was the same all along is no change."""
+    kept, changed, lost = run("kept"), run("changed"), run("lost")
+    model = filled(kept, changed, lost)
+    later, new = run("changed", "/moved"), run("new")
+    assert sorted(model.replace(map(entry, (new, later, kept))), key=lambda change: change.key) == [
+        Change(Key(RUN, "changed"), changed, later),
+        Change(Key(RUN, "lost"), lost, None),
+        Change(Key(RUN, "new"), None, new),
+    ]
+    assert sorted(ids(model.runs)) == ["changed", "kept", "new"]
+    assert model.revision == 2
+
+
+def test_replacing_forgets_what_was_unreadable() -> None:
+    """A key that held no record and is gone is forgotten, which is one step."""
+    model = filled(run("r"))
+    model.apply([gone(STUDY, "foreign", BROKEN)])
+    assert model.replace([entry(run("r"))]) == []
+    assert (model.problems, list(model.keys()), model.revision) == ({}, [Key(RUN, "r")], 3)
+
+
+def test_listeners_hear_of_changes_when_the_copy_has_them() -> None:
+    """A listener that looks at the copy sees what it is told of, from every side."""
+    model = filled(StudyModel("s", "study"))
+    heard = []
+
+    def listener(revision: int, changes: Sequence[Change]) -> None:
+        assert (revision, model.runs.get("r")) == (model.revision, changes[0].after)
+        heard.append((revision, ids(model.runs), [id_ for _, id_ in model.study_runs.members_of("s")]))
+
+    model.listen(listener)
+    model.apply([entry(run("r", study_id="s"))])
+    model.apply([gone(RUN, "r")])
+    assert heard == [(2, ["r"], ["r"]), (3, [], [])]
+
+
+def test_a_failing_listener_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """The failure is logged, the others are told, and the change stands."""
+    model = ReadModel()
+    heard: list[int] = []
+
+    def failing(revision: int, changes: Sequence[Change]) -> None:
+        raise RuntimeError(f"revision {revision}, {len(changes)} changes")
+
+    model.listen(failing)
+    model.listen(lambda revision, _: heard.append(revision))
+    model.apply([entry(run("r"))])
+    assert (heard, ids(model.runs)) == ([1], ["r"])
+    assert "revision 1, 1 changes" in caplog.text
+
+
+def test_a_listener_may_stop_listening() -> None:
+    """It hears nothing more, even where it stops while it is told; the others still do; stopping twice is harmless."""
+    model = ReadModel()
+    heard: list[str] = []
+
+    def once(*_: object) -> None:
+        heard.append("once")
+        stop_once()
+
+    stop_once = model.listen(once)
+    stop = model.listen(lambda *_: heard.append("stopped"))
+    model.listen(lambda *_: heard.append("always"))
+    model.apply([entry(run("a"))])
+    stop()
+    stop()
+    stop_once()
+    model.apply([entry(run("b"))])
+    assert heard == ["once", "stopped", "always", "always"]
+
+
+def test_a_listener_that_listens_twice_stops_one_by_one() -> None:
+    """Each subscription ends for itself."""
+    model = ReadModel()
+    heard: list[int] = []
+
+    def listener(revision: int, _: Sequence[Change]) -> None:
+        heard.append(revision)
+
+    stop, _ = model.listen(listener), model.listen(listener)
+    stop()
+    stop()
+    model.apply([entry(run("a"))])
+    assert heard == [1]
+
+
+# Orders
+
+
+@pytest.mark.parametrize(
+    ("workspace", "launched"),
+    [
+        ("/p/a_20260102-030405", datetime(2026, 1, 2, 3, 4, 5)),
+        ("/p/a_20260102-030405/", datetime(2026, 1, 2, 3, 4, 5)),
+        ("/p/a_20240229-235959", datetime(2024, 2, 29, 23, 59, 59)),
+        ("_00010101-000000", datetime(1, 1, 1)),
+        ("/p/a_20260101-000000_20260102-030405", datetime(2026, 1, 2, 3, 4, 5)),
+        ("/p/a_20260102-030405/b", None),
+        ("/p/a-20260102-030405", None),
+        ("/p/a_20260102_030405", None),
+        ("/p/a_20260102-0304050", None),
+        ("/p/a_20250229-000000", None),
+        ("/p/a_20260102-250000", None),
+        ("/p/a_20260102-030460", None),
+        ("/p/a_00000101-000000", None),
+        ("/p/a_2026-W01-1-0304", None),
+        ("/p/a_٢٠٢٦٠١٠٢-030405", None),
+        ("20260102-030405", None),
+        ("", None),
+    ],
+)
+def test_the_launch_time_is_read_from_the_workspace(workspace: str, launched: datetime | None) -> None:
+    """The suffix that Merlin gives every workspace tells the time; anything else tells none."""
+    assert RunModel("r", workspace).launched_at == launched
+
+
+def test_runs_stand_by_launch() -> None:
+    """The latest launched comes first, those without a launch time last, and ties are resolved by id."""
+    runs = [
+        run("old", "/w_19991231-235959"),
+        run("never b", "/b"),
+        run("new z", "/z_20260102-030405"),
+        run("ancient", "/w_00010101-000000"),
+        run("new a", "/a_20260102-030405/"),
+        run("never a", "/c_20261399-000000"),
+        run("newest", "/w_99991231-235959"),
+    ]
+    in_order = ["newest", "new a", "new z", "old", "ancient", "never a", "never b"]
+    assert ids(filled(*runs).runs) == in_order
+    model = ReadModel()
+    for it in runs:
+        model.apply([entry(it)])
+    assert ids(model.runs) == in_order
+
+
+def test_the_other_kinds_stand_by_name() -> None:
+    """Studies and workers are in the order of their names, and ties are resolved by id."""
+    for kind in (StudyModel, LogicalWorkerModel, PhysicalWorkerModel):
+        model = filled(kind("3", "a"), kind("1", "b"), kind("2", "a"))
+        assert ids(model.tables[KINDS[kind]]) == ["2", "3", "1"]
+
+
+def test_the_order_values_of_one_kind_compare() -> None:
+    """An order has one name and one type of values, so a cursor of one order is never taken for that of another."""
+    assert [order_of(kind) for kind in EntityKind] == ["NAME:ASC", "LAUNCHED_AT:DESC", "NAME:ASC", "NAME:ASC"]
+    assert [type(position_of(record)[0]) for record in (run("r"), run("r", "/w_20260102-030405"))] == [int, int]
+    assert [type(position_of(record)[0]) for record in (StudyModel("s", "1"), LogicalWorkerModel("w", "1"))] == [
+        str,
+        str,
+    ]
+
+
+def test_a_page_is_found_by_position() -> None:
+    """An ordered view finds its place by a position, also where that stands no more."""
+    model = filled(*(run(id_, f"/{id_}_2026010{id_}-000000") for id_ in "1235"))
+    runs = Ordered(model.runs.order, lambda id_: id_, order_of(RUN))
+    three, four = (position_of(run(id_, f"/{id_}_2026010{id_}-000000")) for id_ in "34")
+    assert (list(runs), len(runs), runs[1]) == (["5", "3", "2", "1"], 4, "3")
+    assert (runs.before(three), runs.after(three)) == (1, 2)
+    assert (runs.before(four), runs.after(four)) == (1, 1)
+
+
+# Names
+
+
+def test_of_several_records_of_a_name_merlins_is_found() -> None:
+    """Two runs may have one workspace: the one that Merlin's name map holds is found by it, else the first by id."""
+    model = filled(run("b", "/w"), run("a", "/w"), run("c", "/w"), run("d", "/other"))
+    assert model.runs.named("/w") == run("a", "/w")
+    model.assign_names(RUN, {"/w": "c"})
+    assert model.runs.named("/w") == run("c", "/w")
+    model.assign_names(RUN, {"/w": "d"})
+    assert model.runs.named("/w") == run("a", "/w")
+    model.assign_names(RUN, {"/w": "missing"})
+    assert model.runs.named("/w") == run("a", "/w")
+    assert model.runs.duplicate_names() == {"/w": ("a", "b", "c")}
+
+
+def test_a_name_that_is_assigned_anew_is_a_step() -> None:
+    """It raises the revision and is told without a change of a record; the same assignment again is no step."""
+    model = filled(run("a", "/w"), run("b", "/w"))
+    told: list[tuple[int, int]] = []
+    model.listen(lambda revision, changes: told.append((revision, len(changes))))
+    model.assign_names(RUN, {"/w": "a"})
+    model.assign_names(RUN, {"/w": "b"})
+    model.assign_names(RUN, {"/w": "b"})
+    model.assign_names(RUN, {})
+    assert told == [(2, 0), (3, 0)]
+
+
+def test_an_assigned_name_follows_its_records() -> None:
+    """Where the record that Merlin finds is gone or renamed, another of that name is found."""
+    model = filled(run("a", "/w"), run("b", "/w"))
+    model.assign_names(RUN, {"/w": "b"})
+    model.apply([entry(run("b", "/moved"))])
+    assert model.runs.named("/w") == run("a", "/w")
+    assert model.runs.named("/moved") == run("b", "/moved")
+    assert not model.runs.is_duplicate("/w")
+    model.apply([gone(RUN, "a")])
+    assert model.runs.named("/w") is None
+
+
+def test_logical_workers_have_no_name_to_be_found_by() -> None:
+    """Merlin keeps no name map of them: several may have one name."""
+    model = filled(LogicalWorkerModel("a", "worker"), LogicalWorkerModel("b", "worker"))
+    assert model.logical_workers.named("worker") is None
+    assert model.logical_workers.duplicate_names() == {}
+
+
+# Links within one batch
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["owner first", "member first"])
+@pytest.mark.parametrize("after", [None, RunModel("r", "/w_20260101-000000"), RunModel("r", "/r", study_id="other")])
+def test_an_owner_and_its_member_may_change_together(after: RunModel | None, turned: bool) -> None:
+    """A run that only its study lists may go, or move, in the very batch in which the study drops it."""
+    model = filled(StudyModel("s", "study", ("r",)), run("r"))
+    batch = [entry(StudyModel("s", "study")), gone(RUN, "r") if after is None else entry(after)]
+    model.apply([entry(run(f"{n}")) for n in range(20)])
+    model.apply(reversed(batch) if turned else batch)
+    assert list(model.study_runs.members_of("s")) == []
+    assert model.study_runs.owners_of("r") == []
+
+
+# Problems
+
+
+def test_problems_appear_and_disappear() -> None:
+    """What is unreadable is kept by record, beside the record, as long as it stands; each difference is a step."""
+    model = ReadModel()
+    key = Key(STUDY, "s")
+    study = StudyModel("s", "study")
+    steps: list[tuple[Entry, tuple[UnreadableValue, ...], int]] = [
+        (entry(study, BROKEN), (BROKEN,), 1),
+        (entry(study, BROKEN), (BROKEN,), 1),
+        (entry(study, BROKEN, BROKEN), (BROKEN, BROKEN), 2),
+        (entry(study), (), 3),
+        (gone(STUDY, "s", BROKEN), (BROKEN,), 4),
+        (gone(STUDY, "s"), (), 5),
+    ]
+    for it, problems_now, revision in steps:
+        model.apply([it])
+        assert model.problems == ({key: problems_now} if problems_now else {})
+        assert list(model.keys()) == ([key] if it.record or problems_now else [])
+        assert model.revision == revision
+
+
+def test_a_record_that_becomes_unreadable_is_gone() -> None:
+    """Its links and its name go with it; its key and its problem stay."""
+    model = filled(StudyModel("s", "study", ("r",)), run("r"))
+    assert model.apply([gone(STUDY, "s", BROKEN)]) == [Change(Key(STUDY, "s"), StudyModel("s", "study", ("r",)), None)]
+    assert model.studies.named("study") is None
+    assert model.study_runs.owners_of("r") == []
+    assert sorted(model.keys()) == [Key(RUN, "r"), Key(STUDY, "s")]
+    assert model.problems == {Key(STUDY, "s"): (BROKEN,)}
+
+
+# Memory
+
+
+def test_every_order_shares_its_positions() -> None:
+    """A run's place is kept once, not once for each order that it is in; a great database is mostly runs."""
+    for share in (ONE_BY_ONE, WHOLESALE):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "_WHOLESALE", share)
+            model = filled(
+                LogicalWorkerModel("w", "worker"), StudyModel("s", "study"), run("r", study_id="s", workers=("w",))
+            )
+        assert model.runs.order[0] is model.study_runs.members_of("s")[0] is model.worker_runs.members_of("w")[0]
