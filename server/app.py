@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +13,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
 from schema.build import make_schema, sdl_of
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.tls import TLS
-from server.database.errors import WrongDatabaseError
+from server.database.errors import DatabaseError, WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase, opened
 from server.demo_data import demo_records
 from server.http import GraphQLApp
@@ -27,23 +29,33 @@ from server.settings import Settings, read_settings
 _PAGE_URL = 'window.location.href.split("?")[0]'
 
 
-def make_app(settings: Settings, progress: Progress = no_progress) -> Starlette:
-    """The settings name a database. It is opened, and read once, before the first request."""
+class App(Starlette):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A start that fails for a reason we know is told in one line, where Starlette would send a traceback."""
+
+        async def send_in_one_line(message: Message) -> None:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, DatabaseError):
+                message["message"] = str(error)
+            await send(message)
+
+        await super().__call__(scope, receive, send_in_one_line if scope["type"] == "lifespan" else send)
+
+
+def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Starlette:
+    """Serves a database that is open, else the one that the settings name: then it opens that, and closes it."""
     schema = make_schema()
     sdl = sdl_of(schema)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
-        backend = backend_of(settings)
-        if settings.demo and backend.kind == "memory":
-            await fill_with_demo(backend)
-        async with opened(backend, time_zone=settings.zone(), progress=progress) as database:
-            yield {"database": database}
+        async with open_database(settings) if database is None else nullcontext(database) as served:
+            yield {"database": served}
 
     async def schema_text(_request: Request) -> Response:
         return PlainTextResponse(sdl)
 
-    return Starlette(
+    return App(
         routes=[
             Route("/graphql", GraphQLApp(schema)),
             Route("/", graphiql),
@@ -58,6 +70,16 @@ def make_app(settings: Settings, progress: Progress = no_progress) -> Starlette:
 def make_worker_app() -> Starlette:
     """For server processes that are started with their settings in the environment."""
     return make_app(read_settings(os.environ))
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, progress: Progress = no_progress) -> AsyncIterator[MerlinDatabase]:
+    """The database that the settings name, read once and kept fresh until the end. Raises `BackendError`."""
+    backend = backend_of(settings)
+    if settings.demo and backend.kind == "memory":
+        await fill_with_demo(backend)
+    async with opened(backend, time_zone=settings.zone(), progress=progress) as database:
+        yield database
 
 
 async def graphiql(_request: Request) -> Response:

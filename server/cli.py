@@ -6,30 +6,40 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import logging
+import logging.config
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
+import uvloop
 from tqdm import tqdm
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from server import __version__
-from server.app import backend_of, fill_with_demo, make_app
+from server.app import backend_of, fill_with_demo, make_app, open_database
 from server.database.backends.base import Progress, no_progress
 from server.database.errors import DatabaseError
 from server.merlin_config import ConfigError, find_database
 from server.settings import Settings, SettingsError, add_arguments, read_settings
 
-LOG = logging.getLogger("server")
-
 DRAIN_SECONDS = 10
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+}
 
 
 class UsageError(Exception):
@@ -39,15 +49,13 @@ class UsageError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 1 with one line on stderr."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.config.dictConfig(LOGGING)
     run: Callable[[argparse.Namespace], None] = options.run
     try:
         run(options)
     except (ConfigError, DatabaseError, SettingsError, UsageError) as error:
         print(f"merlin-graphql: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        pass
     return 0
 
 
@@ -65,24 +73,49 @@ def _parser() -> argparse.ArgumentParser:
 
 def serve(options: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
-    signal.signal(signal.SIGTERM, _leave)
     settings = read_settings(os.environ, options)
-    with contextlib.ExitStack() as stack:
+    with _on_signals(_leave), contextlib.ExitStack() as stack:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):
             raise UsageError("memory:// stands in one process: serve it with --workers 1, or name another database.")
         listener = stack.enter_context(_listen(settings))
-        asyncio.run(_prepare(settings))
-        _announce(settings, source, listener)
+        _run(_prepare(settings))
+        print(f"Merlin's database: {backend_of(settings).connection} ({source})", flush=True)
         if settings.workers > 1:
             _serve_by_many(settings, listener)
         else:
-            _serve_here(settings, listener)
+            _run(_serve_here(settings, listener))
+
+
+@contextlib.contextmanager
+def _on_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
     """Ends by way of the exits, so that what was opened is closed."""
     raise SystemExit(0)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """A signal cancels it: raised inside an event loop, an exit would leave things half closed."""
+
+    async def until_signalled() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        with _on_signals(lambda *_: loop.call_soon_threadsafe(task.cancel)):
+            await main
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(until_signalled())
+        except asyncio.CancelledError:
+            raise SystemExit(0) from None
 
 
 def _with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, str]:
@@ -92,15 +125,21 @@ def _with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Set
     if settings.demo:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="merlin-graphql-demo-"))
         return dataclasses.replace(settings, database=f"sqlite:///{directory}/demo.db"), "sample data, gone at the end"
-    home = Path.home()
-    found = find_database(Path.cwd(), home)
+    try:
+        home, here = Path.home(), Path.cwd()
+    except (OSError, RuntimeError):
+        raise UsageError(
+            "There is no home or no working directory to find Merlin's configuration from: pass --database URL."
+        ) from None
+    found = find_database(here, home)
     if found.url.startswith("sqlite:"):
-        (home / ".merlin").mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # then opening the database says what is wrong
+            (home / ".merlin").mkdir(exist_ok=True)
     return dataclasses.replace(settings, database=found.url), f"from {found.source}"
 
 
 def _is_memory(settings: Settings) -> bool:
-    return (settings.database or "").startswith("memory:")
+    return backend_of(settings).kind == "memory"
 
 
 async def _prepare(settings: Settings) -> None:
@@ -123,10 +162,9 @@ def _listen(settings: Settings) -> socket.socket:
         raise UsageError(f"Can't listen on {place}: {error.strerror or error}. Choose another --port.") from None
 
 
-def _announce(settings: Settings, source: str, listener: socket.socket) -> None:
+def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    print(f"Merlin's database: {backend_of(settings).connection} ({source})")
     if not settings.no_auth:
         print("There is no authentication yet: whoever reaches this address can read the database.")
     print(f"GraphiQL: http://{place}/   GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
@@ -140,6 +178,7 @@ def _config(app: object, settings: Settings, *, factory: bool) -> uvicorn.Config
         http="httptools",
         lifespan="on",
         workers=settings.workers,
+        log_config=LOGGING,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -147,19 +186,39 @@ def _config(app: object, settings: Settings, *, factory: bool) -> uvicorn.Config
     )
 
 
-def _serve_here(settings: Settings, listener: socket.socket) -> None:
-    with _progress_bar() as progress:
-        uvicorn.Server(_config(make_app(settings, progress), settings, factory=False)).run(sockets=[listener])
+async def _serve_here(settings: Settings, listener: socket.socket) -> None:
+    """The database is opened before uvicorn is there, so that a failure is one line, and no signal waits for a load."""
+    async with contextlib.AsyncExitStack() as stack:
+        with _progress_bar() as progress:
+            database = await stack.enter_async_context(open_database(settings, progress))
+        server = uvicorn.Server(_config(make_app(settings, database), settings, factory=False))
+        with _on_signals(server.handle_exit):
+            await asyncio.sleep(0)  # a signal that came before is heeded here
+            _announce(settings, listener)
+            await server.serve(sockets=[listener])
+
+
+class _Supervisor(Multiprocess):
+    def init_processes(self) -> None:
+        """Ctrl+C reaches the whole group; the others never see it: in their start they would die with a traceback."""
+        resource_tracker.ensure_running()  # or its own start lets the signal through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        super().init_processes()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _serve_by_many(settings: Settings, listener: socket.socket) -> None:
+    _announce(settings, listener)
     os.environ.update(settings.as_environ())
-    Multiprocess(_config("server.app:make_worker_app", settings, factory=True), sockets=[listener]).run()
+    supervisor = _Supervisor(_config("server.app:make_worker_app", settings, factory=True), sockets=[listener])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise UsageError("The server processes could not start: the lines above say why.")
 
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """On a terminal; gone when the database is loaded."""
+    """On a terminal; its line is empty again at the end."""
     if not sys.stderr.isatty():
         yield no_progress
         return
@@ -168,7 +227,5 @@ def _progress_bar() -> Iterator[Progress]:
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
-            if done >= total:
-                bar.close()
 
         yield progress

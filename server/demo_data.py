@@ -14,8 +14,8 @@ from random import Random
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from server.database.json_text import JSON, read_json, write_json
 from server.database.models import (
-    JSON,
     LogicalWorkerModel,
     Model,
     PhysicalWorkerModel,
@@ -238,7 +238,12 @@ class _Maker:
         samples: JSON = {}
         if study.samples:
             samples = {"count": study.samples, "file": f"{workspace}/merlin_info/samples.npy"}
-        return replace(run, parameters=parameters, samples=samples, additional_data=about)
+        return replace(
+            run,
+            parameters=write_json(parameters),
+            samples=write_json(samples),
+            additional_data=write_json(about),
+        )
 
     def workers(self, spec: _Worker, run_ids: Sequence[str], fleet: _Fleet) -> list[Model]:
         """A logical worker, and a physical one for each host and status of the fleet."""
@@ -263,7 +268,7 @@ class _Maker:
             name=f"celery@{spec.name}.{host}",
             logical_worker_id=spec.id,
             launch_cmd=f"srun -N {nodes} -n {nodes} {celery} -n {spec.name}.%%h -l INFO -Q '{queues}'",
-            args={"concurrency": spec.concurrency, "prefetch_multiplier": 1, "optimization": "fair"},
+            args=write_json({"concurrency": spec.concurrency, "prefetch_multiplier": 1, "optimization": "fair"}),
             pid=None if status is WorkerStatus.STOPPED else str(self.rng.randrange(4000, 200_000)),
             worker_status=status,
             heartbeat_timestamp=heartbeat,
@@ -275,12 +280,12 @@ class _Maker:
 
 def _study(study: _Study, run_ids: Sequence[str]) -> StudyModel:
     about = {"owner": study.users[0], "spec": f"{study.name}.yaml"}
-    return StudyModel(id=study.id, name=study.name, runs=tuple(run_ids), additional_data=about)
+    return StudyModel(id=study.id, name=study.name, runs=tuple(run_ids), additional_data=write_json(about))
 
 
 def _chained(runs: Sequence[RunModel]) -> Iterator[RunModel]:
     """The runs as iterations: each the parent of the next."""
     ids = [None, *(run.id for run in runs), None]
     for n, run in enumerate(runs):
-        about = {**run.additional_data, "iteration": n + 1}
-        yield replace(run, parent=ids[n], child=ids[n + 2], additional_data=about)
+        about = {**read_json(run.additional_data), "iteration": n + 1}
+        yield replace(run, parent=ids[n], child=ids[n + 2], additional_data=write_json(about))

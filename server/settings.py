@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 PREFIX = "MERLIN_GRAPHQL_"
 
@@ -64,7 +65,7 @@ class Settings:
             raise SettingsError(f"port: {self.port} is none; use 0 to 65535.")
         if self.workers < 1:
             raise SettingsError(f"workers: {self.workers} is none; use 1 or more.")
-        if self.database_poll_interval <= 0:
+        if not 0 < self.database_poll_interval < math.inf:
             raise SettingsError(f"database-poll-interval: {self.database_poll_interval} is none; use more than 0.")
         self.zone()
 
@@ -74,7 +75,7 @@ class Settings:
             return None
         try:
             return ZoneInfo(self.time_zone)
-        except (OSError, ValueError):
+        except (OSError, ValueError, ZoneInfoNotFoundError):
             raise SettingsError(f"time-zone: {self.time_zone!r} is unknown here; use one such as UTC.") from None
 
     def as_environ(self) -> dict[str, str]:
@@ -107,6 +108,8 @@ def read_settings(environ: Mapping[str, str], arguments: argparse.Namespace | No
                 values[item.name] = _type_of(item)(text)
             except ValueError:
                 raise SettingsError(f"{variable_of(item)}: {text!r} can't be read as {_kind_of(item)}.") from None
+            if (choices := item.metadata["choices"]) and text not in choices:
+                raise SettingsError(f"{variable_of(item)}: {text!r} is none of {', '.join(choices)}.")
     return Settings(**values)
 
 

@@ -11,6 +11,7 @@ import pytest
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
 from tests.servers import RedisServer, binaries
+from tests.writers import Writer, writer_to
 
 
 @pytest.fixture
@@ -54,6 +55,10 @@ class Store:
 
     kind: str
     url: str
+
+    def writer(self) -> Writer:
+        """To be closed."""
+        return writer_to(self.url)
 
 
 @pytest.fixture(params=["sqlite", "redis", "valkey"])

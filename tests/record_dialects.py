@@ -33,7 +33,7 @@ VERSIONS = ("1.13.0b1", "1.13.0b2", "2.0.0b1", "2.0.0b2", "2.0.0b3", "2.0.0b4")
 RECORDINGS = Path(__file__).parent / "data" / "dialects"
 WORKSPACES = Path("/tmp/merlin-dialects")  # stands in the recordings; Merlin makes it, we remove it
 IDLE, BUSY = "celery@idle_worker.%node1", "celery@busy_worker.%node2"
-HEARTBEAT = datetime(2026, 1, 2, 3, 4, 5, 678901)  # noqa: DTZ001 - Merlin's are naive and local
+HEARTBEAT = datetime(2026, 1, 2, 3, 4, 5, 678901)
 
 
 def write() -> list[dict[str, str | None]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ class Writer(ABC):
     def flush(self) -> None:
         """As Merlin does: everything goes, and not only Merlin's own."""
 
-    def close(self) -> None:
-        """Nothing stays open by default."""
+    def close(self) -> None:  # noqa: B027 - with a connection per statement nothing is open
+        pass
 
     def save(self, record: Model) -> None:
         """Every field anew, as Merlin does."""
@@ -47,19 +47,23 @@ def key_of(record: Model) -> Key:
 
 class RedisWriter(Writer):
     def __init__(self, url: str) -> None:
-        self.client = redis.Redis.from_url(url, decode_responses=True)
+        self.client = redis.Redis.from_url(url, decode_responses=True, protocol=2)
 
     def create(self, *records: Model) -> None:
         with self.client.pipeline(transaction=False) as pipeline:
             for record in records:
                 key = key_of(record)
-                pipeline.hset(str(key), mapping=encode(record))
+                pipeline.hset(str(key), items=_flat(encode(record)))
                 if (name := name_of(record)) is not None:
                     pipeline.hset(f"{key.kind}:name", name, record.id)
             pipeline.execute()
 
     def update(self, key: Key, **fields: str) -> None:
-        self.client.hset(str(key), mapping=fields)
+        self.put(str(key), fields)
+
+    def put(self, name: str, fields: Mapping[str, str]) -> None:
+        """A hash under any key."""
+        self.client.hset(name, items=_flat(fields))
 
     def delete(self, *keys: Key) -> None:
         self.client.delete(*map(str, keys))
@@ -69,6 +73,10 @@ class RedisWriter(Writer):
 
     def close(self) -> None:
         self.client.close()
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
 
 
 class SQLiteWriter(Writer):

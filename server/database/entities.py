@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import ClassVar, Generic, TypeAlias, TypeVar
 
+from server.database.json_text import JSON, read_json
 from server.database.models import (
-    JSON,
     EntityKind,
     LogicalWorkerModel,
     Model,
@@ -71,7 +71,7 @@ class DatabaseEntity(Generic[Record]):
 
     @property
     def additional_data(self) -> JSON:
-        return self.record.additional_data
+        return read_json(self.record.additional_data)
 
 
 class StudyEntity(DatabaseEntity[StudyModel]):
@@ -162,11 +162,11 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def parameters(self) -> JSON:
-        return self.record.parameters
+        return read_json(self.record.parameters)
 
     @property
     def samples(self) -> JSON:
-        return self.record.samples
+        return read_json(self.record.samples)
 
     @property
     def launched_at(self) -> datetime | None:
@@ -227,7 +227,7 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
 
     @property
     def args(self) -> JSON:
-        return self.record.args
+        return read_json(self.record.args)
 
     @property
     def heartbeat_at(self) -> datetime | None:

@@ -21,6 +21,8 @@ LOG = logging.getLogger(__name__)
 
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
+_CANCEL_AGAIN_AFTER = 0.5
+"""Seconds: redis-py writes by `asyncio.wait_for`, which on Python 3.11 now and then swallows a cancellation."""
 
 
 class Feed:
@@ -36,6 +38,7 @@ class Feed:
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded: asyncio.Future[None]
         self._watch_lost = False
+        self._losses = 0
         self._last_seen = datetime.now(UTC)
         self.stale_since: datetime | None = None
         """When the database was last seen, while it can't be reached; None while changes arrive."""
@@ -53,18 +56,23 @@ class Feed:
             raise
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        while pending := [task for task in self._tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=_CANCEL_AGAIN_AFTER)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         for future in self._waiting:
-            future.cancel()
+            _fail(future, BackendUnavailableError("The database was closed meanwhile."))
+        self._waiting.clear()
 
     async def refresh(self, keys: Collection[Key]) -> None:
         """Returns when the read model has what stands under the keys now, or something newer.
 
         Raises `BackendError` where they could not be read.
         """
+        if not self._tasks:
+            raise BackendUnavailableError("The database is not open.")
         self._marked.update(keys)
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
@@ -77,6 +85,7 @@ class Feed:
                 await self._watch()
             except Exception as error:  # a bug; without its watch the server would serve old data and not say so
                 LOG.exception("Watching the database failed; it is begun again.")
+                self._watch_lost = True
                 self._lost(BackendError(f"Watching the database failed: {type(error).__name__}."))
                 await asyncio.sleep(_RETRY_AFTER)
 
@@ -108,6 +117,7 @@ class Feed:
             marked, self._marked = self._marked, set()
             ambiguous, self._ambiguous = self._ambiguous, set()
             waiting, self._waiting = self._waiting, []
+            losses = self._losses
             try:
                 if reload:
                     await self._read_everything()
@@ -115,6 +125,9 @@ class Feed:
                 else:
                     self._take_over(await self._backend.fetch(marked), ambiguous)
                 await self._settle_names(ambiguous)
+            except asyncio.CancelledError:
+                self._waiting += waiting  # `stop` answers them
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it is said and tried again
                 self._reload = True
                 failure = _as_backend_error(error)
@@ -123,7 +136,7 @@ class Feed:
                     _fail(future, failure)
                 asyncio.get_running_loop().call_later(_RETRY_AFTER, self._work.set)
             else:
-                self._found(everything=reload)
+                self._found(everything=reload and losses == self._losses)
                 for future in waiting:
                     _succeed(future)
 
@@ -145,6 +158,7 @@ class Feed:
                 self._read_model.assign_names(kind, await self._backend.name_owners(kind, duplicates.keys()))
 
     def _found(self, *, everything: bool) -> None:
+        """What was read before a loss does not count: more may have changed since."""
         self._last_seen = datetime.now(UTC)
         if everything and not self._watch_lost:
             if self.stale_since is not None:
@@ -153,6 +167,7 @@ class Feed:
             _succeed(self._loaded)
 
     def _lost(self, error: BackendError) -> None:
+        self._losses += 1
         if not self._loaded.done():
             self._loaded.set_exception(error)
         elif self.stale_since is None:

@@ -9,14 +9,13 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
-JSON: TypeAlias = Any
-"""What `json.loads` returns. Shared between readers, so never to be changed in place."""
+from server.database.json_text import EMPTY, JSONText
 
 _LAUNCHED = re.compile(r"_(\d{8}-\d{6})/*$")
 
@@ -60,7 +59,7 @@ class StudyModel:
     id: str
     name: str
     runs: tuple[str, ...] = ()
-    additional_data: JSON = field(default_factory=dict)
+    additional_data: JSONText = EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +73,9 @@ class RunModel:
     parent: str | None = None
     child: str | None = None
     run_status: RunStatus = RunStatus.INITIALIZED
-    parameters: JSON = field(default_factory=dict)
-    samples: JSON = field(default_factory=dict)
-    additional_data: JSON = field(default_factory=dict)
+    parameters: JSONText = EMPTY
+    samples: JSONText = EMPTY
+    additional_data: JSONText = EMPTY
 
     @property
     def launched_at(self) -> datetime | None:
@@ -98,7 +97,7 @@ class LogicalWorkerModel:
     """A set in Merlin: here sorted, without duplicates."""
     runs: tuple[str, ...] = ()
     physical_workers: tuple[str, ...] = ()
-    additional_data: JSON = field(default_factory=dict)
+    additional_data: JSONText = EMPTY
 
     @staticmethod
     def generate_id(name: str, queues: Iterable[str]) -> str:
@@ -114,7 +113,7 @@ class PhysicalWorkerModel:
     name: str
     logical_worker_id: str | None = None
     launch_cmd: str | None = None
-    args: JSON = field(default_factory=dict)
+    args: JSONText = EMPTY
     pid: str | None = None
     worker_status: WorkerStatus = WorkerStatus.STOPPED
     heartbeat_timestamp: datetime | None = None
@@ -122,7 +121,7 @@ class PhysicalWorkerModel:
     latest_start_time: datetime | None = None
     host: str | None = None
     restart_count: int = 0
-    additional_data: JSON = field(default_factory=dict)
+    additional_data: JSONText = EMPTY
 
 
 Model: TypeAlias = StudyModel | RunModel | LogicalWorkerModel | PhysicalWorkerModel
@@ -135,13 +134,7 @@ MODELS: Mapping[EntityKind, type[Model]] = MappingProxyType(
         EntityKind.PHYSICAL_WORKER: PhysicalWorkerModel,
     }
 )
-_JSON_FIELDS: Mapping[type[Model], tuple[str, ...]] = {
-    StudyModel: ("additional_data",),
-    RunModel: ("parameters", "samples", "additional_data"),
-    LogicalWorkerModel: ("additional_data",),
-    PhysicalWorkerModel: ("args", "additional_data"),
-}
-KINDS: Mapping[type[Model], EntityKind] = MappingProxyType({model: kind for kind, model in MODELS.items()})
+KINDS: Mapping[type[Any], EntityKind] = MappingProxyType({model: kind for kind, model in MODELS.items()})
 
 
 class Key(NamedTuple):
@@ -182,14 +175,6 @@ def name_of(record: Model) -> str | None:
             return record.name
 
 
-def is_same(one: Model | None, other: Model | None) -> bool:
-    """Equal in JSON's eyes, too: Python takes 1, 1.0 and true for the same."""
-    if one is other:
-        return True
-    if one is None or one != other:
-        return False
-    return all(_is_same_json(getattr(one, name), getattr(other, name)) for name in _JSON_FIELDS[type(one)])
-
-
-def _is_same_json(one: JSON, other: JSON) -> bool:
-    return one is other or repr(one) == repr(other)
+def optional(id_: str | None) -> tuple[str, ...]:
+    """An id, or none, as a sequence of ids."""
+    return () if id_ is None else (id_,)

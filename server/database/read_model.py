@@ -28,8 +28,8 @@ from server.database.models import (
     StudyModel,
     UnreadableValue,
     WorkerStatus,
-    is_same,
     name_of,
+    optional,
 )
 
 LOG = logging.getLogger(__name__)
@@ -180,10 +180,6 @@ class Table(Generic[Record]):
             self._ids[name] = ids[0]
 
 
-def _optional(id_: str | None) -> tuple[str, ...]:
-    return () if id_ is None else (id_,)
-
-
 class ReadModel:
     def __init__(self) -> None:
         self.revision = 0
@@ -206,7 +202,7 @@ class ReadModel:
             self.studies.records,
             self.runs.records,
             listed=lambda study: study.runs,
-            named=lambda run: _optional(run.study_id),
+            named=lambda run: optional(run.study_id),
             position=self._position,
         )
         self.worker_runs = Links(
@@ -220,14 +216,14 @@ class ReadModel:
             self.logical_workers.records,
             self.physical_workers.records,
             listed=lambda worker: worker.physical_workers,
-            named=lambda instance: _optional(instance.logical_worker_id),
+            named=lambda instance: optional(instance.logical_worker_id),
             position=self._position,
         )
         self.children = Links(
             self.runs.records,
             self.runs.records,
-            listed=lambda parent: _optional(parent.child),
-            named=lambda child: _optional(child.parent),
+            listed=lambda parent: optional(parent.child),
+            named=lambda child: optional(child.parent),
             position=self._position,
         )
         self._links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
@@ -272,7 +268,7 @@ class ReadModel:
         for entry in {entry.key: entry for entry in entries}.values():
             noticed |= self._note_problems(entry)
             before = self.get(entry.key)
-            if not is_same(before, entry.record):
+            if before != entry.record:
                 changes.append(Change(entry.key, before, entry.record))
         wholesale = len(changes) > _WHOLESALE * sum(map(len, self.tables.values()))
         for change in changes:

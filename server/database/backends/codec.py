@@ -17,8 +17,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
+from server.database.json_text import EMPTY, JSONText, checked, load
 from server.database.models import (
-    JSON,
     EntityKind,
     Entry,
     Key,
@@ -36,14 +36,10 @@ Raw: TypeAlias = Mapping[str, Any]
 """A stored record: text by field name; SQLite also has numbers and None."""
 
 NULL = "null"
-MAX_DEPTH = 200
-"""Deeper JSON than this is read as unreadable: no JSON encoder is sure to write it again."""
-
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_EMPTY_DICT: dict[str, JSON] = {}
 _SHARED_LENGTH = 400
-"""JSON of up to so many characters is decoded once and shared: runs of a study have the same queues and parameters."""
+"""Lists of up to so many characters are decoded once and shared: runs of a study have the same queues."""
 
 _Status = TypeVar("_Status", RunStatus, WorkerStatus)
 
@@ -55,7 +51,7 @@ class Dialect:
     run_status: bool = True
     """`run_status` (2.0.0b3 on), not `run_complete`."""
     worker_status: bool = True
-    """`worker_status` in upper case (2.0.0b3 on), not `status` in lower case."""
+    """`worker_status` with `RUNNING` (2.0.0b3 on), not `status` with `WorkerStatus.RUNNING`."""
 
 
 CURRENT = Dialect()
@@ -125,7 +121,7 @@ def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
             status = (
                 {"worker_status": record.worker_status.value}
                 if dialect.worker_status
-                else {"status": record.worker_status.value.lower()}
+                else {"status": f"WorkerStatus.{record.worker_status.value}"}
             )
             values = {
                 "additional_data": record.additional_data,
@@ -149,9 +145,9 @@ def encode_value(value: Any) -> str:
     match value:
         case None:
             return NULL
-        case frozenset() | set():
+        case frozenset():
             return json.dumps({"__set__": sorted(value)})
-        case tuple() | list() | dict():
+        case tuple():
             return json.dumps(value)
         case datetime():
             return value.isoformat()
@@ -232,22 +228,22 @@ class _Fields:
             self.problem(name, f"{_shown(text)} is no ISO 8601 time; read as null.")
             return None
 
-    def json(self, name: str) -> JSON:
+    def json(self, name: str) -> JSONText:
         return self._json(name, self.value(name))
 
-    def _json(self, name: str, text: str | None) -> JSON:
-        if text is None or text in ("{}", NULL):
-            return _EMPTY_DICT
+    def _json(self, name: str, text: str | None) -> JSONText:
+        if text is None or text in (EMPTY, NULL):
+            return EMPTY
         if text[:1] not in ("{", "["):
             self.problem(name, f"{_shown(text)} is no JSON object; read as {{}}.")
-            return _EMPTY_DICT
+            return EMPTY
         try:
-            return _shared_json(text) if len(text) <= _SHARED_LENGTH else _load(text)
+            return checked(text)
         except ValueError as error:
             self.problem(name, f"{_shown(text)} is no readable JSON ({error}); read as {{}}.")
-            return _EMPTY_DICT
+            return EMPTY
 
-    def args(self, name: str) -> JSON:
+    def args(self, name: str) -> JSONText:
         """JSON, or the bare text that Merlin's `set_args` stores."""
         text = self.value(name)
         if text is None or text == NULL or text[:1] in ("{", "["):
@@ -370,7 +366,7 @@ def _readable(text: str) -> str:
 def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
     """A stored list or set of texts, and what could not be read of it."""
     try:
-        value = _load(text)
+        value = load(text)
     except ValueError as error:
         return (), f"{_shown(text)} is no readable JSON ({error}); read as an empty list."
     if isinstance(value, dict) and isinstance(members := value.get("__set__"), list):
@@ -391,27 +387,6 @@ _shared_texts = lru_cache(maxsize=4096)(_texts)
 
 def _is_scalar(item: object) -> bool:
     return isinstance(item, str | int | float) and not isinstance(item, bool)
-
-
-def _load(text: str) -> JSON:
-    """Raises ValueError, also for JSON that nests deeper than `MAX_DEPTH`."""
-    if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    return json.loads(text)  # as Merlin does: NaN, large integers and lone surrogates survive, orjson would refuse them
-
-
-_shared_json = lru_cache(maxsize=4096)(_load)
-
-
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', text):
-        if bracket in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif bracket in "]}":
-            depth -= 1
-    return deepest
 
 
 def _words(type_: type[StrEnum]) -> str:

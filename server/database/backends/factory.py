@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.tls import TLS
@@ -22,7 +21,8 @@ class BackendOptions:
 
 def make_backend(url: str, options: BackendOptions) -> ResultsBackend:
     """Not yet opened. Raises `WrongDatabaseError` for a URL that can't be meant."""
-    match urlsplit(url).scheme:
+    scheme, separator, _ = url.partition("://")
+    match scheme.lower() if separator else "":
         case "redis" | "rediss" | "unix" | "redis+sentinel":
             from server.database.backends.redis import RedisBackend  # noqa: PLC0415 - a driver is loaded where it is used
 
@@ -35,8 +35,8 @@ def make_backend(url: str, options: BackendOptions) -> ResultsBackend:
             from server.database.backends.memory import MemoryBackend  # noqa: PLC0415 - as above
 
             return MemoryBackend()
-        case scheme:
+        case unknown:
             raise WrongDatabaseError(
-                f"No database has a URL that begins with {scheme or 'nothing'}: use redis://, rediss://, unix://, "
+                f"No database has a URL that begins with {unknown or 'nothing'}: use redis://, rediss://, unix://, "
                 "redis+sentinel://, sqlite:///PATH or memory://."
             )

@@ -35,7 +35,7 @@ class MemoryBackend(ResultsBackend):
         keys = list(self._records)
         for start in range(0, len(keys), _BATCH):
             yield await self.fetch(keys[start : start + _BATCH])
-            progress(start, len(keys))
+            progress(min(start + _BATCH, len(keys)), len(keys))
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         return [

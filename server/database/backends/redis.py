@@ -73,6 +73,7 @@ class RedisBackend(ResultsBackend):
     async def close(self) -> None:
         await self._client.aclose()
         await self._watcher.aclose()
+        await self._clients.close()
 
     async def get_version(self) -> str:
         with self._clients.translated():
@@ -84,6 +85,8 @@ class RedisBackend(ResultsBackend):
     async def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
         started = time.monotonic()
         with self._clients.translated():
+            if self._clients.is_sentinel:  # connections that wait for use may lead to whom was the master
+                await self._client.connection_pool.disconnect(inuse_connections=False)
             total = await self._client.dbsize()
         cursor, looked_at = 0, 0
         while True:
@@ -130,16 +133,18 @@ class RedisBackend(ResultsBackend):
                     yield Reload()
                     async for notice in notices:
                         yield notice
-            except ResponseError as error:
+            except (RedisError, OSError) as error:
+                failure = self._clients.translate(error)
+                if not isinstance(failure, WrongDatabaseError):
+                    yield Lost(str(failure))
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+                    continue
                 if not refused:
-                    LOG.warning("%s. Changes are polled for instead.", self._clients.translate(error))
+                    LOG.warning("%s Changes are polled for instead.", failure)
                 refused = True
                 yield Reload()
                 await asyncio.sleep(max(self._poll_interval, _POLL_SHARE * self._load_seconds))
-            except (RedisError, OSError) as error:
-                yield Lost(str(self._clients.translate(error)))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
 
     @asynccontextmanager
     async def _tracking(self) -> AsyncIterator[AbstractConnection]:
@@ -161,6 +166,7 @@ class RedisBackend(ResultsBackend):
 
     async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
         asked = False
+        master = await self._clients.master()
         while True:
             reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
             if isinstance(reply, PushNotification):
@@ -173,6 +179,8 @@ class RedisBackend(ResultsBackend):
             elif asked:
                 raise RedisConnectionError("it does not answer any more")
             else:
+                if await self._clients.master() not in (master, None):
+                    raise RedisConnectionError("another server is the master now")
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
                 asked = True
 
@@ -216,7 +224,7 @@ def _read_key(name: bytes | str) -> Key | None:
 
 def _read_entry(key: Key, reply: Any) -> Entry:
     match reply:
-        case ResponseError():
+        case ResponseError() if str(reply).startswith("WRONGTYPE"):
             return not_a_record(key, "it is no hash")
         case RedisError():
             raise reply

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from redis.asyncio import ConnectionPool, Redis, Sentinel
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from server.database.backends.tls import TLS
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 
 TIMEOUT = 5.0
 """Seconds to connect, and for an answer; redis-py alone would wait a minute."""
+_PATIENCE = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
 
 SENTINEL_SCHEME = "redis+sentinel"
 SCHEMES = ("redis", "rediss", "unix", SENTINEL_SCHEME)
 _SENTINEL_PORT = 26379
+_SENTINEL_TIMEOUT = 1.0
+"""Seconds for the sentinels to say who is the master, while notices wait."""
 
 
 def mask(url: str) -> str:
-    """The URL without password and query, to be shown."""
-    parts = urlsplit(url)
+    """The URL without password and query, to be shown; only its scheme where its parts can't be told."""
+    parts = _split(url)
+    if parts is None:
+        return f"{url.partition(':')[0]}://***"
     login, at, place = parts.netloc.rpartition("@")
     user, colon, _ = login.partition(":")
     return urlunsplit((parts.scheme, f"{user}{':***' if colon else ''}{at}{place}", parts.path, "", ""))
+
+
+def _split(url: str) -> SplitResult | None:
+    """None where a password that is not percent-encoded may stand in any of the parts."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return None if parts.netloc and "@" in parts.path + parts.query + parts.fragment else parts
 
 
 class RedisClients:
@@ -38,12 +54,14 @@ class RedisClients:
 
     def __init__(self, url: str, password: str | None = None, tls: TLS | None = None) -> None:
         self.connection = mask(url)
+        if _split(url) is None:
+            raise self._unreadable("it is no URL; in a password each of / ? # @ [ ] is percent-encoded")
         self.is_sentinel = urlsplit(url).scheme == SENTINEL_SCHEME
         tls = tls or TLS()
         try:
-            self._sentinels, self._arguments = _read_sentinel_url(url) if self.is_sentinel else ((), _read_url(url))
+            sentinels, self._arguments = _read_sentinel_url(url) if self.is_sentinel else ((), _read_url(url))
         except ValueError as error:
-            raise WrongDatabaseError(f"Can't read the database URL {self.connection}: {error}") from None
+            raise self._unreadable(error) from None
         if password is not None:
             self._arguments["password"] = password
         if _is_tls(self._arguments):
@@ -54,27 +72,47 @@ class RedisClients:
                 f"or ?ssl=true with {SENTINEL_SCHEME}://."
             )
         self._secrets = [secret for name, secret in self._arguments.items() if "password" in name and secret]
+        self._service = self._arguments.pop("service", "")
+        self._sentinel = self._make_sentinel(sentinels)
 
     def make(self, *, protocol: int = 2, retries: int = 2) -> Redis:
-        arguments = self._arguments | {
-            "protocol": protocol,
-            "socket_timeout": TIMEOUT,
-            "socket_connect_timeout": TIMEOUT,
-            "encoding_errors": "surrogateescape",
-            "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries) if retries else Retry(NoBackoff(), 0),
-        }
-        if not self.is_sentinel:
-            return Redis.from_pool(ConnectionPool(**arguments))
-        service = arguments.pop("service")
-        sentinel_arguments = {
-            name.removeprefix("sentinel_"): arguments.pop(name)
-            for name in tuple(arguments)
-            if name.startswith("sentinel_")
-        }
-        sentinel_arguments |= {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
-        sentinel = Sentinel(self._sentinels, sentinel_kwargs=sentinel_arguments)  # type: ignore[no-untyped-call]  # redis-py's
-        client: Redis = sentinel.master_for(service, **arguments)
+        """Whoever makes a client closes it, and then these."""
+        arguments = self._arguments | _PATIENCE | {"protocol": protocol, "encoding_errors": "surrogateescape"}
+        arguments["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (RedisConnectionError,))
+        try:
+            client: Redis = (
+                self._sentinel.master_for(self._service, **arguments)
+                if self._sentinel
+                else Redis.from_pool(ConnectionPool(**arguments))
+            )
+            client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # reads the arguments only
+        except (RedisError, TypeError, ValueError) as error:
+            raise self._unreadable(error) from None
         return client
+
+    def _make_sentinel(self, places: tuple[tuple[str, int], ...]) -> Sentinel | None:
+        names = [name for name in self._arguments if name.startswith("sentinel_")]
+        arguments = {name.removeprefix("sentinel_"): self._arguments.pop(name) for name in names}
+        arguments |= _PATIENCE | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
+        try:
+            return Sentinel(places, sentinel_kwargs=arguments) if places else None  # type: ignore[no-untyped-call]  # redis-py's
+        except TypeError as error:
+            raise self._unreadable(error) from None
+
+    async def close(self) -> None:
+        for client in self._sentinel.sentinels if self._sentinel else ():
+            await client.aclose()
+
+    async def master(self) -> tuple[str, int] | None:
+        """Whom the sentinels hold for the master; None without sentinels, and where they can't say."""
+        if self._sentinel is None:
+            return None
+        try:
+            async with asyncio.timeout(_SENTINEL_TIMEOUT):
+                host, port = await self._sentinel.discover_master(self._service)
+        except (RedisError, TimeoutError):
+            return None
+        return host, port
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -85,9 +123,12 @@ class RedisClients:
             raise self.translate(error) from error
 
     def translate(self, error: Exception) -> BackendError:
+        while isinstance(error.__cause__, RedisError):  # on a Unix socket the login fails while connecting
+            error = error.__cause__
         reason = " ".join(str(error).split()) or type(error).__name__
         for secret in self._secrets:
             reason = reason.replace(secret, "***")
+        reason += "" if reason.endswith((".", "?")) else "."
         match error:
             case AuthenticationError() | AuthorizationError():
                 return BackendUnavailableError(f"{self.connection} refuses the login: {reason}")
@@ -95,6 +136,9 @@ class RedisClients:
                 return WrongDatabaseError(f"{self.connection} refuses a command: {reason}")
             case _:
                 return BackendUnavailableError(f"Can't reach the database {self.connection}: {reason}")
+
+    def _unreadable(self, why: object) -> WrongDatabaseError:
+        return WrongDatabaseError(f"Can't read the database URL {self.connection}: {str(why).rstrip('.')}.")
 
 
 def _is_tls(arguments: dict[str, Any]) -> bool:
@@ -105,7 +149,7 @@ def _is_tls(arguments: dict[str, Any]) -> bool:
 def _read_url(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+/?", parts.path):
-        raise ValueError(f"{parts.path!r} is no database number; write /0 at its end.")
+        raise ValueError(f"{parts.path!r} is no database number; write /0 at its end")
     return dict(parse_url(url))
 
 
@@ -116,7 +160,7 @@ def _read_sentinel_url(url: str) -> tuple[tuple[tuple[str, int], ...], dict[str,
     user, _, password = login.partition(":")
     service, _, db = parts.path.strip("/").partition("/")
     if not places or not service:
-        raise ValueError(f"write {SENTINEL_SCHEME}://host:port,host:port/service/0.")
+        raise ValueError(f"write {SENTINEL_SCHEME}://host:port,host:port/service/0")
     arguments: dict[str, Any] = {"service": unquote(service), "db": int(db or 0)}
     if user:
         arguments["username"] = unquote(user)

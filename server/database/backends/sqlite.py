@@ -6,13 +6,14 @@ One connection on one thread of its own: SQLite then tells by `PRAGMA data_versi
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from server.database.backends.base import (
     Alive,
@@ -48,12 +49,14 @@ _BLANKS: tuple[Model, ...] = (
 COLUMNS: Mapping[EntityKind, tuple[str, ...]] = {KINDS[type(blank)]: tuple(encode(blank)) for blank in _BLANKS}
 """As Merlin creates the tables, but all TEXT: with its INTEGER `restart_count` Merlin reads no physical worker back."""
 
+_URL = re.compile(r"sqlite:///(?P<path>[^?#]+)", re.IGNORECASE | re.DOTALL)
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
 _LOCK_WAIT = 5.0
 """Seconds, as Merlin waits."""
 _POLL_INTERVAL = 0.1
 _PAUSE = 0.5
 _BATCH = 500
+_BEFORE_ANY_ROW = -(2**63)
 
 _Result = TypeVar("_Result")
 _Fingerprints = dict[Key, int]
@@ -61,11 +64,12 @@ _Fingerprints = dict[Key, int]
 
 def path_of(url: str) -> Path:
     """`sqlite:///relative.db` or `sqlite:////absolute.db`, as everywhere in Python. Raises `WrongDatabaseError`."""
-    parts = urlsplit(url)
-    path = unquote(parts.path).removeprefix("/")
-    if parts.netloc or not path:
-        raise WrongDatabaseError(f"Can't read the database URL {url}: write sqlite:///PATH.")
-    return Path(path).expanduser()
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        raise WrongDatabaseError(
+            f"Can't read the database URL {url}: write sqlite:///PATH, with %23 for # and %3F for ?."
+        )
+    return Path(unquote(parts["path"])).expanduser()
 
 
 class SQLiteBackend(ResultsBackend):
@@ -77,6 +81,10 @@ class SQLiteBackend(ResultsBackend):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._given: _Fingerprints = {}
+        """What was read last of every key. Compared with what stands there, it misses no change that is undone soon."""
+        self._loads = 0
+        """Under way; until they end, it is not known what was given."""
         self._is_closed = False
 
     async def open(self) -> None:
@@ -93,26 +101,32 @@ class SQLiteBackend(ResultsBackend):
 
     async def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
         done, total = 0, await self._run(lambda: sum(map(self._count, EntityKind)))
-        for kind in EntityKind:
-            seen: set[Key] = set()
-            repeated: set[Key] = set()
-            rows = await self._run(partial(self._rows, kind))
-            while batch := await self._run(partial(_take, rows, _BATCH)):
-                entries = []
-                for key, raw in batch:
-                    if key in seen:
-                        repeated.add(key)
-                    else:
-                        seen.add(key)
-                        entries.append(_decode(key, raw))
-                yield entries
-                done += len(batch)
-                progress(done, max(done, total))
-            if repeated:
-                yield await self.fetch(repeated)
+        given: _Fingerprints = {}
+        self._loads += 1
+        try:
+            for kind in EntityKind:
+                repeated: set[Key] = set()
+                after = _BEFORE_ANY_ROW
+                while batch := await self._run(partial(self._page, kind, after)):
+                    after = batch[-1][1]["_row"]
+                    entries = []
+                    for key, raw in batch:
+                        if key in given:
+                            repeated.add(key)
+                        else:
+                            entries.append(_decode(key, raw))
+                        _note(given, key, raw)
+                    yield entries
+                    done += len(batch)
+                    progress(done, max(done, total))
+                if repeated:
+                    yield await self._run(partial(self._fetch, repeated, given))
+            self._given = given
+        finally:
+            self._loads -= 1
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
-        return await self._run(lambda: self._fetch(keys))
+        return await self._run(lambda: self._fetch(keys, self._given))
 
     async def name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
         return await self._run(lambda: self._name_owners(kind, names))
@@ -123,17 +137,16 @@ class SQLiteBackend(ResultsBackend):
     async def watch(self) -> AsyncGenerator[Notice]:
         while True:
             try:
-                version, fingerprints = await self._run(self._reopen)
+                version = await self._run(self._reopen)
                 yield Reload()
                 while True:
                     await asyncio.sleep(_POLL_INTERVAL)
                     now = await self._run(self._version)
-                    if now == version:
+                    if now == version or self._loads:
                         yield Alive()
                         continue
                     version = now
-                    before, fingerprints = fingerprints, await self._run(self._fingerprints)
-                    yield Changed(frozenset(key for key, _ in before.items() ^ fingerprints.items()))
+                    yield Changed(await self._run(self._differences))
             except BackendError as error:
                 yield Lost(str(error))
                 await asyncio.sleep(_PAUSE)
@@ -158,14 +171,17 @@ class SQLiteBackend(ResultsBackend):
         if self.path.is_dir():
             raise WrongDatabaseError(f"Can't open the database {self.path}: it is a directory.")
         is_new = not self.path.exists()
+        if is_new:
+            self.path.touch()
+        file = self._stat()
         connection = sqlite3.connect(self.path, timeout=_LOCK_WAIT, isolation_level=None, check_same_thread=False)
         self._close()
-        self._connection = connection
+        self._connection, self._file = connection, file
         connection.row_factory = sqlite3.Row
+        connection.text_factory = _text  # else one text that is no UTF-8 makes its whole table unreadable
         if is_new:
             connection.execute("PRAGMA journal_mode=WAL")  # as Merlin: readers and a writer do not wait for each other
         self._prepare_tables()
-        self._file = self._stat()
 
     def _prepare_tables(self) -> None:
         tables = {
@@ -184,11 +200,11 @@ class SQLiteBackend(ResultsBackend):
             columns = ", ".join(f"{name} TEXT" for name in COLUMNS[kind])
             self._execute(f"CREATE TABLE IF NOT EXISTS {kind} ({columns})")
 
-    def _reopen(self) -> tuple[int, _Fingerprints]:
-        """What to compare with later. The file may have been replaced by another since it was opened."""
+    def _reopen(self) -> int:
+        """The file may have been replaced by another since it was opened."""
         if self._connection is None or self._stat() != self._file:
             self._open()
-        return self._version(), self._fingerprints()
+        return self._version()
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -200,21 +216,22 @@ class SQLiteBackend(ResultsBackend):
         return stat.st_dev, stat.st_ino
 
     def _version(self) -> int:
-        if self._stat() != self._file:
-            raise BackendUnavailableError(f"The database file {self.path} was replaced.")
         (version,) = self._execute("PRAGMA data_version").fetchone()
         return int(version)
 
-    def _fingerprints(self) -> _Fingerprints:
-        fingerprints: _Fingerprints = {}
+    def _differences(self) -> frozenset[Key]:
+        """Where something else stands now than was given."""
+        standing: _Fingerprints = {}
         for kind in EntityKind:
             for key, raw in self._rows(kind):
-                fingerprints[key] = hash((fingerprints.get(key), tuple(raw)))
-        return fingerprints
+                _note(standing, key, raw)
+        return frozenset(key for key, _ in standing.items() ^ self._given.items())
 
     def _execute(self, statement: str, parameters: Collection[Any] = ()) -> sqlite3.Cursor:
         if self._connection is None:
             raise BackendUnavailableError(f"The database {self.path} is not open.")
+        if self._stat() != self._file:
+            raise BackendUnavailableError(f"The database file {self.path} was replaced.")
         return self._connection.execute(statement, tuple(parameters))
 
     def _columns(self, kind: EntityKind) -> tuple[str, ...]:
@@ -228,37 +245,45 @@ class SQLiteBackend(ResultsBackend):
         return int(count)
 
     def _rows(
-        self, kind: EntityKind, where: str = "", parameters: Collection[Any] = ()
+        self, kind: EntityKind, where: str = "", parameters: Collection[Any] = (), limit: str = ""
     ) -> Iterator[tuple[Key, sqlite3.Row]]:
         """In the order of insertion: of several rows with one id, Merlin reads the first."""
         if not self._columns(kind):
             return iter(())
-        statement = f"SELECT rowid AS _row, * FROM {kind} {where} ORDER BY rowid"  # noqa: S608 - our own words only
+        statement = f"SELECT rowid AS _row, * FROM {kind} {where} ORDER BY rowid {limit}"  # noqa: S608 - our own words only
         return ((_key(kind, row), row) for row in self._execute(statement, parameters))
 
-    def _fetch(self, keys: Collection[Key]) -> list[Entry]:
+    def _page(self, kind: EntityKind, after: int) -> list[tuple[Key, sqlite3.Row]]:
+        """Read to its end: a statement that stays open would keep us from writing."""
+        return list(self._rows(kind, "WHERE rowid > ?", (after,), f"LIMIT {_BATCH}"))
+
+    def _fetch(self, keys: Collection[Key], given: _Fingerprints) -> list[Entry]:
         entries: dict[Key, Entry] = {key: Entry(key, None) for key in keys}
+        for key in keys:
+            given.pop(key, None)
         for kind in {key.kind for key in keys}:
-            ids = [key.id for key in keys if key.kind is kind]
-            for start in range(0, len(ids), _BATCH):
-                for key, raw in self._rows(kind, *_where(ids[start : start + _BATCH])):
-                    if key not in entries:
-                        continue
-                    if entries[key].record is None and not entries[key].problems:
-                        entries[key] = _decode(key, raw)
-                    else:
-                        entries[key] = _repeated(entries[key])
+            for key, raw in self._rows(kind, *_where([key.id for key in keys if key.kind is kind])):
+                if key not in entries:
+                    continue
+                _note(given, key, raw)
+                if entries[key].record is None and not entries[key].problems:
+                    entries[key] = _decode(key, raw)
+                else:
+                    entries[key] = _repeated(entries[key])
         return list(entries.values())
 
     def _name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
         owners: dict[str, str] = {}
-        column = _NAME_COLUMN[kind]
+        column = _NAME_COLUMN.get(kind)
+        if column not in self._columns(kind):
+            return owners
         for name in names:
             for key, _ in self._rows(kind, f"WHERE {column} = ?", (name,)):
                 owners.setdefault(name, key.id)
         return owners
 
     def _insert(self, records: Iterable[Model]) -> None:
+        self._prepare_tables()
         dialect = Dialect(
             run_status="run_status" in self._columns(EntityKind.RUN),
             worker_status="worker_status" in self._columns(EntityKind.PHYSICAL_WORKER),
@@ -277,14 +302,19 @@ class SQLiteBackend(ResultsBackend):
 
 
 def _where(ids: list[str]) -> tuple[str, list[str]]:
-    if not all(map(is_entity_id, ids)):
-        return "", []  # rows whose id is none are found by their number, so all are looked at
+    if len(ids) > _BATCH or not all(map(is_entity_id, ids)):
+        return "", []  # all are looked at: once is cheaper for many, and a row without id is found by its number
     return f"WHERE id IN ({', '.join('?' * len(ids))})", ids
 
 
 def _key(kind: EntityKind, row: sqlite3.Row) -> Key:
     id_ = row["id"]
     return Key(kind, id_ if isinstance(id_, str) else f"row {row['_row']}")
+
+
+def _note(fingerprints: _Fingerprints, key: Key, row: sqlite3.Row) -> None:
+    """Of a key with several rows, all of them count."""
+    fingerprints[key] = hash((fingerprints.get(key), tuple(row)))
 
 
 def _decode(key: Key, row: sqlite3.Row) -> Entry:
@@ -296,5 +326,5 @@ def _repeated(entry: Entry) -> Entry:
     return entry if problem in entry.problems else entry._replace(problems=(*entry.problems, problem))
 
 
-def _take(rows: Iterator[_Result], count: int) -> list[_Result]:
-    return [row for row, _ in zip(rows, range(count), strict=False)]
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogateescape")

@@ -1,0 +1,80 @@
+"""JSON as Merlin stores it: kept as the text that it is, and read where somebody asks for it.
+
+So a record of a run with parameters costs its characters, two records are equal when they were stored alike, and what
+is passed through is passed through as stored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import orjson
+
+JSON: TypeAlias = Any
+"""What `json.loads` returns."""
+
+JSONText: TypeAlias = str
+"""Readable JSON; in a physical worker's `args` also the bare text that Merlin's `set_args` stores."""
+
+EMPTY: JSONText = "{}"
+
+MAX_DEPTH = 200
+"""Deeper JSON than this is unreadable: no JSON encoder is sure to write it again."""
+
+_SHARED_LENGTH = 400
+"""Texts of up to so many characters are checked once, and shared: runs of a study have the same parameters."""
+
+
+def read_json(text: JSONText) -> JSON:
+    """As Merlin reads it: NaN, large integers and lone surrogates are kept."""
+    return json.loads(text) if text[:1] in ("{", "[") else text
+
+
+def write_json(value: JSON) -> JSONText:
+    """As Merlin writes it. Raises ValueError for what is no JSON, or nests deeper than `MAX_DEPTH`."""
+    try:
+        return checked(json.dumps(value))
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def checked(text: JSONText) -> JSONText:
+    """The same text, if it is readable JSON. Raises ValueError."""
+    return _shared(text) if len(text) <= _SHARED_LENGTH else _checked(text)
+
+
+def load(text: str) -> JSON:
+    """Raises ValueError, also for JSON that nests deeper than `MAX_DEPTH`."""
+    _check_depth(text)
+    return json.loads(text)
+
+
+def _checked(text: str) -> str:
+    _check_depth(text)
+    try:
+        orjson.loads(text)
+    except ValueError:
+        json.loads(text)  # takes NaN and lone surrogates, as Merlin writes them
+    return text
+
+
+_shared = lru_cache(maxsize=4096)(_checked)
+
+
+def _check_depth(text: str) -> None:
+    if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', text):
+        if bracket in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket in "]}":
+            depth -= 1
+    return deepest

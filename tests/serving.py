@@ -1,0 +1,123 @@
+"""The command line in processes of its own, with a HOME and a directory for temporary files of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+MODULE = (sys.executable, "-m", "server")
+DEADLINE = 30.0  # seconds that a start or an end may take on a busy machine
+_URL = re.compile(r"^GraphiQL: (http://\S+)/ ", re.MULTILINE)
+
+
+class ServeError(Exception):
+    """It did not do what a test waits for; the message ends with its stderr."""
+
+
+def environment(home: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Nothing of the developer's settings and of Merlin's configuration on this machine."""
+    temporary = home.with_name(f"{home.name}-tmp")
+    for directory in (home, temporary):
+        directory.mkdir(parents=True, exist_ok=True)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MERLIN_GRAPHQL_")}
+    return {**own, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONWARNINGS": "error", **(environ or {})}
+
+
+def run(
+    home: Path, *arguments: str, environ: Mapping[str, str] | None = None, command: Sequence[str] = MODULE
+) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=home,
+        env=environment(home, environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+class Serving:
+    """A server that is stopped at the end of its `with`. Its standard streams go to files, unless one is given."""
+
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        command: Sequence[str] = MODULE,
+        stderr: IO[Any] | int | None = None,
+    ) -> None:
+        self.home = home
+        self.temporary = home.with_name(f"{home.name}-tmp")
+        self._stdout = home.with_name(f"{home.name}.stdout")
+        self._stderr = home.with_name(f"{home.name}.stderr")
+        env = environment(home, environ)
+        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*command, "serve", "--port", "0", *arguments],
+                cwd=home,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err if stderr is None else stderr,
+                start_new_session=True,  # a group of its own, as on a terminal
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()  # so that server processes of its own end with it
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    @property
+    def stdout(self) -> str:
+        return self._stdout.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text()
+
+    @property
+    def url(self) -> str:
+        """The address that it prints; waits for it. Connections are accepted from then on."""
+        self.wait_until(lambda: _URL.search(self.stdout) is not None)
+        found = _URL.search(self.stdout)
+        assert found is not None
+        return found[1]
+
+    def stop(self, number: signal.Signals) -> int:
+        """The exit code after a signal."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise ServeError(f"it does not end\n{self.stderr}") from None
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """While it runs."""
+        deadline = time.monotonic() + DEADLINE
+        while not holds():
+            if self.process.poll() is not None:
+                raise ServeError(f"it ended with {self.process.returncode}\n{self.stderr}")
+            if time.monotonic() > deadline:
+                raise ServeError(f"it is still not so\n{self.stderr}")
+            time.sleep(0.01)

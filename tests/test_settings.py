@@ -1,0 +1,173 @@
+"""What can be configured, and what wins: the command line, then the environment, then the default."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from server.settings import PREFIX, Settings, SettingsError, add_arguments, flag_of, read_settings, variable_of
+
+FIELDS = {item.name: item for item in dataclasses.fields(Settings)}
+
+EVERYTHING = Settings(
+    database="redis://127.0.0.1:6379/2",
+    database_password_file=Path("secrets/redis"),
+    database_ca_certs=Path("/etc/ca.pem"),
+    database_certfile=Path("/etc/client.pem"),
+    database_keyfile=Path("/etc/client.key"),
+    database_cert_reqs="optional",
+    database_poll_interval=0.25,
+    time_zone="Europe/Zurich",
+    host="::1",
+    port=0,
+    workers=3,
+    demo=True,
+    no_auth=True,
+)
+
+
+def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return read_settings(environ or {}, parser.parse_args(arguments))
+
+
+def as_arguments(settings: Settings) -> list[str]:
+    arguments = []
+    for item in FIELDS.values():
+        value = getattr(settings, item.name)
+        arguments += [flag_of(item)] if value is True else [flag_of(item), str(value)]
+    return arguments
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    """Without flags and variables every setting has its default."""
+    assert read() == Settings()
+    assert read_settings({}) == Settings()
+
+
+def test_every_setting_differs_from_its_default_in_these_tests() -> None:
+    """A new setting is added to `EVERYTHING`, or it would go untested."""
+    assert [name for name, item in FIELDS.items() if getattr(EVERYTHING, name) == item.default] == []
+
+
+def test_every_setting_can_be_given_by_its_flag() -> None:
+    """A flag sets what it names, in the setting's own type."""
+    assert read(as_arguments(EVERYTHING)) == EVERYTHING
+
+
+def test_every_setting_can_be_given_by_its_variable() -> None:
+    """A process that is started with `as_environ` has the same settings."""
+    environ = EVERYTHING.as_environ()
+    assert set(environ) == {PREFIX + name.upper() for name in FIELDS}
+    assert read(environ=environ) == EVERYTHING
+
+
+def test_what_is_not_set_is_no_variable() -> None:
+    """None has no text, so `as_environ` leaves it out."""
+    assert PREFIX + "DATABASE" not in Settings().as_environ()
+    assert read_settings(Settings().as_environ()) == Settings()
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if not isinstance(FIELDS[name].default, bool)])
+def test_a_flag_wins_over_a_variable(name: str) -> None:
+    """What stands on the command line is meant, whatever the environment says, right or wrong."""
+    flag, variable = flag_of(FIELDS[name]), variable_of(FIELDS[name])
+    value = str(getattr(EVERYTHING, name))
+    assert getattr(read([flag, value], {variable: "7"}), name) == getattr(EVERYTHING, name)
+
+
+def test_a_flag_wins_over_the_default_even_where_it_is_zero() -> None:
+    """`--port 0` is a value, not the absence of one."""
+    assert read(["--port", "0"], {"MERLIN_GRAPHQL_PORT": "9000"}).port == 0
+
+
+def test_an_empty_variable_is_none() -> None:
+    """`MERLIN_GRAPHQL_PORT= merlin-graphql …` is the same as not setting it."""
+    assert read(environ={PREFIX + name.upper(): "" for name in FIELDS}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("1", True), ("true", True), ("Yes", True), ("TRUE", True), ("0", False), ("no", False), ("False", False)],
+)
+def test_switches_are_read_in_the_usual_words(text: str, meant: object) -> None:
+    """A switch in the environment is on or off."""
+    assert read(environ={"MERLIN_GRAPHQL_DEMO": text}).demo is meant
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("PORT", "http", "MERLIN_GRAPHQL_PORT: 'http' can't be read as a whole number."),
+        ("WORKERS", "1.5", "MERLIN_GRAPHQL_WORKERS: '1.5' can't be read as a whole number."),
+        ("DATABASE_POLL_INTERVAL", "2s", "MERLIN_GRAPHQL_DATABASE_POLL_INTERVAL: '2s' can't be read as a number."),
+        ("DEMO", "maybe", "MERLIN_GRAPHQL_DEMO: 'maybe' can't be read as true or false."),
+        (
+            "DATABASE_CERT_REQS",
+            "never",
+            "MERLIN_GRAPHQL_DATABASE_CERT_REQS: 'never' is none of required, optional, none.",
+        ),
+    ],
+)
+def test_a_variable_that_cannot_be_read_is_an_error(variable: str, text: str, message: str) -> None:
+    """The message names the variable, shows its value and says what it should be."""
+    with pytest.raises(SettingsError) as raised:
+        read(environ={PREFIX + variable: text})
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("workers", 0),
+        ("workers", -2),
+        ("database_poll_interval", 0.0),
+        ("database_poll_interval", -1.0),
+        ("database_poll_interval", math.nan),
+        ("database_poll_interval", math.inf),
+        ("time_zone", "Mars/Olympus_Mons"),
+        ("time_zone", "Europe"),
+        ("time_zone", "../../etc/passwd"),
+        ("time_zone", "/etc/localtime"),
+        ("time_zone", ""),
+        ("time_zone", "UTC\0"),
+        ("time_zone", "Zürich"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_an_error(name: str, value: Any) -> None:
+    """Out of range or unknown: one line that names the setting, before anything is started."""
+    with pytest.raises(SettingsError, match=rf"^{name.replace('_', '-')}: .*; use .*\.$"):
+        Settings(**{name: value})
+
+
+def test_the_time_zone_is_the_one_named_else_this_machines() -> None:
+    """None stands for the machine's own time zone."""
+    assert Settings().zone() is None
+    assert Settings(time_zone="Europe/Zurich").zone() == ZoneInfo("Europe/Zurich")
+
+
+def test_settings_do_not_change() -> None:
+    """They are read once, and shared."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_every_setting_says_what_it_means() -> None:
+    """The help of each is a sentence, its default where there is one, and its variable."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    helps = {action.dest: action.help or "" for action in parser._actions}
+    for name, item in FIELDS.items():
+        assert item.metadata["meaning"].endswith(".")
+        assert helps[name].endswith(f"[{PREFIX}{name.upper()}]")
+        assert (f"Default: {item.default}." in helps[name]) == (item.default not in (None, False))
