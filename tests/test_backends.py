@@ -550,6 +550,29 @@ async def test_a_sentinel_names_the_server(binary: Path, tmp_path: Path) -> None
     gc.collect()  # whatever was left open would warn now
 
 
+async def test_a_watch_needs_a_master_and_no_sentinel(
+    binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no sentinel answers the master is watched as before; a server that is no master any more is lost."""
+    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.05)
+    with (
+        RedisServer.start(binary, tmp_path) as master,
+        Sentinel.start(binary, tmp_path, master) as sentinel,
+        closing(RedisWriter(master.url)) as writer,
+    ):
+        url = f"redis+sentinel://{LOOPBACK}:{sentinel.port}/mymaster"
+        async with open_backend(url) as backend, aclosing(backend.watch()) as notices:
+            await next_of(notices, Reload)
+            await next_of(notices, Alive)
+            sentinel.kill()
+            for number in range(3):
+                assert await within(anext(notices)) == Alive()
+                writer.create(study(number))
+                await next_of(notices, Changed, lambda changed, n=number: Key(STUDY, uid(n)) in changed.keys)  # type: ignore[misc]
+            writer.client.replicaof(LOOPBACK, free_port())
+            assert "no master any more" in (await next_of(notices, Lost)).reason
+
+
 def free_port() -> int:
     """Where nobody listens."""
     with socket.socket() as probe:
@@ -1064,6 +1087,28 @@ async def test_records_can_be_inserted_after_a_flush(path: Path) -> None:
         writer.flush()
         await backend.insert([study(1), run(2, run_status=RunStatus.FAILED)])
         assert await records(backend) == by_key(study(1), run(2, run_status=RunStatus.FAILED))
+
+
+async def test_an_insert_that_fails_writes_nothing(path: Path) -> None:
+    """All records are written, or none."""
+    writer = merlins_file(path)
+    writer.run("ALTER TABLE run DROP COLUMN samples")
+    async with open_backend(url_of(path)) as backend:
+        with pytest.raises(BackendError, match="samples"):
+            await backend.insert([study(1), run(2)])
+        assert await read(backend) == {}
+        await backend.insert([study(3)])
+        assert await records(backend) == by_key(study(3))
+
+
+async def test_only_an_open_sqlite_is_read(path: Path) -> None:
+    """Before it is opened, and after it is closed, a backend is unavailable."""
+    backend = make_backend(url_of(path), BackendOptions())
+    with pytest.raises(BackendUnavailableError, match="not open"):
+        await backend.fetch([Key(STUDY, uid(1))])
+    await backend.close()
+    with pytest.raises(BackendUnavailableError, match="closed"):
+        await backend.fetch([Key(STUDY, uid(1))])
 
 
 async def test_a_closed_sqlite_leaves_no_thread_and_no_file_open(path: Path) -> None:

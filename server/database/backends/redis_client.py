@@ -49,6 +49,10 @@ def _split(url: str) -> SplitResult | None:
     return None if parts.netloc and "@" in parts.path + parts.query + parts.fragment else parts
 
 
+_TEXTS = {"decode_responses": True, "encoding_errors": "surrogateescape"}
+"""Replies are decoded where they are parsed, in C; what is no UTF-8 comes through, and the codec tells of it."""
+
+
 class RedisClients:
     """Makes clients for one URL. Raises `WrongDatabaseError` for one that can't be read."""
 
@@ -77,7 +81,7 @@ class RedisClients:
 
     def make(self, *, protocol: int = 2, retries: int = 2) -> Redis:
         """Whoever makes a client closes it, and then these."""
-        arguments = self._arguments | _PATIENCE | {"protocol": protocol, "encoding_errors": "surrogateescape"}
+        arguments = self._arguments | _PATIENCE | _TEXTS | {"protocol": protocol}
         arguments["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (RedisConnectionError,))
         try:
             client: Redis = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -54,6 +55,8 @@ _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKin
 _LOCK_WAIT = 5.0
 """Seconds, as Merlin waits."""
 _POLL_INTERVAL = 0.1
+_POLL_SHARE = 2
+"""After comparing everything: pause this many times as long as it took."""
 _PAUSE = 0.5
 _BATCH = 500
 _BEFORE_ANY_ROW = -(2**63)
@@ -92,8 +95,8 @@ class SQLiteBackend(ResultsBackend):
 
     async def close(self) -> None:
         if not self._is_closed:
-            self._is_closed = True
             await self._run(self._close)
+            self._is_closed = True
             self._thread.shutdown()
 
     async def get_version(self) -> str:
@@ -139,19 +142,25 @@ class SQLiteBackend(ResultsBackend):
             try:
                 version = await self._run(self._reopen)
                 yield Reload()
+                pause = _POLL_INTERVAL
                 while True:
-                    await asyncio.sleep(_POLL_INTERVAL)
+                    await asyncio.sleep(pause)
+                    pause = _POLL_INTERVAL
                     now = await self._run(self._version)
                     if now == version or self._loads:
                         yield Alive()
                         continue
-                    version = now
-                    yield Changed(await self._run(self._differences))
+                    version, started = now, time.monotonic()
+                    differences = await self._run(self._differences)
+                    pause = max(_POLL_INTERVAL, _POLL_SHARE * (time.monotonic() - started))
+                    yield Changed(differences)
             except BackendError as error:
                 yield Lost(str(error))
                 await asyncio.sleep(_PAUSE)
 
     async def _run(self, step: Callable[[], _Result]) -> _Result:
+        if self._is_closed:
+            raise BackendUnavailableError(f"The database {self.path} is closed.")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, step)
         except (sqlite3.Error, OSError) as error:
