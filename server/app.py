@@ -19,6 +19,7 @@ from strawberry.http.ides import get_graphql_ide_html
 
 from schema.build import make_schema, sdl_of
 from server.database.backends.base import Progress, ResultsBackend, no_progress
+from server.database.backends.codec import CURRENT, LEGACY, Dialect
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.tls import TLS
 from server.database.errors import DatabaseError, WrongDatabaseError
@@ -27,6 +28,7 @@ from server.demo_data import demo_records
 from server.http import GraphQLApp
 from server.settings import Settings, read_settings
 
+_DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
 _PAGE_URL = 'window.location.href.split("?")[0]'
 
 
@@ -82,7 +84,9 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
     async with AsyncExitStack() as stack:
         gc.disable()  # what is read stays: looking through it again and again takes a fifth of the load
         try:
-            opening = opened(backend, time_zone=settings.zone(), progress=progress)
+            opening = opened(
+                backend, time_zone=settings.zone(), dialect=_DIALECTS.get(settings.dialect), progress=progress
+            )
             database = await stack.enter_async_context(opening)
         finally:
             gc.enable()

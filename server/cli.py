@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import json
 import logging.config
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
@@ -28,8 +29,9 @@ from server import __version__
 from server.app import backend_of, fill_with_demo, make_app, open_database
 from server.database.backends.base import Progress, no_progress
 from server.database.errors import DatabaseError
+from server.database.integrity import Problem, ProblemKind
 from server.merlin_config import ConfigError, find_database
-from server.settings import Settings, SettingsError, add_arguments, read_settings
+from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings
 
 DRAIN_SECONDS = 10
 
@@ -50,13 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 1 with one line on stderr."""
     options = _parser().parse_args(arguments)
     logging.config.dictConfig(LOGGING)
-    run: Callable[[argparse.Namespace], None] = options.run
+    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        run(options)
+        return run(options)
     except (ConfigError, DatabaseError, SettingsError, UsageError) as error:
         print(f"merlin-graphql: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,10 +69,64 @@ def _parser() -> argparse.ArgumentParser:
     serve_parser = commands.add_parser("serve", help="serve a Merlin database", description="Serves a Merlin database.")
     add_arguments(serve_parser)
     serve_parser.set_defaults(run=serve)
+    integrity_parser = commands.add_parser(
+        "integrity",
+        help="find, and mend, what does not agree in a Merlin database",
+        description="Finds what does not agree in a Merlin database. The exit code is 1 where problems remain.",
+    )
+    integrity_parser.add_argument("--repair", action="store_true", help="mend what can be mended without loss")
+    integrity_parser.add_argument(
+        "--kinds", nargs="+", choices=[kind.value for kind in ProblemKind], help="only problems of these kinds"
+    )
+    integrity_parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_arguments(integrity_parser, DATABASE)
+    integrity_parser.set_defaults(run=integrity)
     return parser
 
 
-def serve(options: argparse.Namespace) -> None:
+def integrity(options: argparse.Namespace) -> int:
+    """1 where problems remain."""
+    settings = read_settings(os.environ, options)
+    kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
+    with contextlib.ExitStack() as stack:
+        settings, _ = _with_database(settings, stack)
+        mended, left = asyncio.run(_look(settings, kinds, repair=options.repair))
+    if options.json:
+        told = {"repaired": [_as_json(it) for it in mended], "problems": [_as_json(it) for it in left]}
+        print(json.dumps(told, indent=2))
+    else:
+        for problem in mended:
+            print(f"repaired  {problem.kind}: {problem.message}")
+        for problem in left:
+            hint = "  (--repair mends it)" if problem.repairable else ""
+            print(f"{problem.kind}: {problem.message}{hint}")
+        print(f"{len(left)} problems" + (f", {len(mended)} repaired" if options.repair else ""))
+    return 1 if left else 0
+
+
+async def _look(
+    settings: Settings, kinds: Collection[ProblemKind] | None, *, repair: bool
+) -> tuple[list[Problem], list[Problem]]:
+    """What was mended, and what is left."""
+    async with open_database(settings) as database:
+        mended = await database.repair(database.work(), kinds) if repair else []
+        left = [problem for problem in await database.integrity() if kinds is None or problem.kind in kinds]
+    return mended, left
+
+
+def _as_json(problem: Problem) -> dict[str, object]:
+    return {
+        "kind": problem.kind.value,
+        "entityKind": problem.key.kind.name,
+        "entityId": problem.key.id,
+        "field": problem.field,
+        "otherId": problem.other_id,
+        "message": problem.message,
+        "repairable": problem.repairable,
+    }
+
+
+def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
     settings = read_settings(os.environ, options)
     with _on_signals(_leave), contextlib.ExitStack() as stack:
@@ -85,6 +140,7 @@ def serve(options: argparse.Namespace) -> None:
             _serve_by_many(settings, listener)
         else:
             _run(_serve_here(settings, listener))
+    return 0
 
 
 @contextlib.contextmanager

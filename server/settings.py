@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -44,6 +44,12 @@ class Settings:
     )
     database_poll_interval: float = setting(
         2.0, "Seconds between two looks at a Redis that refuses to tell of changes.", metavar="SECONDS"
+    )
+    dialect: str | None = setting(
+        None,
+        "In which dialect new records are written: current (Merlin 2.0.0b3 on) or legacy (up to 2.0.0b2). "
+        "Without it: as the records already there.",
+        choices=("current", "legacy"),
     )
     time_zone: str | None = setting(
         None,
@@ -99,7 +105,7 @@ def read_settings(environ: Mapping[str, str], arguments: argparse.Namespace | No
     """From the command line, else the environment, else the defaults. Raises `SettingsError`."""
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Settings):
-        given = None if arguments is None else getattr(arguments, item.name)
+        given = None if arguments is None else getattr(arguments, item.name, None)
         text = environ.get(variable_of(item)) or None
         if given is not None:
             values[item.name] = given
@@ -113,8 +119,17 @@ def read_settings(environ: Mapping[str, str], arguments: argparse.Namespace | No
     return Settings(**values)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+DATABASE = tuple(
+    item.name for item in dataclasses.fields(Settings) if item.name.startswith(("database", "dialect", "time_zone"))
+)
+"""The settings that say which database is meant, and how it is read."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """A flag for each setting, or for some of them."""
     for item in dataclasses.fields(Settings):
+        if names is not None and item.name not in names:
+            continue
         options: dict[str, Any] = {"dest": item.name, "default": None, "help": _help(item)}
         if _type_of(item) is _boolean:
             parser.add_argument(flag_of(item), action="store_true", **options)

@@ -46,6 +46,13 @@ class Surroundings:
         except (OverflowError, ValueError, OSError):  # years that the system's clock does not know
             return naive.replace(tzinfo=UTC)
 
+    def local(self, instant: datetime) -> datetime:
+        """As Merlin stores it: naive, local to its site."""
+        return instant if instant.tzinfo is None else instant.astimezone(self.time_zone).replace(tzinfo=None)
+
+    def local_now(self) -> datetime:
+        return self.local(datetime.now(UTC))
+
 
 class DatabaseEntity(Generic[Record]):
     __slots__ = ("_around", "record")

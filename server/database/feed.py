@@ -40,6 +40,8 @@ class Feed:
         self._watch_lost = False
         self._losses = 0
         self._last_seen = datetime.now(UTC)
+        self.name_map_notices = 0
+        """How often a name map was told to have changed: that changes no record, so no revision either."""
         self.stale_since: datetime | None = None
         """When the database was last seen, while it can't be reached; None while changes arrive."""
 
@@ -99,6 +101,7 @@ class Feed:
                     case Changed():
                         self._marked |= notice.keys
                         self._ambiguous |= notice.name_maps
+                        self.name_map_notices += len(notice.name_maps)
                     case Lost():
                         self._watch_lost = True
                         self._lost(BackendUnavailableError(notice.reason))

@@ -9,11 +9,11 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from server.database.json_text import EMPTY, JSONText
 
@@ -178,3 +178,12 @@ def name_of(record: Model) -> str | None:
 def optional(id_: str | None) -> tuple[str, ...]:
     """An id, or none, as a sequence of ids."""
     return () if id_ is None else (id_,)
+
+
+Record = TypeVar("Record", bound=Model)
+
+
+def with_value(record: Record, field: str, value: Any) -> Record:
+    """The record with one field changed, whose name is known at run time only."""
+    changed: Record = replace(record, **{field: value})
+    return changed

@@ -112,6 +112,11 @@ class Table(Generic[Record]):
                 owner = self.name_owners.get(name)
                 return self.records[owner if owner in ids else ids[0]]
 
+    def ids_named(self, name: str) -> tuple[str, ...]:
+        """Of all records of that name."""
+        ids = self._ids.get(name, ())
+        return (ids,) if isinstance(ids, str) else tuple(ids)
+
     def duplicate_names(self) -> Mapping[str, tuple[str, ...]]:
         return {name: tuple(ids) for name, ids in self._ids.items() if isinstance(ids, list)}
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from server.database.backends.batch import Batch
+from server.database.backends.codec import Dialect, Raw, dialect_of
 from server.database.models import EntityKind, Entry, Key, Model
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -94,3 +96,28 @@ class ResultsBackend(ABC):
     @abstractmethod
     async def insert(self, records: Iterable[Model]) -> None:
         """Writes new records and their names, in bulk, as Merlin would have. For sample data."""
+
+    name_maps: ClassVar[frozenset[EntityKind]] = frozenset()
+    """Kinds for which names are stored beside the records."""
+
+    async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
+        """All of a stored name map: whose id stands for each name."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
+        """The stored fields under each key, all of them, as they are; None where nothing stands."""
+
+    @abstractmethod
+    async def commit(self, batch: Batch) -> bool:
+        """Writes a batch if everything that it has read still stands as it was read, else nothing.
+
+        Whether it has; where a reply was lost it finds out. Raises `UnknownOutcomeError` where it can't, else
+        `BackendError` with nothing written.
+        """
+
+    async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:
+        """The dialect of new records: the preferred one, else that of what stands under some keys."""
+        if preferred is not None:
+            return preferred
+        return dialect_of(raw for raw in (await self.read_raw(samples)).values() if raw is not None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -121,7 +121,7 @@ def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
             status = (
                 {"worker_status": record.worker_status.value}
                 if dialect.worker_status
-                else {"status": f"WorkerStatus.{record.worker_status.value}"}
+                else {"status": _old_status(record.worker_status)}
             )
             values = {
                 "additional_data": record.additional_data,
@@ -153,6 +153,36 @@ def encode_value(value: Any) -> str:
             return value.isoformat()
         case _:
             return str(value)
+
+
+def encode_field(record: Model, name: str, raw: Raw) -> tuple[str, str]:
+    """The stored name and text of one field, in the dialect that the record is stored in."""
+    match record, name:
+        case RunModel(), "run_status" if "run_complete" in raw and "run_status" not in raw:
+            return "run_complete", encode_value(record.run_status.is_finished)
+        case PhysicalWorkerModel(), "worker_status" if "status" in raw and "worker_status" not in raw:
+            return "status", _old_status(record.worker_status)
+        case _:
+            return name, encode_value(getattr(record, name))
+
+
+def dialect_of(samples: Iterable[Raw]) -> Dialect:
+    """The dialect of stored records; that of 2.0.0b4 where they do not tell."""
+    run_status = worker_status = None
+    for raw in samples:
+        if "run_status" in raw or "run_complete" in raw:
+            run_status = "run_status" in raw
+        if "worker_status" in raw or "status" in raw:
+            worker_status = "worker_status" in raw
+    told = [status for status in (run_status, worker_status) if status is not None]
+    return Dialect(
+        run_status=told[0] if told and run_status is None else run_status is not False,
+        worker_status=told[0] if told and worker_status is None else worker_status is not False,
+    )
+
+
+def _old_status(status: WorkerStatus) -> str:
+    return f"WorkerStatus.{status.value}"  # what every Merlin up to 2.0.0b2 really writes: str() of its enum
 
 
 class _Fields:

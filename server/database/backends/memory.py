@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable,
 from typing import ClassVar
 
 from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_progress
-from server.database.backends.codec import decode, encode
+from server.database.backends.batch import Batch
+from server.database.backends.codec import Raw, decode, encode
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 _BATCH = 500
@@ -15,6 +16,7 @@ _BATCH = 500
 
 class MemoryBackend(ResultsBackend):
     kind: ClassVar[str] = "memory"
+    name_maps = frozenset({EntityKind.STUDY, EntityKind.RUN, EntityKind.PHYSICAL_WORKER})
 
     def __init__(self) -> None:
         super().__init__("memory://")
@@ -52,6 +54,28 @@ class MemoryBackend(ResultsBackend):
             if (name := name_of(record)) is not None:
                 self._names[key.kind][name] = record.id
             self.store(key, encode(record))
+
+    async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
+        return dict(self._names[kind])
+
+    async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
+        return {key: self._records.get(key) for key in keys}
+
+    async def commit(self, batch: Batch) -> bool:
+        if any(self._records.get(key) != raw for key, raw in batch.read.items()):
+            return False
+        if any(self._names[kind].get(name) != owner for (kind, name), owner in batch.owners.items()):
+            return False
+        for (kind, name), owner in batch.names.items():
+            if owner is None:
+                self._names[kind].pop(name, None)
+            else:
+                self._names[kind][name] = owner
+        for key, fields in batch.written.items():
+            self.store(key, {**self._records.get(key, {}), **fields})
+        for key in batch.deleted:
+            self.store(key, None)
+        return True
 
     async def watch(self) -> AsyncGenerator[Notice]:
         notices: asyncio.Queue[Notice] = asyncio.Queue()

@@ -25,8 +25,10 @@ from server.database.backends.base import (
     ResultsBackend,
     no_progress,
 )
-from server.database.backends.codec import CURRENT, decode, encode, not_a_record
+from server.database.backends.batch import Batch
+from server.database.backends.codec import CURRENT, Raw, decode, encode, not_a_record
 from server.database.backends.redis_client import TIMEOUT, RedisClients
+from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
 from server.database.errors import WrongDatabaseError
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
@@ -51,6 +53,7 @@ _Item = TypeVar("_Item")
 
 class RedisBackend(ResultsBackend):
     kind: ClassVar[str] = "redis"
+    name_maps = frozenset({EntityKind.STUDY, EntityKind.RUN, EntityKind.PHYSICAL_WORKER})
 
     def __init__(
         self, url: str, *, password: str | None = None, tls: TLS | None = None, poll_interval: float = 2.0
@@ -61,6 +64,7 @@ class RedisBackend(ResultsBackend):
         self._load_seconds = 0.0
         self._client = self._clients.make()
         self._watcher = self._clients.make(protocol=3, retries=0)
+        self._writer = RedisWriter(self._clients)
 
     async def open(self) -> None:
         with self._clients.translated():
@@ -74,6 +78,7 @@ class RedisBackend(ResultsBackend):
     async def close(self) -> None:
         await self._client.aclose()
         await self._watcher.aclose()
+        await self._writer.close()
         await self._clients.close()
 
     async def get_version(self) -> str:
@@ -123,6 +128,24 @@ class RedisBackend(ResultsBackend):
                         if (name := name_of(record)) is not None:
                             pipeline.hset(f"{kind}:{_NAME_MAP}", name, record.id)
                     await pipeline.execute()
+
+    async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
+        with self._clients.translated():
+            entries = self._client.hscan_iter(f"{kind}:{_NAME_MAP}", count=_SCAN_COUNT)
+            return {name: id_ async for name, id_ in entries}
+
+    async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
+        found: dict[Key, Raw | None] = {}
+        for batch in _batches(list(keys)):
+            with self._clients.translated():
+                for key, reply in zip(batch, await self._read_hashes(batch), strict=True):
+                    if isinstance(reply, RedisError):
+                        raise reply
+                    found[key] = _pairs(reply) or None
+        return found
+
+    async def commit(self, batch: Batch) -> bool:
+        return await self._writer.commit(batch)
 
     async def watch(self) -> AsyncGenerator[Notice]:
         pause = _SHORTEST_PAUSE
@@ -254,8 +277,12 @@ def _read_entry(key: Key, reply: Any) -> Entry:
         case []:
             return Entry(key, None)
         case _:
-            items = iter(reply)
-            return decode(key.kind, key.id, dict(zip(items, items, strict=True)))
+            return decode(key.kind, key.id, _pairs(reply))
+
+
+def _pairs(reply: Sequence[str]) -> dict[str, str]:
+    items = iter(reply)
+    return dict(zip(items, items, strict=True))
 
 
 def _encode(text: str) -> bytes:

@@ -26,7 +26,9 @@ from server.database.backends.base import (
     ResultsBackend,
     no_progress,
 )
-from server.database.backends.codec import Dialect, decode, encode, is_entity_id
+from server.database.backends.batch import Batch
+from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
+from server.database.backends.sqlite_writer import Conflict, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
     KINDS,
@@ -137,6 +139,15 @@ class SQLiteBackend(ResultsBackend):
     async def insert(self, records: Iterable[Model]) -> None:
         await self._run(lambda: self._insert(records))
 
+    async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
+        return await self._run(lambda: self._read_raw(keys))
+
+    async def commit(self, batch: Batch) -> bool:
+        return await self._run(lambda: self._commit(batch))
+
+    async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:  # noqa: ARG002 - the columns decide
+        return await self._run(self._dialect)
+
     async def watch(self) -> AsyncGenerator[Notice]:
         while True:
             try:
@@ -169,6 +180,10 @@ class SQLiteBackend(ResultsBackend):
     def _translate(self, error: Exception) -> BackendError:
         if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
             return WrongDatabaseError(f"{self.path} is no SQLite database.")
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            return BackendUnavailableError(
+                f"The database {self.connection} stays locked by another process: try again."
+            )
         return BackendUnavailableError(f"Can't read the database {self.connection}: {error}.")
 
     # What follows runs on the thread.
@@ -286,28 +301,58 @@ class SQLiteBackend(ResultsBackend):
         column = _NAME_COLUMN.get(kind)
         if column not in self._columns(kind):
             return owners
-        for name in names:
-            for key, _ in self._rows(kind, f"WHERE {column} = ?", (name,)):
-                owners.setdefault(name, key.id)
+        wanted = list(names)
+        for start in range(0, len(wanted), _BATCH):
+            some = wanted[start : start + _BATCH]
+            for key, row in self._rows(kind, f"WHERE {column} IN ({', '.join('?' * len(some))})", some):
+                owners.setdefault(row[column], key.id)
         return owners
+
+    def _read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
+        return {key: _raw(rows[0]) if rows else None for key, rows in self._all_rows(keys).items()}
+
+    def _all_rows(self, keys: Collection[Key]) -> dict[Key, list[sqlite3.Row]]:
+        found: dict[Key, list[sqlite3.Row]] = {key: [] for key in keys}
+        for kind in {key.kind for key in keys}:
+            for key, row in self._rows(kind, *_where([key.id for key in keys if key.kind is kind])):
+                if key in found:
+                    found[key].append(row)
+        return found
+
+    def _commit(self, batch: Batch) -> bool:
+        self._prepare_tables()
+        try:
+            with writing(self._execute):
+                standing = self._all_rows({*batch.read, *batch.written})
+                write(
+                    self._execute,
+                    batch,
+                    standing={key: _raw(rows[0]) for key, rows in standing.items() if rows},
+                    rows={key: [row["_row"] for row in rows] for key, rows in standing.items()},
+                    owners=self._name_owners,
+                    columns=self._columns,
+                )
+        except Conflict:
+            return False
+        return True
+
+    def _dialect(self) -> Dialect:
+        """An older Merlin made the table with other columns."""
+        runs, workers = self._columns(EntityKind.RUN), self._columns(EntityKind.PHYSICAL_WORKER)
+        return Dialect(
+            run_status="run_status" in runs or "run_complete" not in runs,
+            worker_status="worker_status" in workers or "status" not in workers,
+        )
 
     def _insert(self, records: Iterable[Model]) -> None:
         self._prepare_tables()
-        dialect = Dialect(
-            run_status="run_status" in self._columns(EntityKind.RUN),
-            worker_status="worker_status" in self._columns(EntityKind.PHYSICAL_WORKER),
-        )
-        self._execute("BEGIN IMMEDIATE")
-        try:
+        dialect = self._dialect()
+        with writing(self._execute):
             for record in records:
                 fields = encode(record, dialect)
                 columns, marks = ", ".join(fields), ", ".join("?" * len(fields))
                 kind = KINDS[type(record)]
                 self._execute(f"INSERT INTO {kind} ({columns}) VALUES ({marks})", fields.values())  # noqa: S608 - our own words only
-        except BaseException:
-            self._execute("ROLLBACK")
-            raise
-        self._execute("COMMIT")
 
 
 def _where(ids: list[str]) -> tuple[str, list[str]]:
@@ -319,6 +364,10 @@ def _where(ids: list[str]) -> tuple[str, list[str]]:
 def _key(kind: EntityKind, row: sqlite3.Row) -> Key:
     id_ = row["id"]
     return Key(kind, id_ if isinstance(id_, str) else f"row {row['_row']}")
+
+
+def _raw(row: sqlite3.Row) -> Raw:
+    return {name: row[name] for name in row.keys() if name != "_row"}  # noqa: SIM118 - a row is no mapping
 
 
 def _note(fingerprints: _Fingerprints, key: Key, row: sqlite3.Row) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from server.database.entities import DatabaseEntity, Surroundings
-from server.database.errors import EntityNotFoundError, UnknownFilterError
-from server.database.models import EntityKind, Model
+from server.database.errors import (
+    ConflictError,
+    EntityNotFoundError,
+    InvalidValueError,
+    MissingPartnerError,
+    UnknownFilterError,
+)
+from server.database.json_text import EMPTY, JSON, JSONText, read_json, write_json
+from server.database.models import KINDS, EntityKind, Key, Model, RunModel, name_of, optional
 from server.database.ordered import Ordered
 from server.database.read_model import Table, order_of
+from server.database.transactions import Transaction, Transactor, Work
 
 if TYPE_CHECKING:
     from server.database.merlin_database import MerlinDatabase
 
 Record = TypeVar("Record", bound=Model)
+Partner = TypeVar("Partner", bound=Model)
 E = TypeVar("E", bound=DatabaseEntity[Any])
 
 
@@ -54,10 +64,17 @@ class EntityManager(Generic[E, Record]):
 
     db: MerlinDatabase
 
-    def __init__(self, entity: Callable[[Record, Surroundings], E], table: Table[Record], around: Surroundings) -> None:
+    def __init__(
+        self,
+        entity: Callable[[Record, Surroundings], E],
+        table: Table[Record],
+        around: Surroundings,
+        transactor: Transactor,
+    ) -> None:
         self._entity = entity
         self._table = table
         self._around = around
+        self._transactor = transactor
 
     def set_db_reference(self, db: MerlinDatabase) -> None:
         """Gives the manager its siblings, as `MerlinDatabase` does."""
@@ -100,6 +117,35 @@ class EntityManager(Generic[E, Record]):
         tests = [self._test(name, wanted) for name, wanted in (filters or {}).items()]
         return [self._entity(record, self._around) for record in self._table if all(test(record) for test in tests)]
 
+    @asynccontextmanager
+    async def _working(self, work: Work | None) -> AsyncIterator[Work]:
+        """The caller's piece of work, which the caller finishes, or one of our own."""
+        if work is not None:
+            yield work
+            return
+        work = Work(self._transactor)
+        try:
+            yield work
+        finally:
+            await work.finish()
+
+    async def _standing(self, transaction: Transaction, model: type[Record], name: str) -> Record | None:
+        """The record of a name as it stands in the database; None where there is none."""
+        owner = await transaction.owner_of(self.kind, name)
+        for id_ in dict.fromkeys((*optional(owner), *self._table.ids_named(name))):
+            record = await transaction.get(model, id_)
+            if record is not None and name_of(record) == name:
+                return record
+        return None
+
+    async def _partner(self, transaction: Transaction, model: type[Partner], id_: str, field: str) -> Partner:
+        """Raises `MissingPartnerError`."""
+        record = await transaction.get(model, id_)
+        if record is None:
+            noun = KINDS[model].replace("_", " ")
+            raise MissingPartnerError(f"There is no {noun} {id_!r} in the database.", field)
+        return record
+
     def _at(self, id_: str) -> E:
         return self._entity(self._table.records[id_], self._around)
 
@@ -116,3 +162,29 @@ class EntityManager(Generic[E, Record]):
             return not values.isdisjoint(value) if isinstance(value, tuple) else value in values
 
         return test
+
+
+def as_json(field: str, value: JSON) -> JSONText:
+    """A JSON object, `{}` for None. Raises `InvalidValueError`."""
+    if value is None:
+        return EMPTY
+    if not isinstance(value, dict):
+        raise InvalidValueError("Pass an object: Merlin reads no other JSON there.", field)
+    try:
+        return write_json(value)
+    except ValueError as error:
+        raise InvalidValueError(f"It is no JSON that can be stored: {error}.", field) from None
+
+
+def merged(transaction: Transaction, run: RunModel, changes: JSON) -> JSONText:
+    """Additional data with some keys set, and those dropped that are None.
+
+    Raises `InvalidValueError`, and `ConflictError` where what is stored can't be read and would be lost.
+    """
+    if not isinstance(changes, dict):
+        raise InvalidValueError("Pass an object: its keys are merged one by one.", "additional_data")
+    stored = read_json(run.additional_data)
+    if not isinstance(stored, dict) or not transaction.is_readable(Key(EntityKind.RUN, run.id), "additional_data"):
+        raise ConflictError("What is stored can't be read as an object, and would be lost.", "additional_data")
+    kept = {key: value for key, value in (stored | changes).items() if changes.get(key, value) is not None}
+    return as_json("additional_data", kept)

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from functools import partial
 from typing import ClassVar
 
 from server.database.entities import LogicalWorkerEntity, Surroundings
 from server.database.errors import InvalidRequestError, LogicalWorkerNotFoundError
+from server.database.managers.cleanup import Cleanup
 from server.database.managers.entity_manager import EntityManager, FilterKey
 from server.database.models import EntityKind, LogicalWorkerModel
+from server.database.names import check_queues, check_worker_name
+from server.database.transactions import Transaction, Transactor, Work
+
+
+class Instances(StrEnum):
+    """What becomes of the physical workers of a logical worker that goes."""
+
+    DELETE = "DELETE"
+    DETACH = "DETACH"
+    KEEP = "KEEP"
 
 
 class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel]):
@@ -18,8 +31,8 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         "queues": FilterKey(lambda worker: worker.queues),
     }
 
-    def __init__(self, around: Surroundings) -> None:
-        super().__init__(LogicalWorkerEntity, around.read_model.logical_workers, around)
+    def __init__(self, around: Surroundings, transactor: Transactor) -> None:
+        super().__init__(LogicalWorkerEntity, around.read_model.logical_workers, around, transactor)
 
     def by_name_and_queues(self, name: str, queues: Iterable[str]) -> LogicalWorkerEntity | None:
         """Name and queues make the id; a name alone may be that of several workers."""
@@ -40,3 +53,61 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         if found is None:
             raise self.not_found(f"There is no {self.noun} {sought} in the database.")
         return found
+
+    async def create(self, name: str, queues: Iterable[str], work: Work | None = None) -> LogicalWorkerEntity:
+        """The worker of that name and those queues, which is made if there is none.
+
+        Raises `RefusedError` and `BackendError`.
+        """
+        served = tuple(sorted(set(queues)))
+        check_worker_name("name", name)
+        check_queues("queues", served)
+        wanted = LogicalWorkerModel(LogicalWorkerModel.generate_id(name, served), name, served)
+        async with self._working(work) as its:
+            worker = await its.step(partial(self._create, wanted))
+        return LogicalWorkerEntity(worker, self._around)
+
+    async def delete(
+        self,
+        worker_id: str | None = None,
+        worker_name: str | None = None,
+        queues: Iterable[str] | None = None,
+        *,
+        physical_workers: Instances = Instances.DETACH,
+        work: Work | None = None,
+    ) -> list[str]:
+        """The ids of what is gone. Raises `LogicalWorkerNotFoundError` and `BackendError`."""
+        worker = self.get(worker_id, worker_name, queues)
+        return await self._delete([worker.id], physical_workers, work)
+
+    async def delete_all(
+        self, *, physical_workers: Instances = Instances.DETACH, work: Work | None = None
+    ) -> list[str]:
+        """The ids of what is gone. Raises `BackendError`."""
+        return await self._delete([id_ for _, id_ in self._table.order], physical_workers, work)
+
+    async def delete_these(self, ids: Iterable[str], work: Work | None = None) -> list[str]:
+        """The ids of what is gone: those of them that were there. Raises `BackendError`."""
+        return await self._delete(list(ids), Instances.DETACH, work)
+
+    async def _create(self, wanted: LogicalWorkerModel, transaction: Transaction) -> LogicalWorkerModel:
+        worker = await transaction.get(LogicalWorkerModel, wanted.id)
+        if worker is None:
+            worker = wanted
+            transaction.put(worker)
+        return worker
+
+    async def _delete(self, ids: list[str], physical_workers: Instances, work: Work | None) -> list[str]:
+        async with self._working(work) as its:
+            cleanup = Cleanup(its, self._around.read_model)
+            for id_ in ids:
+                instances = [other for _, other in self._around.read_model.instances.members_of(id_)]
+                match physical_workers:
+                    case Instances.DELETE:
+                        await cleanup.delete_physical_workers(instances)
+                    case Instances.DETACH:
+                        await cleanup.detach_physical_workers(id_)
+                    case Instances.KEEP:
+                        pass
+                await cleanup.delete_logical_worker(id_)
+        return its.deleted_ids()

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+import dataclasses
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar
 
 from server.database.entities import PhysicalWorkerEntity, Surroundings
-from server.database.errors import PhysicalWorkerNotFoundError
-from server.database.managers.entity_manager import EntityManager, FilterKey, in_upper_case
-from server.database.models import EntityKind, PhysicalWorkerModel
+from server.database.errors import InvalidRequestError, InvalidValueError, PhysicalWorkerNotFoundError
+from server.database.managers.cleanup import Cleanup
+from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case
+from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, WorkerStatus
+from server.database.names import check_name, check_text
+from server.database.transactions import Transaction, Transactor, Work
+
+_FIELDS = frozenset(item.name for item in dataclasses.fields(PhysicalWorkerModel)) - {"id", "name"}
+_CHANGEABLE = _FIELDS - {"logical_worker_id", "host", "additional_data"}
+"""Merlin's `fields_allowed_to_be_updated`."""
 
 
 class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerModel]):
@@ -20,5 +32,81 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         "host": FilterKey(lambda worker: worker.host),
     }
 
-    def __init__(self, around: Surroundings) -> None:
-        super().__init__(PhysicalWorkerEntity, around.read_model.physical_workers, around)
+    def __init__(self, around: Surroundings, transactor: Transactor) -> None:
+        super().__init__(PhysicalWorkerEntity, around.read_model.physical_workers, around, transactor)
+
+    async def create(self, name: str, *, work: Work | None = None, **kwargs: Any) -> PhysicalWorkerEntity:
+        """The worker of that name, which is made of the keyword arguments if there is none, and linked.
+
+        Raises `RefusedError` and `BackendError`.
+        """
+        check_name("name", name)
+        now = self._around.local_now()
+        fields = {"heartbeat_timestamp": now, "latest_start_time": now} | self._checked(kwargs, _FIELDS)
+        wanted = PhysicalWorkerModel(str(uuid.uuid4()), name, **fields)
+        async with self._working(work) as its:
+            worker = await its.step(partial(self._create, wanted))
+        return PhysicalWorkerEntity(worker, self._around)
+
+    async def update(self, worker_id_or_name: str, *, work: Work | None = None, **changes: Any) -> PhysicalWorkerEntity:
+        """Raises `PhysicalWorkerNotFoundError`, `RefusedError` and `BackendError`."""
+        id_ = self.get(worker_id_or_name).id
+        fields = self._checked(changes, _CHANGEABLE)
+        async with self._working(work) as its:
+            worker = await its.step(partial(self._update, id_, fields))
+        return PhysicalWorkerEntity(worker, self._around)
+
+    async def delete(self, worker_id_or_name: str, work: Work | None = None) -> list[str]:
+        """The ids of what is gone. Raises `PhysicalWorkerNotFoundError` and `BackendError`."""
+        return await self.delete_these([self.get(worker_id_or_name).id], work)
+
+    async def delete_all(self, work: Work | None = None) -> list[str]:
+        """The ids of what is gone. Raises `BackendError`."""
+        return await self.delete_these([id_ for _, id_ in self._table.order], work)
+
+    async def delete_these(self, ids: Collection[str], work: Work | None = None) -> list[str]:
+        """The ids of what is gone: those of them that were there. Raises `BackendError`."""
+        async with self._working(work) as its:
+            await Cleanup(its, self._around.read_model).delete_physical_workers(ids)
+        return its.deleted_ids()
+
+    def _checked(self, given: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+        """The fields as they are stored. Raises `InvalidRequestError` and `InvalidValueError`."""
+        fields = dict(given)
+        if unknown := fields.keys() - known:
+            raise InvalidRequestError(f"A physical worker's {', '.join(sorted(unknown))} can't be set.")
+        for name in ("host", "launch_cmd", "pid"):
+            if fields.get(name) is not None and not (name == "pid" and fields[name].isdecimal()):
+                check_text(name, fields[name])
+        for name in ("args", "additional_data"):
+            if name in fields:
+                fields[name] = as_json(name, fields[name])
+        for name in ("heartbeat_timestamp", "latest_start_time"):
+            if isinstance(fields.get(name), datetime):
+                fields[name] = self._around.local(fields[name])
+        _check_values(fields)
+        return fields
+
+    async def _create(self, wanted: PhysicalWorkerModel, transaction: Transaction) -> PhysicalWorkerModel:
+        worker = await self._standing(transaction, PhysicalWorkerModel, wanted.name)
+        if worker is not None:
+            return worker
+        transaction.put(wanted)
+        transaction.set_owner(EntityKind.PHYSICAL_WORKER, wanted.name, wanted.id)
+        if wanted.logical_worker_id is not None:
+            owner = await self._partner(transaction, LogicalWorkerModel, wanted.logical_worker_id, "logical_worker_id")
+            transaction.append(owner, "physical_workers", wanted.id)
+        return wanted
+
+    async def _update(self, id_: str, fields: Mapping[str, Any], transaction: Transaction) -> PhysicalWorkerModel:
+        worker = replace(await self._partner(transaction, PhysicalWorkerModel, id_, "id"), **fields)
+        transaction.put(worker)
+        return worker
+
+
+def _check_values(fields: Mapping[str, Any]) -> None:
+    """Raises `InvalidValueError`."""
+    if fields.get("worker_status") is WorkerStatus.UNKNOWN:
+        raise InvalidValueError("UNKNOWN is no status that a worker can be given.", "worker_status")
+    if fields.get("restart_count", 0) < 0:
+        raise InvalidValueError("A worker can't have been restarted less than never.", "restart_count")

@@ -1,12 +1,34 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+import dataclasses
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
 
+from server.database.backends.codec import is_entity_id
 from server.database.entities import RunEntity, Surroundings
-from server.database.errors import RunNotFoundError
-from server.database.managers.entity_manager import EntityManager, FilterKey, in_upper_case
-from server.database.models import EntityKind, RunModel
+from server.database.errors import AlreadyExistsError, InvalidRequestError, InvalidValueError, RunNotFoundError
+from server.database.managers.cleanup import Cleanup
+from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case, merged
+from server.database.models import (
+    EntityKind,
+    Key,
+    LogicalWorkerModel,
+    RunModel,
+    RunStatus,
+    StudyModel,
+    optional,
+    with_value,
+)
+from server.database.names import check_name, check_queue, check_words
+from server.database.transactions import Transaction, Transactor, Work
+
+_LISTS = ("steps", "workers")
+_DOCUMENTS = ("parameters", "samples", "additional_data")
+_FIELDS = frozenset(item.name for item in dataclasses.fields(RunModel)) - {"study_id", "workspace", "queues"}
+_CHANGEABLE = frozenset({"run_status", "parent", "child", "additional_data"})
 
 
 class RunManager(EntityManager[RunEntity, RunModel]):
@@ -21,5 +43,172 @@ class RunManager(EntityManager[RunEntity, RunModel]):
         "workers": FilterKey(lambda run: run.workers),
     }
 
-    def __init__(self, around: Surroundings) -> None:
-        super().__init__(RunEntity, around.read_model.runs, around)
+    def __init__(self, around: Surroundings, transactor: Transactor) -> None:
+        super().__init__(RunEntity, around.read_model.runs, around, transactor)
+
+    async def create(
+        self, study_name: str, workspace: str, queues: Iterable[str], *, work: Work | None = None, **kwargs: Any
+    ) -> RunEntity:
+        """A new run of a study, which is made if there is none, linked with its workers, parent and child.
+
+        Keyword arguments that are fields of a run are its fields; the rest is additional data, as in Merlin.
+        Raises `RefusedError` and `BackendError`.
+        """
+        run = _new_run(workspace, tuple(queues), kwargs)
+        check_name("study_name", study_name)
+        async with self._working(work) as its:
+            explicit = "run_status" in kwargs
+            run = await its.step(partial(self._create, study_name, str(uuid.uuid4()), run, explicit))
+        return RunEntity(run, self._around)
+
+    async def update(self, run_id_or_workspace: str, *, work: Work | None = None, **changes: Any) -> RunEntity:
+        """Changes `run_status`, `parent` and `child`, and merges `additional_data` key by key; None drops a key.
+
+        Raises `RunNotFoundError`, `InvalidRequestError`, `RefusedError` and `BackendError`.
+        """
+        if unknown := changes.keys() - _CHANGEABLE:
+            raise InvalidRequestError(f"A run's {', '.join(sorted(unknown))} can't be set.")
+        _check_status(changes.get("run_status"))
+        id_ = self.get(run_id_or_workspace).id
+        async with self._working(work) as its:
+            run = await its.step(partial(self._update, id_, changes))
+        return RunEntity(run, self._around)
+
+    async def attach_workers(
+        self, run_id_or_workspace: str, worker_ids: Collection[str], work: Work | None = None
+    ) -> RunEntity:
+        """Links a run and logical workers on both sides; what is linked stays so."""
+        id_ = self.get(run_id_or_workspace).id
+        async with self._working(work) as its:
+            run = await its.step(partial(self._attach, id_, tuple(worker_ids)))
+        return RunEntity(run, self._around)
+
+    async def detach_workers(
+        self, run_id_or_workspace: str, worker_ids: Collection[str], work: Work | None = None
+    ) -> RunEntity:
+        """Unlinks them on both sides, also where the logical worker does not exist any more."""
+        id_ = self.get(run_id_or_workspace).id
+        async with self._working(work) as its:
+            run = await its.step(partial(self._detach, id_, frozenset(worker_ids)))
+        return RunEntity(run, self._around)
+
+    async def delete(self, run_id_or_workspace: str, work: Work | None = None) -> list[str]:
+        """The ids of what is gone. Raises `RunNotFoundError` and `BackendError`."""
+        return await self.delete_these([self.get(run_id_or_workspace).id], work)
+
+    async def delete_all(self, work: Work | None = None) -> list[str]:
+        """The ids of what is gone. Raises `BackendError`."""
+        return await self.delete_these([id_ for _, id_ in self._table.order], work)
+
+    async def delete_these(self, ids: Collection[str], work: Work | None = None) -> list[str]:
+        """The ids of what is gone: those of them that were there. Raises `BackendError`."""
+        async with self._working(work) as its:
+            await Cleanup(its, self._around.read_model).delete_runs(ids)
+        return its.deleted_ids()
+
+    async def _create(
+        self, study_name: str, new_study_id: str, run: RunModel, explicit: bool, transaction: Transaction
+    ) -> RunModel:
+        if (other := await self._standing(transaction, RunModel, run.workspace)) is not None:
+            raise AlreadyExistsError(f"There is a run in {run.workspace!r} already: {other.id}.", "workspace")
+        if await transaction.get(RunModel, run.id) is not None:
+            raise AlreadyExistsError(f"There is a run with the id {run.id} already.", "id")
+        try:
+            transaction.check_storable(run)
+        except InvalidValueError:
+            if explicit:
+                raise
+            run = replace(run, run_status=RunStatus.RUNNING)  # what `run_complete: False` is read as
+        study = await self.db.studies.find_or_make(study_name, new_study_id, transaction)
+        transaction.put(replace(run, study_id=study.id, parent=None, child=None))
+        transaction.set_owner(EntityKind.RUN, run.workspace, run.id)
+        transaction.append(await self._partner(transaction, StudyModel, study.id, "study_name"), "runs", run.id)
+        await transaction.prefetch(Key(EntityKind.LOGICAL_WORKER, id_) for id_ in run.workers)
+        for worker_id in run.workers:
+            worker = await self._partner(transaction, LogicalWorkerModel, worker_id, "workers")
+            transaction.append(worker, "runs", run.id)
+        return await self._relate(run.id, {"parent": run.parent, "child": run.child}, transaction)
+
+    async def _update(self, id_: str, changes: Mapping[str, Any], transaction: Transaction) -> RunModel:
+        run = await self._partner(transaction, RunModel, id_, "id")
+        changed = run
+        if "run_status" in changes:
+            changed = replace(changed, run_status=changes["run_status"])
+            transaction.check_storable(changed)
+        if "additional_data" in changes:
+            text = merged(transaction, run, changes["additional_data"])
+            changed = replace(changed, additional_data=text)
+        transaction.put(changed)
+        relatives = {name: changes[name] for name in ("parent", "child") if name in changes}
+        return await self._relate(id_, relatives, transaction)
+
+    async def _relate(self, id_: str, relatives: Mapping[str, str | None], transaction: Transaction) -> RunModel:
+        """Sets parent and child, each with its other side: a run launches one other at most."""
+        for name, other_name in (("parent", "child"), ("child", "parent")):
+            if name not in relatives:
+                continue
+            run = await self._partner(transaction, RunModel, id_, "id")
+            wanted, stands = relatives[name], getattr(run, name)
+            if wanted is not None and wanted == stands:
+                continue
+            for former_id in (*optional(stands), *(self._relatives(id_, name) if wanted is None else ())):
+                former = await transaction.get(RunModel, former_id)
+                if former is not None and getattr(former, other_name) == id_:
+                    transaction.put(with_value(former, other_name, None))
+            if wanted is not None:
+                if wanted == id_:
+                    raise InvalidValueError(f"A run can't be its own {name}.", name)
+                other = await self._partner(transaction, RunModel, wanted, name)
+                taken = getattr(other, other_name)
+                if taken not in (None, id_) and await transaction.get(RunModel, taken) is not None:
+                    raise InvalidValueError(f"The run {wanted} has the {other_name} {taken} already.", name)
+                transaction.put(with_value(other, other_name, id_))
+            run = await self._partner(transaction, RunModel, id_, "id")
+            transaction.put(with_value(run, name, wanted))
+        return await self._partner(transaction, RunModel, id_, "id")
+
+    def _relatives(self, id_: str, name: str) -> list[str]:
+        """The runs linked as parent or child by either side, as the copy has them."""
+        children = self._around.read_model.children
+        return children.owners_of(id_) if name == "parent" else [child_id for _, child_id in children.members_of(id_)]
+
+    async def _attach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:
+        for worker_id in worker_ids:
+            worker = await self._partner(transaction, LogicalWorkerModel, worker_id, "workers")
+            transaction.append(worker, "runs", id_)
+            transaction.append(await self._partner(transaction, RunModel, id_, "id"), "workers", worker_id)
+        return await self._partner(transaction, RunModel, id_, "id")
+
+    async def _detach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:
+        for worker_id in worker_ids:
+            worker = await transaction.get(LogicalWorkerModel, worker_id)
+            if worker is not None:
+                transaction.remove(worker, "runs", {id_})
+        transaction.remove(await self._partner(transaction, RunModel, id_, "id"), "workers", worker_ids)
+        return await self._partner(transaction, RunModel, id_, "id")
+
+
+def _new_run(workspace: str, queues: tuple[str, ...], kwargs: Mapping[str, Any]) -> RunModel:
+    """Raises `InvalidValueError`."""
+    fields = {name: value for name, value in kwargs.items() if name in _FIELDS}
+    extra = {name: value for name, value in kwargs.items() if name not in _FIELDS}
+    check_name("workspace", workspace)
+    for queue in queues:
+        check_queue("queues", queue)
+    for name in _LISTS:
+        fields[name] = tuple(dict.fromkeys(fields.get(name, ())))
+        check_words(name, fields[name])
+    fields["additional_data"] = dict(fields.get("additional_data") or {}) | extra
+    for name in _DOCUMENTS:
+        fields[name] = as_json(name, fields.get(name, {}))
+    run = RunModel(**{"id": str(uuid.uuid4())} | fields, workspace=workspace, queues=queues)
+    if not is_entity_id(run.id):
+        raise InvalidValueError(f"{run.id!r} is no UUID.", "id")
+    _check_status(run.run_status)
+    return run
+
+
+def _check_status(status: RunStatus | None) -> None:
+    """Raises `InvalidValueError`."""
+    if status is RunStatus.UNKNOWN:
+        raise InvalidValueError("UNKNOWN is no status that a run can be given.", "run_status")

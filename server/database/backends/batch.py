@@ -1,0 +1,36 @@
+"""What a transaction has read and what it wants to stand instead: one all-or-nothing write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from server.database.backends.codec import Raw
+from server.database.models import EntityKind, Key
+
+
+class NameKey(NamedTuple):
+    """One entry of a name map."""
+
+    kind: EntityKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    id: str
+    """Of this one write: however often it is sent, it is applied once."""
+    read: Mapping[Key, Raw | None]
+    """The records as they were read, all fields of each; the write is made only if they all stand as they did."""
+    owners: Mapping[NameKey, str | None]
+    """Likewise what the name maps held."""
+    written: Mapping[Key, Mapping[str, str]]
+    """The fields that change, or all of a new record."""
+    deleted: frozenset[Key]
+    names: Mapping[NameKey, str | None]
+    """What the name maps are to hold; None drops the entry. A store without name maps has nothing to do for them."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.written or self.deleted or self.names)

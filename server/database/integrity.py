@@ -1,0 +1,242 @@
+"""What does not agree in the database: a pure function of the live copy and the stored name maps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from server.database.models import (
+    EntityKind,
+    Key,
+    LogicalWorkerModel,
+    Model,
+    PhysicalWorkerModel,
+    WorkerStatus,
+    name_of,
+    optional,
+)
+from server.database.read_model import ReadModel, Table
+
+NameMaps = Mapping[EntityKind, Mapping[str, str]]
+"""The stored name maps; a store without them has none."""
+
+
+class ProblemKind(StrEnum):
+    DANGLING_REFERENCE = "DANGLING_REFERENCE"
+    ONE_SIDED_REFERENCE = "ONE_SIDED_REFERENCE"
+    DUPLICATE_REFERENCE = "DUPLICATE_REFERENCE"
+    NAME_INDEX_MISMATCH = "NAME_INDEX_MISMATCH"
+    DUPLICATE_NAME = "DUPLICATE_NAME"
+    UNREADABLE_VALUE = "UNREADABLE_VALUE"
+    EMPTY_STUDY = "EMPTY_STUDY"
+    ORPHAN_WORKER = "ORPHAN_WORKER"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    kind: ProblemKind
+    key: Key
+    message: str
+    field: str | None = None
+    """Of the model."""
+    other_id: str | None = None
+    name: str | None = None
+    """The entry of the name map that a NAME_INDEX_MISMATCH is about."""
+    repairable: bool = False
+    """By `repair`, without losing anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two places where a link is stored."""
+
+    kind: EntityKind
+    field: str
+
+    def ids(self, record: Model) -> tuple[str, ...]:
+        value: Any = getattr(record, self.field)
+        return value if isinstance(value, tuple) else optional(value)
+
+    @property
+    def is_list(self) -> bool:
+        return self.field not in ("study_id", "logical_worker_id", "parent", "child")
+
+
+RELATIONS: tuple[tuple[Side, Side], ...] = (
+    (Side(EntityKind.STUDY, "runs"), Side(EntityKind.RUN, "study_id")),
+    (Side(EntityKind.LOGICAL_WORKER, "runs"), Side(EntityKind.RUN, "workers")),
+    (Side(EntityKind.LOGICAL_WORKER, "physical_workers"), Side(EntityKind.PHYSICAL_WORKER, "logical_worker_id")),
+    (Side(EntityKind.RUN, "child"), Side(EntityKind.RUN, "parent")),
+)
+"""Owner and member of every link that Merlin stores twice."""
+
+SIDES: Mapping[tuple[EntityKind, str], tuple[Side, Side]] = {
+    (side.kind, side.field): (side, other)
+    for owner, member in RELATIONS
+    for side, other in ((owner, member), (member, owner))
+}
+"""By kind and field: that side of its link, and the other one."""
+
+
+def find_problems(copy: ReadModel, name_maps: NameMaps) -> list[Problem]:
+    problems: list[Problem] = []
+    for owner, member in RELATIONS:
+        problems += _of_side(copy, owner, member)
+        problems += _of_side(copy, member, owner)
+    problems += _of_names(copy, name_maps)
+    problems += (
+        Problem(ProblemKind.UNREADABLE_VALUE, key, value.message, value.field)
+        for key, values in copy.problems.items()
+        for value in values
+    )
+    problems += _garbage(copy)
+    return problems
+
+
+def is_alive(instance: PhysicalWorkerModel) -> bool:
+    """One whose status can't be read may be."""
+    return instance.worker_status is not WorkerStatus.STOPPED
+
+
+def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]:
+    """What one side of a relation says, and the other does not."""
+    records, others = copy.tables[side.kind].records, copy.tables[other_side.kind].records
+    said_back: dict[str, frozenset[str]] = {}
+    for id_, record in records.items():
+        ids = side.ids(record)
+        key = Key(side.kind, id_)
+        is_readable = _is_readable(copy, key, side.field)
+        for other_id, count in Counter(ids).items():
+            if count > 1:
+                yield Problem(
+                    ProblemKind.DUPLICATE_REFERENCE,
+                    key,
+                    f"{_noun(key)} names {other_id} {count} times in {side.field}.",
+                    side.field,
+                    other_id,
+                    repairable=is_readable,
+                )
+            other = others.get(other_id)
+            if other is None:
+                yield Problem(
+                    ProblemKind.DANGLING_REFERENCE,
+                    key,
+                    f"{_noun(key)} names {other_id} in {side.field}, and there is no such "
+                    f"{other_side.kind.replace('_', ' ')}.",
+                    side.field,
+                    other_id,
+                    repairable=is_readable,
+                )
+                continue
+            if other_id not in said_back:
+                said_back[other_id] = frozenset(other_side.ids(other))
+            if id_ not in said_back[other_id]:
+                yield Problem(
+                    ProblemKind.ONE_SIDED_REFERENCE,
+                    key,
+                    f"{_noun(key)} names {other_id} in {side.field}, which does not name it in {other_side.field}.",
+                    side.field,
+                    other_id,
+                    repairable=is_readable
+                    and _is_readable(copy, Key(other_side.kind, other_id), other_side.field)
+                    and _can_be_said_back(copy, side, other_side, other),
+                )
+
+
+def _is_readable(copy: ReadModel, key: Key, field: str) -> bool:
+    return all(problem.field != field for problem in copy.problems.get(key, ()))
+
+
+def _can_be_said_back(copy: ReadModel, side: Side, other_side: Side, other: Model) -> bool:
+    """A parent that names another child has no place for this one; every other link can be made whole, or given up."""
+    if side.field != "parent":
+        return True
+    taken = other_side.ids(other)
+    return not any(id_ in copy.runs.records for id_ in taken)
+
+
+def _of_names(copy: ReadModel, name_maps: NameMaps) -> Iterator[Problem]:
+    for kind, table in copy.tables.items():
+        for name, ids in table.duplicate_names().items():
+            owner = table.named(name)
+            for id_ in ids:
+                if owner is not None and id_ != owner.id:
+                    key = Key(kind, id_)
+                    yield Problem(
+                        ProblemKind.DUPLICATE_NAME,
+                        key,
+                        f"{_noun(key)} has the name {name!r}, by which Merlin finds {owner.id}.",
+                        "workspace" if kind is EntityKind.RUN else "name",
+                        owner.id,
+                    )
+    for kind, name_map in name_maps.items():
+        table = copy.tables[kind]
+        for name, id_ in name_map.items():
+            record = table.get(id_)
+            if record is None or name_of(record) != name:
+                why = "does not exist" if record is None else f"has the name {name_of(record)!r}"
+                yield Problem(
+                    ProblemKind.NAME_INDEX_MISMATCH,
+                    Key(kind, id_),
+                    f"The name map says that {name!r} is {kind.replace('_', ' ')} {id_}, which {why}.",
+                    name=name,
+                    repairable=True,
+                )
+        for record in table:
+            has_name = name_of(record)
+            if has_name is not None and not _is_held(table, name_map, has_name):
+                key = Key(kind, record.id)
+                yield Problem(
+                    ProblemKind.NAME_INDEX_MISMATCH,
+                    key,
+                    f"{_noun(key)} has the name {has_name!r}, but the name map has none of that name under it: "
+                    "Merlin can't find it by name.",
+                    name=has_name,
+                    repairable=True,
+                )
+
+
+def _is_held(table: Table[Any], name_map: Mapping[str, str], name: str) -> bool:
+    """Whether Merlin finds a record of that name by it."""
+    owner = table.get(name_map.get(name, ""))
+    return owner is not None and name_of(owner) == name
+
+
+def _garbage(copy: ReadModel) -> Iterator[Problem]:
+    for study in copy.studies:
+        if not copy.study_runs.members_of(study.id) and _is_readable(copy, Key(EntityKind.STUDY, study.id), "runs"):
+            yield Problem(
+                ProblemKind.EMPTY_STUDY, Key(EntityKind.STUDY, study.id), f"The study {study.name!r} has no runs."
+            )
+    for worker in copy.logical_workers:
+        if is_orphan(copy, worker):
+            yield Problem(
+                ProblemKind.ORPHAN_WORKER,
+                Key(EntityKind.LOGICAL_WORKER, worker.id),
+                f"No run uses the logical worker {worker.name!r}, and nothing runs as it.",
+            )
+    for instance in copy.physical_workers:
+        if not copy.instances.owners_of(instance.id) and not is_alive(instance):
+            yield Problem(
+                ProblemKind.ORPHAN_WORKER,
+                Key(EntityKind.PHYSICAL_WORKER, instance.id),
+                f"The physical worker {instance.name!r} belongs to no logical worker, and does not run.",
+            )
+
+
+def is_orphan(copy: ReadModel, worker: LogicalWorkerModel) -> bool:
+    """None that runs as it, and none whose links can't be read."""
+    key = Key(EntityKind.LOGICAL_WORKER, worker.id)
+    if not (_is_readable(copy, key, "runs") and _is_readable(copy, key, "physical_workers")):
+        return False
+    if copy.worker_runs.members_of(worker.id):
+        return False
+    instances = copy.physical_workers.records
+    return not any(is_alive(instances[id_]) for _, id_ in copy.instances.members_of(worker.id))
+
+
+def _noun(key: Key) -> str:
+    return f"The {key.kind.replace('_', ' ')} {key.id}"

@@ -1,0 +1,205 @@
+"""The cleanup rules: what has to change around an entity so that nothing points to what is gone.
+
+Partners are those that a record names and those that name it. One that is missing already never stops a deletion: it is
+noted as skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from server.database.integrity import is_alive
+from server.database.models import (
+    KINDS,
+    EntityKind,
+    Key,
+    LogicalWorkerModel,
+    Model,
+    PhysicalWorkerModel,
+    RunModel,
+    StudyModel,
+    name_of,
+    with_value,
+)
+from server.database.read_model import ReadModel
+from server.database.transactions import Action, Effect, Transaction, Work
+
+STEP = 200
+"""So many entities change in one transaction: it takes tens of milliseconds, and reads go on in between."""
+
+Record = TypeVar("Record", bound=Model)
+
+
+class Cleanup:
+    """The steps of one piece of work that deletes. `copy` tells who names an entity that does not name it back."""
+
+    def __init__(self, work: Work, copy: ReadModel) -> None:
+        self._work = work
+        self._copy = copy
+
+    async def delete_runs(self, ids: Iterable[str]) -> None:
+        """A run leaves its study, every logical worker, its parent and its child."""
+        for batch in _batches(ids):
+            await self._work.step(partial(self._delete_runs, batch))
+
+    async def delete_study(self, id_: str) -> None:
+        """The study alone: its runs have gone before, or are kept."""
+        await self._work.step(partial(self._delete_study, id_))
+
+    async def delete_logical_worker(self, id_: str) -> None:
+        """A logical worker leaves its runs. Its physical workers have been seen to before."""
+        for batch in _batches(run_id for _, run_id in self._copy.worker_runs.members_of(id_)):
+            await self._work.step(partial(self._release_runs, id_, batch))
+        await self._work.step(partial(self._delete_logical_worker, id_))
+
+    async def detach_physical_workers(self, worker_id: str) -> None:
+        """They stay, and belong to no logical worker any more."""
+        worker = self._copy.logical_workers.get(worker_id)
+        listed = () if worker is None else worker.physical_workers
+        for batch in _batches((*listed, *(id_ for _, id_ in self._copy.instances.members_of(worker_id)))):
+            await self._work.step(partial(self._detach, worker_id, batch))
+
+    async def delete_physical_workers(self, ids: Iterable[str]) -> None:
+        """A physical worker leaves its logical worker."""
+        for batch in _batches(ids):
+            await self._work.step(partial(self._delete_physical_workers, batch))
+
+    async def delete_empty_studies(self, ids: Iterable[str]) -> None:
+        """Those of them that have no runs when looked at again."""
+        for id_ in ids:
+            await self._work.step(partial(self._delete_empty_study, id_))
+
+    async def delete_idle_workers(self, ids: Iterable[str]) -> None:
+        """Those logical workers that no run names, and nothing runs as, when looked at again."""
+        for id_ in ids:
+            await self._work.step(partial(self._delete_idle_worker, id_))
+
+    async def delete_idle_instances(self, ids: Iterable[str]) -> None:
+        """Those physical workers that do not run when looked at again."""
+        for id_ in ids:
+            await self._work.step(partial(self._delete_idle_instance, id_))
+
+    async def _delete_empty_study(self, id_: str, transaction: Transaction) -> None:
+        studies = await self._standing(transaction, StudyModel, [id_])
+        run_ids = {run_id for study in studies for run_id in study.runs}
+        run_ids.update(run_id for _, run_id in self._copy.study_runs.members_of(id_))
+        if not await self._standing(transaction, RunModel, run_ids):
+            await self._delete(transaction, studies)
+
+    async def _delete_idle_worker(self, id_: str, transaction: Transaction) -> None:
+        worker = await transaction.get(LogicalWorkerModel, id_)
+        if worker is None:
+            return
+        run_ids = {*worker.runs, *(run_id for _, run_id in self._copy.worker_runs.members_of(id_))}
+        instance_ids = {*worker.physical_workers, *(other for _, other in self._copy.instances.members_of(id_))}
+        instances = await self._standing(transaction, PhysicalWorkerModel, instance_ids)
+        if any(map(is_alive, instances)) or await self._standing(transaction, RunModel, run_ids):
+            return
+        for instance in instances:
+            if instance.logical_worker_id == id_:
+                transaction.put(replace(instance, logical_worker_id=None))
+        transaction.delete(Key(EntityKind.LOGICAL_WORKER, id_))
+
+    async def _delete_idle_instance(self, id_: str, transaction: Transaction) -> None:
+        instance = await transaction.get(PhysicalWorkerModel, id_)
+        if instance is not None and not is_alive(instance):
+            await self._delete_physical_workers([id_], transaction)
+
+    async def _delete_runs(self, ids: Collection[str], transaction: Transaction) -> None:
+        runs = await self._standing(transaction, RunModel, ids)
+        gone = frozenset(run.id for run in runs)
+        for model, named, links in (
+            (StudyModel, {run.study_id for run in runs if run.study_id is not None}, self._copy.study_runs),
+            (LogicalWorkerModel, {id_ for run in runs for id_ in run.workers}, self._copy.worker_runs),
+        ):
+            owners = named.union(*(links.owners_of(id_) for id_ in gone))
+            for owner in await self._partners(transaction, model, owners, "runs"):
+                transaction.remove(owner, "runs", gone)
+        parents = {run.parent for run in runs if run.parent is not None}
+        children = {run.child for run in runs if run.child is not None}
+        for id_ in gone:
+            parents.update(self._copy.children.owners_of(id_))
+            children.update(child_id for _, child_id in self._copy.children.members_of(id_))
+        for field, relatives in (("child", parents), ("parent", children)):
+            for relative in await self._partners(transaction, RunModel, relatives - gone, field):
+                if getattr(relative, field) in gone:
+                    transaction.put(with_value(relative, field, None))
+        await self._delete(transaction, runs)
+
+    async def _delete_study(self, id_: str, transaction: Transaction) -> None:
+        await self._delete(transaction, await self._standing(transaction, StudyModel, [id_]))
+
+    async def _delete_logical_worker(self, id_: str, transaction: Transaction) -> None:
+        worker = await transaction.get(LogicalWorkerModel, id_)
+        if worker is not None:
+            await self._release_runs(id_, worker.runs, transaction)  # what was added since, and what is missing
+            transaction.delete(Key(EntityKind.LOGICAL_WORKER, id_))
+
+    async def _release_runs(self, worker_id: str, run_ids: Collection[str], transaction: Transaction) -> None:
+        runs = await self._partners(transaction, RunModel, run_ids, "workers")
+        for run in runs:
+            transaction.remove(run, "workers", {worker_id})
+        worker = await transaction.get(LogicalWorkerModel, worker_id)
+        if worker is not None:
+            transaction.remove(worker, "runs", frozenset(run_ids))
+
+    async def _detach(self, worker_id: str, ids: Collection[str], transaction: Transaction) -> None:
+        for instance in await self._partners(transaction, PhysicalWorkerModel, ids, "logical_worker_id"):
+            if instance.logical_worker_id == worker_id:
+                transaction.put(replace(instance, logical_worker_id=None))
+        worker = await transaction.get(LogicalWorkerModel, worker_id)
+        if worker is not None:
+            transaction.remove(worker, "physical_workers", frozenset(ids))
+
+    async def _delete_physical_workers(self, ids: Collection[str], transaction: Transaction) -> None:
+        instances = await self._standing(transaction, PhysicalWorkerModel, ids)
+        gone = frozenset(instance.id for instance in instances)
+        named = {item.logical_worker_id for item in instances if item.logical_worker_id is not None}
+        owners = named.union(*(self._copy.instances.owners_of(id_) for id_ in gone))
+        for owner in await self._partners(transaction, LogicalWorkerModel, owners, "physical_workers"):
+            transaction.remove(owner, "physical_workers", gone)
+        await self._delete(transaction, instances)
+
+    async def _delete(self, transaction: Transaction, records: Collection[Model]) -> None:
+        """The records, and what the name map holds for them: it goes to another record of the name, if there is one."""
+        gone = frozenset(record.id for record in records)
+        named = {name: record for record in records if (name := name_of(record)) is not None}
+        for kind in {KINDS[type(record)] for record in records}:
+            await transaction.prefetch_owners(kind, named)
+        for name, record in named.items():
+            kind = KINDS[type(record)]
+            if await transaction.owner_of(kind, name) in gone:
+                transaction.set_owner(kind, name, await self._heir(transaction, type(record), name, gone))
+        for record in records:
+            transaction.delete(Key(KINDS[type(record)], record.id))
+
+    async def _heir(self, transaction: Transaction, model: type[Model], name: str, gone: Collection[str]) -> str | None:
+        """Another record of that name; the copy may name some that earlier steps have deleted."""
+        ids = [id_ for id_ in self._copy.tables[KINDS[model]].ids_named(name) if id_ not in gone]
+        others = await self._standing(transaction, model, ids)
+        return next((other.id for other in others if name_of(other) == name), None)
+
+    async def _standing(self, transaction: Transaction, model: type[Record], ids: Collection[str]) -> list[Record]:
+        """Those of them that exist."""
+        await transaction.prefetch(Key(KINDS[model], id_) for id_ in ids)
+        found = [await transaction.get(model, id_) for id_ in ids]
+        return [record for record in found if record is not None]
+
+    async def _partners(
+        self, transaction: Transaction, model: type[Record], ids: Collection[str], field: str
+    ) -> list[Record]:
+        """Those of them that exist; the others are noted as skipped, unless this very work has deleted them."""
+        partners = await self._standing(transaction, model, ids)
+        missing = set(ids).difference(partner.id for partner in partners)
+        keys = [key for id_ in sorted(missing) if not self._work.has_deleted(key := Key(KINDS[model], id_))]
+        self._work.skip(Effect(Action.UPDATED, key, (field,)) for key in keys)
+        return partners
+
+
+def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Taken at once: what they come from changes with every step."""
+    everything = list(dict.fromkeys(ids))
+    return (everything[start : start + STEP] for start in range(0, len(everything), STEP))

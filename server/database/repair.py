@@ -1,0 +1,78 @@
+"""Makes whole what does not agree. Each repair looks again before it changes anything: others write meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from server.database.integrity import SIDES, Problem, ProblemKind, Side
+from server.database.models import MODELS, EntityKind, Model, name_of, with_value
+from server.database.transactions import Transaction, Work
+
+STEP = 100
+"""So many problems are mended in one transaction."""
+
+
+async def repair(work: Work, problems: Sequence[Problem]) -> None:
+    """Mends those that can be. Raises `BackendError`."""
+    mendable = [problem for problem in problems if problem.repairable]
+    for start in range(0, len(mendable), STEP):
+        await work.step(partial(_mend_all, mendable[start : start + STEP]))
+
+
+async def _mend_all(problems: Sequence[Problem], transaction: Transaction) -> None:
+    await transaction.prefetch(problem.key for problem in problems)
+    for problem in problems:
+        if problem.kind is ProblemKind.NAME_INDEX_MISMATCH:
+            await _mend_name(problem, transaction)
+        elif problem.field is not None and problem.other_id is not None:
+            await _mend_reference(problem, *SIDES[problem.key.kind, problem.field], transaction)
+
+
+async def _mend_reference(problem: Problem, side: Side, other_side: Side, transaction: Transaction) -> None:
+    record = await transaction.get(MODELS[side.kind], problem.key.id)
+    other_id = problem.other_id or ""
+    if record is None or other_id not in side.ids(record) or not transaction.is_readable(problem.key, side.field):
+        return
+    if problem.kind is ProblemKind.DUPLICATE_REFERENCE:
+        transaction.put(with_value(record, side.field, tuple(dict.fromkeys(side.ids(record)))))
+        return
+    other = await transaction.get(MODELS[other_side.kind], other_id)
+    if other is None:
+        _forget(transaction, record, side, other_id)
+    elif problem.key.id not in other_side.ids(other):
+        await _join(transaction, record, side, other, other_side)
+
+
+async def _join(transaction: Transaction, record: Model, side: Side, other: Model, other_side: Side) -> None:
+    """Says a link on its other side, too. Where that side has place for one only, and it is taken, the link goes."""
+    if other_side.is_list:
+        transaction.append(other, other_side.field, record.id)
+        return
+    (named,) = other_side.ids(other) or (None,)
+    if named is None or await transaction.get(MODELS[side.kind], named) is None:
+        transaction.put(with_value(other, other_side.field, record.id))
+    elif side.field != "parent":  # several runs may name one parent
+        _forget(transaction, record, side, other.id)
+
+
+def _forget(transaction: Transaction, record: Model, side: Side, other_id: str) -> None:
+    if side.is_list:
+        transaction.remove(record, side.field, {other_id})
+    else:
+        transaction.put(with_value(record, side.field, None))
+
+
+async def _mend_name(problem: Problem, transaction: Transaction) -> None:
+    kind, name = problem.key.kind, problem.name or ""
+    owner = await transaction.owner_of(kind, name)
+    if owner is not None and await _has_name(transaction, kind, owner, name):
+        return
+    rightful = problem.key.id if await _has_name(transaction, kind, problem.key.id, name) else None
+    if owner != rightful:
+        transaction.set_owner(kind, name, rightful)
+
+
+async def _has_name(transaction: Transaction, kind: EntityKind, id_: str, name: str) -> bool:
+    record = await transaction.get(MODELS[kind], id_)
+    return record is not None and name_of(record) == name
