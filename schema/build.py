@@ -9,6 +9,7 @@ from strawberry.types import ExecutionContext
 
 from schema.errors import TranslateErrors
 from schema.logical_worker import LogicalWorker
+from schema.mutation import Mutation
 from schema.physical_worker import PhysicalWorker
 from schema.query import Query
 from schema.run import Run
@@ -24,6 +25,7 @@ class Schema(strawberry.Schema):
 def make_schema() -> Schema:
     return Schema(
         query=Query,
+        mutation=Mutation,
         types=[Study, Run, LogicalWorker, PhysicalWorker],
         config=StrawberryConfig(scalar_map=dict(SCALARS)),
         extensions=[TranslateErrors],

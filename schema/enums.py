@@ -10,13 +10,14 @@ import strawberry
 from server.database.models import EntityKind, RunStatus, WorkerStatus
 
 
-def _describe(enum: type[StrEnum], description: str, values: Mapping[StrEnum, str]) -> None:
-    strawberry.enum(enum, description=description)
+def describe(enum: type[StrEnum], description: str, values: Mapping[StrEnum, str], name: str | None = None) -> None:
+    """Makes an enum of a lower layer one of the schema, each of its values described."""
+    strawberry.enum(enum, name=name, description=description)
     for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]  # set by strawberry.enum
         value.description = values[enum[value.name]]
 
 
-_describe(
+describe(
     EntityKind,
     "The kinds of entities that Merlin stores.",
     {
@@ -26,7 +27,7 @@ _describe(
         EntityKind.PHYSICAL_WORKER: "A process that runs as a logical worker.",
     },
 )
-_describe(
+describe(
     RunStatus,
     "INITIALIZED, QUEUED and RUNNING are active; COMPLETED, CANCELLED and FAILED are finished.",
     {
@@ -39,7 +40,7 @@ _describe(
         RunStatus.UNKNOWN: "The stored value is none of these.",
     },
 )
-_describe(
+describe(
     WorkerStatus,
     "What a physical worker, or Merlin's monitor, last said of it.",
     {
@@ -51,4 +52,4 @@ _describe(
     },
 )
 
-__all__ = ["EntityKind", "RunStatus", "WorkerStatus"]
+__all__ = ["EntityKind", "RunStatus", "WorkerStatus", "describe"]

@@ -12,13 +12,20 @@ from typing import Any
 from graphql import GraphQLError
 from strawberry.extensions import MaskErrors
 
-from server.database.errors import BackendError, DatabaseError, EntityNotFoundError, InvalidRequestError
+from server.database.errors import (
+    BackendError,
+    DatabaseError,
+    EntityNotFoundError,
+    InvalidRequestError,
+    UnknownOutcomeError,
+)
 
 LOG = logging.getLogger(__name__)
 
 BAD_USER_INPUT = "BAD_USER_INPUT"
 NOT_FOUND = "NOT_FOUND"
 UNAVAILABLE = "DATABASE_UNAVAILABLE"
+UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
 INTERNAL = "INTERNAL_SERVER_ERROR"
 
 
@@ -27,6 +34,7 @@ class BadInput(GraphQLError):  # noqa: N818 - a GraphQL error says what is wrong
 
     def __init__(self, message: str, argument: str) -> None:
         super().__init__(message, extensions={"code": BAD_USER_INPUT, "argument": argument})
+        self.argument = argument
 
 
 def code_of(error: DatabaseError) -> str:
@@ -35,6 +43,8 @@ def code_of(error: DatabaseError) -> str:
             return NOT_FOUND
         case InvalidRequestError():
             return BAD_USER_INPUT
+        case UnknownOutcomeError():
+            return UNKNOWN_OUTCOME
         case BackendError():
             return UNAVAILABLE
         case _:

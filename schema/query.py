@@ -10,6 +10,7 @@ from schema.connections import After, Before, Connection, First, Last, Page, pag
 from schema.context import Info
 from schema.database import Database
 from schema.errors import BadInput
+from schema.integrity import IntegrityReport, Report
 from schema.logical_worker import LogicalWorker
 from schema.node import ID_DESCRIPTION, Node
 from schema.physical_worker import PhysicalWorker
@@ -150,6 +151,17 @@ class Query:
     @staticmethod
     def database(info: Info) -> MerlinDatabase:
         return info.context.database
+
+    @strawberry.field(
+        description=(
+            "Every reference that is dangling or stands on one side only, "
+            "and every stored value that could not be read."
+        ),
+        graphql_type=IntegrityReport,
+    )
+    @staticmethod
+    async def integrity(info: Info) -> Report:
+        return Report(await info.context.database.integrity())
 
 
 def _not_exactly_one(one: str, other: str) -> BadInput:

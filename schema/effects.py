@@ -1,0 +1,181 @@
+"""What mutations answer with: effects, refusals, and how they come about."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import strawberry
+
+from schema.context import Info
+from schema.enums import EntityKind, describe
+from schema.errors import BadInput
+from server.database.errors import (
+    AlreadyExistsError,
+    ConfirmationRequiredError,
+    ConflictError,
+    DatabaseError,
+    EntityNotFoundError,
+    InvalidRequestError,
+    InvalidValueError,
+    MissingPartnerError,
+    RefusedError,
+)
+from server.database.transactions import Action, Work
+from server.database.transactions import Effect as DatabaseEffect
+
+AUDIT = logging.getLogger("merlin_graphql.audit")
+"""One line a mutation, as JSON."""
+
+Result = TypeVar("Result")
+
+_GRAPHQL_NAMES = {
+    "run_status": "status",
+    "worker_status": "status",
+    "launch_cmd": "launchCommand",
+    "heartbeat_timestamp": "heartbeatAt",
+    "latest_start_time": "startedAt",
+}
+"""Fields of the models that are called otherwise in the schema."""
+_INPUT_NAMES = {"parent": "parentId", "child": "childId", "workers": "workerIds"}
+"""Fields of the models that are given by ids."""
+
+
+class UserErrorCode(StrEnum):
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    INVALID = "INVALID"
+    CONFLICT = "CONFLICT"
+    CONFIRMATION_REQUIRED = "CONFIRMATION_REQUIRED"
+
+
+describe(
+    UserErrorCode,
+    "Why a mutation was refused.",
+    {
+        UserErrorCode.NOT_FOUND: "What the input names does not exist.",
+        UserErrorCode.ALREADY_EXISTS: "What was to be made is there already.",
+        UserErrorCode.INVALID: "A value can't be meant, or Merlin would misread it.",
+        UserErrorCode.CONFLICT: "Others kept changing the same records, or what is stored would be lost.",
+        UserErrorCode.CONFIRMATION_REQUIRED: "Deleting this much needs `confirm: true`.",
+    },
+)
+describe(
+    Action,
+    "What became of an entity.",
+    {
+        Action.CREATED: "It is new.",
+        Action.UPDATED: "Some of its fields changed.",
+        Action.DELETED: "It is gone.",
+    },
+    name="EffectAction",
+)
+
+_CODES: tuple[tuple[type[DatabaseError], UserErrorCode], ...] = (
+    (EntityNotFoundError, UserErrorCode.NOT_FOUND),
+    (MissingPartnerError, UserErrorCode.NOT_FOUND),
+    (AlreadyExistsError, UserErrorCode.ALREADY_EXISTS),
+    (ConfirmationRequiredError, UserErrorCode.CONFIRMATION_REQUIRED),
+    (ConflictError, UserErrorCode.CONFLICT),
+    (InvalidValueError, UserErrorCode.INVALID),
+    (InvalidRequestError, UserErrorCode.INVALID),
+)
+
+
+@strawberry.type(description="A refusal: nothing was changed by what it is about.")
+class UserError:
+    code: UserErrorCode = strawberry.field(description="What kind of refusal.")
+    message: str = strawberry.field(description="What is wrong, and what to do.")
+    path: list[str] = strawberry.field(description="The path of the offending input field.")
+
+
+@strawberry.type(description="One entity that the mutation changed, or would change under `dryRun`.")
+class Effect:
+    action: Action = strawberry.field(description="What became of it.")
+    kind: EntityKind = strawberry.field(description="The kind of entity.")
+    id: strawberry.ID = strawberry.field(description="Its id.")
+    fields: list[str] = strawberry.field(
+        description="The fields of an UPDATED entity that changed; none of one that is new or gone."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """What came of a mutation. `result` is None where it was refused."""
+
+    work: Work
+    result: Result | None
+    user_errors: list[UserError]
+
+    @property
+    def effects(self) -> list[Effect]:
+        return [_effect(effect) for effect in self.work.effects.values()]
+
+    @property
+    def skipped(self) -> list[Effect]:
+        return [_effect(effect) for effect in self.work.skipped.values()]
+
+
+async def attempt(
+    info: Info, act: Callable[[Work], Awaitable[Result]], *, dry_run: bool = False, about: str = "id"
+) -> Outcome[Result]:
+    """Runs a mutation's work, turns its refusal into data, and writes the audit log.
+
+    `about` is the input field that names what the mutation is about. Raises `BackendError`.
+    """
+    work = info.context.database.work(dry_run=dry_run)
+    result, errors, outcome = None, [], "failed"
+    try:
+        try:
+            result = await act(work)
+        finally:
+            await work.finish()
+        outcome = "dry run" if dry_run else "done"
+    except (RefusedError, EntityNotFoundError, InvalidRequestError) as error:
+        errors = [_user_error(error, about)]
+        outcome = errors[0].code.value
+    except BadInput as error:
+        errors = [UserError(code=UserErrorCode.INVALID, message=error.message, path=["input", error.argument])]
+        outcome = errors[0].code.value
+    finally:
+        _audit(info.field_name, outcome, work)
+    return Outcome(work, result, errors)
+
+
+def graphql_name(field: str) -> str:
+    """What a model's field is called in the schema."""
+    head, *rest = field.split("_")
+    return _GRAPHQL_NAMES.get(field, head + "".join(map(str.capitalize, rest)))
+
+
+def _user_error(error: DatabaseError, about: str) -> UserError:
+    code = next(code for kind, code in _CODES if isinstance(error, kind))
+    field = error.field if isinstance(error, RefusedError) else None
+    named = about if field is None else _INPUT_NAMES.get(field, graphql_name(field))
+    return UserError(code=code, message=str(error), path=["input", named])
+
+
+def _effect(effect: DatabaseEffect) -> Effect:
+    return Effect(
+        action=effect.action,
+        kind=effect.key.kind,
+        id=strawberry.ID(effect.key.id),
+        fields=[graphql_name(field) for field in effect.fields],
+    )
+
+
+def _audit(operation: str, outcome: str, work: Work) -> None:
+    line: dict[str, Any] = {
+        "operation": operation,
+        "who": None,
+        "outcome": outcome,
+        "effects": [
+            {"action": effect.action.value, "kind": effect.key.kind.value, "id": effect.key.id, "fields": effect.fields}
+            for effect in work.effects.values()
+        ],
+    }
+    AUDIT.info("%s", json.dumps(line))

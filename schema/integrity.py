@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import strawberry
+
+from schema.context import Info
+from schema.effects import graphql_name
+from schema.enums import EntityKind, describe
+from schema.node import Node
+from server.database.entities import Entity
+from server.database.integrity import Problem as DatabaseProblem
+from server.database.integrity import ProblemKind
+
+describe(
+    ProblemKind,
+    "What may be wrong in the database.",
+    {
+        ProblemKind.DANGLING_REFERENCE: "An entity names another that does not exist.",
+        ProblemKind.ONE_SIDED_REFERENCE: "An entity names another that does not name it back.",
+        ProblemKind.DUPLICATE_REFERENCE: "An entity names another more than once.",
+        ProblemKind.NAME_INDEX_MISMATCH: "Merlin's name map and the entities do not agree.",
+        ProblemKind.DUPLICATE_NAME: "Several entities have one name; Merlin finds only one of them by it.",
+        ProblemKind.UNREADABLE_VALUE: "A stored value can't be read, and is served as a safe substitute.",
+        ProblemKind.EMPTY_STUDY: "A study has no runs.",
+        ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it does not run.",
+    },
+)
+
+KindsArgument = Annotated[
+    list[ProblemKind] | None, strawberry.argument(description="Only these kinds. Without it: all.")
+]
+
+
+@strawberry.type(description="One thing that does not agree.")
+class Problem:
+    @classmethod
+    def is_type_of(cls, obj: Any, _info: Any) -> bool:
+        return isinstance(obj, DatabaseProblem)
+
+    kind: ProblemKind = strawberry.field(description="What is wrong.")
+
+    @strawberry.field(
+        description="The entity it is about; null where there is none that can be read.", graphql_type=Node | None
+    )
+    @staticmethod
+    def entity(root: strawberry.Parent[DatabaseProblem], info: Info) -> Entity | None:
+        return info.context.database.by_id(root.key.id)
+
+    @strawberry.field(description="The kind of entity it is about.")
+    @staticmethod
+    def entity_kind(root: strawberry.Parent[DatabaseProblem]) -> EntityKind:
+        return root.key.kind
+
+    @strawberry.field(description="The id of the entity it is about.")
+    @staticmethod
+    def entity_id(root: strawberry.Parent[DatabaseProblem]) -> strawberry.ID:
+        return strawberry.ID(root.key.id)
+
+    @strawberry.field(description="The field it is about.")
+    @staticmethod
+    def field(root: strawberry.Parent[DatabaseProblem]) -> str | None:
+        return None if root.field is None else graphql_name(root.field)
+
+    other_id: strawberry.ID | None = strawberry.field(description="The id of the other entity.")
+    message: str = strawberry.field(description="What is wrong, in words.")
+    repairable: bool = strawberry.field(description="Whether `repair` can mend it without losing anything.")
+
+
+class Report:
+    def __init__(self, found: list[DatabaseProblem]) -> None:
+        self.found = found
+
+
+@strawberry.type(
+    description="Every reference that is dangling or stands on one side only, and every value that could not be read."
+)
+class IntegrityReport:
+    @classmethod
+    def is_type_of(cls, obj: Any, _info: Any) -> bool:
+        return isinstance(obj, Report)
+
+    @strawberry.field(description="The problems, in no order of weight.", graphql_type=list[Problem])
+    @staticmethod
+    def problems(root: strawberry.Parent[Report], kinds: KindsArgument = None) -> list[DatabaseProblem]:
+        return [problem for problem in root.found if kinds is None or problem.kind in kinds]
+
+    @strawberry.field(description="How many there are, of all kinds.")
+    @staticmethod
+    def total_count(root: strawberry.Parent[Report]) -> int:
+        return len(root.found)

@@ -1,0 +1,21 @@
+"""The root of all writing, put together from one module a domain."""
+
+from __future__ import annotations
+
+import strawberry
+
+from schema.mutations.logical_workers import LogicalWorkerMutations
+from schema.mutations.maintenance import MaintenanceMutations
+from schema.mutations.physical_workers import PhysicalWorkerMutations
+from schema.mutations.runs import RunMutations
+from schema.mutations.studies import StudyMutations
+
+
+@strawberry.type(
+    description=(
+        "Everything that can be changed. A refusal is data, in `userErrors`, and changes nothing. "
+        "A mutation answers when all that is read later has its changes."
+    )
+)
+class Mutation(StudyMutations, RunMutations, LogicalWorkerMutations, PhysicalWorkerMutations, MaintenanceMutations):
+    pass

@@ -1,0 +1,127 @@
+"""Mutations of the database as a whole: deleting all of something, and putting in order."""
+
+from __future__ import annotations
+
+import strawberry
+
+from schema.context import Info
+from schema.effects import Effect, UserError, attempt
+from schema.enums import EntityKind
+from schema.integrity import Problem
+from schema.mutations.inputs import DRY_RUN, InputArgument
+from schema.mutations.studies import StudyRuns
+from schema.payloads import DeletePayload
+from server.database.errors import ConfirmationRequiredError
+from server.database.integrity import Problem as DatabaseProblem
+from server.database.integrity import ProblemKind
+from server.database.transactions import Work
+
+_CONFIRM = "Must be true unless `dryRun` is."
+
+
+@strawberry.input(description="All entities of one kind.")
+class DeleteAllInput:
+    kind: EntityKind = strawberry.field(description="The kind.")
+    runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="Of studies: what becomes of their runs.")
+    dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
+    confirm: bool = strawberry.field(default=False, description=_CONFIRM)
+
+
+@strawberry.input(description="All entities of all kinds, and nothing else of the database.")
+class DeleteEverythingInput:
+    confirm: bool = strawberry.field(default=False, description=_CONFIRM)
+    dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
+
+
+@strawberry.input(description="What is to be mended.")
+class RepairInput:
+    kinds: list[ProblemKind] | None = strawberry.field(
+        default=None, description="Only problems of these kinds. Without it: all that can be mended."
+    )
+    dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
+
+
+@strawberry.input(description="What is to be cleared away.")
+class CollectGarbageInput:
+    kinds: list[EntityKind] | None = strawberry.field(
+        default=None, description="Only these kinds. Without it: studies and workers."
+    )
+    dry_run: bool = strawberry.field(default=True, description=DRY_RUN)
+
+
+@strawberry.type(description="What was mended.")
+class RepairPayload:
+    repaired: list[DatabaseProblem] = strawberry.field(
+        graphql_type=list[Problem], description="The problems that are gone, or would be."
+    )
+    effects: list[Effect] = strawberry.field(description="Every entity that was changed, each once.")
+    user_errors: list[UserError] = strawberry.field(description="Why it was refused; empty where it was done.")
+
+
+@strawberry.type
+class MaintenanceMutations:
+    @strawberry.mutation(description="Deletes all entities of one kind, in small steps that are atomic each.")
+    @staticmethod
+    async def delete_all(info: Info, input: InputArgument[DeleteAllInput]) -> DeletePayload:
+        database = info.context.database
+
+        async def act(work: Work) -> list[str]:
+            _confirmed(input)
+            match input.kind:
+                case EntityKind.STUDY:
+                    remove = input.runs is StudyRuns.DELETE
+                    return await database.studies.delete_all(remove_associated_runs=remove, work=work)
+                case EntityKind.RUN:
+                    return await database.runs.delete_all(work)
+                case EntityKind.LOGICAL_WORKER:
+                    return await database.logical_workers.delete_all(work=work)
+                case EntityKind.PHYSICAL_WORKER:
+                    return await database.physical_workers.delete_all(work)
+
+        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="confirm"))
+
+    @strawberry.mutation(
+        description=(
+            "Deletes every study, run and worker, in small steps. Whatever else the database holds stays, "
+            "Celery's results among it."
+        )
+    )
+    @staticmethod
+    async def delete_everything(info: Info, input: InputArgument[DeleteEverythingInput]) -> DeletePayload:
+        async def act(work: Work) -> list[str]:
+            _confirmed(input)
+            return await info.context.database.delete_everything(work)
+
+        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="confirm"))
+
+    @strawberry.mutation(
+        description=(
+            "Studies without runs, and workers that no run or logical worker names. "
+            "A registered worker that is alive is no garbage."
+        )
+    )
+    @staticmethod
+    async def collect_garbage(info: Info, input: InputArgument[CollectGarbageInput]) -> DeletePayload:
+        database = info.context.database
+        return DeletePayload.of(
+            await attempt(
+                info, lambda work: database.collect_garbage(work, input.kinds), dry_run=input.dry_run, about="kinds"
+            )
+        )
+
+    @strawberry.mutation(description="Mends what does not agree, where nothing is lost by it.")
+    @staticmethod
+    async def repair(info: Info, input: InputArgument[RepairInput]) -> RepairPayload:
+        database = info.context.database
+        outcome = await attempt(
+            info, lambda work: database.repair(work, input.kinds), dry_run=input.dry_run, about="kinds"
+        )
+        return RepairPayload(repaired=outcome.result or [], effects=outcome.effects, user_errors=outcome.user_errors)
+
+
+def _confirmed(input_: DeleteAllInput | DeleteEverythingInput) -> None:
+    """Raises `ConfirmationRequiredError`."""
+    if not (input_.confirm or input_.dry_run):
+        raise ConfirmationRequiredError(
+            "This deletes all of it: pass `confirm: true`, or look with `dryRun: true`.", "confirm"
+        )

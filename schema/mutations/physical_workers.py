@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+import strawberry
+
+from schema.context import Info
+from schema.effects import attempt
+from schema.enums import WorkerStatus
+from schema.mutations.inputs import DRY_RUN, InputArgument, existing, given, one_of, refuse_null
+from schema.payloads import DeletePayload, PhysicalWorkerPayload
+from schema.scalars import JSON
+from server.database.entities import PhysicalWorkerEntity
+from server.database.transactions import Work
+
+UNSET = strawberry.UNSET
+
+
+@strawberry.input(description="A physical worker to be found by its name, or made.")
+class CreatePhysicalWorkerInput:
+    name: str = strawberry.field(description="Celery's name of it, `celery@worker.host`.")
+    logical_worker_id: strawberry.ID = strawberry.field(description="The id of its logical worker, which has to exist.")
+    host: str | None = strawberry.field(default=UNSET, description="The machine it runs on.")
+    pid: str | None = strawberry.field(default=UNSET, description="Its process id.")
+    launch_command: str | None = strawberry.field(default=UNSET, description="The command that started it.")
+    args: JSON | None = strawberry.field(default=UNSET, description="The arguments it was configured with.")
+    status: WorkerStatus | None = strawberry.field(default=UNSET, description="Without it: STOPPED, as in Merlin.")
+    additional_data: JSON | None = strawberry.field(
+        default=UNSET, description="An object of whatever else is to be kept."
+    )
+
+
+@strawberry.input(description="Only the given fields change.")
+class UpdatePhysicalWorkerInput:
+    id: strawberry.ID = strawberry.field(description="The id of the physical worker.")
+    status: WorkerStatus | None = strawberry.field(default=UNSET, description="What is to be said of it.")
+    pid: str | None = strawberry.field(default=UNSET, description="Its process id; null for none.")
+    launch_command: str | None = strawberry.field(default=UNSET, description="The command that started it.")
+    args: JSON | None = strawberry.field(default=UNSET, description="The arguments it was configured with.")
+    heartbeat_at: datetime | None = strawberry.field(default=UNSET, description="When it last gave a sign of life.")
+    started_at: datetime | None = strawberry.field(default=UNSET, description="When its process was last started.")
+    restart_count: int | None = strawberry.field(default=UNSET, description="How often it was restarted.")
+
+
+@strawberry.input(description="A physical worker to be deleted, named by id or by name.")
+class DeletePhysicalWorkerInput:
+    id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
+    name: str | None = strawberry.field(default=None, description="Its name.")
+    dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
+
+
+_NAMES = {"pid": "pid", "launch_command": "launch_cmd", "args": "args", "status": "worker_status"}
+
+
+@strawberry.type
+class PhysicalWorkerMutations:
+    @strawberry.mutation(
+        description="The physical worker of a name, which is made if there is none, and linked with its logical worker."
+    )
+    @staticmethod
+    async def create_physical_worker(
+        info: Info, input: InputArgument[CreatePhysicalWorkerInput]
+    ) -> PhysicalWorkerPayload:
+        fields = given(
+            input, **_NAMES, logical_worker_id="logical_worker_id", host="host", additional_data="additional_data"
+        )
+        fields = {name: value for name, value in fields.items() if value is not None}
+        workers = info.context.database.physical_workers
+        return PhysicalWorkerPayload.of(
+            await attempt(info, lambda work: workers.create(input.name, work=work, **fields), about="name")
+        )
+
+    @strawberry.mutation(description="Changes a physical worker.")
+    @staticmethod
+    async def update_physical_worker(
+        info: Info, input: InputArgument[UpdatePhysicalWorkerInput]
+    ) -> PhysicalWorkerPayload:
+        fields = given(
+            input,
+            **_NAMES,
+            heartbeat_at="heartbeat_timestamp",
+            started_at="latest_start_time",
+            restart_count="restart_count",
+        )
+        workers = info.context.database.physical_workers
+
+        async def act(work: Work) -> PhysicalWorkerEntity:
+            refuse_null(fields, "worker_status", "restart_count", "args")
+            return await workers.update(existing(workers, input.id).id, work=work, **fields)
+
+        return PhysicalWorkerPayload.of(await attempt(info, act))
+
+    @strawberry.mutation(description="Deletes a physical worker. It leaves its logical worker.")
+    @staticmethod
+    async def delete_physical_worker(info: Info, input: InputArgument[DeletePhysicalWorkerInput]) -> DeletePayload:
+        workers = info.context.database.physical_workers
+
+        async def act(work: Work) -> list[str]:
+            return await workers.delete_these([one_of(workers, "id", input.id, "name", input.name).id], work)
+
+        about = "name" if input.id is None else "id"
+        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import strawberry
+
+from schema.context import Info
+from schema.effects import attempt
+from schema.enums import RunStatus
+from schema.filters import RunFilter, is_empty, run_predicate
+from schema.mutations.inputs import DRY_RUN, InputArgument, existing, given, one_of, refuse_null
+from schema.payloads import DeletePayload, RunPayload
+from schema.scalars import JSON
+from server.database.entities import RunEntity
+from server.database.errors import InvalidValueError
+from server.database.transactions import Work
+
+UNSET = strawberry.UNSET
+
+
+@strawberry.input(description="A new run. Its study is made if there is none.")
+class CreateRunInput:
+    study_name: str = strawberry.field(description="The name of its study.")
+    workspace: str = strawberry.field(description="Its directory, which no other run has. It is not made on disk.")
+    queues: list[str] = strawberry.field(description="The task queues it uses.")
+    worker_ids: list[strawberry.ID] | None = strawberry.field(
+        default=UNSET, description="The ids of its logical workers, which have to exist."
+    )
+    parent_id: strawberry.ID | None = strawberry.field(default=UNSET, description="The id of the run that launched it.")
+    child_id: strawberry.ID | None = strawberry.field(default=UNSET, description="The id of the run that it launched.")
+    status: RunStatus | None = strawberry.field(default=UNSET, description="Where it stands. Without it: INITIALIZED.")
+    steps: list[str] | None = strawberry.field(default=UNSET, description="The steps it executes.")
+    parameters: JSON | None = strawberry.field(default=UNSET, description="The parameters it is launched with.")
+    samples: JSON | None = strawberry.field(default=UNSET, description="The samples it is launched with.")
+    additional_data: JSON | None = strawberry.field(
+        default=UNSET, description="An object of whatever else is to be kept."
+    )
+
+
+@strawberry.input(
+    description="Only the given fields change. `additionalData` is merged key by key; a null value drops its key."
+)
+class UpdateRunInput:
+    id: strawberry.ID = strawberry.field(description="The id of the run.")
+    status: RunStatus | None = strawberry.field(default=UNSET, description="Where it stands.")
+    parent_id: strawberry.ID | None = strawberry.field(
+        default=UNSET, description="The id of the run that launched it; null for none."
+    )
+    child_id: strawberry.ID | None = strawberry.field(
+        default=UNSET, description="The id of the run that it launched; null for none."
+    )
+    additional_data: JSON | None = strawberry.field(default=UNSET, description="An object whose keys are merged.")
+
+
+@strawberry.input(description="A run, and logical workers.")
+class RunWorkersInput:
+    run_id: strawberry.ID = strawberry.field(description="The id of the run.")
+    worker_ids: list[strawberry.ID] = strawberry.field(description="The ids of the logical workers.")
+
+
+@strawberry.input(description="A run to be deleted, named by id or by workspace.")
+class DeleteRunInput:
+    id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
+    workspace: str | None = strawberry.field(default=None, description="Its workspace, as stored.")
+    dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
+
+
+@strawberry.input(description="An empty filter is refused: deleting all has mutations of its own.")
+class DeleteRunsInput:
+    filter: RunFilter = strawberry.field(description="Which runs.")
+    dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
+
+
+_NAMES = {"status": "run_status", "parent_id": "parent", "child_id": "child", "additional_data": "additional_data"}
+
+
+@strawberry.type
+class RunMutations:
+    @strawberry.mutation(description="A new run, linked with its study and its workers in one step.")
+    @staticmethod
+    async def create_run(info: Info, input: InputArgument[CreateRunInput]) -> RunPayload:
+        fields = given(input, **_NAMES, worker_ids="workers", steps="steps", parameters="parameters", samples="samples")
+        fields = {name: value for name, value in fields.items() if value is not None}
+        runs = info.context.database.runs
+        return RunPayload.of(
+            await attempt(
+                info,
+                lambda work: runs.create(input.study_name, input.workspace, input.queues, work=work, **fields),
+                about="workspace",
+            )
+        )
+
+    @strawberry.mutation(description="Changes a run. Parent and child are set on both sides.")
+    @staticmethod
+    async def update_run(info: Info, input: InputArgument[UpdateRunInput]) -> RunPayload:
+        runs = info.context.database.runs
+
+        async def act(work: Work) -> RunEntity:
+            fields = given(input, **_NAMES)
+            refuse_null(fields, "run_status", "additional_data")
+            return await runs.update(existing(runs, input.id).id, work=work, **fields)
+
+        return RunPayload.of(await attempt(info, act))
+
+    @strawberry.mutation(description="Links a run and logical workers, on both sides. What is linked stays so.")
+    @staticmethod
+    async def attach_workers(info: Info, input: InputArgument[RunWorkersInput]) -> RunPayload:
+        runs = info.context.database.runs
+
+        async def act(work: Work) -> RunEntity:
+            return await runs.attach_workers(existing(runs, input.run_id).id, input.worker_ids, work)
+
+        return RunPayload.of(await attempt(info, act, about="runId"))
+
+    @strawberry.mutation(
+        description="Unlinks a run and logical workers, on both sides, also where a worker does not exist any more."
+    )
+    @staticmethod
+    async def detach_workers(info: Info, input: InputArgument[RunWorkersInput]) -> RunPayload:
+        runs = info.context.database.runs
+
+        async def act(work: Work) -> RunEntity:
+            return await runs.detach_workers(existing(runs, input.run_id).id, input.worker_ids, work)
+
+        return RunPayload.of(await attempt(info, act, about="runId"))
+
+    @strawberry.mutation(description="Deletes a run. It leaves its study, its workers, its parent and its child.")
+    @staticmethod
+    async def delete_run(info: Info, input: InputArgument[DeleteRunInput]) -> DeletePayload:
+        runs = info.context.database.runs
+
+        async def act(work: Work) -> list[str]:
+            run = one_of(runs, "id", input.id, "workspace", input.workspace)
+            return await runs.delete_these([run.id], work)
+
+        about = "workspace" if input.id is None else "id"
+        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))
+
+    @strawberry.mutation(
+        description="Deletes the runs that match a filter now, however many, in small steps that are atomic each."
+    )
+    @staticmethod
+    async def delete_runs(info: Info, input: InputArgument[DeleteRunsInput]) -> DeletePayload:
+        runs = info.context.database.runs
+
+        async def act(work: Work) -> list[str]:
+            if is_empty(input.filter):
+                raise InvalidValueError("An empty filter means every run: use deleteAll for that.", "filter")
+            matches = run_predicate(input.filter)
+            return await runs.delete_these([run.id for run in runs.all() if matches(run)], work)
+
+        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="filter"))

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from enum import StrEnum
+
+import strawberry
+
+from schema.context import Info
+from schema.effects import attempt
+from schema.enums import describe
+from schema.mutations.inputs import DRY_RUN, InputArgument, one_of
+from schema.payloads import DeletePayload, StudyPayload
+from server.database.transactions import Work
+
+
+class StudyRuns(StrEnum):
+    DELETE = "DELETE"
+    KEEP = "KEEP"
+
+
+describe(
+    StudyRuns,
+    "What becomes of the runs of a study that goes.",
+    {
+        StudyRuns.DELETE: "They go with it.",
+        StudyRuns.KEEP: "They stay, and their `studyId` still tells which study it was.",
+    },
+)
+
+
+@strawberry.input(description="A study to be found or made.")
+class CreateStudyInput:
+    name: str = strawberry.field(description="Its name; one that Merlin reads back as it is written.")
+
+
+@strawberry.input(description="A study to be deleted, named by id or by name.")
+class DeleteStudyInput:
+    id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
+    name: str | None = strawberry.field(default=None, description="Its name.")
+    runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="What becomes of its runs.")
+    dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
+
+
+@strawberry.type
+class StudyMutations:
+    @strawberry.mutation(description="The study of a name, which is made if there is none.")
+    @staticmethod
+    async def create_study(info: Info, input: InputArgument[CreateStudyInput]) -> StudyPayload:
+        studies = info.context.database.studies
+        return StudyPayload.of(await attempt(info, lambda work: studies.create(input.name, work), about="name"))
+
+    @strawberry.mutation(
+        description="Deletes a study with its runs, or keeps them. Runs go first, in small steps, and the study last."
+    )
+    @staticmethod
+    async def delete_study(info: Info, input: InputArgument[DeleteStudyInput]) -> DeletePayload:
+        studies = info.context.database.studies
+
+        async def act(work: Work) -> list[str]:
+            study = one_of(studies, "id", input.id, "name", input.name)
+            return await studies.delete(study.id, remove_associated_runs=input.runs is StudyRuns.DELETE, work=work)
+
+        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="id" if input.id else "name"))

@@ -1,0 +1,106 @@
+"""The payload of every mutation: what was asked for, what changed, and what was refused."""
+
+from __future__ import annotations
+
+import strawberry
+
+from schema.effects import Effect, Outcome, UserError
+from schema.logical_worker import LogicalWorker
+from schema.physical_worker import PhysicalWorker
+from schema.run import Run
+from schema.study import Study
+from server.database.entities import LogicalWorkerEntity, PhysicalWorkerEntity, RunEntity, StudyEntity
+from server.database.models import EntityKind, Key
+
+_EFFECTS = "Every entity that was changed, each once."
+_ERRORS = "Why it was refused; empty where it was done."
+_CREATED = "Whether it is new; false where it was there already."
+_SKIPPED = "What was to be changed as well, and is not there any more."
+
+
+@strawberry.type(description="What came of a mutation of a study.")
+class StudyPayload:
+    study: StudyEntity | None = strawberry.field(graphql_type=Study | None, description="The study; null if refused.")
+    created: bool = strawberry.field(description=_CREATED)
+    effects: list[Effect] = strawberry.field(description=_EFFECTS)
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+    @classmethod
+    def of(cls, outcome: Outcome[StudyEntity]) -> StudyPayload:
+        return cls(
+            study=outcome.result,
+            created=_is_new(outcome),
+            effects=outcome.effects,
+            user_errors=outcome.user_errors,
+        )
+
+
+@strawberry.type(description="What came of a mutation of a run.")
+class RunPayload:
+    run: RunEntity | None = strawberry.field(graphql_type=Run | None, description="The run; null if refused.")
+    effects: list[Effect] = strawberry.field(description=_EFFECTS)
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+    @classmethod
+    def of(cls, outcome: Outcome[RunEntity]) -> RunPayload:
+        return cls(run=outcome.result, effects=outcome.effects, user_errors=outcome.user_errors)
+
+
+@strawberry.type(description="What came of a mutation of a logical worker.")
+class LogicalWorkerPayload:
+    logical_worker: LogicalWorkerEntity | None = strawberry.field(
+        graphql_type=LogicalWorker | None, description="The logical worker; null if refused."
+    )
+    created: bool = strawberry.field(description=_CREATED)
+    effects: list[Effect] = strawberry.field(description=_EFFECTS)
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+    @classmethod
+    def of(cls, outcome: Outcome[LogicalWorkerEntity]) -> LogicalWorkerPayload:
+        return cls(
+            logical_worker=outcome.result,
+            created=_is_new(outcome),
+            effects=outcome.effects,
+            user_errors=outcome.user_errors,
+        )
+
+
+@strawberry.type(description="What came of a mutation of a physical worker.")
+class PhysicalWorkerPayload:
+    physical_worker: PhysicalWorkerEntity | None = strawberry.field(
+        graphql_type=PhysicalWorker | None, description="The physical worker; null if refused."
+    )
+    created: bool = strawberry.field(description=_CREATED)
+    effects: list[Effect] = strawberry.field(description=_EFFECTS)
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+    @classmethod
+    def of(cls, outcome: Outcome[PhysicalWorkerEntity]) -> PhysicalWorkerPayload:
+        return cls(
+            physical_worker=outcome.result,
+            created=_is_new(outcome),
+            effects=outcome.effects,
+            user_errors=outcome.user_errors,
+        )
+
+
+@strawberry.type(description="What came of a deletion.")
+class DeletePayload:
+    deleted_ids: list[strawberry.ID] = strawberry.field(description="The ids of all that is gone, or would be.")
+    effects: list[Effect] = strawberry.field(description=_EFFECTS)
+    skipped: list[Effect] = strawberry.field(description=_SKIPPED)
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+    @classmethod
+    def of(cls, outcome: Outcome[list[str]]) -> DeletePayload:
+        return cls(
+            deleted_ids=[strawberry.ID(id_) for id_ in outcome.work.deleted_ids()],
+            effects=outcome.effects,
+            skipped=outcome.skipped,
+            user_errors=outcome.user_errors,
+        )
+
+
+def _is_new(outcome: Outcome[StudyEntity] | Outcome[LogicalWorkerEntity] | Outcome[PhysicalWorkerEntity]) -> bool:
+    entity = outcome.result
+    return entity is not None and outcome.work.has_created(Key(EntityKind(entity.kind), entity.id))
