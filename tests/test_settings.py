@@ -25,6 +25,7 @@ EVERYTHING = Settings(
     database_cert_reqs="optional",
     database_poll_interval=0.25,
     time_zone="Europe/Zurich",
+    dialect="legacy",
     host="::1",
     port=0,
     workers=3,

@@ -1,0 +1,65 @@
+"""`merlin-graphql integrity`, as an operator or a cron job runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from server.database.backends.sqlite import SQLiteBackend
+from tests.records import run, study, uid
+from tests.serving import run as command
+
+pytestmark = pytest.mark.anyio
+
+
+async def database(directory: Path) -> str:
+    """Of a study that names a run twice and one that is missing, and of an empty study."""
+    url = f"sqlite:///{directory}/merlin.db"
+    backend = SQLiteBackend(url)
+    await backend.open()
+    await backend.insert([study(1, runs=(uid(11), uid(11), uid(99))), run(11, study_id=uid(1)), study(2)])
+    await backend.close()
+    return url
+
+
+async def test_problems_are_told_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    """One line a problem, a count, and exit code 1 where there are any."""
+    done = command(tmp_path / "home", "integrity", "--database", await database(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[-1] == "3 problems"
+    assert f"DANGLING_REFERENCE: The study {uid(1)} names {uid(99)} in runs" in done.stdout
+
+
+async def test_repair_mends_and_tells_what_is_left(tmp_path: Path) -> None:
+    """What can be mended is, and the exit code is that of what is left; then there is nothing more to mend."""
+    url = await database(tmp_path)
+    done = command(tmp_path / "home", "integrity", "--repair", "--json", "--database", url)
+    told = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert sorted(it["kind"] for it in told["repaired"]) == ["DANGLING_REFERENCE", "DUPLICATE_REFERENCE"]
+    assert [(it["kind"], it["entityKind"], it["entityId"]) for it in told["problems"]] == [
+        ("EMPTY_STUDY", "STUDY", uid(2))
+    ]
+    again = command(tmp_path / "home", "integrity", "--repair", "--json", "--database", url)
+    assert json.loads(again.stdout)["repaired"] == []
+
+
+async def test_only_the_kinds_asked_for_count(tmp_path: Path) -> None:
+    """With --kinds the report and the exit code are of those kinds."""
+    url = await database(tmp_path)
+    clean = command(tmp_path / "home", "integrity", "--database", url, "--kinds", "ORPHAN_WORKER", "UNREADABLE_VALUE")
+    assert (clean.returncode, clean.stdout) == (0, "0 problems\n")
+    wrong = command(tmp_path / "home", "integrity", "--kinds", "NONSENSE")
+    assert wrong.returncode == 2
+    assert "invalid choice: 'NONSENSE'" in wrong.stderr
+
+
+def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """An unreachable database is one line on stderr and exit code 1."""
+    done = command(tmp_path / "home", "integrity", "--database", "redis://127.0.0.1:1/0")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
