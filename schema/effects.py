@@ -10,12 +10,14 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import strawberry
+from graphql import GraphQLError
 
 from schema.context import Info
 from schema.enums import EntityKind, describe
-from schema.errors import BadInput
+from schema.errors import BadInput, code_of
 from server.database.errors import (
     AlreadyExistsError,
+    BackendError,
     ConfirmationRequiredError,
     ConflictError,
     DatabaseError,
@@ -141,8 +143,10 @@ async def attempt(
     except BadInput as error:
         errors = [UserError(code=UserErrorCode.INVALID, message=error.message, path=["input", error.argument])]
         outcome = errors[0].code.value
+    except BackendError as error:
+        raise _partly_done(error, work) from error
     finally:
-        _audit(info.field_name, outcome, work)
+        _audit(info.field_name, outcome, work, errors)
     return Outcome(work, result, errors)
 
 
@@ -168,11 +172,21 @@ def _effect(effect: DatabaseEffect) -> Effect:
     )
 
 
-def _audit(operation: str, outcome: str, work: Work) -> None:
+def _partly_done(error: BackendError, work: Work) -> Exception:
+    """The error itself where nothing was changed before it; else one that tells what was."""
+    if work.dry_run or not work.effects:
+        return error
+    done = [{"action": effect.action.value, "id": effect.key.id} for effect in work.effects.values()]
+    told = f"{error} Before that {len(done)} entities were changed: `effects` in the extensions names them."
+    return GraphQLError(told, extensions={"code": code_of(error), "effects": done})
+
+
+def _audit(operation: str, outcome: str, work: Work, errors: list[UserError]) -> None:
     line: dict[str, Any] = {
         "operation": operation,
         "who": None,
         "outcome": outcome,
+        "errors": [{"code": error.code.value, "path": error.path, "message": error.message} for error in errors],
         "effects": [
             {"action": effect.action.value, "kind": effect.key.kind.value, "id": effect.key.id, "fields": effect.fields}
             for effect in work.effects.values()

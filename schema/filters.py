@@ -117,8 +117,22 @@ class RunFilter:
 
 
 def is_empty(given: Any) -> bool:
-    """Whether a filter says nothing, so that it matches everything."""
-    return not any(True for _ in _keys(given))
+    """Whether a filter says nothing, at whatever depth: `{and: [{}]}` and `{status: {}}` say no more than `{}`."""
+    return all(_says_nothing(name, value) for name, value in _keys(given))
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    match name, value:
+        case "and_", list():
+            return all(map(is_empty, value))
+        case "or_", list():
+            return any(map(is_empty, value))
+        case "not_", _:
+            return False
+        case ("not_in" | "contains_all", []) | ("contains" | "starts_with" | "ends_with", ""):
+            return True
+        case _:
+            return strawberry.types.has_object_definition(value) and is_empty(value)
 
 
 def study_predicate(given: StudyFilter, path: str = "filter") -> Predicate[StudyEntity]:

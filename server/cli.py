@@ -28,6 +28,7 @@ from uvicorn.supervisors import Multiprocess
 from server import __version__
 from server.app import backend_of, fill_with_demo, make_app, open_database
 from server.database.backends.base import Progress, no_progress
+from server.database.backends.sqlite import path_of
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind
 from server.merlin_config import ConfigError, find_database
@@ -89,7 +90,8 @@ def integrity(options: argparse.Namespace) -> int:
     settings = read_settings(os.environ, options)
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
-        settings, _ = _with_database(settings, stack)
+        settings, _ = _with_database(dataclasses.replace(settings, demo=False), stack)
+        _check_it_exists(settings)
         mended, left = asyncio.run(_look(settings, kinds, repair=options.repair))
     if options.json:
         told = {"repaired": [_as_json(it) for it in mended], "problems": [_as_json(it) for it in left]}
@@ -102,6 +104,13 @@ def integrity(options: argparse.Namespace) -> int:
             print(f"{problem.kind}: {problem.message}{hint}")
         print(f"{len(left)} problems" + (f", {len(mended)} repaired" if options.repair else ""))
     return 1 if left else 0
+
+
+def _check_it_exists(settings: Settings) -> None:
+    """What is looked at is not made: a mistyped path would be an empty database without problems."""
+    url = settings.database or ""
+    if url.startswith("sqlite:") and not path_of(url).exists():
+        raise UsageError(f"There is no database {path_of(url)} to look at.")
 
 
 async def _look(
@@ -222,7 +231,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not settings.no_auth:
-        print("There is no authentication yet: whoever reaches this address can read the database.")
+        print("There is no authentication yet: whoever reaches this address can read and change the database.")
     print(f"GraphiQL: http://{place}/   GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
 
 

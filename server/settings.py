@@ -19,8 +19,12 @@ class SettingsError(Exception):
     """A setting that can't be meant, in one line."""
 
 
-def setting(default: Any, meaning: str, *, metavar: str | None = None, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"meaning": meaning, "metavar": metavar, "choices": choices})
+def setting(
+    default: Any, meaning: str, *, metavar: str | None = None, choices: tuple[str, ...] = (), secret: bool = False
+) -> Any:
+    return field(
+        default=default, repr=not secret, metadata={"meaning": meaning, "metavar": metavar, "choices": choices}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Settings:
         "The database: redis://, rediss://, unix://, redis+sentinel://, sqlite:///PATH or memory://. "
         "Without it: the one that Merlin's own configuration (app.yaml) names, else Merlin's local SQLite file.",
         metavar="URL",
+        secret=True,
     )
     database_password_file: Path | None = setting(
         None, "A file whose first line is the database's password, so that it stands in no URL.", metavar="FILE"

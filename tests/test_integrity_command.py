@@ -63,3 +63,12 @@ def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = command(tmp_path / "home", "integrity", "--database", "redis://127.0.0.1:1/0")
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_database_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
+    """A mistyped path, or a machine without Merlin, is an error and no empty database without problems."""
+    for arguments in (("--database", f"sqlite:///{tmp_path}/typo.db"), ()):
+        done = command(tmp_path / "home", "integrity", *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("merlin-graphql: There is no database ")
+    assert not list(tmp_path.rglob("*.db"))

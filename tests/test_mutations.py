@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from schema.build import make_schema
 from schema.context import Context
+from server.database.backends.batch import Batch
 from server.database.backends.memory import MemoryBackend
+from server.database.errors import BackendUnavailableError
+from server.database.integrity import ProblemKind
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model, WorkerStatus
 from tests.records import logical_worker, memory_of, physical_worker, run, study, uid
@@ -126,6 +130,81 @@ async def test_only_the_given_fields_of_a_run_change(database: MerlinDatabase) -
         ("UPDATED", "RUN", uid(13), ("parent", "additionalData")),
         ("UPDATED", "RUN", uid(12), ("child",)),
     }
+
+
+async def test_a_key_that_holds_null_is_kept(database: MerlinDatabase) -> None:
+    """Merging additional data drops the keys that are given as null, and no other."""
+    backend = database.backend
+    assert isinstance(backend, MemoryBackend)
+    key = Key(EntityKind.RUN, uid(13))
+    backend.store(key, {**(await backend.read_raw([key]))[key], "additional_data": '{"note": null, "k": 1}'})  # type: ignore[dict-item]
+    changed = await do(
+        database,
+        f"""mutation {{ updateRun(input: {{id: "{uid(13)}", additionalData: {{z: 1, k: null}}}}) {{
+              run {{ additionalData }} }} }}""",
+    )
+    assert changed["run"]["additionalData"] == {"note": None, "z": 1}
+
+
+async def test_a_run_that_comes_while_its_study_goes_goes_too(database: MerlinDatabase) -> None:
+    """No run is left behind with a study that is gone, though it was made between the last step and the study's own."""
+    backend = database.backend
+    commit = backend.commit
+    late: list[str] = []
+
+    async def commit_and_add(batch: Batch) -> bool:
+        done = await commit(batch)
+        if done and not late and Key(EntityKind.RUN, uid(11)) in batch.deleted:
+            late.append("late")
+            async with opened_beside(database) as other:
+                late[0] = (await other.runs.create("study_1", "/runs/late", [])).id
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "commit", commit_and_add)
+        gone = await do(
+            database, 'mutation { deleteStudy(input: {name: "study_1"}) { deletedIds userErrors { code } } }'
+        )
+    assert gone["userErrors"] == []
+    assert set(gone["deletedIds"]) == {uid(1), uid(11), uid(12), *late}
+    assert not [it for it in await database.integrity() if it.kind is ProblemKind.DANGLING_REFERENCE]
+
+
+@asynccontextmanager
+async def opened_beside(database: MerlinDatabase) -> AsyncIterator[MerlinDatabase]:
+    """Another server on the same memory."""
+    beside = MemoryBackend()
+    backend = database.backend
+    assert isinstance(backend, MemoryBackend)
+    beside._records, beside._names, beside._watchers = backend._records, backend._names, backend._watchers
+    async with opened(beside) as other:
+        yield other
+
+
+async def test_what_was_done_before_an_outage_is_told(database: MerlinDatabase) -> None:
+    """A deletion that the database leaves in the middle is an error that names what is gone already."""
+    backend = database.backend
+    commit, calls = backend.commit, 0
+
+    async def commit_once(batch: Batch) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise BackendUnavailableError("The database is gone.")
+        return await commit(batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "commit", commit_once)
+        result = await SCHEMA.execute(
+            'mutation { deleteStudy(input: {name: "study_1"}) { deletedIds } }',
+            context_value=Context(database, "1"),
+        )
+    (error,) = result.errors or []
+    assert error.message.startswith("The database is gone. Before that 5 entities were changed")
+    assert error.extensions is not None
+    assert error.extensions["code"] == "DATABASE_UNAVAILABLE"
+    gone = {it["id"] for it in error.extensions["effects"] if it["action"] == "DELETED"}
+    assert gone == {uid(11), uid(12)}
 
 
 async def test_workers_are_attached_and_detached(database: MerlinDatabase) -> None:
@@ -259,6 +338,23 @@ async def test_a_dry_run_tells_what_then_happens(
         ('deleteRun(input: {id: "x", workspace: "y"})', "INVALID", "id"),
         ("deleteRuns(input: {filter: {}})", "INVALID", "filter"),
         ("deleteRuns(input: {filter: {isFinished: null}})", "INVALID", "filter"),
+        ("deleteRuns(input: {filter: {status: {}}})", "INVALID", "filter"),
+        ("deleteRuns(input: {filter: {and: []}})", "INVALID", "filter"),
+        ("deleteRuns(input: {filter: {and: [{study: {}}, {or: [{}, {isFinished: true}]}]}})", "INVALID", "filter"),
+        ('deleteRuns(input: {filter: {workspace: {ignoreCase: true, contains: ""}}})', "INVALID", "filter"),
+        ("deleteRuns(input: {filter: {id: {notIn: []}, queues: {containsAll: []}}})", "INVALID", "filter"),
+        (
+            'createRun(input: {studyName: "s", workspace: "/w", queues: [], additionalData: [["k", 1]]})',
+            "INVALID",
+            "additionalData",
+        ),
+        ('createRun(input: {studyName: "s", workspace: "/w", queues: [], samples: 5})', "INVALID", "samples"),
+        (
+            f'updatePhysicalWorker(input: {{id: "{uid(21)}", heartbeatAt: "9999-12-31T23:59:59-12:00"}})',
+            "INVALID",
+            "heartbeatAt",
+        ),
+        ('deleteStudy(input: {id: ""})', "NOT_FOUND", "id"),
         ('deleteLogicalWorker(input: {name: "sim"})', "INVALID", "id"),
         ('deletePhysicalWorker(input: {name: "nobody"})', "NOT_FOUND", "name"),
         ("deleteAll(input: {kind: RUN})", "CONFIRMATION_REQUIRED", "confirm"),
@@ -311,6 +407,8 @@ async def test_garbage_is_looked_at_before_it_is_collected() -> None:
         assert len(database.studies) == 1
         assert set((await do(database, query, dry=False))["deletedIds"]) == {uid(1), idle.id}
         assert (await do(database, query, dry=False))["deletedIds"] == []
+        none = "mutation { collectGarbage(input: {kinds: [], dryRun: false}) { deletedIds } }"
+        assert (await do(database, none))["deletedIds"] == []
         assert database.by_id(alive.id) is not None
 
 
@@ -330,3 +428,5 @@ async def test_every_mutation_leaves_one_line_in_the_audit_log(
     ]
     assert {"action": "DELETED", "kind": "run", "id": uid(13), "fields": []} in lines[1]["effects"]
     assert lines[2]["effects"] == []
+    assert lines[2]["errors"][0]["path"] == ["input", "id"]
+    assert uid(13) in lines[2]["errors"][0]["message"]

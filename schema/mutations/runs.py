@@ -26,7 +26,10 @@ class CreateRunInput:
     )
     parent_id: strawberry.ID | None = strawberry.field(default=UNSET, description="The id of the run that launched it.")
     child_id: strawberry.ID | None = strawberry.field(default=UNSET, description="The id of the run that it launched.")
-    status: RunStatus | None = strawberry.field(default=UNSET, description="Where it stands. Without it: INITIALIZED.")
+    status: RunStatus | None = strawberry.field(
+        default=UNSET,
+        description="Where it stands. Without it: INITIALIZED, or RUNNING in the records of a Merlin before 2.0.0b3.",
+    )
     steps: list[str] | None = strawberry.field(default=UNSET, description="The steps it executes.")
     parameters: JSON | None = strawberry.field(default=UNSET, description="The parameters it is launched with.")
     samples: JSON | None = strawberry.field(default=UNSET, description="The samples it is launched with.")

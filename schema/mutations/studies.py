@@ -59,4 +59,6 @@ class StudyMutations:
             study = one_of(studies, "id", input.id, "name", input.name)
             return await studies.delete(study.id, remove_associated_runs=input.runs is StudyRuns.DELETE, work=work)
 
-        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="id" if input.id else "name"))
+        return DeletePayload.of(
+            await attempt(info, act, dry_run=input.dry_run, about="name" if input.id is None else "id")
+        )

@@ -97,6 +97,7 @@ class Feed:
                 match notice:
                     case Reload():
                         self._watch_lost = False
+                        self.name_map_notices += 1
                         self._reload = True
                     case Changed():
                         self._marked |= notice.keys

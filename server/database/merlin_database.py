@@ -119,7 +119,7 @@ class MerlinDatabase:
                 for problem in await self.integrity()
                 if problem.kind in (ProblemKind.EMPTY_STUDY, ProblemKind.ORPHAN_WORKER) and problem.key.kind is kind
             ]
-            for kind in (kinds or EntityKind)
+            for kind in (EntityKind if kinds is None else kinds)
         }
         cleanup = Cleanup(work, self.read_model)
         await cleanup.delete_idle_workers(wanted.get(EntityKind.LOGICAL_WORKER, ()))

@@ -143,6 +143,9 @@ class Transaction:
         """What the name map is to hold for a name that `owner_of` has read; None drops the entry."""
         self._owners_now[NameKey(kind, name)] = id_
 
+    def has_deleted(self, key: Key) -> bool:
+        return key in self._now and self._now[key] is None and self._entries[key].record is not None
+
     def effects(self) -> list[Effect]:
         effects = []
         for key, after in self._now.items():
@@ -190,7 +193,7 @@ class Work:
 
     transactor: Transactor
     dry_run: bool = False
-    effects: dict[Key, Effect] = field(default_factory=dict)
+    _done: dict[Key, Effect] = field(default_factory=dict)
     skipped: dict[Key, Effect] = field(default_factory=dict)
     """Partners that were to be changed, and are not there."""
     _dry: Transaction | None = None
@@ -204,9 +207,12 @@ class Work:
             return result
         if self._dry is None:
             self._dry = await self.transactor.begin()
-        result = await change(self._dry)
-        self.effects = {effect.key: effect for effect in self._dry.effects()}
-        return result
+        return await change(self._dry)
+
+    @property
+    def effects(self) -> dict[Key, Effect]:
+        """So far: of a dry run found anew each time."""
+        return self._done if self._dry is None else {effect.key: effect for effect in self._dry.effects()}
 
     async def finish(self) -> None:
         """Returns when the read model has all of it: a client reads its own writes.
@@ -230,25 +236,27 @@ class Work:
         return effect is not None and effect.action is Action.CREATED
 
     def has_deleted(self, key: Key) -> bool:
-        effect = self.effects.get(key)
+        if self._dry is not None:
+            return self._dry.has_deleted(key)
+        effect = self._done.get(key)
         return effect is not None and effect.action is Action.DELETED
 
     def skip(self, effects: Iterable[Effect]) -> None:
         self.skipped.update((effect.key, effect) for effect in effects)
 
     def _note(self, effect: Effect) -> None:
-        before = self.effects.get(effect.key)
+        before = self._done.get(effect.key)
         if before is None:
-            self.effects[effect.key] = effect
+            self._done[effect.key] = effect
         elif effect.action is Action.DELETED and before.action is Action.CREATED:
-            del self.effects[effect.key]
+            del self._done[effect.key]
         elif effect.action is Action.UPDATED:
             fields = tuple(dict.fromkeys((*before.fields, *effect.fields)))
-            self.effects[effect.key] = dataclasses.replace(
+            self._done[effect.key] = dataclasses.replace(
                 before, fields=() if before.action is Action.CREATED else fields
             )
         else:
-            self.effects[effect.key] = effect
+            self._done[effect.key] = effect
 
 
 class Transactor:

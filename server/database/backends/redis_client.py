@@ -37,7 +37,8 @@ def mask(url: str) -> str:
         return f"{url.partition(':')[0]}://***"
     login, at, place = parts.netloc.rpartition("@")
     user, colon, _ = login.partition(":")
-    return urlunsplit((parts.scheme, f"{user}{':***' if colon else ''}{at}{place}", parts.path, "", ""))
+    shown = f"{user}:***" if colon else "***" if user else ""  # one word alone may be a password that lacks its colon
+    return urlunsplit((parts.scheme, f"{shown}{at}{place}", parts.path, "", ""))
 
 
 def _split(url: str) -> SplitResult | None:

@@ -73,6 +73,11 @@ if not same then
   return 0
 end
 
+redis.call('SET', KEYS[1], '1', 'EX', take())
+for _ = 1, count() do
+  local map = key()
+  redis.call('HDEL', map, take())
+end
 for _ = 1, count() do
   redis.call('DEL', key())
 end
@@ -83,11 +88,6 @@ for _ = 1, count() do
     redis.call('HSET', hash, field, take())
   end
 end
-for _ = 1, count() do
-  local map = key()
-  redis.call('HDEL', map, take())
-end
-redis.call('SET', KEYS[1], '1', 'EX', take())
 return 1
 """
 
@@ -152,8 +152,6 @@ def _program(batch: Batch) -> tuple[list[str], list[str | int]]:
     arguments.append(len(batch.owners))
     for (kind, name), owner in batch.owners.items():
         arguments += [number(_name_map(kind)), name, "0" if owner is None else "1", owner or ""]
-    arguments.append(len(batch.deleted))
-    arguments += [number(str(key)) for key in batch.deleted]
     writes = {str(key): dict(fields) for key, fields in batch.written.items()}
     drops: list[str | int] = []
     for (kind, name), owner in batch.names.items():
@@ -161,10 +159,11 @@ def _program(batch: Batch) -> tuple[list[str], list[str | int]]:
             drops += [number(_name_map(kind)), name]
         else:
             writes.setdefault(_name_map(kind), {})[name] = owner
+    arguments += [_MARK_SECONDS, len(drops) // 2, *drops]
+    arguments += [len(batch.deleted), *(number(str(key)) for key in batch.deleted)]
     arguments.append(len(writes))
     for key_text, fields in writes.items():
         arguments += [number(key_text), len(fields), *pairs(fields.items())]
-    arguments += [len(drops) // 2, *drops, _MARK_SECONDS]
     return [_MARK + batch.id, *numbers], arguments
 
 

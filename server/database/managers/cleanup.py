@@ -45,9 +45,10 @@ class Cleanup:
         for batch in _batches(ids):
             await self._work.step(partial(self._delete_runs, batch))
 
-    async def delete_study(self, id_: str) -> None:
-        """The study alone: its runs have gone before, or are kept."""
-        await self._work.step(partial(self._delete_study, id_))
+    async def delete_study(self, id_: str, *, with_runs: bool) -> None:
+        """The study alone: its runs are kept, or have gone before; those that came meanwhile go now."""
+        while left := await self._work.step(partial(self._delete_study, id_, with_runs)):
+            await self.delete_runs(left)
 
     async def delete_logical_worker(self, id_: str) -> None:
         """A logical worker leaves its runs. Its physical workers have been seen to before."""
@@ -129,8 +130,14 @@ class Cleanup:
                     transaction.put(with_value(relative, field, None))
         await self._delete(transaction, runs)
 
-    async def _delete_study(self, id_: str, transaction: Transaction) -> None:
-        await self._delete(transaction, await self._standing(transaction, StudyModel, [id_]))
+    async def _delete_study(self, id_: str, with_runs: bool, transaction: Transaction) -> list[str]:
+        """The ids of runs that have to go first; the study stays as long as there are any."""
+        studies = await self._standing(transaction, StudyModel, [id_])
+        listed = {run_id for study in studies for run_id in study.runs} if with_runs else set()
+        left = await self._standing(transaction, RunModel, listed)
+        if not left:
+            await self._delete(transaction, studies)
+        return [run.id for run in left]
 
     async def _delete_logical_worker(self, id_: str, transaction: Transaction) -> None:
         worker = await transaction.get(LogicalWorkerModel, id_)

@@ -186,5 +186,5 @@ def merged(transaction: Transaction, run: RunModel, changes: JSON) -> JSONText:
     stored = read_json(run.additional_data)
     if not isinstance(stored, dict) or not transaction.is_readable(Key(EntityKind.RUN, run.id), "additional_data"):
         raise ConflictError("What is stored can't be read as an object, and would be lost.", "additional_data")
-    kept = {key: value for key, value in (stored | changes).items() if changes.get(key, value) is not None}
+    kept = {key: value for key, value in (stored | changes).items() if key not in changes or changes[key] is not None}
     return as_json("additional_data", kept)

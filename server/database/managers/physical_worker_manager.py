@@ -83,9 +83,16 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
                 fields[name] = as_json(name, fields[name])
         for name in ("heartbeat_timestamp", "latest_start_time"):
             if isinstance(fields.get(name), datetime):
-                fields[name] = self._around.local(fields[name])
+                fields[name] = self._local(name, fields[name])
         _check_values(fields)
         return fields
+
+    def _local(self, name: str, instant: datetime) -> datetime:
+        """Raises `InvalidValueError` for an instant that has no local time."""
+        try:
+            return self._around.local(instant)
+        except (OverflowError, ValueError, OSError):
+            raise InvalidValueError(f"{instant.isoformat()} can't be stored as a local time.", name) from None
 
     async def _create(self, wanted: PhysicalWorkerModel, transaction: Transaction) -> PhysicalWorkerModel:
         worker = await self._standing(transaction, PhysicalWorkerModel, wanted.name)

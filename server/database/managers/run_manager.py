@@ -198,7 +198,10 @@ def _new_run(workspace: str, queues: tuple[str, ...], kwargs: Mapping[str, Any])
     for name in _LISTS:
         fields[name] = tuple(dict.fromkeys(fields.get(name, ())))
         check_words(name, fields[name])
-    fields["additional_data"] = dict(fields.get("additional_data") or {}) | extra
+    given = fields.get("additional_data")
+    if given is not None and not isinstance(given, dict):
+        raise InvalidValueError("Pass an object.", "additional_data")
+    fields["additional_data"] = (given or {}) | extra
     for name in _DOCUMENTS:
         fields[name] = as_json(name, fields.get(name, {}))
     run = RunModel(**{"id": str(uuid.uuid4())} | fields, workspace=workspace, queues=queues)

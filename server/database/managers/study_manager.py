@@ -59,5 +59,5 @@ class StudyManager(EntityManager[StudyEntity, StudyModel]):
             for study in studies:
                 if remove_runs:
                     await cleanup.delete_runs([run.id for run in study.runs])
-                await cleanup.delete_study(study.id)
+                await cleanup.delete_study(study.id, with_runs=remove_runs)
         return its.deleted_ids()
