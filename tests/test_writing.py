@@ -51,6 +51,7 @@ from server.database.transactions import Action, Effect, Work
 from tests.conftest import Store
 from tests.raw_store import Stored, change, name_in_map, read_store
 from tests.records import logical_worker, physical_worker, run, study, uid
+from tests.servers import RedisServer
 from tests.writers import key_of, merlins_file
 
 pytestmark = pytest.mark.anyio
@@ -1151,3 +1152,18 @@ async def test_garbage_is_looked_at_again(backend: ResultsBackend) -> None:
         work = database.work()
         assert await database.collect_garbage(work) == []
         assert decode(E.STUDY, uid(1), read_store(backend).records[Key(E.STUDY, uid(1))]).record is not None
+
+
+async def test_a_partner_that_is_no_record_is_skipped(redis_server: RedisServer) -> None:
+    """What stands under a partner's key and is no hash never stops a deletion, and stays."""
+    key = f"logical_worker:{uid(31)}"
+    async with opened(make_backend(redis_server.url, BackendOptions())) as database:
+        await database.backend.insert([study(1, runs=(uid(11),)), run(11, study_id=uid(1), workers=(uid(31),))])
+        with redis_server.client() as client:
+            client.set(key, "text")
+            await database.feed.refresh([Key(EntityKind.RUN, uid(11)), Key(EntityKind.STUDY, uid(1))])
+            work = database.work()
+            assert await database.runs.delete(uid(11), work) == [uid(11)]
+            await work.finish()
+            assert list(work.skipped) == [Key(EntityKind.LOGICAL_WORKER, uid(31))]
+            assert client.get(key) in ("text", b"text")

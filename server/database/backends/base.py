@@ -106,7 +106,10 @@ class ResultsBackend(ABC):
 
     @abstractmethod
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
-        """The stored fields under each key, all of them, as they are; None where nothing stands."""
+        """The stored fields under each key, all of them, as they are; None where nothing stands.
+
+        Empty where something stands that is no record: it is not compared, since it is never written.
+        """
 
     @abstractmethod
     async def commit(self, batch: Batch) -> bool:

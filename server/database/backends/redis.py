@@ -139,9 +139,9 @@ class RedisBackend(ResultsBackend):
         for batch in _batches(list(keys)):
             with self._clients.translated():
                 for key, reply in zip(batch, await self._read_hashes(batch), strict=True):
-                    if isinstance(reply, RedisError):
+                    if isinstance(reply, RedisError) and not _is_no_hash(reply):
                         raise reply
-                    found[key] = _pairs(reply) or None
+                    found[key] = {} if isinstance(reply, RedisError) else _pairs(reply) or None
         return found
 
     async def commit(self, batch: Batch) -> bool:
@@ -270,7 +270,7 @@ async def _read_reply(connection: AbstractConnection) -> Any:
 
 def _read_entry(key: Key, reply: Any) -> Entry:
     match reply:
-        case ResponseError() if str(reply).startswith("WRONGTYPE"):
+        case ResponseError() if _is_no_hash(reply):
             return not_a_record(key, "it is no hash")
         case RedisError():
             raise reply
@@ -278,6 +278,10 @@ def _read_entry(key: Key, reply: Any) -> Entry:
             return Entry(key, None)
         case _:
             return decode(key.kind, key.id, _pairs(reply))
+
+
+def _is_no_hash(error: RedisError) -> bool:
+    return str(error).startswith("WRONGTYPE")
 
 
 def _pairs(reply: Sequence[str]) -> dict[str, str]:

@@ -146,8 +146,9 @@ def _program(batch: Batch) -> tuple[list[str], list[str | int]]:
     def pairs(fields: Iterable[tuple[str, str]]) -> list[str]:
         return [text for pair in fields for text in pair]
 
-    arguments: list[str | int] = [len(batch.read)]
-    for key, raw in batch.read.items():
+    compared = {key: raw for key, raw in batch.read.items() if raw is None or raw}
+    arguments: list[str | int] = [len(compared)]
+    for key, raw in compared.items():
         arguments += [number(str(key)), len(raw or {}), *pairs((raw or {}).items())]
     arguments.append(len(batch.owners))
     for (kind, name), owner in batch.owners.items():
