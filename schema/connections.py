@@ -9,8 +9,7 @@ import strawberry
 
 from schema.cursors import MALFORMED, read_cursor, write_cursor
 from schema.errors import BadInput
-from server.database.links import Position
-from server.database.ordered import Ordered
+from server.database.ordered import Ordered, Place
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 500
@@ -107,8 +106,11 @@ def page_of(items: Ordered[Any], first: int | None, after: str | None, last: int
     return Page(items, start, stop)
 
 
-def _position(items: Ordered[Any], cursor: str, argument: str) -> Position:
+def _position(items: Ordered[Any], cursor: str, argument: str) -> Place:
     position = read_cursor(cursor, items.order, argument)
-    if items.positions and type(position[0]) is not type(items.positions[0][0]):
+    value = position[0]
+    first = items.positions[0][0] if items.positions else None  # None, too, where none has a value: nulls come last
+    is_alien = items.is_default if value is None else first is not None and type(value) is not type(first)
+    if is_alien:
         raise BadInput(f"{argument}: {MALFORMED}", argument)
     return position

@@ -7,19 +7,19 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from schema.errors import BadInput
-from server.database.links import Position
+from server.database.ordered import Place
 
 MALFORMED = (
     "This is no cursor of this field: pass an `endCursor`, a `startCursor` or an edge's `cursor` as it was given."
 )
 
 
-def write_cursor(order: str, position: Position) -> str:
+def write_cursor(order: str, position: Place) -> str:
     text = json.dumps([order, *position], separators=(",", ":"))
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str, order: str, argument: str) -> Position:
+def read_cursor(cursor: str, order: str, argument: str) -> Place:
     """The position that a cursor names. Raises `BadInput` for a cursor that was not given for this order."""
     try:
         padding = "=" * (-len(cursor) % 4)
@@ -27,7 +27,7 @@ def read_cursor(cursor: str, order: str, argument: str) -> Position:
     except (ValueError, binascii.Error, RecursionError):
         raise BadInput(f"{argument}: {MALFORMED}", argument) from None
     match parts:
-        case [str(given), int() | str() as value, str(id_)] if not isinstance(value, bool):
+        case [str(given), None | int() | str() as value, str(id_)] if not isinstance(value, bool):
             if given != order:
                 raise BadInput(f"{argument}: this cursor is of the order {given}, the page of {order}.", argument)
             return value, id_

@@ -7,15 +7,17 @@ everything; an empty filter matches everything. `notIn` and `not` match null, to
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import strawberry
 
-from schema.enums import RunStatus
+from schema.enums import RunStatus, WorkerStatus
 from schema.errors import BadInput
-from server.database.entities import LogicalWorkerEntity, RunEntity, StudyEntity
+from server.database.entities import LogicalWorkerEntity, PhysicalWorkerEntity, RunEntity, StudyEntity
+from server.database.ordered import Ordered
 
 T = TypeVar("T")
 Predicate: TypeAlias = Callable[[T], bool]
@@ -70,6 +72,24 @@ class RunStatusFilter:
     not_in: list[RunStatus] | None = strawberry.field(default=strawberry.UNSET, description="Is none of these.")
 
 
+@strawberry.input(description="Of the status of a physical worker.")
+class WorkerStatusFilter:
+    eq: WorkerStatus | None = strawberry.field(default=strawberry.UNSET, description="Is this.")
+    in_: list[WorkerStatus] | None = strawberry.field(
+        name="in", default=strawberry.UNSET, description="Is one of these."
+    )
+    not_in: list[WorkerStatus] | None = strawberry.field(default=strawberry.UNSET, description="Is none of these.")
+
+
+@strawberry.input(description="Of a whole number.")
+class IntFilter:
+    eq: int | None = strawberry.field(default=strawberry.UNSET, description="Is this.")
+    lt: int | None = strawberry.field(default=strawberry.UNSET, description="Is less than this.")
+    lte: int | None = strawberry.field(default=strawberry.UNSET, description="Is this or less.")
+    gt: int | None = strawberry.field(default=strawberry.UNSET, description="Is more than this.")
+    gte: int | None = strawberry.field(default=strawberry.UNSET, description="Is this or more.")
+
+
 @strawberry.input(description="Which studies: every given key must hold.")
 class StudyFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
@@ -114,6 +134,44 @@ class RunFilter:
     and_: list[RunFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
     or_: list[RunFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)
     not_: RunFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
+
+
+@strawberry.input(description="Which physical workers: every given key must hold.")
+class PhysicalWorkerFilter:
+    id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
+    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its name.")
+    host: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="The machine it runs on.")
+    status: WorkerStatusFilter | None = strawberry.field(default=strawberry.UNSET, description="Its status.")
+    logical_worker_id: IDFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="The id of its logical worker, as stored."
+    )
+    heartbeat_at: DateTimeFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="When it last gave a sign of life."
+    )
+    restart_count: IntFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="How often it was restarted."
+    )
+    and_: list[PhysicalWorkerFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
+    or_: list[PhysicalWorkerFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)
+    not_: PhysicalWorkerFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
+
+
+RunFilterArgument = Annotated[RunFilter | None, strawberry.argument(description="Only those that match.")]
+StudyFilterArgument = Annotated[StudyFilter | None, strawberry.argument(description="Only those that match.")]
+LogicalWorkerFilterArgument = Annotated[
+    LogicalWorkerFilter | None, strawberry.argument(description="Only those that match.")
+]
+PhysicalWorkerFilterArgument = Annotated[
+    PhysicalWorkerFilter | None, strawberry.argument(description="Only those that match.")
+]
+
+
+def matching(items: Ordered[Any], given: Any, compile_: Callable[[Any, str], Predicate[Any]]) -> Ordered[Any]:
+    """Those that match a filter that a client gives, else all. Raises `BadInput`."""
+    if given is None or given is strawberry.UNSET:
+        return items
+    predicate = compile_(given, "filter")  # refuses what can't be meant, also where nothing is left to test
+    return items.where(predicate) if any(True for _ in _keys(given)) else items
 
 
 def is_empty(given: Any) -> bool:
@@ -168,6 +226,20 @@ def run_predicate(given: RunFilter, path: str = "filter") -> Predicate[RunEntity
         + _on(given, path, "worker_ids", _list_test, lambda run: run.worker_ids)
         + _on(given, path, "worker", _any_test(logical_worker_predicate), lambda run: run.workers)
         + _on(given, path, "launched_at", _time_test, lambda run: run.launched_at)
+    )
+
+
+def physical_worker_predicate(given: PhysicalWorkerFilter, path: str = "filter") -> Predicate[PhysicalWorkerEntity]:
+    """Raises `BadInput` for null where it means nothing."""
+    return _all(
+        _nested(given, path, physical_worker_predicate)
+        + _on(given, path, "id", _value_test, lambda worker: worker.id)
+        + _on(given, path, "name", _text_test, lambda worker: worker.name)
+        + _on(given, path, "host", _text_test, lambda worker: worker.host)
+        + _on(given, path, "status", _value_test, lambda worker: worker.status)
+        + _on(given, path, "logical_worker_id", _value_test, lambda worker: worker.logical_worker_id)
+        + _on(given, path, "heartbeat_at", _time_test, lambda worker: worker.heartbeat_at)
+        + _on(given, path, "restart_count", _number_test, lambda worker: worker.restart_count)
     )
 
 
@@ -254,7 +326,8 @@ def _any_test(compile_: Callable[[Any, str], Predicate[Any]]) -> Callable[[Any, 
 def _value_test(given: Any, path: str) -> Predicate[Any]:
     """Of an id or an enum."""
     tests: list[Predicate[Any]] = []
-    if (wanted := given.eq) is not strawberry.UNSET:
+    wanted = given.eq if hasattr(given, "is_null") else _value(given, "eq", path)
+    if wanted is not strawberry.UNSET:
         tests.append(lambda value: value == wanted)
     if (some := _value(given, "in_", path)) is not strawberry.UNSET:
         among = frozenset(some)
@@ -314,3 +387,21 @@ def _time_test(given: DateTimeFilter, path: str) -> Predicate[datetime | None]:
     if (after := _value(given, "after", path)) is not strawberry.UNSET:
         tests.append(lambda instant: instant is not None and instant > after)
     return _all(tests + _null_test(given, path))
+
+
+def _number_test(given: IntFilter, path: str) -> Predicate[int]:
+    tests: list[Predicate[Any]] = []
+    for name, holds in (
+        ("eq", operator.eq),
+        ("lt", operator.lt),
+        ("lte", operator.le),
+        ("gt", operator.gt),
+        ("gte", operator.ge),
+    ):
+        if (bound := _value(given, name, path)) is not strawberry.UNSET:
+            tests.append(_bound_test(holds, bound))
+    return _all(tests)
+
+
+def _bound_test(holds: Callable[[int, int], bool], bound: int) -> Predicate[int]:
+    return lambda number: holds(number, bound)

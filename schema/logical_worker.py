@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import strawberry
 
 from schema.connections import After, Before, Connection, First, Last, Page, page_of
+from schema.filters import (
+    PhysicalWorkerFilterArgument,
+    RunFilterArgument,
+    matching,
+    physical_worker_predicate,
+    run_predicate,
+)
 from schema.node import Node
+from schema.orders import PhysicalWorkerOrderArgument, RunOrderArgument, ordered
 from schema.scalars import JSON
 from server.database.entities import LogicalWorkerEntity
 
@@ -35,12 +43,14 @@ class LogicalWorker(Node):
     @staticmethod
     def runs(
         root: strawberry.Parent[LogicalWorkerEntity],
+        filter: RunFilterArgument = None,
+        order_by: RunOrderArgument = None,
         first: First = None,
         after: After = None,
         last: Last = None,
         before: Before = None,
     ) -> Page:
-        return page_of(root.runs, first, after, last, before)
+        return page_of(ordered(matching(root.runs, filter, run_predicate), order_by), first, after, last, before)
 
     @strawberry.field(
         description="The processes that run, or ran, as this worker. By name.",
@@ -49,11 +59,19 @@ class LogicalWorker(Node):
     @staticmethod
     def physical_workers(
         root: strawberry.Parent[LogicalWorkerEntity],
+        filter: PhysicalWorkerFilterArgument = None,
+        order_by: PhysicalWorkerOrderArgument = None,
         first: First = None,
         after: After = None,
         last: Last = None,
         before: Before = None,
     ) -> Page:
-        return page_of(root.physical_workers, first, after, last, before)
+        return page_of(
+            ordered(matching(root.physical_workers, filter, physical_worker_predicate), order_by),
+            first,
+            after,
+            last,
+            before,
+        )
 
     additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")

@@ -8,11 +8,39 @@ import strawberry
 
 from schema.connections import After, Before, Connection, First, Last, Page, page_of
 from schema.context import Info
+from schema.counts import (
+    QueueCount,
+    RunStatusCount,
+    WorkerStatusCount,
+    count_queues,
+    count_runs,
+    count_workers,
+    told_runs,
+    told_workers,
+)
 from schema.database import Database
 from schema.errors import BadInput
+from schema.filters import (
+    LogicalWorkerFilterArgument,
+    PhysicalWorkerFilterArgument,
+    RunFilterArgument,
+    StudyFilterArgument,
+    logical_worker_predicate,
+    matching,
+    physical_worker_predicate,
+    run_predicate,
+    study_predicate,
+)
 from schema.integrity import IntegrityReport, Report
 from schema.logical_worker import LogicalWorker
 from schema.node import ID_DESCRIPTION, Node
+from schema.orders import (
+    LogicalWorkerOrderArgument,
+    PhysicalWorkerOrderArgument,
+    RunOrderArgument,
+    StudyOrderArgument,
+    ordered,
+)
 from schema.physical_worker import PhysicalWorker
 from schema.run import Run
 from schema.study import Study
@@ -66,8 +94,17 @@ class Query:
 
     @strawberry.field(description="All studies, by name.", graphql_type=Connection[Study])
     @staticmethod
-    def studies(info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None) -> Page:
-        return page_of(info.context.database.studies.all(), first, after, last, before)
+    def studies(
+        info: Info,
+        filter: StudyFilterArgument = None,
+        order_by: StudyOrderArgument = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Page:
+        everything = info.context.database.studies.all()
+        return page_of(ordered(matching(everything, filter, study_predicate), order_by), first, after, last, before)
 
     @strawberry.field(
         description=(
@@ -94,8 +131,17 @@ class Query:
         graphql_type=Connection[Run],
     )
     @staticmethod
-    def runs(info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None) -> Page:
-        return page_of(info.context.database.runs.all(), first, after, last, before)
+    def runs(
+        info: Info,
+        filter: RunFilterArgument = None,
+        order_by: RunOrderArgument = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Page:
+        everything = info.context.database.runs.all()
+        return page_of(ordered(matching(everything, filter, run_predicate), order_by), first, after, last, before)
 
     @strawberry.field(
         description="By id, or by name and queues, as Merlin derives the id from them. null where there is none.",
@@ -120,9 +166,18 @@ class Query:
     @strawberry.field(description="All logical workers, by name.", graphql_type=Connection[LogicalWorker])
     @staticmethod
     def logical_workers(
-        info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
+        info: Info,
+        filter: LogicalWorkerFilterArgument = None,
+        order_by: LogicalWorkerOrderArgument = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
     ) -> Page:
-        return page_of(info.context.database.logical_workers.all(), first, after, last, before)
+        everything = info.context.database.logical_workers.all()
+        return page_of(
+            ordered(matching(everything, filter, logical_worker_predicate), order_by), first, after, last, before
+        )
 
     @strawberry.field(
         description="By id or by name: exactly one. null where there is none.", graphql_type=PhysicalWorker | None
@@ -143,9 +198,39 @@ class Query:
     @strawberry.field(description="All physical workers, by name.", graphql_type=Connection[PhysicalWorker])
     @staticmethod
     def physical_workers(
-        info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
+        info: Info,
+        filter: PhysicalWorkerFilterArgument = None,
+        order_by: PhysicalWorkerOrderArgument = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
     ) -> Page:
-        return page_of(info.context.database.physical_workers.all(), first, after, last, before)
+        everything = info.context.database.physical_workers.all()
+        return page_of(
+            ordered(matching(everything, filter, physical_worker_predicate), order_by), first, after, last, before
+        )
+
+    @strawberry.field(description="How many runs have each status: all statuses, in the order of the enum.")
+    @staticmethod
+    def run_counts(info: Info, filter: RunFilterArgument = None) -> list[RunStatusCount]:
+        database = info.context.database
+        if filter is None:
+            return told_runs(database.read_model.run_statuses)
+        return count_runs(matching(database.runs.all(), filter, run_predicate))
+
+    @strawberry.field(description="How many physical workers have each status: all statuses, in the order of the enum.")
+    @staticmethod
+    def physical_worker_counts(info: Info, filter: PhysicalWorkerFilterArgument = None) -> list[WorkerStatusCount]:
+        database = info.context.database
+        if filter is None:
+            return told_workers(database.read_model.worker_statuses)
+        return count_workers(matching(database.physical_workers.all(), filter, physical_worker_predicate))
+
+    @strawberry.field(description="Every queue that a run or a logical worker names, by name, and how many do.")
+    @staticmethod
+    def queues(info: Info) -> list[QueueCount]:
+        return count_queues(info.context.database.runs.all(), info.context.database.logical_workers.all())
 
     @strawberry.field(description="The database itself, and how fresh the answers are.", graphql_type=Database)
     @staticmethod

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import strawberry
 
 from schema.connections import After, Before, Connection, First, Last, Page, page_of
+from schema.counts import RunStatusCount, count_runs
+from schema.filters import RunFilterArgument, matching, run_predicate
 from schema.node import Node
+from schema.orders import RunOrderArgument, ordered
 from schema.scalars import JSON
 from server.database.entities import StudyEntity
 
@@ -32,12 +35,19 @@ class Study(Node):
     @staticmethod
     def runs(
         root: strawberry.Parent[StudyEntity],
+        filter: RunFilterArgument = None,
+        order_by: RunOrderArgument = None,
         first: First = None,
         after: After = None,
         last: Last = None,
         before: Before = None,
     ) -> Page:
-        return page_of(root.runs, first, after, last, before)
+        return page_of(ordered(matching(root.runs, filter, run_predicate), order_by), first, after, last, before)
+
+    @strawberry.field(description="How many of its runs have each status: all statuses, in the order of the enum.")
+    @staticmethod
+    def run_counts(root: strawberry.Parent[StudyEntity], filter: RunFilterArgument = None) -> list[RunStatusCount]:
+        return count_runs(matching(root.runs, filter, run_predicate))
 
     workers: list[Annotated[LogicalWorker, strawberry.lazy("schema.logical_worker")]] = strawberry.field(
         description="The distinct logical workers of its runs, by name."

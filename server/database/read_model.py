@@ -57,8 +57,8 @@ Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
 """Called with the new revision and its changes, when the copy already has them."""
 
 
-BY_LAUNCH = "LAUNCHED_AT:DESC"
-BY_NAME = "NAME:ASC"
+BY_LAUNCH = "latest launched first"
+BY_NAME = "by name"
 
 
 def order_of(kind: EntityKind) -> str:

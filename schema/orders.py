@@ -1,0 +1,155 @@
+"""The orders: by a field, then by id; what has no value comes last in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, TypeAlias
+
+import strawberry
+
+from schema.enums import RunStatus, WorkerStatus, describe
+from server.database.ordered import Ordered, Value
+
+
+class OrderDirection(StrEnum):
+    ASC = "ASC"
+    DESC = "DESC"
+
+
+class RunOrderField(StrEnum):
+    LAUNCHED_AT = "LAUNCHED_AT"
+    WORKSPACE = "WORKSPACE"
+    STATUS = "STATUS"
+    ID = "ID"
+
+
+class StudyOrderField(StrEnum):
+    NAME = "NAME"
+    RUN_COUNT = "RUN_COUNT"
+    ID = "ID"
+
+
+class LogicalWorkerOrderField(StrEnum):
+    NAME = "NAME"
+    RUN_COUNT = "RUN_COUNT"
+    ID = "ID"
+
+
+class PhysicalWorkerOrderField(StrEnum):
+    NAME = "NAME"
+    HOST = "HOST"
+    STATUS = "STATUS"
+    HEARTBEAT_AT = "HEARTBEAT_AT"
+    RESTART_COUNT = "RESTART_COUNT"
+    ID = "ID"
+
+
+_WORDS = {
+    "NAME": "By name.",
+    "ID": "By id.",
+    "RUN_COUNT": "By how many runs there are.",
+    "LAUNCHED_AT": "By launch time.",
+    "WORKSPACE": "By workspace.",
+    "STATUS": "By status, in the order of the enum's values.",
+    "HOST": "By host.",
+    "HEARTBEAT_AT": "By the last heartbeat.",
+    "RESTART_COUNT": "By how often it was restarted.",
+}
+describe(
+    OrderDirection,
+    "Which end comes first. What has no value comes last in both directions.",
+    {OrderDirection.ASC: "The smallest first.", OrderDirection.DESC: "The largest first."},
+)
+for _enum, _of in (
+    (RunOrderField, "runs"),
+    (StudyOrderField, "studies"),
+    (LogicalWorkerOrderField, "logical workers"),
+    (PhysicalWorkerOrderField, "physical workers"),
+):
+    describe(_enum, f"What {_of} can be ordered by.", {value: _WORDS[value.value] for value in _enum})
+
+_FIELD = "What to order by."
+_DIRECTION = "Which end comes first."
+
+
+@strawberry.input(description="An order of runs; ties are in the order of their ids.")
+class RunOrder:
+    field: RunOrderField = strawberry.field(description=_FIELD)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
+
+
+@strawberry.input(description="An order of studies; ties are in the order of their ids.")
+class StudyOrder:
+    field: StudyOrderField = strawberry.field(description=_FIELD)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
+
+
+@strawberry.input(description="An order of logical workers; ties are in the order of their ids.")
+class LogicalWorkerOrder:
+    field: LogicalWorkerOrderField = strawberry.field(description=_FIELD)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
+
+
+@strawberry.input(description="An order of physical workers; ties are in the order of their ids.")
+class PhysicalWorkerOrder:
+    field: PhysicalWorkerOrderField = strawberry.field(description=_FIELD)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
+
+
+RunOrderArgument = Annotated[RunOrder | None, strawberry.argument(description="In which order.")]
+StudyOrderArgument = Annotated[StudyOrder | None, strawberry.argument(description="In which order.")]
+LogicalWorkerOrderArgument = Annotated[LogicalWorkerOrder | None, strawberry.argument(description="In which order.")]
+PhysicalWorkerOrderArgument = Annotated[PhysicalWorkerOrder | None, strawberry.argument(description="In which order.")]
+
+_RUN_STATUSES = {status: index for index, status in enumerate(RunStatus)}
+_WORKER_STATUSES = {status: index for index, status in enumerate(WorkerStatus)}
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _moment(instant: datetime | None) -> int | None:
+    """Microseconds: a cursor holds whole numbers, and keeps what a time tells apart."""
+    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+
+_VALUES: Mapping[type[Any], Mapping[str, Callable[[Any], Value]]] = {
+    StudyOrder: {
+        "NAME": lambda study: study.name,
+        "RUN_COUNT": lambda study: len(study.runs),
+        "ID": lambda study: study.id,
+    },
+    RunOrder: {
+        "LAUNCHED_AT": lambda run: _moment(run.launched_at),
+        "WORKSPACE": lambda run: run.workspace,
+        "STATUS": lambda run: _RUN_STATUSES[run.status],
+        "ID": lambda run: run.id,
+    },
+    LogicalWorkerOrder: {
+        "NAME": lambda worker: worker.name,
+        "RUN_COUNT": lambda worker: len(worker.runs),
+        "ID": lambda worker: worker.id,
+    },
+    PhysicalWorkerOrder: {
+        "NAME": lambda worker: worker.name,
+        "HOST": lambda worker: worker.host,
+        "STATUS": lambda worker: _WORKER_STATUSES[worker.status],
+        "HEARTBEAT_AT": lambda worker: _moment(worker.heartbeat_at),
+        "RESTART_COUNT": lambda worker: worker.restart_count,
+        "ID": lambda worker: worker.id,
+    },
+}
+
+
+Order: TypeAlias = StudyOrder | RunOrder | LogicalWorkerOrder | PhysicalWorkerOrder
+
+
+def ordered(items: Ordered[Any], order: Order | None) -> Ordered[Any]:
+    """The items in an order that a client asks for, else as they are."""
+    if order is None:
+        return items
+    value_of = _VALUES[type(order)][order.field.value]
+    return items.by(order.field.value, value_of, descending=order.direction is OrderDirection.DESC)
