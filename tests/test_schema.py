@@ -326,8 +326,8 @@ async def test_a_cursor_of_another_order_is_refused(database: MerlinDatabase) ->
     """A cursor of studies does not page runs, and one with a made-up position pages nothing."""
     studies = (await ask(database, "{ studies { edges { cursor } } }"))["studies"]["edges"][0]["cursor"]
     message, _ = await refusal(database, f'{{ runs(after: "{studies}") {{ totalCount }} }}')
-    assert "is of the order NAME:ASC" in message
-    forged = write_cursor("LAUNCHED_AT:DESC", ("text", "x"))
+    assert "is of the order by name" in message
+    forged = write_cursor("latest launched first", ("text", "x"))
     message, _ = await refusal(database, f'{{ runs(after: "{forged}") {{ totalCount }} }}')
     assert "This is no cursor" in message
 
