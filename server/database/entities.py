@@ -158,7 +158,7 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def child(self) -> RunEntity | None:
-        """The run that it names, else one that names it as its parent: the earliest by name of id."""
+        """The run that it names, else the latest launched of those that name it as their parent."""
         own = () if self.record.child is None else (self.record.child,)
         others = (id_ for _, id_ in self._around.read_model.children.members_of(self.id))
         return _first_run(self._around, (*own, *others))
