@@ -497,7 +497,7 @@ def test_the_other_kinds_stand_by_name() -> None:
 
 def test_the_order_values_of_one_kind_compare() -> None:
     """An order has one name and one type of values, so a cursor of one order is never taken for that of another."""
-    assert [order_of(kind) for kind in EntityKind] == ["NAME:ASC", "LAUNCHED_AT:DESC", "NAME:ASC", "NAME:ASC"]
+    assert [order_of(kind) for kind in EntityKind] == ["by name", "latest launched first", "by name", "by name"]
     assert [type(position_of(record)[0]) for record in (run("r"), run("r", "/w_20260102-030405"))] == [int, int]
     assert [type(position_of(record)[0]) for record in (StudyModel("s", "1"), LogicalWorkerModel("w", "1"))] == [
         str,
