@@ -74,10 +74,7 @@ def _replaced(error: GraphQLError, message: str, **extensions: Any) -> GraphQLEr
 
 
 class TranslateErrors(MaskErrors):
-    """At the boundary: every error leaves the schema with a code, and none with what only the log should hold."""
-
-    def should_mask(self, _error: GraphQLError) -> bool:
-        return True
+    """At the boundary: what a resolver raises leaves with a code, and without what only the log should hold."""
 
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         return _translate(error)

@@ -129,7 +129,7 @@ class EntityManager(Generic[E, Record]):
         finally:
             await work.finish()
 
-    async def _standing(self, transaction: Transaction, model: type[Record], name: str) -> Record | None:
+    async def _standing_named(self, transaction: Transaction, model: type[Record], name: str) -> Record | None:
         """The record of a name as it stands in the database; None where there is none."""
         owner = await transaction.owner_of(self.kind, name)
         for id_ in dict.fromkeys((*optional(owner), *self._table.ids_named(name))):

@@ -95,7 +95,7 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
             raise InvalidValueError(f"{instant.isoformat()} can't be stored as a local time.", name) from None
 
     async def _create(self, wanted: PhysicalWorkerModel, transaction: Transaction) -> PhysicalWorkerModel:
-        worker = await self._standing(transaction, PhysicalWorkerModel, wanted.name)
+        worker = await self._standing_named(transaction, PhysicalWorkerModel, wanted.name)
         if worker is not None:
             return worker
         transaction.put(wanted)

@@ -109,7 +109,7 @@ class RunManager(EntityManager[RunEntity, RunModel]):
     async def _create(
         self, study_name: str, new_study_id: str, run: RunModel, explicit: bool, transaction: Transaction
     ) -> RunModel:
-        if (other := await self._standing(transaction, RunModel, run.workspace)) is not None:
+        if (other := await self._standing_named(transaction, RunModel, run.workspace)) is not None:
             raise AlreadyExistsError(f"There is a run in {run.workspace!r} already: {other.id}.", "workspace")
         if await transaction.get(RunModel, run.id) is not None:
             raise AlreadyExistsError(f"There is a run with the id {run.id} already.", "id")

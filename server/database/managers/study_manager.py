@@ -32,7 +32,7 @@ class StudyManager(EntityManager[StudyEntity, StudyModel]):
 
     async def find_or_make(self, name: str, new_id: str, transaction: Transaction) -> StudyModel:
         """A step: one study a name, whoever makes it first."""
-        study = await self._standing(transaction, StudyModel, name)
+        study = await self._standing_named(transaction, StudyModel, name)
         if study is None:
             study = StudyModel(new_id, name)
             transaction.put(study)
