@@ -15,6 +15,7 @@ from schema.query import Query
 from schema.run import Run
 from schema.scalars import SCALARS
 from schema.study import Study
+from schema.subscription import Subscription
 
 
 class Schema(strawberry.Schema):
@@ -26,6 +27,7 @@ def make_schema() -> Schema:
     return Schema(
         query=Query,
         mutation=Mutation,
+        subscription=Subscription,
         types=[Study, Run, LogicalWorker, PhysicalWorker],
         config=StrawberryConfig(scalar_map=dict(SCALARS)),
         extensions=[TranslateErrors],

@@ -51,7 +51,8 @@ def code_of(error: DatabaseError) -> str:
             return INTERNAL
 
 
-def _translate(error: GraphQLError) -> GraphQLError:
+def translate(error: GraphQLError) -> GraphQLError:
+    """What a client may read of it."""
     original = error.original_error
     if original is None or isinstance(original, GraphQLError):
         return error
@@ -77,4 +78,4 @@ class TranslateErrors(MaskErrors):
     """At the boundary: what a resolver raises leaves with a code, and without what only the log should hold."""
 
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
-        return _translate(error)
+        return translate(error)

@@ -405,3 +405,13 @@ def _number_test(given: IntFilter, path: str) -> Predicate[int]:
 
 def _bound_test(holds: Callable[[int, int], bool], bound: int) -> Predicate[int]:
     return lambda number: holds(number, bound)
+
+
+def follows_links(given: RunFilter) -> bool:
+    """Whether it looks at the study or the logical workers of a run."""
+    return any(
+        name in ("study", "worker")
+        or (name in ("and_", "or_") and any(map(follows_links, value)))
+        or (name == "not_" and follows_links(value))
+        for name, value in _keys(given)
+    )

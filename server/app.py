@@ -13,11 +13,12 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
 from schema.build import make_schema, sdl_of
+from schema.operations import Operations
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import CURRENT, LEGACY, Dialect
 from server.database.backends.factory import BackendOptions, make_backend
@@ -27,6 +28,7 @@ from server.database.merlin_database import MerlinDatabase, opened
 from server.demo_data import demo_records
 from server.http import GraphQLApp
 from server.settings import Settings, read_settings
+from server.websocket import WebSocketApp
 
 _DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
 _PAGE_URL = 'window.location.href.split("?")[0]'
@@ -49,6 +51,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     """Serves a database that is open, else the one that the settings name: then it opens that, and closes it."""
     schema = make_schema()
     sdl = sdl_of(schema)
+    operations = Operations(schema)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
@@ -60,7 +63,8 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
     return App(
         routes=[
-            Route("/graphql", GraphQLApp(schema)),
+            Route("/graphql", GraphQLApp(schema, operations)),
+            WebSocketRoute("/graphql", WebSocketApp(operations)),
             Route("/", graphiql),
             Route("/schema.graphql", schema_text),
             Route("/healthz", healthz),

@@ -35,6 +35,8 @@ from server.merlin_config import ConfigError, find_database
 from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings
 
 DRAIN_SECONDS = 10
+LARGEST_MESSAGE = 2**20
+"""Bytes that a client may send over a websocket in one message."""
 
 LOGGING = {
     "version": 1,
@@ -241,6 +243,9 @@ def _config(app: object, settings: Settings, *, factory: bool) -> uvicorn.Config
         factory=factory,
         loop="uvloop",
         http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
         lifespan="on",
         workers=settings.workers,
         log_config=LOGGING,

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from schema.build import make_schema, sdl_of
 from server.app import make_app
-from server.http import encode_json
+from server.encoding import encode_json
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio

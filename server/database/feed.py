@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from server.database.backends.base import Alive, Changed, Lost, Progress, Reload, ResultsBackend, no_progress
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
+from server.database.pulse import Pulse
 from server.database.read_model import ReadModel
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ class Feed:
         self._watch_lost = False
         self._losses = 0
         self._last_seen = datetime.now(UTC)
+        self.pulse = Pulse()
+        """Beats whenever an answer may have changed: with the copy, a name map, and how fresh the copy is."""
+        read_model.listen(lambda _revision, _changes: self.pulse.beat())
         self.name_map_notices = 0
         """How often a name map was told to have changed: that changes no record, so no revision either."""
         self.stale_since: datetime | None = None
@@ -97,12 +101,12 @@ class Feed:
                 match notice:
                     case Reload():
                         self._watch_lost = False
-                        self.name_map_notices += 1
+                        self._note_name_maps(1)
                         self._reload = True
                     case Changed():
                         self._marked |= notice.keys
                         self._ambiguous |= notice.name_maps
-                        self.name_map_notices += len(notice.name_maps)
+                        self._note_name_maps(len(notice.name_maps))
                     case Lost():
                         self._watch_lost = True
                         self._lost(BackendUnavailableError(notice.reason))
@@ -112,6 +116,11 @@ class Feed:
                 self._last_seen = datetime.now(UTC)
                 if self._reload or self._marked or self._ambiguous:
                     self._work.set()
+
+    def _note_name_maps(self, count: int) -> None:
+        if count:
+            self.name_map_notices += count
+            self.pulse.beat()
 
     async def _refresh_forever(self) -> None:
         while True:
@@ -167,7 +176,8 @@ class Feed:
         if everything and not self._watch_lost:
             if self.stale_since is not None:
                 LOG.info("The database is back, and what changed meanwhile has been read.")
-            self.stale_since = None
+                self.stale_since = None
+                self.pulse.beat()
             _succeed(self._loaded)
 
     def _lost(self, error: BackendError) -> None:
@@ -176,6 +186,7 @@ class Feed:
             self._loaded.set_exception(error)
         elif self.stale_since is None:
             self.stale_since = self._last_seen
+            self.pulse.beat()
             LOG.warning("%s Reads go on from what was seen until %s.", error, self._last_seen.isoformat())
 
 

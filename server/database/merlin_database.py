@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, tzinfo
+from typing import Any
 
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
+from server.database.change_log import ChangeLog
 from server.database.entities import Entity, Surroundings
 from server.database.feed import Feed
 from server.database.integrity import NameMaps, Problem, ProblemKind, find_problems
@@ -19,7 +21,9 @@ from server.database.managers import (
     StudyManager,
 )
 from server.database.managers.cleanup import Cleanup
-from server.database.models import EntityKind
+from server.database.managers.entity_manager import EntityManager
+from server.database.models import EntityKind, Key
+from server.database.pulse import Pulse
 from server.database.read_model import ReadModel
 from server.database.repair import repair
 from server.database.transactions import Transactor, Work
@@ -39,6 +43,7 @@ class MerlinDatabase:
         self.version = version
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
+        self.changes = ChangeLog(self.read_model)
         self._transactor = Transactor(backend, self.feed, self.read_model, dialect)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         around = Surroundings(self.read_model, time_zone)
@@ -46,7 +51,10 @@ class MerlinDatabase:
         self.runs = RunManager(around, self._transactor)
         self.logical_workers = LogicalWorkerManager(around, self._transactor)
         self.physical_workers = PhysicalWorkerManager(around, self._transactor)
-        for manager in (self.studies, self.runs, self.logical_workers, self.physical_workers):
+        self.managers: Mapping[EntityKind, EntityManager[Any, Any]] = {
+            manager.kind: manager for manager in (self.studies, self.runs, self.logical_workers, self.physical_workers)
+        }
+        for manager in self.managers.values():
             manager.set_db_reference(self)
 
     @property
@@ -66,6 +74,14 @@ class MerlinDatabase:
     @property
     def stale_since(self) -> datetime | None:
         return self.feed.stale_since
+
+    @property
+    def pulse(self) -> Pulse:
+        """Beats whenever an answer may have changed."""
+        return self.feed.pulse
+
+    def entity(self, key: Key) -> Entity | None:
+        return self.managers[key.kind].by_id(key.id)
 
     def by_id(self, id_: str) -> Entity | None:
         """Ids are unique across the kinds."""

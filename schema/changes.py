@@ -1,0 +1,46 @@
+"""What a subscription tells of a change."""
+
+from __future__ import annotations
+
+import strawberry
+
+from schema.enums import EntityKind, describe
+from schema.node import Node
+from schema.run import Run
+from server.database.change_log import ChangeKind
+from server.database.entities import Entity, RunEntity
+
+describe(
+    ChangeKind,
+    "What became of an entity since the subscriber last heard of it.",
+    {
+        ChangeKind.SNAPSHOT: "It stood when the subscription began.",
+        ChangeKind.CREATED: "It is new, or matches now and did not before.",
+        ChangeKind.UPDATED: "What is stored of it changed, once or several times.",
+        ChangeKind.DELETED: "It is gone, or does not match any more.",
+    },
+)
+
+_KIND = "What became of it."
+_REVISION = "The revision that it was read at; see `Database.revision`."
+
+
+@strawberry.type(description="A change of an entity: all of them since the subscriber last heard of it, as one.")
+class Change:
+    kind: ChangeKind = strawberry.field(description=_KIND)
+    entity_kind: EntityKind = strawberry.field(description="Which kind of entity it is.")
+    id: strawberry.ID = strawberry.field(description="Its id.")
+    node: Entity | None = strawberry.field(
+        graphql_type=Node | None, description="The entity as it is now; null once deleted."
+    )
+    revision: int = strawberry.field(description=_REVISION)
+
+
+@strawberry.type(description="A change of a run: all of them since the subscriber last heard of it, as one.")
+class RunChange:
+    kind: ChangeKind = strawberry.field(description=_KIND)
+    id: strawberry.ID = strawberry.field(description="Its id.")
+    run: RunEntity | None = strawberry.field(
+        graphql_type=Run | None, description="The run as it is now; null once deleted, and where it does not match."
+    )
+    revision: int = strawberry.field(description=_REVISION)

@@ -1,0 +1,154 @@
+"""The root of all subscriptions: each reads the log of changes, or the pulse, at its subscriber's pace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Annotated
+
+import strawberry
+
+from schema.changes import Change, RunChange
+from schema.context import Info
+from schema.enums import EntityKind
+from schema.errors import BadInput
+from schema.filters import RunFilter, RunFilterArgument, follows_links, matching, run_predicate
+from schema.query import Query
+from server.database.change_log import ChangeKind, Interest
+from server.database.managers.entity_manager import canonical_id
+from server.database.merlin_database import MerlinDatabase
+from server.database.models import Key
+
+LARGEST_IDS = 500
+LARGEST_THROTTLE = 3_600_000
+
+Snapshot = Annotated[bool, strawberry.argument(description="Tell first what stands now.")]
+
+
+@strawberry.type(
+    description=(
+        "What changes, whoever changed it. A subscriber that is slow hears of each entity once, as it is then, and "
+        "never of a state in between."
+    )
+)
+class Subscription:
+    @strawberry.subscription(
+        description="Every change, coalesced per entity. With `snapshot`, what stands now comes first.",
+        graphql_type=AsyncGenerator[Change, None],
+    )
+    @staticmethod
+    def changes(
+        info: Info,
+        kinds: Annotated[
+            list[EntityKind] | None, strawberry.argument(description="Of these kinds only. Without it: of all.")
+        ] = None,
+        ids: Annotated[
+            list[strawberry.ID] | None,
+            strawberry.argument(description="Of these entities only, at most 500. Without it: of all."),
+        ] = None,
+        snapshot: Snapshot = False,
+    ) -> AsyncGenerator[Change, None]:
+        if ids is not None and len(ids) > LARGEST_IDS:
+            raise BadInput(f"ids: ask for at most {LARGEST_IDS} at a time, not {len(ids)}.", "ids")
+        database = info.context.database
+        return _changes(database, _interest_in(database, kinds, ids), snapshot=snapshot)
+
+    @strawberry.subscription(
+        description=(
+            "Every change of runs, coalesced. A run that begins or ceases to match arrives as created or deleted. "
+            "With `snapshot`, the runs that match now come first, in their default order."
+        ),
+        graphql_type=AsyncGenerator[RunChange, None],
+    )
+    @staticmethod
+    def run_changes(
+        info: Info, filter: RunFilterArgument = None, snapshot: Snapshot = False
+    ) -> AsyncGenerator[RunChange, None]:
+        database = info.context.database
+        return _run_changes(database, _interest_in_runs(database, filter), snapshot=snapshot)
+
+    @strawberry.subscription(
+        description=(
+            "Any query, live: the selection is sent at once and again whenever its result changes, at most every "
+            "`throttle` milliseconds. What depends on the clock, such as `heartbeatAge`, is looked at when something "
+            "changes."
+        ),
+        graphql_type=AsyncGenerator[Query, None],
+    )
+    @staticmethod
+    def live(
+        info: Info,
+        throttle: Annotated[
+            int, strawberry.argument(description="The least number of milliseconds between two results, 0 to 3600000.")
+        ] = 250,
+    ) -> AsyncGenerator[Query, None]:
+        if not 0 <= throttle <= LARGEST_THROTTLE:
+            raise BadInput(f"throttle: pass 0 to {LARGEST_THROTTLE} milliseconds, not {throttle}.", "throttle")
+        return _live(info.context.database, throttle / 1000)
+
+
+def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: list[strawberry.ID] | None) -> Interest:
+    wanted_kinds = frozenset(EntityKind if kinds is None else kinds)
+    wanted_ids = None if ids is None else {canonical_id(id_) or id_ for id_ in ids}
+
+    def wants(key: Key) -> bool:
+        return key.kind in wanted_kinds and (wanted_ids is None or key.id in wanted_ids)
+
+    def standing() -> Iterator[Key]:
+        for kind, table in database.read_model.tables.items():
+            if kind not in wanted_kinds:
+                continue
+            for _, id_ in table.order:
+                if wanted_ids is None or id_ in wanted_ids:
+                    yield Key(kind, id_)
+
+    return Interest(wants, standing)
+
+
+def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Interest:
+    def is_run(key: Key) -> bool:
+        return key.kind is EntityKind.RUN
+
+    def standing() -> Iterator[Key]:
+        return (Key(EntityKind.RUN, run.id) for run in matching(database.runs.all(), given, run_predicate))
+
+    if given is None:
+        return Interest(is_run, standing)
+    predicate = run_predicate(given)
+
+    def matches(key: Key) -> bool:
+        run = database.runs.by_id(key.id)
+        return run is not None and predicate(run)
+
+    return Interest(is_run, standing, matches, follows_links(given))
+
+
+async def _changes(database: MerlinDatabase, interest: Interest, *, snapshot: bool) -> AsyncGenerator[Change, None]:
+    async with aclosing(database.changes.follow(interest, snapshot=snapshot)) as events:
+        async for kind, key in events:
+            yield Change(
+                kind=kind,
+                entity_kind=key.kind,
+                id=strawberry.ID(key.id),
+                node=database.entity(key),
+                revision=database.revision,
+            )
+
+
+async def _run_changes(
+    database: MerlinDatabase, interest: Interest, *, snapshot: bool
+) -> AsyncGenerator[RunChange, None]:
+    async with aclosing(database.changes.follow(interest, snapshot=snapshot)) as events:
+        async for kind, key in events:
+            run = None if kind is ChangeKind.DELETED else database.runs.by_id(key.id)
+            yield RunChange(kind=kind, id=strawberry.ID(key.id), run=run, revision=database.revision)
+
+
+async def _live(database: MerlinDatabase, throttle: float) -> AsyncGenerator[Query, None]:
+    """One event for each time that the result is to be looked at."""
+    while True:
+        beat = database.pulse.next  # before the result is computed: what changes later is looked at later
+        yield Query()
+        await asyncio.sleep(throttle)
+        await beat.wait()

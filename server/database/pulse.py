@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import asyncio
+
+
+class Pulse:
+    """Wakes all who wait, once a beat.
+
+    Take `next` before looking at what the beat is about, wait for it afterwards: then no beat is missed.
+    """
+
+    def __init__(self) -> None:
+        self.next = asyncio.Event()
+
+    def beat(self) -> None:
+        self.next.set()
+        self.next = asyncio.Event()
