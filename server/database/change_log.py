@@ -205,8 +205,10 @@ class _Follower:
         self._log = log
         self._matching: set[Key] | None = None if interest.matches is None else set()
         """What it was told of and matched then; None where existing is all that counts: the log knows that."""
+        self._known_at = position
+        """The number at which it knew of everything."""
         self._told: dict[Key, int] = {}
-        """What it was told of at a later number than its position, while a snapshot lasts."""
+        """What it was told of since, and at which number: of a snapshot, and of what came and went."""
 
     def begin(self, *, snapshot: bool) -> Iterable[Key]:
         """What a snapshot is to hold; all else that stands is known to the follower already."""
@@ -226,17 +228,20 @@ class _Follower:
         return holds
 
     def caught_up(self, number: int) -> None:
-        self.position = number
+        self.position = self._known_at = number
         self._told.clear()
 
     def advance(self, number: int, key: Key) -> ChangeKind | None:
         """Passes one change; what to tell of it, if anything."""
-        since = max(self.position, self._told.get(key, 0))
         self.position = number
+        since = max(self._known_at, self._told.get(key, 0))
         if number <= since or not self.interest.wants(key):
             return None
         if self._matching is None:
-            return self._change_since(key, since)
+            kind = self._change_since(key, since)
+            if kind is not ChangeKind.UPDATED:
+                self._told[key] = number
+            return kind
         return self._match_now(key, self._matching, is_own=self._log.is_own(number, key))
 
     def _change_since(self, key: Key, since: int) -> ChangeKind | None:
