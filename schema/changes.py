@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TypeAlias
+
 import strawberry
 
 from schema.enums import EntityKind, describe
@@ -21,6 +25,15 @@ describe(
     },
 )
 
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The root of a live query, each time that its result is to be looked at."""
+
+    identity: Hashable
+    """What state of the database is looked at."""
+
+
 _KIND = "What became of it."
 _REVISION = "The revision that it was read at; see `Database.revision`."
 
@@ -35,6 +48,10 @@ class Change:
     )
     revision: int = strawberry.field(description=_REVISION)
 
+    @property
+    def identity(self) -> Hashable:
+        return self.kind, self.id, self.revision
+
 
 @strawberry.type(description="A change of a run: all of them since the subscriber last heard of it, as one.")
 class RunChange:
@@ -44,3 +61,11 @@ class RunChange:
         graphql_type=Run | None, description="The run as it is now; null once deleted, and where it does not match."
     )
     revision: int = strawberry.field(description=_REVISION)
+
+    @property
+    def identity(self) -> Hashable:
+        return self.kind, self.id, self.revision
+
+
+Told: TypeAlias = Change | RunChange | Look
+"""The events of subscriptions. Those of one `identity` have one answer, whoever is told."""

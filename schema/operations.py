@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, cast
+from functools import cached_property
+from time import monotonic
+from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import strawberry
 from graphql import (
@@ -26,18 +30,35 @@ from graphql import (
     validate,
 )
 
+from schema.changes import Look, Told
 from schema.context import Context
+from schema.encoding import encode_json
 from schema.errors import BadInput, translate
-from schema.query import Query
 
 _REMEMBERED = 256
 """Documents."""
 _LONGEST_REMEMBERED = 20_000
 """Characters of a document; a longer one is read each time."""
+_SHARED_FOR = 0.05
+"""Seconds: how old an answer may be, of what depends on the clock, when another subscriber is told the same."""
+_SHARED_AT_MOST = 256
+"""Answers of one operation."""
 
 T = TypeVar("T")
-Answer: TypeAlias = dict[str, Any]
-"""`data`, and `errors` where there are any, as they are sent."""
+
+
+class Answer:
+    """`data`, and `errors` where there are any; written as JSON once for all who are sent it."""
+
+    def __init__(self, result: ExecutionResult) -> None:
+        self.data = result.data
+        self.errors = [translate(error).formatted for error in result.errors or ()]
+
+    @cached_property
+    def encoded(self) -> bytes:
+        if self.errors:
+            return encode_json({"data": self.data, "errors": self.errors})
+        return encode_json({"data": self.data})
 
 
 class OperationError(Exception):
@@ -52,6 +73,7 @@ class OperationError(Exception):
 class Operation:
     """A valid operation of a document, not yet given its variables."""
 
+    text: str
     document: DocumentNode
     definition: OperationDefinitionNode
 
@@ -67,50 +89,70 @@ class Operation:
 class Operations:
     def __init__(self, schema: strawberry.Schema) -> None:
         self._schema: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
-        self._documents: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._documents: OrderedDict[str, tuple[str, DocumentNode]] = OrderedDict()
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
+        self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
 
     def read(self, text: str, name: str | None = None) -> Operation:
         """The operation of that name, or the only one. Raises `OperationError`."""
-        document = self._document(text)
+        text, document = self._document(text)
         definition = get_operation_ast(document, name)
         if definition is None:
             known = "This document holds several operations: say which, by its name."
             message = known if name is None else f"This document holds no operation {name!r}."
             raise OperationError([BadInput(message, "operationName")])
-        return Operation(document, definition)
+        return Operation(text, document, definition)
 
     async def answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
     ) -> AsyncGenerator[Answer]:
         """One answer to a query or a mutation, and to a subscription one for each event of its source.
 
-        Raises `OperationError` before the first of them.
+        Raises `OperationError`: before the first of them where it can't be begun, later where its source fails.
         """
+        try:
+            executor = self._executor(operation, variables, context)
+            shared = self._shared_answers(operation, variables, context)
+        except RecursionError:
+            raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
+        match operation.type:
+            case OperationType.QUERY:
+                yield Answer(await _settled(execute_root_selection_set(executor)))
+            case OperationType.MUTATION:
+                yield Answer(await self._to_the_end(execute_root_selection_set(executor)))
+            case OperationType.SUBSCRIPTION:
+                async with aclosing(await _events(executor)) as events, aclosing(_told(events, shared)) as answers:
+                    async for answer in answers:
+                        yield answer
+
+    def _executor(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
+    ) -> Executor[Any]:
         executor = Executor.build(
             self._schema,
             operation.document,
+            event,
             context_value=context,
             raw_variable_values=None if variables is None else dict(variables),
             operation_name=operation.name,
         )
         if isinstance(executor, list):
             raise OperationError(executor)
-        if operation.type is OperationType.QUERY:
-            yield _answer(await _settled(execute_root_selection_set(executor)))
-            return
-        if operation.type is OperationType.MUTATION:
-            yield _answer(await self._to_the_end(execute_root_selection_set(executor)))
-            return
-        source = await _settled(create_source_event_stream(executor))
-        if isinstance(source, ExecutionResult):
-            raise OperationError(source.errors or [])
-        async with aclosing(cast("AsyncGenerator[Any]", source)) as events:
-            try:
-                async for answer in _answers_to(events, executor):
-                    yield answer
-            except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
-                raise OperationError([GraphQLError("", original_error=error)]) from None
+        return executor
+
+    def _shared_answers(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
+    ) -> _SharedAnswers:
+        given = json.dumps(variables, sort_keys=True)
+        key = operation.text, operation.name, given, context
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = _SharedAnswers(
+                # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
+                # copies of one executor that it has for this, as long as the subscription lasts.
+                lambda event: execute_subscription_event(self._executor(operation, variables, context, event))
+            )
+        return shared
 
     async def _to_the_end(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
         """A mutation that has begun is finished, also where its client goes away meanwhile."""
@@ -119,7 +161,7 @@ class Operations:
         task.add_done_callback(self._finishing.discard)
         return await asyncio.shield(task)
 
-    def _document(self, text: str) -> DocumentNode:
+    def _document(self, text: str) -> tuple[str, DocumentNode]:
         known = self._documents.get(text)
         if known is not None:
             self._documents.move_to_end(text)
@@ -134,30 +176,52 @@ class Operations:
         if errors:
             raise OperationError(errors)
         if len(text) <= _LONGEST_REMEMBERED:
-            self._documents[text] = document
+            self._documents[text] = text, document
             if len(self._documents) > _REMEMBERED:
                 self._documents.popitem(last=False)
-        return document
+        return text, document
 
 
-async def _answers_to(events: AsyncIterable[Any], executor: Executor[Any]) -> AsyncGenerator[Answer]:
-    """A live query answers only where its result is another than before."""
-    last: Answer | None = None
-    async for event in events:
-        answer = _answer(await _settled(execute_subscription_event(executor.build_per_event_executor(event))))
-        if isinstance(event, Query):
-            if answer == last:
-                continue
-            last = answer
-        yield answer
+class _SharedAnswers:
+    """Of one operation with its variables: subscribers who are told the same at the same time share its execution."""
+
+    def __init__(self, execute: Callable[[Any], ExecutionResult | Awaitable[ExecutionResult]]) -> None:
+        self._execute = execute
+        self._answers: dict[Hashable, Answer] = {}
+        self._since = 0.0
+
+    async def to(self, event: Told) -> Answer:
+        now = monotonic()
+        if now - self._since > _SHARED_FOR or len(self._answers) >= _SHARED_AT_MOST:
+            self._answers.clear()
+            self._since = now
+        answer = self._answers.get(event.identity)
+        if answer is None:
+            answer = self._answers[event.identity] = Answer(await _settled(self._execute(event)))
+        return answer
+
+
+async def _events(executor: Executor[Any]) -> AsyncGenerator[Told]:
+    source = await _settled(create_source_event_stream(executor))
+    if isinstance(source, ExecutionResult):
+        raise OperationError(source.errors or [])
+    return cast("AsyncGenerator[Told]", source)
+
+
+async def _told(events: AsyncIterable[Told], shared: _SharedAnswers) -> AsyncGenerator[Answer]:
+    """A live query is answered only where its result is another than before."""
+    last: bytes | None = None
+    try:
+        async for event in events:
+            answer = await shared.to(event)
+            if isinstance(event, Look):
+                if answer.encoded == last:
+                    continue
+                last = answer.encoded
+            yield answer
+    except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
+        raise OperationError([GraphQLError("", original_error=error)]) from None
 
 
 async def _settled(value: T | Awaitable[T]) -> T:
     return await value if isinstance(value, Awaitable) else value
-
-
-def _answer(result: ExecutionResult) -> Answer:
-    answer: Answer = {"data": result.data}
-    if result.errors:
-        answer["errors"] = [translate(error).formatted for error in result.errors]
-    return answer

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import strawberry
 
-from schema.changes import Change, RunChange
+from schema.changes import Change, Look, RunChange
 from schema.context import Info
 from schema.enums import EntityKind
 from schema.errors import BadInput
@@ -82,7 +82,7 @@ class Subscription:
         throttle: Annotated[
             int, strawberry.argument(description="The least number of milliseconds between two results, 0 to 3600000.")
         ] = 250,
-    ) -> AsyncGenerator[Query, None]:
+    ) -> AsyncGenerator[Look, None]:
         if not 0 <= throttle <= LARGEST_THROTTLE:
             raise BadInput(f"throttle: pass 0 to {LARGEST_THROTTLE} milliseconds, not {throttle}.", "throttle")
         return _live(info.context.database, throttle / 1000)
@@ -145,10 +145,9 @@ async def _run_changes(
             yield RunChange(kind=kind, id=strawberry.ID(key.id), run=run, revision=database.revision)
 
 
-async def _live(database: MerlinDatabase, throttle: float) -> AsyncGenerator[Query, None]:
-    """One event for each time that the result is to be looked at."""
+async def _live(database: MerlinDatabase, throttle: float) -> AsyncGenerator[Look, None]:
     while True:
         beat = database.pulse.next  # before the result is computed: what changes later is looked at later
-        yield Query()
+        yield Look(database.state)
         await asyncio.sleep(throttle)
         await beat.wait()

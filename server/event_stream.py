@@ -14,8 +14,8 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from schema.encoding import encode_json
 from schema.operations import Answer, OperationError
-from server.encoding import encode_json
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0
@@ -46,15 +46,15 @@ class EventStream:
         try:
             async with aclosing(self._answers) as answers:
                 async for answer in answers:
-                    await _send_next(send, answer)
+                    await _send_next(send, answer.encoded)
                     await asyncio.sleep(0)  # others have their turn, also where this client reads fast
         except OperationError as error:
-            await _send_next(send, {"errors": error.errors})
+            await _send_next(send, encode_json({"errors": error.errors}))
         await send({"type": "http.response.body", "body": _COMPLETE})
 
 
-async def _send_next(send: Send, answer: Answer) -> None:
-    await _write(send, b"event: next\ndata: %b\n\n" % encode_json(answer))
+async def _send_next(send: Send, answer: bytes) -> None:
+    await _write(send, b"event: next\ndata: %b\n\n" % answer)
 
 
 async def _write(send: Send, body: bytes) -> None:

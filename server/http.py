@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 import strawberry
 from graphql import OperationType
@@ -14,9 +15,9 @@ from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 
 from schema.context import Context
+from schema.encoding import encode_json
 from schema.operations import Answer, OperationError, Operations
 from server import __version__
-from server.encoding import encode_json
 from server.event_stream import MEDIA_TYPE, EventStream
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_parameters, parse_request
 
@@ -42,14 +43,21 @@ class GraphQLApp(GraphQL[Context, None]):
             given = await _read(request)
         except RequestError as error:
             return _refusal(400, str(error))
-        try:
-            operation = self._operations.read(given.query, given.operation_name)
-        except OperationError as error:
-            return EventStream(_failed(error))
-        if request.method == "GET" and operation.type is OperationType.MUTATION:
+        if request.method == "GET" and self._is_mutation(given):
             return _refusal(405, "Send a mutation by POST.", {"allow": "POST"})
-        context = Context(request.state.database, __version__)
-        return EventStream(self._operations.answers(operation, given.variables, context))
+        return EventStream(self._answers(given, Context(request.state.database, __version__)))
+
+    def _is_mutation(self, given: GraphQLRequest) -> bool:
+        try:
+            return self._operations.read(given.query, given.operation_name).type is OperationType.MUTATION
+        except OperationError:
+            return False
+
+    async def _answers(self, given: GraphQLRequest, context: Context) -> AsyncGenerator[Answer]:
+        operation = self._operations.read(given.query, given.operation_name)
+        async with aclosing(self._operations.answers(operation, given.variables, context)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002 - strawberry's signature
         return Context(request.state.database, __version__)
@@ -68,7 +76,3 @@ async def _read(request: Request) -> GraphQLRequest:
 
 def _refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse({"errors": [{"message": message}]}, status, headers)
-
-
-async def _failed(error: OperationError) -> AsyncGenerator[Answer]:
-    yield {"errors": error.errors}

@@ -15,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from schema.context import Context
+from schema.encoding import encode_json
 from schema.errors import BadInput
 from schema.operations import OperationError, Operations
 from server import __version__
-from server.encoding import encode_json
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
 
 PROTOCOL = "graphql-transport-ws"
@@ -159,8 +159,9 @@ class Connection:
                 operation = self._operations.read(request.query, request.operation_name)
                 answers = self._operations.answers(operation, request.variables, self._context)
                 async with aclosing(answers):
+                    head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
                     async for answer in answers:
-                        await self._send({"id": id_, "type": "next", "payload": answer})
+                        await self._socket.send_text(f"{head}{answer.encoded.decode()}}}")
                         await asyncio.sleep(0)  # others have their turn, also where this client reads fast
                 last: dict[str, Any] = {"id": id_, "type": "complete"}
             except OperationError as error:

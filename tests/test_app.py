@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from schema.build import make_schema, sdl_of
+from schema.encoding import encode_json
 from server.app import make_app
-from server.encoding import encode_json
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -11,9 +13,11 @@ from typing import Any, TypeAlias
 
 import anyio
 import pytest
+from graphql import Executor, execute_subscription_event
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schema import operations
 from schema.build import make_schema
 from schema.context import Context
 from schema.operations import Answer, OperationError, Operations
@@ -65,14 +69,14 @@ class Subscriber:
         self.known: dict[str, Any] = {}
         self._next: asyncio.Task[Answer] | None = None
 
-    async def read(self) -> list[Answer]:
+    async def read(self) -> list[Said]:
         """All that it can be told now."""
         told = []
         while (answer := await self.read_one()) is not None:
             told.append(answer)
         return told
 
-    async def read_one(self) -> Answer | None:
+    async def read_one(self) -> Said | None:
         if self._next is None:
             self._next = asyncio.ensure_future(anext(self.answers))
         for _ in range(10):  # steps of the loop, which an answer that is there needs
@@ -83,13 +87,12 @@ class Subscriber:
             return None
         answer = self._next.result()
         self._next = None
-        assert "errors" not in answer
-        return answer
+        return _said(answer)
 
-    async def wait(self) -> Answer:
+    async def wait(self) -> Said:
         """The next answer, whenever it comes."""
         async with asyncio.timeout(DEADLINE):
-            return await (asyncio.ensure_future(anext(self.answers)) if self._next is None else self._take())
+            return _said(await (anext(self.answers) if self._next is None else self._take()))
 
     async def _take(self) -> Answer:
         assert self._next is not None
@@ -101,6 +104,12 @@ class Subscriber:
             self._next.cancel()
             await asyncio.gather(self._next, return_exceptions=True)
         await self.answers.aclose()
+
+
+def _said(answer: Answer) -> Said:
+    assert answer.errors == []
+    said: Said = json.loads(answer.encoded)
+    return said
 
 
 @asynccontextmanager
@@ -132,7 +141,7 @@ def copy_of(*records: Model) -> MerlinDatabase:
     return database
 
 
-def kinds_and_ids(answers: list[Answer]) -> list[tuple[str, str]]:
+def kinds_and_ids(answers: list[Said]) -> list[tuple[str, str]]:
     return [(answer["data"]["change"]["kind"], answer["data"]["change"]["id"]) for answer in answers]
 
 
@@ -200,14 +209,14 @@ FIELDS = {"STUDY": "studies", "RUN": "runs", "LOGICAL_WORKER": "logicalWorkers",
 async def standing(database: MerlinDatabase, document: str, said: Said) -> dict[str, Any]:
     """What a subscriber to this should know: read anew, by a query."""
     answers = OPERATIONS.answers(OPERATIONS.read(STANDING), {"filter": said.get("filter")}, Context(database, "1"))
-    data = (await anext(answers))["data"]
+    data: Any = (await anext(answers)).data
     await answers.aclose()
     kinds = ["RUN"] if document == RUN_CHANGES else said.get("kinds", FIELDS)
     found = [node for kind in kinds for node in data[FIELDS[kind]]["nodes"]]
     return {node["id"]: node for node in found if node["id"] in said.get("ids", [node["id"]])}
 
 
-def take(subscriber: Subscriber, answers: list[Answer], recreated: set[str]) -> None:
+def take(subscriber: Subscriber, answers: list[Said], recreated: set[str]) -> None:
     """Adds what it is told to what it knows, and checks that it makes sense to who knows that."""
     for answer in answers:
         change = answer["data"]["change"]
@@ -433,3 +442,43 @@ async def test_changes_by_other_processes_are_told(store: Store) -> None:
             assert (await live.wait())["data"]["live"]["runs"]["totalCount"] == 1
     finally:
         writer.close()
+
+
+async def test_a_long_subscription_keeps_nothing_of_its_past() -> None:
+    """However many events it has told, there are no more objects than before."""
+    database = copy_of(run(11))
+
+    async def tell(count: int) -> int:
+        for number in range(count):
+            put(database, run(11, f"/{number}"))
+            await subscriber.read()
+        gc.collect()
+        return len(gc.get_objects())
+
+    async with subscribed(database, RUN_CHANGES) as subscriber:
+        await subscriber.read()
+        before = await tell(300)
+        assert await tell(300) < before + 1_000
+
+
+async def test_subscribers_to_the_same_share_its_execution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that many are told in the same way is executed once; another selection is executed for itself."""
+    executed = 0
+
+    def counted(executor: Executor[Any]) -> Any:
+        nonlocal executed
+        executed += 1
+        return execute_subscription_event(executor)
+
+    monkeypatch.setattr(operations, "execute_subscription_event", counted)
+    monkeypatch.setattr(operations, "_SHARED_FOR", 60.0)
+    database = copy_of(run(11))
+    async with AsyncExitStack() as stack:
+        documents = [RUN_CHANGES] * 5 + [CHANGES]
+        crowd = [await stack.enter_async_context(subscribed(database, document)) for document in documents]
+        for subscriber in crowd:
+            assert await subscriber.read() == []
+        put(database, run(11, "/elsewhere"))
+        told = [await subscriber.read() for subscriber in crowd]
+        assert all(kinds_and_ids(answers) == [("UPDATED", uid(11))] for answers in told)
+        assert executed == 2

@@ -76,8 +76,13 @@ class MerlinDatabase:
         return self.feed.stale_since
 
     @property
+    def state(self) -> tuple[int, int, datetime | None]:
+        """What all answers depend on, beside the clock."""
+        return self.revision, self.feed.name_map_notices, self.stale_since
+
+    @property
     def pulse(self) -> Pulse:
-        """Beats whenever an answer may have changed."""
+        """Beats whenever `state` changed."""
         return self.feed.pulse
 
     def entity(self, key: Key) -> Entity | None:
