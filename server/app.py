@@ -31,6 +31,8 @@ from server.settings import Settings, read_settings
 from server.websocket import WebSocketApp
 
 _DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
+_RARELY = 50_000, 50, 50
+"""Allocations: what hundreds of subscribers hold takes tens of milliseconds to look through, so do that seldom."""
 _PAGE_URL = 'window.location.href.split("?")[0]'
 
 
@@ -95,6 +97,7 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
         finally:
             gc.enable()
         gc.freeze()
+        gc.set_threshold(*_RARELY)
         yield database
 
 
