@@ -7,8 +7,12 @@ from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 import strawberry
 
+from schema.context import Info
 from schema.cursors import MALFORMED, read_cursor, write_cursor
 from schema.errors import BadInput
+from schema.filters import Filter
+from schema.orders import Order, ordered
+from schema.predicates import matching
 from server.database.ordered import Ordered, Place
 
 DEFAULT_PAGE = 50
@@ -89,7 +93,22 @@ class Page:
         return write_cursor(self._items.order, self._items.positions[index])
 
 
-def page_of(items: Ordered[Any], first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
+def page_of(
+    info: Info,
+    items: Ordered[Any],
+    filter: Filter | None,
+    order_by: Order | None,
+    first: int | None,
+    after: str | None,
+    last: int | None,
+    before: str | None,
+) -> Page:
+    """What the arguments of a connection ask for. Raises `BadInput`."""
+    around = info.context.database.around
+    return _page(ordered(matching(items, filter, around), order_by, around), first, after, last, before)
+
+
+def _page(items: Ordered[Any], first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
     """Relay's algorithm (GraphQL Cursor Connections, 4.4), on positions. Raises `BadInput`."""
     for argument, count in (("first", first), ("last", last)):
         if count is not None and not 1 <= count <= LARGEST_PAGE:

@@ -1,14 +1,14 @@
-"""How many there are of each: counted in one pass, on the copy."""
+"""How many there are of each."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import strawberry
 
 from schema.enums import RunStatus, WorkerStatus
-from server.database.entities import LogicalWorkerEntity, PhysicalWorkerEntity, RunEntity
+from server.database.entities import PhysicalWorkerEntity, RunEntity
+from server.database.ordered import Ordered
 
 
 @strawberry.type(description="How many runs have one status.")
@@ -30,26 +30,23 @@ class QueueCount:
     logical_workers: int = strawberry.field(description="How many logical workers serve it.")
 
 
-def count_runs(runs: Iterable[RunEntity]) -> list[RunStatusCount]:
-    return told_runs(Counter(run.status for run in runs))
+def count_runs(runs: Ordered[RunEntity]) -> list[RunStatusCount]:
+    return told_runs(Counter(run.run_status for run in runs.plain()))
 
 
 def told_runs(counts: Counter[RunStatus]) -> list[RunStatusCount]:
     return [RunStatusCount(status=status, count=counts[status]) for status in RunStatus]
 
 
-def count_workers(workers: Iterable[PhysicalWorkerEntity]) -> list[WorkerStatusCount]:
-    return told_workers(Counter(worker.status for worker in workers))
+def count_workers(workers: Ordered[PhysicalWorkerEntity]) -> list[WorkerStatusCount]:
+    return told_workers(Counter(worker.worker_status for worker in workers.plain()))
 
 
 def told_workers(counts: Counter[WorkerStatus]) -> list[WorkerStatusCount]:
     return [WorkerStatusCount(status=status, count=counts[status]) for status in WorkerStatus]
 
 
-def count_queues(runs: Iterable[RunEntity], workers: Iterable[LogicalWorkerEntity]) -> list[QueueCount]:
-    of_runs = Counter(queue for run in runs for queue in set(run.queues))
-    of_workers = Counter(queue for worker in workers for queue in worker.queues)
+def told_queues(runs: Counter[str], workers: Counter[str]) -> list[QueueCount]:
     return [
-        QueueCount(queue=queue, runs=of_runs[queue], logical_workers=of_workers[queue])
-        for queue in sorted({*of_runs, *of_workers})
+        QueueCount(queue=queue, runs=runs[queue], logical_workers=workers[queue]) for queue in sorted({*runs, *workers})
     ]

@@ -5,15 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import strawberry
 
 from schema.connections import After, Before, Connection, First, Last, Page, page_of
+from schema.context import Info
 from schema.filters import (
     PhysicalWorkerFilterArgument,
     RunFilterArgument,
-    matching,
-    physical_worker_predicate,
-    run_predicate,
 )
 from schema.node import Node
-from schema.orders import PhysicalWorkerOrderArgument, RunOrderArgument, ordered
+from schema.orders import PhysicalWorkerOrderArgument, RunOrderArgument
 from schema.scalars import JSON
 from server.database.entities import LogicalWorkerEntity
 
@@ -43,6 +41,7 @@ class LogicalWorker(Node):
     @staticmethod
     def runs(
         root: strawberry.Parent[LogicalWorkerEntity],
+        info: Info,
         filter: RunFilterArgument = None,
         order_by: RunOrderArgument = None,
         first: First = None,
@@ -50,7 +49,7 @@ class LogicalWorker(Node):
         last: Last = None,
         before: Before = None,
     ) -> Page:
-        return page_of(ordered(matching(root.runs, filter, run_predicate), order_by), first, after, last, before)
+        return page_of(info, root.runs, filter, order_by, first, after, last, before)
 
     @strawberry.field(
         description="The processes that run, or ran, as this worker. By name.",
@@ -59,6 +58,7 @@ class LogicalWorker(Node):
     @staticmethod
     def physical_workers(
         root: strawberry.Parent[LogicalWorkerEntity],
+        info: Info,
         filter: PhysicalWorkerFilterArgument = None,
         order_by: PhysicalWorkerOrderArgument = None,
         first: First = None,
@@ -66,12 +66,6 @@ class LogicalWorker(Node):
         last: Last = None,
         before: Before = None,
     ) -> Page:
-        return page_of(
-            ordered(matching(root.physical_workers, filter, physical_worker_predicate), order_by),
-            first,
-            after,
-            last,
-            before,
-        )
+        return page_of(info, root.physical_workers, filter, order_by, first, after, last, before)
 
     additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")

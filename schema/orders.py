@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated, Any, TypeAlias
 
 import strawberry
 
 from schema.enums import RunStatus, WorkerStatus, describe
+from server.database.entities import Surroundings
+from server.database.links import Links
+from server.database.models import Model, PhysicalWorkerModel, RunModel
 from server.database.ordered import Ordered, Value
 
 
@@ -111,45 +115,55 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def _moment(instant: datetime | None) -> int | None:
+def _heartbeat(around: Surroundings) -> Callable[[PhysicalWorkerModel], int | None]:
     """Microseconds: a cursor holds whole numbers, and keeps what a time tells apart."""
-    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+    def value_of(worker: PhysicalWorkerModel) -> int | None:
+        instant = around.instant(worker.heartbeat_timestamp)
+        return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+    return value_of
 
 
-_VALUES: Mapping[type[Any], Mapping[str, Callable[[Any], Value]]] = {
+def _run_count(links: Links[Any, RunModel]) -> Callable[[Model], int]:
+    return lambda owner: len(links.members_of(owner.id))
+
+
+_VALUES: Mapping[type[Any], Mapping[str, Callable[[Surroundings], Callable[[Any], Value]]]] = {
     StudyOrder: {
-        "NAME": lambda study: study.name,
-        "RUN_COUNT": lambda study: len(study.runs),
-        "ID": lambda study: study.id,
+        "NAME": lambda _: attrgetter("name"),
+        "RUN_COUNT": lambda around: _run_count(around.read_model.study_runs),
+        "ID": lambda _: attrgetter("id"),
     },
     RunOrder: {
-        "LAUNCHED_AT": lambda run: _moment(run.launched_at),
-        "WORKSPACE": lambda run: run.workspace,
-        "STATUS": lambda run: _RUN_STATUSES[run.status],
-        "ID": lambda run: run.id,
+        "LAUNCHED_AT": lambda around: around.read_model.runs.launch_of,
+        "WORKSPACE": lambda _: attrgetter("workspace"),
+        "STATUS": lambda _: lambda run: _RUN_STATUSES[run.run_status],
+        "ID": lambda _: attrgetter("id"),
     },
     LogicalWorkerOrder: {
-        "NAME": lambda worker: worker.name,
-        "RUN_COUNT": lambda worker: len(worker.runs),
-        "ID": lambda worker: worker.id,
+        "NAME": lambda _: attrgetter("name"),
+        "RUN_COUNT": lambda around: _run_count(around.read_model.worker_runs),
+        "ID": lambda _: attrgetter("id"),
     },
     PhysicalWorkerOrder: {
-        "NAME": lambda worker: worker.name,
-        "HOST": lambda worker: worker.host,
-        "STATUS": lambda worker: _WORKER_STATUSES[worker.status],
-        "HEARTBEAT_AT": lambda worker: _moment(worker.heartbeat_at),
-        "RESTART_COUNT": lambda worker: worker.restart_count,
-        "ID": lambda worker: worker.id,
+        "NAME": lambda _: attrgetter("name"),
+        "HOST": lambda _: attrgetter("host"),
+        "STATUS": lambda _: lambda worker: _WORKER_STATUSES[worker.worker_status],
+        "HEARTBEAT_AT": _heartbeat,
+        "RESTART_COUNT": lambda _: attrgetter("restart_count"),
+        "ID": lambda _: attrgetter("id"),
     },
 }
+"""What of a record an order goes by."""
 
 
 Order: TypeAlias = StudyOrder | RunOrder | LogicalWorkerOrder | PhysicalWorkerOrder
 
 
-def ordered(items: Ordered[Any], order: Order | None) -> Ordered[Any]:
+def ordered(items: Ordered[Any], order: Order | None, around: Surroundings) -> Ordered[Any]:
     """The items in an order that a client asks for, else as they are."""
     if order is None:
         return items
-    value_of = _VALUES[type(order)][order.field.value]
+    value_of = _VALUES[type(order)][order.field.value](around)
     return items.by(order.field.value, value_of, descending=order.direction is OrderDirection.DESC)

@@ -12,24 +12,20 @@ from schema.counts import (
     QueueCount,
     RunStatusCount,
     WorkerStatusCount,
-    count_queues,
     count_runs,
     count_workers,
+    told_queues,
     told_runs,
     told_workers,
 )
 from schema.database import Database
+from schema.enums import EntityKind
 from schema.errors import BadInput
 from schema.filters import (
     LogicalWorkerFilterArgument,
     PhysicalWorkerFilterArgument,
     RunFilterArgument,
     StudyFilterArgument,
-    logical_worker_predicate,
-    matching,
-    physical_worker_predicate,
-    run_predicate,
-    study_predicate,
 )
 from schema.integrity import IntegrityReport, Report
 from schema.logical_worker import LogicalWorker
@@ -39,9 +35,9 @@ from schema.orders import (
     PhysicalWorkerOrderArgument,
     RunOrderArgument,
     StudyOrderArgument,
-    ordered,
 )
 from schema.physical_worker import PhysicalWorker
+from schema.predicates import matching
 from schema.run import Run
 from schema.study import Study
 from server.database.entities import (
@@ -104,7 +100,7 @@ class Query:
         before: Before = None,
     ) -> Page:
         everything = info.context.database.studies.all()
-        return page_of(ordered(matching(everything, filter, study_predicate), order_by), first, after, last, before)
+        return page_of(info, everything, filter, order_by, first, after, last, before)
 
     @strawberry.field(
         description=(
@@ -141,7 +137,7 @@ class Query:
         before: Before = None,
     ) -> Page:
         everything = info.context.database.runs.all()
-        return page_of(ordered(matching(everything, filter, run_predicate), order_by), first, after, last, before)
+        return page_of(info, everything, filter, order_by, first, after, last, before)
 
     @strawberry.field(
         description="By id, or by name and queues, as Merlin derives the id from them. null where there is none.",
@@ -175,9 +171,7 @@ class Query:
         before: Before = None,
     ) -> Page:
         everything = info.context.database.logical_workers.all()
-        return page_of(
-            ordered(matching(everything, filter, logical_worker_predicate), order_by), first, after, last, before
-        )
+        return page_of(info, everything, filter, order_by, first, after, last, before)
 
     @strawberry.field(
         description="By id or by name: exactly one. null where there is none.", graphql_type=PhysicalWorker | None
@@ -207,30 +201,29 @@ class Query:
         before: Before = None,
     ) -> Page:
         everything = info.context.database.physical_workers.all()
-        return page_of(
-            ordered(matching(everything, filter, physical_worker_predicate), order_by), first, after, last, before
-        )
+        return page_of(info, everything, filter, order_by, first, after, last, before)
 
     @strawberry.field(description="How many runs have each status: all statuses, in the order of the enum.")
     @staticmethod
     def run_counts(info: Info, filter: RunFilterArgument = None) -> list[RunStatusCount]:
         database = info.context.database
         if filter is None:
-            return told_runs(database.read_model.run_statuses)
-        return count_runs(matching(database.runs.all(), filter, run_predicate))
+            return told_runs(database.read_model.run_statuses.counts())
+        return count_runs(matching(database.runs.all(), filter, database.around))
 
     @strawberry.field(description="How many physical workers have each status: all statuses, in the order of the enum.")
     @staticmethod
     def physical_worker_counts(info: Info, filter: PhysicalWorkerFilterArgument = None) -> list[WorkerStatusCount]:
         database = info.context.database
         if filter is None:
-            return told_workers(database.read_model.worker_statuses)
-        return count_workers(matching(database.physical_workers.all(), filter, physical_worker_predicate))
+            return told_workers(database.read_model.worker_statuses.counts())
+        return count_workers(matching(database.physical_workers.all(), filter, database.around))
 
     @strawberry.field(description="Every queue that a run or a logical worker names, by name, and how many do.")
     @staticmethod
     def queues(info: Info) -> list[QueueCount]:
-        return count_queues(info.context.database.runs.all(), info.context.database.logical_workers.all())
+        queues = info.context.database.read_model.queues
+        return told_queues(queues[EntityKind.RUN], queues[EntityKind.LOGICAL_WORKER])
 
     @strawberry.field(description="The database itself, and how fresh the answers are.", graphql_type=Database)
     @staticmethod

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import strawberry
 
 from schema.connections import After, Before, Connection, First, Last, Page, page_of
+from schema.context import Info
 from schema.counts import RunStatusCount, count_runs
-from schema.filters import RunFilterArgument, matching, run_predicate
+from schema.filters import RunFilterArgument
 from schema.node import Node
-from schema.orders import RunOrderArgument, ordered
+from schema.orders import RunOrderArgument
+from schema.predicates import matching
 from schema.scalars import JSON
 from server.database.entities import StudyEntity
 
@@ -35,6 +37,7 @@ class Study(Node):
     @staticmethod
     def runs(
         root: strawberry.Parent[StudyEntity],
+        info: Info,
         filter: RunFilterArgument = None,
         order_by: RunOrderArgument = None,
         first: First = None,
@@ -42,12 +45,14 @@ class Study(Node):
         last: Last = None,
         before: Before = None,
     ) -> Page:
-        return page_of(ordered(matching(root.runs, filter, run_predicate), order_by), first, after, last, before)
+        return page_of(info, root.runs, filter, order_by, first, after, last, before)
 
     @strawberry.field(description="How many of its runs have each status: all statuses, in the order of the enum.")
     @staticmethod
-    def run_counts(root: strawberry.Parent[StudyEntity], filter: RunFilterArgument = None) -> list[RunStatusCount]:
-        return count_runs(matching(root.runs, filter, run_predicate))
+    def run_counts(
+        root: strawberry.Parent[StudyEntity], info: Info, filter: RunFilterArgument = None
+    ) -> list[RunStatusCount]:
+        return count_runs(matching(root.runs, filter, info.context.database.around))
 
     workers: list[Annotated[LogicalWorker, strawberry.lazy("schema.logical_worker")]] = strawberry.field(
         description="The distinct logical workers of its runs, by name."

@@ -13,7 +13,8 @@ from schema.changes import Change, Look, RunChange
 from schema.context import Info
 from schema.enums import EntityKind
 from schema.errors import BadInput
-from schema.filters import RunFilter, RunFilterArgument, follows_links, matching, run_predicate
+from schema.filters import RunFilter, RunFilterArgument, follows_links
+from schema.predicates import matching, predicate_of
 from schema.query import Query
 from server.database.change_log import ChangeKind, Interest
 from server.database.managers.entity_manager import canonical_id
@@ -110,18 +111,15 @@ def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Inte
     def is_run(key: Key) -> bool:
         return key.kind is EntityKind.RUN
 
-    def standing() -> Iterator[Key]:
-        return (Key(EntityKind.RUN, run.id) for run in matching(database.runs.all(), given, run_predicate))
+    def standing() -> list[Key]:
+        found = matching(database.runs.all(), given, database.around)
+        return [Key(EntityKind.RUN, id_) for _, id_ in found.positions]
 
-    if given is None:
+    predicate = predicate_of(given, database.around)
+    if given is None or predicate is None:
         return Interest(is_run, standing)
-    predicate = run_predicate(given)
-
-    def matches(key: Key) -> bool:
-        run = database.runs.by_id(key.id)
-        return run is not None and predicate(run)
-
-    return Interest(is_run, standing, matches, follows_links(given))
+    records, matches = database.read_model.runs.records, predicate.matches
+    return Interest(is_run, standing, lambda key: matches(records[key.id]), follows_links(given))
 
 
 async def _changes(database: MerlinDatabase, interest: Interest, *, snapshot: bool) -> AsyncGenerator[Change, None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,28 @@ def store(
     if request.param == "sqlite":
         return Store("sqlite", f"sqlite:///{tmp_path}/merlin.db")
     return Store("redis", _empty_server(request.param, redis_servers, tmp_path_factory).url)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "valkey"])
+def new_url(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    redis_servers: dict[str, RedisServer],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[], str]:
+    """Each call: the URL of an empty database."""
+    numbers = itertools.count()
+
+    def make() -> str:
+        match request.param:
+            case "memory":
+                return "memory://"
+            case "sqlite":
+                return f"sqlite:///{tmp_path}/{next(numbers)}.db"
+            case engine:
+                return _empty_server(engine, redis_servers, tmp_path_factory).url
+
+    return make
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis", "valkey"])

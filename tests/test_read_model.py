@@ -111,7 +111,14 @@ def expected(world: World) -> Mapping[str, Any]:
         "keys": sorted(world.entries),
         "problems": {key: it.problems for key, it in world.entries.items() if it.problems},
         "run statuses": Counter(it.run_status for it in world.records(RUN)),
+        "runs of": {status: [it.id for it in world.records(RUN) if it.run_status is status] for status in RunStatus},
         "worker statuses": Counter(it.worker_status for it in world.records(PHYSICAL)),
+        "workers of": {
+            status: [it.id for it in world.records(PHYSICAL) if it.worker_status is status] for status in WorkerStatus
+        },
+        "queues": {
+            kind: Counter(queue for it in world.records(kind) for queue in set(it.queues)) for kind in (RUN, LOGICAL)
+        },
     }
     for kind in EntityKind:
         records = world.records(kind)
@@ -138,8 +145,11 @@ def observed(model: ReadModel) -> Mapping[str, Any]:
     state: dict[str, Any] = {
         "keys": sorted(model.keys()),
         "problems": model.problems,
-        "run statuses": model.run_statuses,
-        "worker statuses": model.worker_statuses,
+        "run statuses": model.run_statuses.counts(),
+        "runs of": {status: [id_ for _, id_ in model.run_statuses.of(status)] for status in RunStatus},
+        "worker statuses": model.worker_statuses.counts(),
+        "workers of": {status: [id_ for _, id_ in model.worker_statuses.of(status)] for status in WorkerStatus},
+        "queues": model.queues,
     }
     for kind, table in model.tables.items():
         assert len(table) == len(list(table)) == len(table.order)
@@ -508,7 +518,7 @@ def test_the_order_values_of_one_kind_compare() -> None:
 def test_a_page_is_found_by_position() -> None:
     """An ordered view finds its place by a position, also where that stands no more."""
     model = filled(*(run(id_, f"/{id_}_2026010{id_}-000000") for id_ in "1235"))
-    runs = Ordered(model.runs.order, lambda id_: id_, order_of(RUN))
+    runs = Ordered(model.runs.order, model.runs.records, lambda record: record.id, order_of(RUN))
     three, four = (position_of(run(id_, f"/{id_}_2026010{id_}-000000")) for id_ in "34")
     assert (list(runs), len(runs), runs[1]) == (["5", "3", "2", "1"], 4, "3")
     assert (runs.before(three), runs.after(three)) == (1, 2)

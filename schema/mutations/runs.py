@@ -5,9 +5,10 @@ import strawberry
 from schema.context import Info
 from schema.effects import attempt
 from schema.enums import RunStatus
-from schema.filters import RunFilter, is_empty, run_predicate
+from schema.filters import RunFilter, is_empty
 from schema.mutations.inputs import DRY_RUN, InputArgument, existing, given, one_of, refuse_null
 from schema.payloads import DeletePayload, RunPayload
+from schema.predicates import matching
 from schema.scalars import JSON
 from server.database.entities import RunEntity
 from server.database.errors import InvalidValueError
@@ -147,7 +148,7 @@ class RunMutations:
         async def act(work: Work) -> list[str]:
             if is_empty(input.filter):
                 raise InvalidValueError("An empty filter means every run: use deleteAll for that.", "filter")
-            matches = run_predicate(input.filter)
-            return await runs.delete_these([run.id for run in runs.all() if matches(run)], work)
+            found = matching(runs.all(), input.filter, info.context.database.around)
+            return await runs.delete_these([id_ for _, id_ in found.positions], work)
 
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="filter"))

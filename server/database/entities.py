@@ -97,8 +97,11 @@ class StudyEntity(DatabaseEntity[StudyModel]):
     @property
     def workers(self) -> list[LogicalWorkerEntity]:
         """The distinct logical workers of its runs, by name."""
-        workers = {worker.id: worker for run in self.runs for worker in run.workers}
-        return sorted(workers.values(), key=lambda worker: (worker.name, worker.id))
+        around = self._around
+        workers = around.read_model.logical_workers
+        ids = {id_ for run in self.runs.plain() for id_ in around.read_model.worker_runs.owners_of(run.id)}
+        found = sorted(map(workers.records.__getitem__, ids), key=workers.position)
+        return [LogicalWorkerEntity(worker, around) for worker in found]
 
     @property
     def latest_run(self) -> RunEntity | None:
@@ -199,10 +202,11 @@ class LogicalWorkerEntity(DatabaseEntity[LogicalWorkerModel]):
 
     @property
     def physical_workers(self) -> Ordered[PhysicalWorkerEntity]:
-        records = self._around.read_model.physical_workers.records
+        around = self._around
         return Ordered(
-            self._around.read_model.instances.members_of(self.id),
-            lambda id_: PhysicalWorkerEntity(records[id_], self._around),
+            around.read_model.instances.members_of(self.id),
+            around.read_model.physical_workers.records,
+            lambda record: PhysicalWorkerEntity(record, around),
             BY_NAME,
         )
 
@@ -273,7 +277,7 @@ Entity: TypeAlias = StudyEntity | RunEntity | LogicalWorkerEntity | PhysicalWork
 
 def _runs(around: Surroundings, positions: Sequence[tuple[int | str, str]]) -> Ordered[RunEntity]:
     records = around.read_model.runs.records
-    return Ordered(positions, lambda id_: RunEntity(records[id_], around), BY_LAUNCH)
+    return Ordered(positions, records, lambda record: RunEntity(record, around), BY_LAUNCH)
 
 
 def _first_run(around: Surroundings, ids: Iterable[str]) -> RunEntity | None:

@@ -63,7 +63,9 @@ class Links(Generic[Owner, Member]):
         """The owners that exist: those the member names, in its order, then those that only list it, in theirs."""
         member = self._members.get(member_id)
         named = () if member is None else self._named(member)
-        strays = self._strays.get(member_id, ())
+        strays = self._strays.get(member_id)
+        if strays is None:
+            return [id_ for id_ in dict.fromkeys(named) if id_ in self._owners]
         listing = sorted(self._position(self._owners[id_]) for id_ in strays)
         return [id_ for id_ in dict.fromkeys(named) if id_ in self._owners] + [id_ for _, id_ in listing]
 

@@ -46,7 +46,7 @@ class MerlinDatabase:
         self.changes = ChangeLog(self.read_model)
         self._transactor = Transactor(backend, self.feed, self.read_model, dialect)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
-        around = Surroundings(self.read_model, time_zone)
+        self.around = around = Surroundings(self.read_model, time_zone)
         self.studies = StudyManager(around, self._transactor)
         self.runs = RunManager(around, self._transactor)
         self.logical_workers = LogicalWorkerManager(around, self._transactor)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 E_co = TypeVar("E_co", covariant=True)
 
 Value: TypeAlias = int | str | None
 Place: TypeAlias = tuple[Any, str]
 """An order value, None where the entity has none, and the id that tells ties apart."""
+
+
+_WORTH_IT = 2
+"""An index is used where it leaves less than one in so many to look at."""
 
 
 class _Descending:
@@ -44,23 +48,40 @@ def _value(place: Place) -> Any:
     return place[0]
 
 
+class Selection(Protocol):
+    """A filter, made ready for the records of one kind."""
+
+    def select(self, positions: Sequence[Place], records: Mapping[str, Any]) -> list[Place]:
+        """Those whose records match."""
+
+    def among(self) -> Sequence[Sequence[Place]] | None:
+        """Where all that match are to be found, each part in the default order; None where no index tells."""
+
+
 class Ordered(Generic[E_co]):
     """A view, not a copy: it is good until the next change of the read model, that is within one step of the loop."""
 
-    __slots__ = ("_make", "_rank", "order", "positions")
+    __slots__ = ("_rank", "_whole", "_wrap", "order", "positions", "records")
 
     def __init__(
         self,
         positions: Sequence[Place],
-        make: Callable[[str], E_co],
+        records: Mapping[str, Any],
+        wrap: Callable[[Any], E_co],
         order: str,
+        *,
+        whole: bool = False,
         rank: Callable[[Place], Any] | None = None,
     ) -> None:
         self.positions = positions
         """In their order, and without duplicates."""
+        self.records = records
+        """By id, at least these."""
         self.order = order
         """Which order this is: positions of one are not those of another."""
-        self._make = make
+        self._wrap = wrap
+        self._whole = whole
+        """Whether it holds all records of the kind."""
         self._rank = rank
 
     @property
@@ -72,10 +93,15 @@ class Ordered(Generic[E_co]):
         return len(self.positions)
 
     def __iter__(self) -> Iterator[E_co]:
-        return (self._make(id_) for _, id_ in self.positions)
+        return map(self._wrap, self.plain())
 
     def __getitem__(self, index: int) -> E_co:
-        return self._make(self.positions[index][1])
+        return self._wrap(self.records[self.positions[index][1]])
+
+    def plain(self) -> Iterator[Any]:
+        """The records themselves."""
+        records = self.records
+        return (records[id_] for _, id_ in self.positions)
 
     def after(self, position: Place) -> int:
         """The index of the first one behind a position, which need not stand any more."""
@@ -89,18 +115,39 @@ class Ordered(Generic[E_co]):
             return bisect_left(self.positions, position)
         return bisect_left(self.positions, self._rank(position), key=self._rank)
 
-    def where(self, matches: Callable[[E_co], bool]) -> Ordered[E_co]:
-        """Those that match, in the same order."""
-        kept = [position for position in self.positions if matches(self._make(position[1]))]
-        return Ordered(kept, self._make, self.order, self._rank)
+    def where(self, selection: Selection) -> Ordered[E_co]:
+        """Those that match, in the same order, which is the default one."""
+        positions = self.positions
+        parts = selection.among()
+        if parts is not None and sum(map(len, parts)) * _WORTH_IT < len(positions):
+            positions = parts[0] if len(parts) == 1 else sorted({place for part in parts for place in part})
+            if not self._whole:
+                positions = [place for place in positions if self._holds(place)]
+        return Ordered(selection.select(positions, self.records), self.records, self._wrap, self.order)
 
-    def by(self, name: str, value_of: Callable[[E_co], Value], *, descending: bool) -> Ordered[E_co]:
-        """In another order: by a value, nulls last in both directions, then by id."""
-        valued = [(value_of(entity), position[1]) for position, entity in zip(self.positions, self, strict=True)]
-        valued.sort(key=lambda place: place[1])
-        nulls = [place for place in valued if place[0] is None]
+    def by(self, name: str, value_of: Callable[[Any], Value], *, descending: bool) -> Ordered[E_co]:
+        """In another order: by a value of the records, nulls last in both directions, then by id."""
+        valued = [(value_of(record), record.id) for record in self.plain()]
+        nulls = sorted(place for place in valued if place[0] is None)
         rest = [place for place in valued if place[0] is not None]
-        rest.sort(key=_value, reverse=descending)  # stable: ties stay in the order of their ids
+        rest.sort(key=_value, reverse=descending)
+        _sort_ties(rest)
         direction = "DESC" if descending else "ASC"
         rank = _rank_descending if descending else _rank_ascending
-        return Ordered([*rest, *nulls], self._make, f"{name}:{direction}", rank)
+        return Ordered([*rest, *nulls], self.records, self._wrap, f"{name}:{direction}", rank=rank)
+
+    def _holds(self, place: Place) -> bool:
+        index = bisect_left(self.positions, place)
+        return index < len(self.positions) and self.positions[index] == place
+
+
+def _sort_ties(places: list[Place]) -> None:
+    """Those of one value by id; they stand together already."""
+    start = 0
+    while start < len(places):
+        value, stop = places[start][0], start + 1
+        while stop < len(places) and places[stop][0] == value:
+            stop += 1
+        if stop - start > 1:
+            places[start:stop] = sorted(places[start:stop])
+        start = stop

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from server.database.groups import Groups
 from server.database.links import Links, Position, discard, insert
 from server.database.models import (
     KINDS,
@@ -39,7 +40,7 @@ Record = TypeVar("Record", bound=Model)
 _WHOLESALE = 0.25
 """Where more than this share of the records changes at once, the indexes are built anew: that is cheaper then."""
 
-_EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - launch times are naive
+EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - launch times are naive
 _NEVER_LAUNCHED = 1
 """Order value of a run without launch time: after every launched one, whose values are not positive."""
 
@@ -70,7 +71,7 @@ def position_of(record: Model) -> Position:
     """The default order: runs by launch, newest first, those without launch time last; the rest by name."""
     if isinstance(record, RunModel):
         launched = record.launched_at
-        return (_NEVER_LAUNCHED if launched is None else -int((launched - _EPOCH).total_seconds()), record.id)
+        return (_NEVER_LAUNCHED if launched is None else -int((launched - EPOCH).total_seconds()), record.id)
     return (record.name, record.id)
 
 
@@ -99,6 +100,11 @@ class Table(Generic[Record]):
     def position(self, record: Record) -> Position:
         """Of a record that stands here always the same tuple, which all orders share."""
         return self._positions[record.id] if self.records.get(record.id) is record else position_of(record)
+
+    def launch_of(self, record: Record) -> int | None:
+        """Of a run, in seconds since the year 1, local to the site: read once, when it was stored."""
+        value = self.position(record)[0]
+        return None if value == _NEVER_LAUNCHED or isinstance(value, str) else -value
 
     def named(self, name: str) -> Record | None:
         """The record of that name; of several, the one that Merlin finds by it."""
@@ -201,8 +207,17 @@ class ReadModel:
         }
         self.problems: dict[Key, tuple[UnreadableValue, ...]] = {}
         """What could not be read, record by record."""
-        self.run_statuses: Counter[RunStatus] = Counter()
-        self.worker_statuses: Counter[WorkerStatus] = Counter()
+        self.run_statuses = Groups[RunStatus, RunModel](lambda run: run.run_status)
+        self.worker_statuses = Groups[WorkerStatus, PhysicalWorkerModel](lambda worker: worker.worker_status)
+        self._groups: Mapping[EntityKind, Groups[Any, Any]] = {
+            EntityKind.RUN: self.run_statuses,
+            EntityKind.PHYSICAL_WORKER: self.worker_statuses,
+        }
+        self.queues: Mapping[EntityKind, Counter[str]] = {
+            EntityKind.RUN: Counter(),
+            EntityKind.LOGICAL_WORKER: Counter(),
+        }
+        """How many runs, and logical workers, name a queue."""
         self.study_runs = Links(
             self.studies.records,
             self.runs.records,
@@ -315,23 +330,36 @@ class ReadModel:
         return True
 
     def _count(self, change: Change) -> None:
+        counter = self.queues.get(change.key.kind)
+        if counter is None:
+            return
         for record, step in ((change.before, -1), (change.after, 1)):
-            if isinstance(record, RunModel):
-                self.run_statuses[record.run_status] += step
-            elif isinstance(record, PhysicalWorkerModel):
-                self.worker_statuses[record.worker_status] += step
+            if isinstance(record, RunModel | LogicalWorkerModel):
+                for queue in set(record.queues):
+                    counter[queue] += step
+                    if not counter[queue]:
+                        del counter[queue]
 
     def _reindex(self, change: Change) -> None:
         kind, id_ = change.key.kind, change.key.id
         self.tables[kind].reindex(id_, change.before, change.after)
+        if kind in self._groups:
+            self._regroup(kind, change)
         for links in self._belonging[kind]:
             links.member_changed(id_, change.before, change.after)
         for links in self._owning[kind]:
             links.owner_changed(id_, change.before, change.after)
 
+    def _regroup(self, kind: EntityKind, change: Change) -> None:
+        old = None if change.before is None else position_of(change.before)
+        new = None if change.after is None else self._position(change.after)
+        self._groups[kind].changed(change.before, change.after, old, new)
+
     def _rebuild(self) -> None:
-        for table in self.tables.values():
+        for kind, table in self.tables.items():
             table.rebuild()
+            if kind in self._groups:
+                self._groups[kind].rebuild(table.order, table.records)
         for links in self._links:
             links.rebuild()
 

@@ -107,7 +107,8 @@ class EntityManager(Generic[E, Record]):
 
     def all(self) -> Ordered[E]:
         """In the kind's default order."""
-        return Ordered(self._table.order, self._at, order_of(self.kind))
+        table = self._table
+        return Ordered(table.order, table.records, self._wrap, order_of(self.kind), whole=True)
 
     def get_all(self, filters: Mapping[str, Any] | None = None) -> list[E]:
         """Those that match every filter; a list matches any of its values.
@@ -146,8 +147,8 @@ class EntityManager(Generic[E, Record]):
             raise MissingPartnerError(f"There is no {noun} {id_!r} in the database.", field)
         return record
 
-    def _at(self, id_: str) -> E:
-        return self._entity(self._table.records[id_], self._around)
+    def _wrap(self, record: Record) -> E:
+        return self._entity(record, self._around)
 
     def _test(self, name: str, wanted: Any) -> Callable[[Record], bool]:
         key = self.filters.get(name)

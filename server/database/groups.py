@@ -1,0 +1,43 @@
+"""Records by one of their values, each group in the kind's default order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from server.database.links import Position, discard, insert
+from server.database.models import Model
+
+Record = TypeVar("Record", bound=Model)
+V = TypeVar("V", bound=Hashable)
+
+
+class Groups(Generic[V, Record]):
+    """Told of every change of a record, when its table has it already."""
+
+    def __init__(self, value_of: Callable[[Record], V]) -> None:
+        self._value_of = value_of
+        self._positions: dict[V, list[Position]] = {}
+
+    def of(self, value: V) -> Sequence[Position]:
+        """Not to be changed."""
+        return self._positions.get(value, ())
+
+    def counts(self) -> Counter[V]:
+        return Counter({value: len(positions) for value, positions in self._positions.items()})
+
+    def rebuild(self, order: Sequence[Position], records: Mapping[str, Record]) -> None:
+        self._positions = {}
+        for position in order:
+            self._positions.setdefault(self._value_of(records[position[1]]), []).append(position)
+
+    def changed(self, before: Record | None, after: Record | None, old: Position | None, new: Position | None) -> None:
+        """`old` and `new` are the positions of the record before and after."""
+        if before is not None and old is not None:
+            group = self._positions[value := self._value_of(before)]
+            discard(group, old)
+            if not group:
+                del self._positions[value]
+        if after is not None and new is not None:
+            insert(self._positions.setdefault(self._value_of(after), []), new)
