@@ -158,12 +158,22 @@ _VALUES: Mapping[type[Any], Mapping[str, Callable[[Surroundings], Callable[[Any]
 """What of a record an order goes by."""
 
 
+_DEFAULTS = frozenset(
+    {
+        (StudyOrder, StudyOrderField.NAME, OrderDirection.ASC),
+        (RunOrder, RunOrderField.LAUNCHED_AT, OrderDirection.DESC),
+        (LogicalWorkerOrder, LogicalWorkerOrderField.NAME, OrderDirection.ASC),
+        (PhysicalWorkerOrder, PhysicalWorkerOrderField.NAME, OrderDirection.ASC),
+    }
+)
+"""The orders that everything stands in anyway."""
+
 Order: TypeAlias = StudyOrder | RunOrder | LogicalWorkerOrder | PhysicalWorkerOrder
 
 
 def ordered(items: Ordered[Any], order: Order | None, around: Surroundings) -> Ordered[Any]:
-    """The items in an order that a client asks for, else as they are."""
-    if order is None:
+    """The items, which are in their default order, in the one that a client asks for."""
+    if order is None or (type(order), order.field, order.direction) in _DEFAULTS:
         return items
     value_of = _VALUES[type(order)][order.field.value](around)
     return items.by(order.field.value, value_of, descending=order.direction is OrderDirection.DESC)

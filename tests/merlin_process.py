@@ -27,8 +27,10 @@ class MerlinError(Exception):
 class Merlin:
     """Merlin's database in Redis, or without a URL in SQLite. Calls share one long-lived process: `close` it."""
 
-    def __init__(self, home: Path, redis_url: str | None = None) -> None:
+    def __init__(self, home: Path, redis_url: str | None = None, timeout: float = TIMEOUT) -> None:
         self.home = home.resolve()
+        self.timeout = timeout
+        """Seconds that one answer may take."""
         self.database_file = self.home / ".merlin" / "merlin.db"
         self._log = self.home / "merlin_agent.log"
         self._agent: subprocess.Popen[str] | None = None
@@ -141,7 +143,7 @@ class Merlin:
         with suppress(BrokenPipeError):  # then there is no answer either
             agent.stdin.write(request + "\n")
             agent.stdin.flush()
-        answered, _, _ = select.select([agent.stdout], [], [], TIMEOUT)
+        answered, _, _ = select.select([agent.stdout], [], [], self.timeout)
         line = agent.stdout.readline() if answered else ""
         if not line:
             agent.kill()

@@ -671,13 +671,13 @@ async def test_a_filter_that_says_nothing_deletes_nothing(said: Said) -> None:
 
 
 async def test_a_cursor_of_another_order_is_refused() -> None:
-    """A cursor belongs to a field and a direction."""
+    """A cursor belongs to a field and a direction; without any, to the default ones."""
     asked = "query ($o: RunOrder, $c: String) { runs(orderBy: $o, after: $c) { pageInfo { endCursor } } }"
     async with opened(await memory_of(run(1))) as database:
         given_orders: list[Said | None] = [
             None,
             {"field": "LAUNCHED_AT"},
-            {"field": "LAUNCHED_AT", "direction": "DESC"},
+            {"field": "ID", "direction": "DESC"},
             {"field": "ID"},
         ]
         cursors = [(await ask(database, asked, o=one))["runs"]["pageInfo"]["endCursor"] for one in given_orders]
@@ -718,3 +718,27 @@ async def test_times_far_off_keep_their_microseconds() -> None:
     async with opened(await memory_of(*records), time_zone=UTC) as database:
         nodes = (await ask(database, asked))["physicalWorkers"]["nodes"]
     assert [node["id"] for node in nodes] == [uid(2), uid(3), uid(1)]
+
+
+async def test_long_lists_are_asked_as_short_ones_are() -> None:
+    """However many values a filter of a list holds, it means the same."""
+    many = [f"q{number}" for number in range(50)]
+    async with opened(await memory_of(run(1, queues=("q3", "q4")), run(2, queues=tuple(many)))) as database:
+        asked = "query ($f: RunFilter) { runs(filter: $f, orderBy: {field: ID}) { nodes { id } } }"
+
+        async def found(said: Said) -> list[str]:
+            return [node["id"] for node in (await ask(database, asked, f={"queues": said}))["runs"]["nodes"]]
+
+        assert await found({"containsAny": many}) == [uid(1), uid(2)]
+        assert await found({"containsAll": many}) == [uid(2)]
+        assert await found({"containsAny": many[5:]}) == [uid(2)]
+
+
+async def test_a_filter_may_be_nested_deeply() -> None:
+    """A hundred levels are no problem."""
+    said: Said = {"id": {"eq": uid(1)}}
+    for _ in range(50):
+        said = {"not": {"and": [said]}}
+    async with opened(await memory_of(run(1), run(2))) as database:
+        data = await ask(database, "query ($f: RunFilter) { runs(filter: $f) { nodes { id } } }", f=said)
+        assert data["runs"]["nodes"] == [{"id": uid(1)}]

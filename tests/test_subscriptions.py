@@ -167,6 +167,7 @@ def entries(draw: st.DrawFn) -> Entry:
         case EntityKind.RUN:
             record = run(
                 draw(st.sampled_from([11, 12, 13])),
+                draw(st.sampled_from(["/a", "/a_20260101-000000", "/a_20260301-000000"])),
                 study_id=draw(st.sampled_from([None, *STUDIES])),
                 workers=some(WORKERS),
                 run_status=draw(st.sampled_from([RunStatus.RUNNING, RunStatus.FAILED])),
@@ -184,6 +185,7 @@ FILTERS: list[Said] = [
     {"not": {"study": {"name": {"eq": "x"}}}},
     {"worker": {"name": {"eq": "a"}}},
     {"or": [{"worker": {"name": {"eq": "b"}}}, {"study": {"name": {"eq": "y"}}}]},
+    {"launchedAt": {"after": "2026-02-01T00:00:00Z"}},
     {"and": [{"worker": {}}, {"status": {"in": ["FAILED"]}}]},
 ]
 ASKED: list[tuple[str, Said]] = [

@@ -69,6 +69,10 @@ class Links(Generic[Owner, Member]):
         listing = sorted(self._position(self._owners[id_]) for id_ in strays)
         return [id_ for id_ in dict.fromkeys(named) if id_ in self._owners] + [id_ for _, id_ in listing]
 
+    def strays_of(self, member_id: str) -> Sequence[str]:
+        """The owners that list it without being named by it."""
+        return self._strays.get(member_id, ())
+
     def rebuild(self) -> None:
         self._by_owner.clear()
         self._strays.clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 E_co = TypeVar("E_co", covariant=True)
@@ -44,8 +46,7 @@ def _rank_descending(place: Place) -> tuple[bool, Any, str]:
     return value is None, 0 if value is None else _Descending(value), id_
 
 
-def _value(place: Place) -> Any:
-    return place[0]
+_value = itemgetter(0)
 
 
 class Selection(Protocol):
@@ -129,9 +130,12 @@ class Ordered(Generic[E_co]):
         """In another order: by a value of the records, nulls last in both directions, then by id."""
         valued = [(value_of(record), record.id) for record in self.plain()]
         nulls = sorted(place for place in valued if place[0] is None)
-        rest = [place for place in valued if place[0] is not None]
-        rest.sort(key=_value, reverse=descending)
-        _sort_ties(rest)
+        rest = [place for place in valued if place[0] is not None] if nulls else valued
+        if descending:
+            rest.sort(key=_value, reverse=True)
+            _sort_ties(rest)
+        else:
+            rest.sort()
         direction = "DESC" if descending else "ASC"
         rank = _rank_descending if descending else _rank_ascending
         return Ordered([*rest, *nulls], self.records, self._wrap, f"{name}:{direction}", rank=rank)
@@ -143,11 +147,11 @@ class Ordered(Generic[E_co]):
 
 def _sort_ties(places: list[Place]) -> None:
     """Those of one value by id; they stand together already."""
+    if len(set(map(_value, places))) == len(places):
+        return
     start = 0
-    while start < len(places):
-        value, stop = places[start][0], start + 1
-        while stop < len(places) and places[stop][0] == value:
-            stop += 1
-        if stop - start > 1:
-            places[start:stop] = sorted(places[start:stop])
-        start = stop
+    for _, group in groupby(list(places), key=_value):
+        tied = list(group)
+        if len(tied) > 1:
+            places[start : start + len(tied)] = sorted(tied)
+        start += len(tied)

@@ -83,7 +83,8 @@ class Table(Generic[Record]):
         self.order: list[Position] = []
         self.name_owners: Mapping[str, str] = {}
         """For names that several records have: whose id Merlin's own name map held when it was last asked."""
-        self._positions: dict[str, Position] = {}
+        self.positions: dict[str, Position] = {}
+        """Of each record always the same tuple, which all orders share."""
         self._ids: dict[str, str | list[str]] = {}
         """By name; the ids of several in their order."""
 
@@ -98,8 +99,8 @@ class Table(Generic[Record]):
         return self.records.get(id_)
 
     def position(self, record: Record) -> Position:
-        """Of a record that stands here always the same tuple, which all orders share."""
-        return self._positions[record.id] if self.records.get(record.id) is record else position_of(record)
+        """Also of a record that does not stand here."""
+        return self.positions[record.id] if self.records.get(record.id) is record else position_of(record)
 
     def launch_of(self, record: Record) -> int | None:
         """Of a run, in seconds since the year 1, local to the site: read once, when it was stored."""
@@ -145,15 +146,15 @@ class Table(Generic[Record]):
 
     def reindex(self, id_: str, before: Record | None, after: Record | None) -> None:
         """To be called when `after` is stored already."""
-        old = self._positions.get(id_)
+        old = self.positions.get(id_)
         new = None if after is None else position_of(after)
         if old != new:
             if old is not None:
                 discard(self.order, old)
-                del self._positions[id_]
+                del self.positions[id_]
             if new is not None:
                 insert(self.order, new)
-                self._positions[id_] = new
+                self.positions[id_] = new
         old_name = None if before is None else name_of(before)
         new_name = None if after is None else name_of(after)
         if old_name != new_name:
@@ -163,8 +164,10 @@ class Table(Generic[Record]):
                 self._add_name(new_name, id_)
 
     def rebuild(self) -> None:
-        self._positions = {id_: position_of(record) for id_, record in self.records.items()}
-        self.order = sorted(self._positions.values())
+        """In place: whoever reads the order and the positions goes on with them."""
+        self.positions.clear()
+        self.positions.update((id_, position_of(record)) for id_, record in self.records.items())
+        self.order[:] = sorted(self.positions.values())
         self._ids = {}
         for id_, record in self.records.items():
             name = name_of(record)
