@@ -1,0 +1,62 @@
+"""A server in the test's own loop: what a test asks over sockets it can see from inside, too."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from server.app import make_app
+from server.cli import LARGEST_MESSAGE
+from server.database.backends.base import ResultsBackend
+from server.database.merlin_database import MerlinDatabase, opened
+from server.settings import Settings
+
+DEADLINE = 20.0
+
+
+@dataclass(frozen=True)
+class Live:
+    port: int
+    database: MerlinDatabase
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}/graphql"
+
+    @property
+    def ws(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/graphql"
+
+
+@asynccontextmanager
+async def serving(backend: ResultsBackend) -> AsyncIterator[Live]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with opened(backend) as database:
+            config = uvicorn.Config(
+                make_app(Settings(), database),
+                ws="websockets-sansio",
+                ws_max_size=LARGEST_MESSAGE,
+                ws_per_message_deflate=False,
+                log_level="critical",
+                timeout_graceful_shutdown=1,
+            )
+            server = uvicorn.Server(config)
+            task = asyncio.create_task(server.serve(sockets=[listener]))
+            await until(lambda: server.started)
+            try:
+                yield Live(listener.getsockname()[1], database)
+            finally:
+                server.should_exit = True
+                await task
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Looks again and again: what is waited for has no event of its own."""
+    async with asyncio.timeout(DEADLINE):
+        while not holds():
+            await asyncio.sleep(0.005)
