@@ -18,7 +18,7 @@ help:
 serve: $(VENV)/.serve
 	$(BIN)/merlin-graphql serve --demo $(ARGS)
 
-test: check
+test: check $(VENV)/.node
 	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/.test
@@ -31,14 +31,14 @@ check: $(VENV)/.test
 schema: $(VENV)/.serve
 	$(BIN)/python -m schema > schema/schema.graphql
 
-soak: $(VENV)/.test
+soak: $(VENV)/.test $(VENV)/.node
 	$(BIN)/pytest -n 0 -m soak $(ARGS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench_load $(ARGS)
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/node_modules dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,3 +52,10 @@ $(VENV)/.serve: pyproject.toml | $(BIN)/pip
 $(VENV)/.test: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.serve
+
+# JavaScript clients: where they can't be had, the tests that need them are skipped.
+$(VENV)/.node: tests/package.json | $(BIN)/pip
+	@if command -v npm >/dev/null; then \
+		npm install --prefix tests --silent --no-audit --no-fund || echo "npm could not install: tests are skipped"; \
+	fi
+	@touch $@

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import uvicorn
+from starlette.routing import BaseRoute
 
 from server.app import make_app
 from server.cli import LARGEST_MESSAGE
@@ -34,11 +35,14 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(backend: ResultsBackend) -> AsyncIterator[Live]:
+async def serving(backend: ResultsBackend, *more: BaseRoute) -> AsyncIterator[Live]:
+    """With some routes beside its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with opened(backend) as database:
+            app = make_app(Settings(), database)
+            app.router.routes.extend(more)
             config = uvicorn.Config(
-                make_app(Settings(), database),
+                app,
                 ws="websockets-sansio",
                 ws_max_size=LARGEST_MESSAGE,
                 ws_per_message_deflate=False,
