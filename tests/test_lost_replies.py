@@ -64,6 +64,7 @@ def reset(server: RedisServer) -> None:
     """Two runs of one study, of which only one is linked from both sides, a worker that runs, and some garbage."""
     with server.client() as client:
         client.flushall()
+        client.script_load(redis_writer._SCRIPT)  # or the first reply that is lost says that it isn't there
     records = (
         study(1, "alpha", runs=(uid(11), uid(99))),
         study(2, "empty"),
