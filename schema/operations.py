@@ -19,6 +19,7 @@ from graphql import (
     ExecutionResult,
     Executor,
     GraphQLError,
+    GraphQLFormattedError,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
@@ -33,7 +34,7 @@ from graphql import (
 from schema.changes import Look, Told
 from schema.context import Context
 from schema.encoding import encode_json
-from schema.errors import BadInput, translate
+from schema.errors import BAD_USER_INPUT, PARSE_FAILED, VALIDATION_FAILED, BadInput, translate
 
 _REMEMBERED = 256
 """Documents."""
@@ -64,9 +65,9 @@ class Answer:
 class OperationError(Exception):
     """It could not be begun: nothing was executed."""
 
-    def __init__(self, errors: Sequence[GraphQLError]) -> None:
+    def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT) -> None:
         super().__init__(errors[0].message)
-        self.errors = [translate(error).formatted for error in errors]
+        self.errors = [_coded(translate(error).formatted, code) for error in errors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +171,11 @@ class Operations:
             document = parse(text)
             errors = validate(self._schema, document)
         except GraphQLError as error:
-            raise OperationError([error]) from None
+            raise OperationError([error], PARSE_FAILED) from None
         except RecursionError:
             raise OperationError([BadInput("This document is nested too deeply.", "query")]) from None
         if errors:
-            raise OperationError(errors)
+            raise OperationError(errors, VALIDATION_FAILED)
         if len(text) <= _LONGEST_REMEMBERED:
             self._documents[text] = text, document
             if len(self._documents) > _REMEMBERED:
@@ -221,6 +222,11 @@ async def _told(events: AsyncIterable[Told], shared: _SharedAnswers) -> AsyncGen
             yield answer
     except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
         raise OperationError([GraphQLError("", original_error=error)]) from None
+
+
+def _coded(error: GraphQLFormattedError, code: str) -> GraphQLFormattedError:
+    """graphql-core's own errors say nothing in `extensions`."""
+    return {**error, "extensions": {"code": code, **error.get("extensions", {})}}
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -65,7 +65,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
     return App(
         routes=[
-            Route("/graphql", GraphQLApp(schema, operations)),
+            Route("/graphql", GraphQLApp(operations)),
             WebSocketRoute("/graphql", WebSocketApp(operations)),
             Route("/", graphiql),
             Route("/schema.graphql", schema_text),

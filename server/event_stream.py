@@ -34,7 +34,7 @@ _HEARTBEAT = b":\n\n"
 class EventStream:
     """A response that ends with its operation, or with its client."""
 
-    def __init__(self, answers: AsyncGenerator[Answer]) -> None:
+    def __init__(self, answers: AsyncGenerator[Answer] | OperationError) -> None:
         self._answers = answers
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,6 +44,8 @@ class EventStream:
 
     async def _send_all(self, send: Send) -> None:
         try:
+            if isinstance(self._answers, OperationError):
+                raise self._answers
             async with aclosing(self._answers) as answers:
                 async for answer in answers:
                     await _send_next(send, answer.encoded)

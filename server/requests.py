@@ -1,17 +1,26 @@
-"""What a client asks for, read strictly: GraphQL over HTTP, section 5 (Request)."""
+"""What a client asks for, read strictly: GraphQL over HTTP, sections 4 and 5."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+LARGEST_BODY = 2**20
+"""Bytes."""
 
 
 class RequestError(Exception):
-    """It is no request that could be read; the message says what to do."""
+    """It is no request that can be answered; the message says what to do."""
+
+    def __init__(self, message: str, status: int = 400, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +61,65 @@ def parse_json(text: bytes | str, what: str) -> Any:
         return orjson.loads(text)
     except ValueError as error:  # too deeply nested, too
         raise RequestError(f"{what}: this is no JSON: {error}.") from None
+
+
+async def read_request(request: Request) -> GraphQLRequest:
+    """Raises `RequestError`."""
+    match request.method:
+        case "GET":
+            return parse_parameters(request.query_params)
+        case "POST":
+            _check_content_type(request.headers.get("content-type", ""))
+            return parse_request(parse_json(await _body(request), "body"))
+        case _:
+            raise RequestError("Send GET or POST.", 405, {"allow": "GET, POST"})
+
+
+def accepted(header: str | None, offered: Sequence[str]) -> str:
+    """The media type that a client likes best: RFC 9110, section 12.5.1. Raises `RequestError`."""
+    best, best_quality = "", 0.0
+    for media_type in offered:
+        quality = _quality(header or "*/*", media_type)
+        if quality > best_quality:
+            best, best_quality = media_type, quality
+    if not best:
+        raise RequestError(f"Accept one of {', '.join(offered)}.", 406)
+    return best
+
+
+def _quality(header: str, media_type: str) -> float:
+    """By the most specific range that covers it."""
+    found = (0, 0.0)
+    for part in header.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        specificity = {"*/*": 1, f"{media_type.partition('/')[0]}/*": 2, media_type: 3}.get(name, 0)
+        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        if specificity > found[0]:
+            found = specificity, _number(quality)
+    return found[1]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _check_content_type(header: str) -> None:
+    name, *parameters = (piece.strip().lower() for piece in header.split(";"))
+    charset = next((text[8:].strip('"') for text in parameters if text.startswith("charset=")), "utf-8")
+    if name != "application/json" or charset not in ("utf-8", "utf8"):
+        raise RequestError(
+            "Send the content type application/json, in UTF-8.", 415, {"accept-post": "application/json"}
+        )
+
+
+async def _body(request: Request) -> bytes:
+    """No more of it is read than may be."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            raise RequestError(f"Send at most {LARGEST_BODY} bytes.", 413, {"connection": "close"})
+    return bytes(body)

@@ -166,6 +166,8 @@ class Connection:
                 last: dict[str, Any] = {"id": id_, "type": "complete"}
             except OperationError as error:
                 last = {"id": id_, "type": "error", "payload": error.errors}
+            except (RuntimeError, OSError):  # the socket was closed meanwhile
+                return
             del self._active[id_]
             await self._send(last)
 

@@ -408,7 +408,7 @@ def test_every_question_is_answered_as_the_records_say(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("worth_it", [NEVER, ALWAYS, ELSE_AS_EVER])
-@settings(SLOW, max_examples=600)
+@settings(SLOW, max_examples=100)
 @given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_every_one_of_many_questions_is_answered(
     new_url: Callable[[], str], worth_it: int, world: World, questions: list[Said]

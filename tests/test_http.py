@@ -1,0 +1,162 @@
+"""GraphQL over HTTP: requests, media types and status codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.requests import RequestError, accepted
+from tests.live import DEADLINE, Live, serving
+from tests.records import memory_of, run
+
+pytestmark = pytest.mark.anyio
+
+CLIENTS = Path(__file__).parent / "clients"
+NODE = shutil.which("node")
+JSON = "application/json"
+GRAPHQL_JSON = "application/graphql-response+json"
+OFFERED = (JSON, GRAPHQL_JSON, "text/event-stream")
+
+
+@pytest.fixture
+async def live() -> AsyncIterator[Live]:
+    async with serving(await memory_of(run(1, "/one"))) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(live: Live) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", timeout=DEADLINE) as client:
+        yield client
+
+
+@pytest.mark.skipif(NODE is None, reason="no node is installed here")
+@pytest.mark.skipif(not (CLIENTS.parent / "node_modules").exists(), reason="npm has not installed tests/package.json")
+async def test_the_reference_audit_passes(live: Live) -> None:
+    """All 61 audits of graphql-http: MUST, SHOULD and MAY."""
+    assert NODE is not None
+    process = await asyncio.create_subprocess_exec(
+        NODE, CLIENTS / "audit.js", live.http, stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await process.communicate()
+    assert json.loads(told) == {"all": 61, "failed": []}
+
+
+@pytest.mark.parametrize(
+    ("header", "chosen"),
+    [
+        (None, JSON),
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        (GRAPHQL_JSON, GRAPHQL_JSON),
+        (f"{GRAPHQL_JSON}, {JSON};q=0.9", GRAPHQL_JSON),
+        (f"{JSON};q=0.5, {GRAPHQL_JSON};charset=utf-8", GRAPHQL_JSON),
+        ("text/event-stream", "text/event-stream"),
+        ("TEXT/Event-Stream;q=1.0, */*;q=0.1", "text/event-stream"),
+        (f"{JSON};q=0, */*", GRAPHQL_JSON),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
+    ],
+)
+def test_a_media_type_is_chosen_as_the_client_likes(header: str | None, chosen: str) -> None:
+    """By quality, then as the server likes; the most specific range counts."""
+    assert accepted(header, OFFERED) == chosen
+
+
+@given(st.text(max_size=60) | st.text(alphabet="*/;q=0.1, aptjson", max_size=60))
+def test_any_accept_header_has_an_answer(header: str) -> None:
+    """One of what is offered, or a refusal."""
+    with suppress(RequestError):
+        assert accepted(header, OFFERED) in OFFERED
+
+
+QUERY = {"query": "{ runs { nodes { workspace } } }"}
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "status"),
+    [
+        (QUERY, None, 200),
+        ({"query": "{"}, "GRAPHQL_PARSE_FAILED", 400),
+        ({"query": "{ nope }"}, "GRAPHQL_VALIDATION_FAILED", 400),
+        ({"query": "query ($n: Int!) { runs(first: $n) { totalCount } }"}, "BAD_USER_INPUT", 400),
+        ({"query": "query A { __typename } query B { __typename }"}, "BAD_USER_INPUT", 400),
+        ({"query": "{ __typename }", "operationName": "C"}, "BAD_USER_INPUT", 400),
+        ({"query": "{ runs(first: 501) { totalCount } }"}, "BAD_USER_INPUT", 200),
+    ],
+)
+async def test_a_status_tells_whether_it_was_executed(
+    client: httpx.AsyncClient, body: dict[str, Any], code: str | None, status: int
+) -> None:
+    """For application/graphql-response+json; for application/json, whose status old clients stop at, it is 200."""
+    for media_type, expected in ((GRAPHQL_JSON, status), (JSON, 200)):
+        answer = await client.post("/graphql", json=body, headers={"accept": media_type})
+        assert (answer.status_code, answer.headers["content-type"]) == (expected, media_type)
+        errors = answer.json().get("errors", [])
+        assert [error["extensions"]["code"] for error in errors] == ([] if code is None else [code])
+        assert ("data" in answer.json()) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "content", "status", "message"),
+    [
+        ("PUT", {}, b"", 405, "Send GET or POST."),
+        ("POST", {"content-type": "text/plain"}, b"{}", 415, "Send the content type application/json, in UTF-8."),
+        ("POST", {}, b"{}", 415, "Send the content type application/json, in UTF-8."),
+        ("POST", {"content-type": f"{JSON}; charset=latin-1"}, b"{}", 415, "Send the content type application/json"),
+        ("POST", {"content-type": f"{JSON}, {JSON}"}, b"{}", 415, "Send the content type application/json"),
+        ("POST", {"content-type": JSON, "accept": "text/html"}, b"{}", 406, "Accept one of application/json"),
+        ("POST", {"content-type": JSON}, b"[" * 100_000, 400, "body: this is no JSON"),
+        ("POST", {"content-type": JSON}, b'{"query": "\xff"}', 400, "body: this is no JSON"),
+        ("POST", {"content-type": JSON}, b"[]", 400, "A request is a JSON object"),
+        ("POST", {"content-type": JSON}, b" " * (2**20 + 1), 413, "Send at most 1048576 bytes."),
+        ("GET", {}, b"", 400, "query: pass the GraphQL document"),
+    ],
+)
+async def test_what_is_no_request_is_refused_in_json(
+    client: httpx.AsyncClient, method: str, headers: dict[str, str], content: bytes, status: int, message: str
+) -> None:
+    """With its status, and a message that says what to do."""
+    refused = await client.request(method, "/graphql", headers=headers, content=content)
+    assert (refused.status_code, refused.headers["content-type"]) == (status, JSON)
+    assert refused.json()["errors"][0]["message"].startswith(message)
+    assert (status == 405) == ("allow" in refused.headers)
+
+
+async def test_a_body_is_read_no_further_than_it_may_be(client: httpx.AsyncClient) -> None:
+    """However much a client would go on to send."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 2**28:
+            sent += 2**16
+            yield b" " * 2**16
+
+    try:
+        refused = await client.post("/graphql", headers={"content-type": JSON}, content=endless())
+        assert refused.status_code == 413
+    except httpx.TransportError:  # the connection is closed at once
+        pass
+    assert sent < 2**26
+
+
+async def test_what_needs_another_way_is_told_so(client: httpx.AsyncClient) -> None:
+    """A mutation by GET, and a subscription that is to be answered once."""
+    mutation = await client.get(
+        "/graphql", params={"query": 'mutation { createStudy(input: {name: "a"}) { created } }'}
+    )
+    assert (mutation.status_code, mutation.headers["allow"]) == (405, "POST")
+    subscription = await client.post("/graphql", json={"query": "subscription { changes { kind } }"})
+    assert subscription.status_code == 406
+    assert "needs a websocket" in subscription.json()["errors"][0]["message"]
