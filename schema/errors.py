@@ -10,7 +10,6 @@ import secrets
 from typing import Any
 
 from graphql import GraphQLError
-from strawberry.extensions import MaskErrors
 
 from server.database.errors import (
     BackendError,
@@ -74,10 +73,3 @@ def _replaced(error: GraphQLError, message: str, **extensions: Any) -> GraphQLEr
         path=error.path,
         extensions=extensions,
     )
-
-
-class TranslateErrors(MaskErrors):
-    """At the boundary: what a resolver raises leaves with a code, and without what only the log should hold."""
-
-    def anonymise_error(self, error: GraphQLError) -> GraphQLError:
-        return translate(error)

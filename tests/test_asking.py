@@ -12,8 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema.build import make_schema
-from schema.context import Context
 from server.database import ordered
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
@@ -29,28 +27,20 @@ from server.database.models import (
     StudyModel,
     WorkerStatus,
 )
+from tests.asking import ask, execute
 from tests.records import logical_worker, memory_of, physical_worker, run, study, uid
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA = make_schema()
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 Said: TypeAlias = dict[str, Any]
 """A filter, as a client's variables say it."""
 
 
-async def ask(database: MerlinDatabase, query: str, **variables: Any) -> Any:
-    """The data of an answer without errors."""
-    result = await SCHEMA.execute(query, variable_values=variables, context_value=Context(database, "1.2.3"))
-    assert result.errors is None
-    return result.data
-
-
 async def refusal(database: MerlinDatabase, query: str, **variables: Any) -> str:
     """The message of an answer's only error, which is the client's fault."""
-    result = await SCHEMA.execute(query, variable_values=variables, context_value=Context(database, "1.2.3"))
-    (error,) = result.errors or []
-    assert (error.extensions or {})["code"] == "BAD_USER_INPUT"
+    (error,) = (await execute(database, query, variables)).errors
+    assert error.extensions["code"] == "BAD_USER_INPUT"
     return error.message
 
 

@@ -20,11 +20,10 @@ from zoneinfo import ZoneInfo
 import httpx
 import pytest
 
-from schema.build import make_schema
-from schema.context import Context
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.errors import EntityNotFoundError
 from server.database.merlin_database import MerlinDatabase, opened
+from tests import asking
 from tests.conftest import Store
 from tests.merlin_process import Merlin
 from tests.servers import RedisServer, binaries
@@ -32,7 +31,6 @@ from tests.serving import Serving
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA = make_schema()
 ZONE = ZoneInfo("America/Los_Angeles")
 DEADLINE = 20.0
 
@@ -203,9 +201,7 @@ def fill(laboratory: Laboratory, directory: Path) -> None:
 
 
 async def answer(database: MerlinDatabase, query: str = EVERYTHING) -> Any:
-    result = await SCHEMA.execute(query, context_value=Context(database, "0"))
-    assert result.errors is None
-    return result.data
+    return await asking.ask(database, query)
 
 
 def by_id(connection: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import redis
 from graphql import GraphQLObjectType
-from strawberry.types import ExecutionResult
 
-from schema.build import Schema, make_schema
-from schema.context import Context
+from schema.build import make_schema
 from server.database.backends import redis_client, redis_writer
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import WorkerStatus
+from tests import asking
+from tests.asking import Result
 from tests.proxy import Fault, Proxy
 from tests.records import logical_worker, physical_worker, run, study, uid
 from tests.servers import RedisServer
@@ -27,7 +27,7 @@ from tests.writers import writer_to
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA: Schema = make_schema()
+SCHEMA = make_schema()
 KINDS = ("study", "run", "logical_worker", "physical_worker")
 MARK = "merlin-graphql:written:"
 WORKER, IDLE = logical_worker("sim", runs=(uid(11),), physical_workers=(uid(21),)), logical_worker("idle")
@@ -100,18 +100,14 @@ def plain(text: str) -> str:
     return re.sub(r"\b\d{4}-\d\d-\d\dT[\d:.]+", "NOW", text)
 
 
-async def execute(database: MerlinDatabase, mutation: str) -> ExecutionResult:
-    result = await SCHEMA.execute(
-        f"mutation {{ {mutation}{MUTATIONS[mutation]} }}", context_value=Context(database, "test")
-    )
-    assert isinstance(result, ExecutionResult)
-    return result
+async def execute(database: MerlinDatabase, mutation: str) -> Result:
+    return await asking.execute(database, f"mutation {{ {mutation}{MUTATIONS[mutation]} }}")
 
 
 async def succeed(database: MerlinDatabase, mutation: str) -> str:
     """The payload, with what is new by chance looking the same each time."""
     result = await execute(database, mutation)
-    assert result.errors is None
+    assert result.errors == []
     assert result.data is not None
     assert result.data[mutation]["userErrors"] == []
     assert result.data[mutation]["effects"]
@@ -186,11 +182,10 @@ async def test_a_server_that_stays_gone_leaves_the_outcome_open(
         result = await execute(database, mutation)
         assert time.monotonic() - began < 5
         assert result.data is None
-        assert result.errors is not None
+        assert result.errors
         (error,) = result.errors
         assert "is not known: look before trying again." in error.message
         assert "\n" not in error.message
-        assert error.extensions is not None
         assert error.extensions["code"] == "UNKNOWN_OUTCOME"
         await proxy.come_back()
         await database.feed.refresh([])
@@ -210,7 +205,7 @@ async def test_what_was_done_before_the_server_went_is_not_denied(
     async with database_at(proxy.url) as database:
         proxy.fault, proxy.spared = Fault.GO_DOWN, 1
         result = await execute(database, "deleteEverything")
-    assert result.errors is not None
+    assert result.errors
     assert "look before trying again." in result.errors[0].message
     with redis_server.client() as client:
         assert len(list(client.scan_iter(f"{MARK}*"))) == 2
@@ -228,7 +223,7 @@ async def test_a_server_that_is_gone_before_is_told_apart(redis_server: RedisSer
     async with database_at(proxy.url) as database:
         await proxy.go_down()
         result = await execute(database, "updateRun")
-    assert result.errors is not None
+    assert result.errors
     assert "Can't reach the database" in result.errors[0].message
     assert "not known" not in result.errors[0].message
 
@@ -266,7 +261,7 @@ async def test_a_server_that_stays_a_replica_has_not_written(
     before = contents(redis_server)
     async with database_at(redis_server.url) as database, demoted(redis_server):
         result = await execute(database, "createRun")
-    assert result.errors is not None
+    assert result.errors
     assert "not known" not in result.errors[0].message
     assert contents(redis_server) == before
 
@@ -286,6 +281,6 @@ async def test_a_refusal_after_a_lost_reply_leaves_the_outcome_open(redis_server
                 result = await writing
         finally:
             client.acl_deluser("writer")
-    assert result.errors is not None
+    assert result.errors
     assert "is not known: look before trying again." in result.errors[0].message
     assert "secret" not in result.errors[0].message

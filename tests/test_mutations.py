@@ -9,28 +9,23 @@ from typing import Any
 
 import pytest
 
-from schema.build import make_schema
-from schema.context import Context
 from server.database.backends.batch import Batch
 from server.database.backends.memory import MemoryBackend
 from server.database.errors import BackendUnavailableError
 from server.database.integrity import ProblemKind
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model, WorkerStatus
+from tests.asking import ask, execute
 from tests.records import logical_worker, memory_of, physical_worker, run, study, uid
 
 pytestmark = pytest.mark.anyio
 
-SCHEMA = make_schema()
 SIM = logical_worker("sim", ("[merlin]_a",), runs=(uid(11),), physical_workers=(uid(21),))
 
 
 async def do(database: MerlinDatabase, query: str, **variables: Any) -> Any:
     """The one field of an answer without errors."""
-    result = await SCHEMA.execute(query, variables, context_value=Context(database, "1"))
-    assert result.errors is None
-    assert result.data is not None
-    (value,) = result.data.values()
+    (value,) = (await ask(database, query, **variables)).values()
     return value
 
 
@@ -195,13 +190,9 @@ async def test_what_was_done_before_an_outage_is_told(database: MerlinDatabase) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "commit", commit_once)
-        result = await SCHEMA.execute(
-            'mutation { deleteStudy(input: {name: "study_1"}) { deletedIds } }',
-            context_value=Context(database, "1"),
-        )
-    (error,) = result.errors or []
+        result = await execute(database, 'mutation { deleteStudy(input: {name: "study_1"}) { deletedIds } }')
+    (error,) = result.errors
     assert error.message.startswith("The database is gone. Before that 5 entities were changed")
-    assert error.extensions is not None
     assert error.extensions["code"] == "DATABASE_UNAVAILABLE"
     gone = {it["id"] for it in error.extensions["effects"] if it["action"] == "DELETED"}
     assert gone == {uid(11), uid(12)}

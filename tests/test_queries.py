@@ -10,18 +10,16 @@ from typing import Any
 import pytest
 from graphql import OperationDefinitionNode, parse
 
-from schema.build import make_schema
 from schema.context import Context
-from schema.operations import Operations
 from server.database.merlin_database import opened
 from server.database.models import LogicalWorkerModel, Model, RunModel, RunStatus, StudyModel
 from server.demo_data import demo_records
+from tests.asking import OPERATIONS
 from tests.records import memory_of
 
 pytestmark = pytest.mark.anyio
 
 QUERIES = sorted((Path(__file__).parents[1] / "queries").glob("*.graphql"))
-OPERATIONS = Operations(make_schema())
 FINDS_NOTHING = {"CleanUp", "FindProblems"}
 """The sample data has no problems."""
 

@@ -16,15 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema.build import make_schema, sdl_of
-from schema.context import Context
 from schema.cursors import read_cursor, write_cursor
 from schema.errors import BadInput
+from schema.operations import Operations
 from server.database.backends.base import ResultsBackend
 from server.database.backends.memory import MemoryBackend
 from server.database.errors import BackendUnavailableError
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model, RunModel, WorkerStatus
 from server.demo_data import demo_records
+from tests.asking import ask, execute
 from tests.records import logical_worker, memory_of, physical_worker, run, study, uid
 
 pytestmark = pytest.mark.anyio
@@ -33,18 +34,10 @@ SCHEMA = make_schema()
 RUNS = 7
 
 
-async def ask(database: MerlinDatabase, query: str, **variables: Any) -> Any:
-    """The data of an answer without errors."""
-    result = await SCHEMA.execute(query, variable_values=variables, context_value=Context(database, "1.2.3"))
-    assert result.errors is None
-    return result.data
-
-
 async def refusal(database: MerlinDatabase, query: str) -> tuple[str, dict[str, Any]]:
     """Message and extensions of an answer's only error."""
-    result = await SCHEMA.execute(query, context_value=Context(database, "1.2.3"))
-    (error,) = result.errors or []
-    return error.message, error.extensions or {}
+    (error,) = (await execute(database, query)).errors
+    return error.message, error.extensions
 
 
 @pytest.fixture
@@ -367,21 +360,27 @@ class Faulty:
         raise BackendUnavailableError("Can't reach the database redis://host/0: refused")
 
 
+@strawberry.type
+class Root:
+    @strawberry.field
+    def faulty(self) -> Faulty:
+        return Faulty()
+
+
 async def test_an_unforeseen_error_is_masked_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What nobody foresaw is told by an id only; the log has the id and the reason."""
-    schema = strawberry.Schema(query=Faulty, extensions=SCHEMA.extensions)
-    result = await schema.execute("{ bug }", root_value=Faulty())
-    (error,) = result.errors or []
-    assert error.extensions is not None
+    async with opened(await memory_of()) as database:
+        result = await execute(database, "{ faulty { bug } }", operations=Operations(strawberry.Schema(query=Root)))
+    (error,) = result.errors
     assert error.extensions["code"] == "INTERNAL_SERVER_ERROR"
-    assert "hunter2" not in json.dumps(error.formatted)
+    assert "hunter2" not in f"{error}"
     assert error.extensions["id"] in caplog.text
 
 
 async def test_an_error_of_the_database_is_told_with_its_code() -> None:
     """An error that the database layer raises on purpose keeps its message, and gets a code."""
-    schema = strawberry.Schema(query=Faulty, extensions=SCHEMA.extensions)
-    result = await schema.execute("{ outage }", root_value=Faulty())
-    (error,) = result.errors or []
+    async with opened(await memory_of()) as database:
+        result = await execute(database, "{ faulty { outage } }", operations=Operations(strawberry.Schema(query=Root)))
+    (error,) = result.errors
     assert error.message == "Can't reach the database redis://host/0: refused"
     assert error.extensions == {"code": "DATABASE_UNAVAILABLE"}

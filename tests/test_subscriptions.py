@@ -18,9 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema import operations
-from schema.build import make_schema
 from schema.context import Context
-from schema.operations import Answer, OperationError, Operations
+from schema.operations import Answer, OperationError
 from server.database import change_log
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
@@ -33,12 +32,12 @@ from server.database.models import (
     Model,
     RunStatus,
 )
+from tests.asking import OPERATIONS
 from tests.conftest import Store
 from tests.records import logical_worker, memory_of, physical_worker, run, study, uid
 
 pytestmark = pytest.mark.anyio
 
-OPERATIONS = Operations(make_schema())
 DEADLINE = 20.0
 Said: TypeAlias = dict[str, Any]
 
