@@ -29,7 +29,7 @@ check: $(VENV)/.test
 	$(BIN)/hadolint Dockerfile
 
 schema: $(VENV)/.serve
-	$(BIN)/python -m schema > schema/schema.graphql
+	$(BIN)/merlin-graphql schema export --output schema/schema.graphql
 
 soak: $(VENV)/.test $(VENV)/.node
 	$(BIN)/pytest -n 0 -m soak $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import strawberry
+from graphql import lexicographic_sort_schema, print_schema
 from strawberry.schema.config import StrawberryConfig
 
 from schema.logical_worker import LogicalWorker
@@ -26,5 +27,5 @@ def make_schema() -> strawberry.Schema:
 
 
 def sdl_of(schema: strawberry.Schema) -> str:
-    """The schema in GraphQL's definition language, with a line break at its end."""
-    return f"{schema.as_str()}\n"
+    """The schema in GraphQL's definition language, sorted, so that it is the same text each time."""
+    return f"{print_schema(lexicographic_sort_schema(schema._schema))}\n"  # noqa: SLF001 - strawberry has no public name for it

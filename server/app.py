@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -60,8 +61,14 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         async with open_database(settings) if database is None else nullcontext(database) as served:
             yield {"database": served}
 
-    async def schema_text(_request: Request) -> Response:
-        return PlainTextResponse(sdl)
+    etag = f'"{hashlib.sha256(sdl.encode()).hexdigest()}"'
+
+    async def schema_text(request: Request) -> Response:
+        headers = {"etag": etag, "cache-control": "no-cache"}
+        known = [text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")]
+        if etag in known or "*" in known:
+            return Response(status_code=304, headers=headers)
+        return PlainTextResponse(sdl, headers=headers)
 
     return App(
         routes=[

@@ -27,6 +27,8 @@ from uvicorn.supervisors import Multiprocess
 
 from server import __version__
 from server.app import backend_of, fill_with_demo, make_app, open_database
+from server.contract.commands import add_commands
+from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
 from server.database.backends.sqlite import path_of
 from server.database.errors import DatabaseError
@@ -52,12 +54,15 @@ class UsageError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, or 1 with one line on stderr."""
+    """The exit code: 0, or another with one line on stderr."""
     options = _parser().parse_args(arguments)
     logging.config.dictConfig(LOGGING)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
+    except UnreadableError as error:
+        print(f"merlin-graphql: {error}", file=sys.stderr)
+        return ExitCode.UNREADABLE
     except (ConfigError, DatabaseError, SettingsError, UsageError) as error:
         print(f"merlin-graphql: {error}", file=sys.stderr)
         return 1
@@ -84,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     integrity_parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_arguments(integrity_parser, DATABASE)
     integrity_parser.set_defaults(run=integrity)
+    add_commands(commands)
     return parser
 
 

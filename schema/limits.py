@@ -1,0 +1,262 @@
+"""How much an operation asks for, measured before it is executed, and how much it may.
+
+One pass, linear in the document: a fragment is measured once, however often and in however many others it is spread, so
+a fragment bomb is a large number and no long wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLField,
+    GraphQLNamedType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    IntValueNode,
+    ListValueNode,
+    OperationDefinitionNode,
+    SchemaMetaFieldDef,
+    SelectionSetNode,
+    TokenKind,
+    TypeMetaFieldDef,
+    ValueNode,
+    VariableNode,
+    get_named_type,
+    is_composite_type,
+    is_list_type,
+    is_non_null_type,
+)
+from graphql.language import Lexer, Source
+
+from schema.connections import DEFAULT_PAGE, LARGEST_PAGE
+
+ASSUMED_LENGTH = 10
+"""Of a list that is not paged, such as the workers of a run."""
+_META: Mapping[str, GraphQLField] = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
+_PAGED = frozenset({"nodes", "edges"})
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """Of one operation."""
+
+    characters: int
+    tokens: int
+    directives: int
+    """As they stand in the document."""
+    depth: int
+    """Fields within each other."""
+    root_fields: int
+    aliases: int
+    cost: int
+    """About how many fields the answer has: page sizes multiply along nesting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest values that are served."""
+
+    characters: int = 100_000
+    tokens: int = 10_000
+    directives: int = 100
+    depth: int = 20
+    root_fields: int = 50
+    aliases: int = 200
+    cost: int = 250_000
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    limit: str
+    value: int
+    maximum: int
+
+    def __str__(self) -> str:
+        name = self.limit.replace("_", " ")
+        value = self.value if self.value < 10**12 else f"more than {10**12}"
+        return f"The operation's {name}: {value}, where {self.maximum} is the most that is served."
+
+
+def excesses(measures: Measures, limits: Limits) -> list[Excess]:
+    """Every limit that it passes."""
+    found = asdict(measures)
+    return [
+        Excess(item.name, found[item.name], maximum)
+        for item in fields(limits)
+        if found[item.name] > (maximum := getattr(limits, item.name))
+    ]
+
+
+def measure(
+    schema: GraphQLSchema,
+    document: DocumentNode,
+    operation: OperationDefinitionNode,
+    variables: Mapping[str, Any] | None = None,
+) -> Measures:
+    """Of a valid operation. Without `variables`, those that have no default are taken to be the largest page."""
+    meter = _Meter(schema, document, operation, variables)
+    root_type = schema.get_root_type(operation.operation)
+    total = meter.selections(operation.selection_set, root_type)
+    source = operation.loc.source if operation.loc else Source("")
+    tokens, directives = _count_tokens(source)
+    return Measures(
+        characters=len(source.body),
+        tokens=tokens,
+        directives=directives,
+        depth=total.depth,
+        root_fields=total.fields,
+        aliases=total.aliases,
+        cost=total.plain + total.paged,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Total:
+    """Of a selection set, with what its fragments add to it."""
+
+    depth: int = 0
+    fields: int = 0
+    """Of this level."""
+    aliases: int = 0
+    plain: int = 0
+    paged: int = 0
+    """The cost of what a connection has once for each entity of its page."""
+
+    def __add__(self, other: _Total) -> _Total:
+        return _Total(
+            max(self.depth, other.depth),
+            self.fields + other.fields,
+            self.aliases + other.aliases,
+            self.plain + other.plain,
+            self.paged + other.paged,
+        )
+
+
+class _Meter:
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        variables: Mapping[str, Any] | None,
+    ) -> None:
+        self._schema = schema
+        self._fragments = {
+            node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
+        }
+        self._known: dict[str, _Total] = {}
+        self._variables = variables
+        self._defaults = {node.variable.name.value: node.default_value for node in operation.variable_definitions or ()}
+
+    def selections(self, node: SelectionSetNode | None, parent: GraphQLNamedType | None) -> _Total:
+        total = _Total()
+        for selection in () if node is None else node.selections:
+            match selection:
+                case FieldNode():
+                    total += self._field(selection, parent)
+                case InlineFragmentNode():
+                    condition = selection.type_condition
+                    type_ = parent if condition is None else self._schema.get_type(condition.name.value)
+                    total += self.selections(selection.selection_set, type_)
+                case FragmentSpreadNode():
+                    total += self._fragment(selection.name.value)
+        return total
+
+    def _fragment(self, name: str) -> _Total:
+        if name not in self._known:
+            self._known[name] = _Total()  # also while it is measured: a cycle, which is not valid, adds nothing
+            fragment = self._fragments.get(name)
+            if fragment is not None:
+                type_ = self._schema.get_type(fragment.type_condition.name.value)
+                self._known[name] = self.selections(fragment.selection_set, type_)
+        return self._known[name]
+
+    def _field(self, node: FieldNode, parent: GraphQLNamedType | None) -> _Total:
+        field = _field_of(parent, node.name.value)
+        aliases = 0 if node.alias is None else 1
+        if field is None or not is_composite_type(get_named_type(field.type)):
+            return _Total(1, 1, aliases, 1)
+        inner = self.selections(node.selection_set, get_named_type(field.type))
+        size = self._size(node, field)
+        cost = 1 + inner.plain + inner.paged * size if _is_connection(field) else 1 + (inner.plain + inner.paged) * size
+        is_paged = node.name.value in _PAGED and parent is not None and parent.name.endswith("Connection")
+        return _Total(
+            inner.depth + 1, 1, aliases + inner.aliases, plain=0 if is_paged else cost, paged=cost if is_paged else 0
+        )
+
+    def _size(self, node: FieldNode, field: GraphQLField) -> int:
+        """How many there are of it."""
+        given = {argument.name.value: argument.value for argument in node.arguments or ()}
+        if _is_connection(field):
+            sizes = [self._number(given[name]) for name in ("first", "last") if name in given]
+            return max([size for size in sizes if size is not None], default=DEFAULT_PAGE)
+        if not _is_list(field):
+            return 1
+        if "ids" in given:
+            return self._length(given["ids"])
+        return 1 if node.name.value in _PAGED else ASSUMED_LENGTH  # a page is counted by its connection
+
+    def _length(self, value: ValueNode | None) -> int:
+        match value:
+            case ListValueNode():
+                return max(len(value.values), 1)
+            case VariableNode():
+                if self._variables is None:
+                    return LARGEST_PAGE
+                given = self._variables.get(value.name.value)
+                return _page(len(given)) if isinstance(given, list) else 1
+            case _:
+                return 1
+
+    def _number(self, value: ValueNode) -> int | None:
+        """None for null. What is no page size is taken as one: it will be refused with a better message."""
+        match value:
+            case IntValueNode():
+                return _page(int(value.value))
+            case VariableNode():
+                name = value.name.value
+                default = self._defaults.get(name)
+                if self._variables is not None and name in self._variables:
+                    given = self._variables[name]
+                    return _page(given) if isinstance(given, int) else None
+                if default is not None:
+                    return self._number(default)
+                return LARGEST_PAGE if self._variables is None else None
+            case _:
+                return None
+
+
+def _field_of(parent: GraphQLNamedType | None, name: str) -> GraphQLField | None:
+    if name in _META:
+        return _META[name]
+    fields_of: Mapping[str, GraphQLField] = getattr(parent, "fields", {})
+    return fields_of.get(name)
+
+
+def _page(number: int) -> int:
+    return min(max(number, 1), LARGEST_PAGE)
+
+
+def _is_connection(field: GraphQLField) -> bool:
+    return "first" in field.args and "last" in field.args
+
+
+def _is_list(field: GraphQLField) -> bool:
+    return is_list_type(field.type.of_type if is_non_null_type(field.type) else field.type)
+
+
+def _count_tokens(source: Source) -> tuple[int, int]:
+    """Tokens, and directives among them."""
+    lexer = Lexer(source)
+    tokens = directives = 0
+    while (token := lexer.advance()).kind is not TokenKind.EOF:
+        tokens += 1
+        directives += token.kind is TokenKind.AT
+    return tokens, directives

@@ -1,0 +1,139 @@
+"""The commands for a team's CI: `schema export`, `schema diff`, `check` and `operations manifest`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from graphql import get_introspection_query, graphql_sync
+
+from schema.build import make_schema, sdl_of
+from schema.limits import Limits
+from server.contract.check import check
+from server.contract.diff import diff
+from server.contract.findings import ExitCode, Finding, Level, UnreadableError, told
+from server.contract.manifest import manifest
+from server.contract.sources import load_documents, load_schema, own_schema
+
+_STYLES = ("human", "json", "github")
+_HEADER = "a header for servers that are protected, such as 'Authorization: Bearer …'; may be repeated"
+
+
+def add_commands(commands: Any) -> None:
+    schema = commands.add_parser("schema", help="print the schema, or compare two", description="The schema.")
+    actions = schema.add_subparsers(required=True, metavar="ACTION")
+    export = actions.add_parser("export", help="print the schema", description="Prints the schema.")
+    export.add_argument("--format", choices=("sdl", "introspection"), default="sdl")
+    _add_target(export)
+    export.set_defaults(run=run_export)
+    compare = actions.add_parser(
+        "diff", help="tell what changed between two schemas", description="The exit code is 1 for a breaking change."
+    )
+    compare.add_argument("old", help="a file, or the URL of a schema or of a GraphQL endpoint")
+    compare.add_argument("new", help="the same, of the newer one")
+    compare.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help=_HEADER)
+    compare.add_argument("--format", choices=_STYLES, default="human")
+    compare.set_defaults(run=run_diff)
+    checking = commands.add_parser(
+        "check",
+        help="check operations against the schema",
+        description=(
+            "The exit code is 1 for an invalid operation, 3 for a deprecated use under --strict, 4 for what can't be "
+            "read or reached, 5 for an operation beyond the server's limits."
+        ),
+    )
+    checking.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
+    checking.add_argument("--schema", metavar="FILE|URL", help="without it: that of this package")
+    checking.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help=_HEADER)
+    checking.add_argument("--strict", action="store_true", help="fail for what is deprecated, too")
+    checking.add_argument("--format", choices=_STYLES, default="human")
+    checking.set_defaults(run=run_check)
+    operations = commands.add_parser("operations", help="list operations", description="Saved operations.")
+    kinds = operations.add_subparsers(required=True, metavar="ACTION")
+    listing = kinds.add_parser("manifest", help="list them with their hashes", description="Writes a manifest.")
+    listing.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
+    listing.add_argument("--format", choices=("apollo", "map"), default="apollo")
+    _add_target(listing)
+    listing.set_defaults(run=run_manifest)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    schema = make_schema()
+    if options.format == "sdl":
+        return _deliver(sdl_of(schema), options)
+    query = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
+    result = graphql_sync(schema._schema, query)  # noqa: SLF001 - strawberry has no public name for it
+    return _deliver(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
+
+
+def run_diff(options: argparse.Namespace) -> int:
+    headers = _headers(options.header)
+    return _tell(diff(load_schema(options.old, headers), load_schema(options.new, headers)), options.format)
+
+
+def run_check(options: argparse.Namespace) -> int:
+    documents = load_documents(options.documents)
+    loaded = own_schema() if options.schema is None else load_schema(options.schema, _headers(options.header))
+    findings = check(loaded.schema, documents, Limits())
+    code = _tell(findings, options.format)
+    kinds = {finding.kind for finding in findings if finding.level is Level.ERROR}
+    if kinds == {"TOO_COSTLY"}:
+        return ExitCode.TOO_COSTLY
+    if code == ExitCode.OK and options.strict and any(finding.kind == "DEPRECATED" for finding in findings):
+        return ExitCode.DEPRECATED
+    return code
+
+
+def run_manifest(options: argparse.Namespace) -> int:
+    return _deliver(manifest(options.documents, options.format), options)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--output", type=Path, metavar="FILE", help="write it there")
+    target.add_argument("--check", type=Path, metavar="FILE", help="fail where that file holds anything else")
+
+
+def _deliver(text: str, options: argparse.Namespace) -> int:
+    if options.check is not None:
+        try:
+            current = options.check.read_text()
+        except (OSError, ValueError):
+            current = None
+        if current == text:
+            return ExitCode.OK
+        state = "can't be read" if current is None else "is not current"
+        print(f"merlin-graphql: {options.check} {state}: write it with --output {options.check}.", file=sys.stderr)
+        return ExitCode.FAILED
+    if options.output is not None:
+        try:
+            options.output.write_text(text)
+        except OSError as error:
+            raise UnreadableError(f"{options.output}: can't be written: {error.strerror}.") from None
+    else:
+        sys.stdout.write(text)
+    return ExitCode.OK
+
+
+def _tell(findings: list[Finding], style: str) -> int:
+    if findings or style == "json":
+        print(told(findings, style))
+    failed = sum(finding.level is Level.ERROR for finding in findings)
+    if style == "human":
+        warned = sum(finding.level is Level.WARNING for finding in findings)
+        print(f"{failed} errors, {warned} warnings")
+    return ExitCode.FAILED if failed else ExitCode.OK
+
+
+def _headers(given: list[str]) -> dict[str, str]:
+    """Raises `UnreadableError`, without the value, which may be a secret."""
+    headers = {}
+    for text in given:
+        name, found, value = text.partition(":")
+        if not found or not name.strip() or not value.strip() or "\n" in text:
+            raise UnreadableError("--header: pass it as 'Name: value'.")
+        headers[name.strip()] = value.strip()
+    return headers

@@ -1,0 +1,74 @@
+"""What a check found, and how it is told: to people, to programs, and as annotations on GitHub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """argparse's own is 2: a command line that can't be read."""
+
+    OK = 0
+    FAILED = 1
+    """A breaking change, an invalid operation, a file that is not current."""
+    DEPRECATED = 3
+    UNREADABLE = 4
+    """A schema, a document or a manifest that can't be had or read."""
+    TOO_COSTLY = 5
+
+
+class Level(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    NOTICE = "notice"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: Level
+    kind: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+
+    @property
+    def place(self) -> str:
+        """`file:line:column`, as far as they are known."""
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+
+
+class UnreadableError(Exception):
+    """One line, with place and remedy."""
+
+
+def told(findings: Sequence[Finding], style: str) -> str:
+    """Lines; JSON is one object."""
+    match style:
+        case "json":
+            return json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2)
+        case "github":
+            return "\n".join(map(_annotation, findings))
+        case _:
+            return "\n".join(map(_line, findings))
+
+
+def _line(finding: Finding) -> str:
+    place = f"{finding.place}: " if finding.place else ""
+    return f"{place}{finding.level}: {finding.message} [{finding.kind}]"
+
+
+def _annotation(finding: Finding) -> str:
+    """https://docs.github.com/actions/reference/workflow-commands-for-github-actions"""
+    parts = {"file": finding.file, "line": finding.line, "col": finding.column, "title": finding.kind}
+    properties = ",".join(f"{name}={_escaped(str(value), ',:')}" for name, value in parts.items() if value is not None)
+    return f"::{finding.level} {properties}::{_escaped(finding.message)}"
+
+
+def _escaped(text: str, more: str = "") -> str:
+    for character in "%\r\n" + more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text

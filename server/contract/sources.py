@@ -1,0 +1,128 @@
+"""Where schemas and documents come from: files, folders, patterns and URLs."""
+
+from __future__ import annotations
+
+import glob
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    Source,
+    assert_valid_schema,
+    build_ast_schema,
+    build_client_schema,
+    get_introspection_query,
+    parse,
+)
+
+from schema.build import make_schema, sdl_of
+from server.contract.findings import UnreadableError
+
+_SECONDS = 20.0
+_ENDINGS = (".graphql", ".gql")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSchema:
+    schema: GraphQLSchema
+    file: str | None
+    """None where it is no file's text, so that there are no places in it."""
+
+
+def own_schema() -> LoadedSchema:
+    """That of this package."""
+    return LoadedSchema(build_ast_schema(parse(sdl_of(make_schema()))), None)
+
+
+def load_schema(where: str, headers: Mapping[str, str]) -> LoadedSchema:
+    """SDL or the result of introspection, from a file or a URL. Raises `UnreadableError`."""
+    if where.startswith(("http://", "https://")):
+        return LoadedSchema(_schema_of(_fetched(where, headers), where), None)
+    try:
+        text = Path(where).read_text()
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"{where}: can't be read as a schema: {_reason(error)}.") from None
+    return LoadedSchema(_schema_of(text, where), where)
+
+
+def load_documents(places: Sequence[str]) -> list[tuple[str, DocumentNode]]:
+    """Files, folders and patterns, each file once. Raises `UnreadableError`."""
+    documents = []
+    for name in dict.fromkeys(name for place in places for name in _files(place)):
+        try:
+            text = Path(name).read_text()
+        except (OSError, ValueError) as error:
+            raise UnreadableError(f"{name}: can't be read: {_reason(error)}.") from None
+        try:
+            documents.append((name, parse(Source(text, name))))
+        except GraphQLError as error:
+            line, column = error.locations[0] if error.locations else (1, 1)
+            raise UnreadableError(f"{name}:{line}:{column}: {error.message}") from None
+        except RecursionError:
+            raise UnreadableError(f"{name}: is nested too deeply to be read.") from None
+    return documents
+
+
+def _files(place: str) -> list[str]:
+    if Path(place).is_dir():
+        found = sorted(str(path) for ending in _ENDINGS for path in Path(place).rglob(f"*{ending}"))
+    elif glob.has_magic(place):
+        found = sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - the pattern may begin at the root, or with ..
+    else:
+        return [place]
+    if not found:
+        raise UnreadableError(f"{place}: there are no documents there; name .graphql files, a folder or a pattern.")
+    return found
+
+
+def _schema_of(text: str, where: str) -> GraphQLSchema:
+    try:
+        if text.lstrip().startswith("{"):
+            given = json.loads(text)
+            schema = build_client_schema(given.get("data", given))
+        else:
+            schema = build_ast_schema(parse(Source(text, where)))
+        assert_valid_schema(schema)
+    except GraphQLError as error:
+        place = f"{where}:{error.locations[0].line}:{error.locations[0].column}" if error.locations else where
+        raise UnreadableError(f"{place}: this is no schema: {error.message}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableError(
+            f"{where}: this is no schema, neither SDL nor the result of introspection: {first}"
+        ) from None
+    return schema
+
+
+def _fetched(url: str, headers: Mapping[str, str]) -> str:
+    """The text at the URL, or of a GraphQL endpoint its introspection."""
+    if url.rstrip("/").endswith((".graphql", ".gql", ".json")):
+        return _asked(urllib.request.Request(url, headers=dict(headers)))  # noqa: S310 - http and https only
+    body = json.dumps({"query": get_introspection_query(input_value_deprecation=True)}).encode()
+    sent = {"content-type": "application/json", "accept": "application/json", **headers}
+    return _asked(urllib.request.Request(url, body, sent))  # noqa: S310 - as above
+
+
+def _asked(request: urllib.request.Request) -> str:
+    """Headers, which may hold a token, are in no message."""
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310 - as above
+            text: str = response.read().decode()
+            return text
+    except urllib.error.HTTPError as error:
+        raise UnreadableError(f"{request.full_url}: the server answers {error.code} {error.reason}.") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UnreadableError(f"{request.full_url}: can't be reached: {_reason(error)}.") from None
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+    return str(reason)
