@@ -20,6 +20,7 @@ from strawberry.http.ides import get_graphql_ide_html
 
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
+from server.contract.manifest import read_manifest
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import CURRENT, LEGACY, Dialect
 from server.database.backends.factory import BackendOptions, make_backend
@@ -27,6 +28,7 @@ from server.database.backends.tls import TLS
 from server.database.errors import DatabaseError, WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase, opened
 from server.demo_data import demo_records
+from server.documents import Documents
 from server.http import GraphQLApp
 from server.settings import Settings, read_settings
 from server.websocket import WebSocketApp
@@ -55,6 +57,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     schema = make_schema()
     sdl = sdl_of(schema)
     operations = Operations(schema)
+    documents = documents_of(settings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
@@ -72,8 +75,8 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
     return App(
         routes=[
-            Route("/graphql", GraphQLApp(operations)),
-            WebSocketRoute("/graphql", WebSocketApp(operations)),
+            Route("/graphql", GraphQLApp(operations, documents)),
+            WebSocketRoute("/graphql", WebSocketApp(operations, documents)),
             Route("/", graphiql),
             Route("/schema.graphql", schema_text),
             Route("/healthz", healthz),
@@ -81,6 +84,12 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         ],
         lifespan=lifespan,
     )
+
+
+def documents_of(settings: Settings) -> Documents:
+    """Raises `UnreadableError`."""
+    trusted = {} if settings.trusted_documents is None else read_manifest(str(settings.trusted_documents))
+    return Documents(trusted, only_trusted=settings.only_trusted)
 
 
 def make_worker_app() -> Starlette:

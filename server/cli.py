@@ -26,7 +26,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from server import __version__
-from server.app import backend_of, fill_with_demo, make_app, open_database
+from server.app import backend_of, documents_of, fill_with_demo, make_app, open_database
 from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
@@ -150,6 +150,7 @@ def serve(options: argparse.Namespace) -> int:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):
             raise UsageError("memory:// stands in one process: serve it with --workers 1, or name another database.")
+        documents_of(settings)  # what can't be read is told before anything runs
         listener = stack.enter_context(_listen(settings))
         _run(_prepare(settings))
         print(f"Merlin's database: {backend_of(settings).connection} ({source})", flush=True)

@@ -13,6 +13,7 @@ from schema.context import Context
 from schema.encoding import encode_json
 from schema.operations import Operation, OperationError, Operations
 from server import __version__
+from server.documents import Documents
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
 from server.requests import RequestError, accepted, read_request
@@ -26,8 +27,9 @@ OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 class GraphQLApp:
     """Finds the database in the lifespan's state."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, documents: Documents) -> None:
         self._operations = operations
+        self._documents = documents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -43,7 +45,8 @@ class GraphQLApp:
         given = await read_request(request)
         context = Context(request.state.database, __version__)
         try:
-            operation = self._operations.read(given.query, given.operation_name)
+            text = self._documents.text(given.query, given.document_hash)
+            operation = self._operations.read(text, given.operation_name)
             _check(operation, request.method, media_type)
             if media_type == EVENT_STREAM:
                 return EventStream(self._operations.answers(operation, given.variables, context))

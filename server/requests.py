@@ -25,7 +25,9 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
-    query: str
+    query: str | None
+    document_hash: str | None = None
+    """Its SHA-256 in hexadecimal; one of both is given."""
     variables: Mapping[str, Any] | None = None
     operation_name: str | None = None
 
@@ -35,7 +37,8 @@ def parse_request(given: object) -> GraphQLRequest:
     if not isinstance(given, dict):
         raise RequestError("A request is a JSON object with the key `query`.")
     query = given.get("query")
-    if not isinstance(query, str):
+    hash_ = _hash(given)
+    if not isinstance(query, str | None) or (query is None and hash_ is None):
         raise RequestError("query: pass the GraphQL document, as a string.")
     operation_name = given.get("operationName")
     if not isinstance(operation_name, str | None):
@@ -43,7 +46,25 @@ def parse_request(given: object) -> GraphQLRequest:
     for name in ("variables", "extensions"):
         if not isinstance(given.get(name), dict | None):
             raise RequestError(f"{name}: pass an object, or leave the key out.")
-    return GraphQLRequest(query, given.get("variables"), operation_name or None)
+    return GraphQLRequest(query, hash_, given.get("variables"), operation_name or None)
+
+
+def _hash(given: Mapping[str, Any]) -> str | None:
+    """Of the document, as persisted documents (`documentId`) or automatic persisted queries name it."""
+    document_id = given.get("documentId")
+    if document_id is not None:
+        if not isinstance(document_id, str):
+            raise RequestError("documentId: pass the document's SHA-256, as a string.")
+        return document_id.removeprefix("sha256:").lower()
+    extensions = given.get("extensions")
+    persisted = extensions.get("persistedQuery") if isinstance(extensions, dict) else None
+    match persisted:
+        case None:
+            return None
+        case {"version": 1, "sha256Hash": str(hash_)}:
+            return hash_.lower()
+        case _:
+            raise RequestError('extensions.persistedQuery: pass {"version": 1, "sha256Hash": "…"}.')
 
 
 def parse_parameters(parameters: QueryParams) -> GraphQLRequest:

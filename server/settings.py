@@ -69,6 +69,13 @@ class Settings:
         "Fill the database with sample data. Without a database given: one of its own, gone at the end. "
         "A database that holds records is refused.",
     )
+    trusted_documents: Path | None = setting(
+        None,
+        "Operations that clients may name by the SHA-256 of their documents: a folder of .graphql files, or a manifest "
+        "of `merlin-graphql operations manifest`.",
+        metavar="DIR|MANIFEST",
+    )
+    only_trusted: bool = setting(False, "Answer the trusted documents only, and refuse every other.")
     no_auth: bool = setting(False, "Serve without authentication.")
 
     def __post_init__(self) -> None:
@@ -78,6 +85,8 @@ class Settings:
             raise SettingsError(f"workers: {self.workers} is none; use 1 or more.")
         if not 0 < self.database_poll_interval < math.inf:
             raise SettingsError(f"database-poll-interval: {self.database_poll_interval} is none; use more than 0.")
+        if self.only_trusted and self.trusted_documents is None:
+            raise SettingsError("only-trusted: name the documents, by --trusted-documents.")
         self.zone()
 
     def zone(self) -> tzinfo | None:

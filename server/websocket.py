@@ -19,6 +19,7 @@ from schema.encoding import encode_json
 from schema.errors import BadInput
 from schema.operations import OperationError, Operations
 from server import __version__
+from server.documents import Documents
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
 
 PROTOCOL = "graphql-transport-ws"
@@ -47,8 +48,9 @@ class CloseError(Exception):
 
 
 class WebSocketApp:
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, documents: Documents) -> None:
         self._operations = operations
+        self._documents = documents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
@@ -57,15 +59,17 @@ class WebSocketApp:
             await socket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Speak {PROTOCOL}")
             return
         await socket.accept(PROTOCOL)
-        await Connection(socket, self._operations, Context(socket.state.database, __version__)).serve()
+        context = Context(socket.state.database, __version__)
+        await Connection(socket, self._operations, self._documents, context).serve()
 
 
 class Connection:
     """What one client does over one socket. Every task that it begins ends with it."""
 
-    def __init__(self, socket: WebSocket, operations: Operations, context: Context) -> None:
+    def __init__(self, socket: WebSocket, operations: Operations, documents: Documents, context: Context) -> None:
         self._socket = socket
         self._operations = operations
+        self._documents = documents
         self._context = context
         self._acknowledged = False
         self._active: dict[str, asyncio.Task[None]] = {}
@@ -156,7 +160,8 @@ class Connection:
         """One operation; its id is free again before its client reads that it is over."""
         with contextlib.suppress(WebSocketDisconnect):
             try:
-                operation = self._operations.read(request.query, request.operation_name)
+                text = self._documents.text(request.query, request.document_hash)
+                operation = self._operations.read(text, request.operation_name)
                 answers = self._operations.answers(operation, request.variables, self._context)
                 async with aclosing(answers):
                     head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'

@@ -35,11 +35,11 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(backend: ResultsBackend, *more: BaseRoute) -> AsyncIterator[Live]:
+async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings | None = None) -> AsyncIterator[Live]:
     """With some routes beside its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with opened(backend) as database:
-            app = make_app(Settings(), database)
+            app = make_app(settings or Settings(), database)
             app.router.routes.extend(more)
             config = uvicorn.Config(
                 app,

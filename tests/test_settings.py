@@ -30,6 +30,8 @@ EVERYTHING = Settings(
     port=0,
     workers=3,
     demo=True,
+    trusted_documents=Path("queries"),
+    only_trusted=True,
     no_auth=True,
 )
 

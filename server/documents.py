@@ -1,0 +1,74 @@
+"""Documents that clients name by their SHA-256: those that an operator trusts, and those that clients register.
+
+Registering is Apollo's protocol of automatic persisted queries: the hash alone, then once with the document, then again
+the hash alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from graphql import GraphQLError
+
+from schema.operations import OperationError
+from server.contract.manifest import hash_of
+
+NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
+MISMATCH = "PERSISTED_QUERY_HASH_MISMATCH"
+UNTRUSTED = "UNTRUSTED_DOCUMENT"
+
+_MOST_REGISTERED = 1_000
+"""Documents; the one that was asked for longest ago goes first."""
+_LARGEST_REGISTERED = 20_000
+"""Characters of a document."""
+
+
+class Documents:
+    def __init__(self, trusted: Mapping[str, str] = MappingProxyType({}), *, only_trusted: bool = False) -> None:
+        self._trusted = trusted
+        """By hash."""
+        self._bodies = frozenset(trusted.values())
+        self._only_trusted = only_trusted
+        self._registered: OrderedDict[str, str] = OrderedDict()
+
+    def text(self, query: str | None, hash_: str | None) -> str:
+        """The document that a request means. Raises `OperationError`."""
+        if self._only_trusted:
+            return self._trusted_text(query, hash_)
+        if hash_ is None:
+            return query or ""
+        if query is None:
+            return self._known_text(hash_)
+        if hash_of(query) != hash_:
+            raise _refused("The hash is not the SHA-256 of the query that came with it.", MISMATCH)
+        self._register(hash_, query)
+        return query
+
+    def _trusted_text(self, query: str | None, hash_: str | None) -> str:
+        if query is not None and query in self._bodies:
+            return query
+        if query is None and hash_ is not None and hash_ in self._trusted:
+            return self._trusted[hash_]
+        raise _refused("This server answers known operations only, and this is none of them.", UNTRUSTED)
+
+    def _known_text(self, hash_: str) -> str:
+        if (text := self._trusted.get(hash_)) is not None:
+            return text
+        if hash_ not in self._registered:
+            raise _refused("PersistedQueryNotFound", NOT_FOUND)  # what clients of the protocol wait for
+        self._registered.move_to_end(hash_)
+        return self._registered[hash_]
+
+    def _register(self, hash_: str, query: str) -> None:
+        if len(query) > _LARGEST_REGISTERED:
+            return
+        self._registered[hash_] = query
+        self._registered.move_to_end(hash_)
+        if len(self._registered) > _MOST_REGISTERED:
+            self._registered.popitem(last=False)
+
+
+def _refused(message: str, code: str) -> OperationError:
+    return OperationError([GraphQLError(message)], code)
