@@ -18,7 +18,7 @@ help:
 serve: $(VENV)/.serve
 	$(BIN)/merlin-graphql serve --demo $(ARGS)
 
-test: check $(VENV)/.node
+test: check $(VENV)/.node $(VENV)/.codegen
 	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/.test
@@ -27,6 +27,7 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	.ci/contract $(BIN)/merlin-graphql
 
 schema: $(VENV)/.serve
 	$(BIN)/merlin-graphql schema export --output schema/schema.graphql
@@ -36,6 +37,12 @@ soak: $(VENV)/.test $(VENV)/.node
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench_load $(ARGS)
+
+# ariadne-codegen needs another graphql-core than strawberry: a place of its own.
+$(VENV)/.codegen: | $(BIN)/pip
+	@$(PYTHON) -m venv $(VENV)/codegen && $(VENV)/codegen/bin/pip install --quiet 'ariadne-codegen[subscriptions]>=0.14' || \
+		echo "ariadne-codegen could not be installed: its test is skipped"
+	@touch $@
 
 clean:
 	rm -rf $(VENV) tests/node_modules dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

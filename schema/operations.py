@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import strawberry
@@ -33,6 +33,7 @@ from graphql import (
 
 from schema.changes import Look, Told
 from schema.context import Context
+from schema.deprecations import deprecated, uses_of
 from schema.encoding import encode_json
 from schema.errors import BAD_USER_INPUT, PARSE_FAILED, VALIDATION_FAILED, BadInput, translate
 
@@ -51,15 +52,15 @@ T = TypeVar("T")
 class Answer:
     """`data`, and `errors` where there are any; written as JSON once for all who are sent it."""
 
-    def __init__(self, result: ExecutionResult) -> None:
+    def __init__(self, result: ExecutionResult, deprecations: Sequence[str] = ()) -> None:
         self.data = result.data
         self.errors = [translate(error).formatted for error in result.errors or ()]
+        self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
 
     @cached_property
     def encoded(self) -> bytes:
-        if self.errors:
-            return encode_json({"data": self.data, "errors": self.errors})
-        return encode_json({"data": self.data})
+        parts = {"data": self.data, "errors": self.errors, "extensions": self.extensions}
+        return encode_json({name: value for name, value in parts.items() if value or name == "data"})
 
 
 class OperationError(Exception):
@@ -77,6 +78,8 @@ class Operation:
     text: str
     document: DocumentNode
     definition: OperationDefinitionNode
+    deprecations: Sequence[str]
+    """What its document uses that is deprecated, and what to use instead."""
 
     @property
     def type(self) -> OperationType:
@@ -90,19 +93,20 @@ class Operation:
 class Operations:
     def __init__(self, schema: strawberry.Schema) -> None:
         self._schema: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
-        self._documents: OrderedDict[str, tuple[str, DocumentNode]] = OrderedDict()
+        self._has_deprecated = bool(deprecated(self._schema))
+        self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
 
     def read(self, text: str, name: str | None = None) -> Operation:
         """The operation of that name, or the only one. Raises `OperationError`."""
-        text, document = self._document(text)
-        definition = get_operation_ast(document, name)
+        document = self._document(text)
+        definition = get_operation_ast(document.node, name)
         if definition is None:
             known = "This document holds several operations: say which, by its name."
             message = known if name is None else f"This document holds no operation {name!r}."
             raise OperationError([BadInput(message, "operationName")])
-        return Operation(text, document, definition)
+        return Operation(document.text, document.node, definition, document.deprecations)
 
     async def answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
@@ -118,9 +122,10 @@ class Operations:
             raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
         match operation.type:
             case OperationType.QUERY:
-                yield Answer(await _settled(execute_root_selection_set(executor)))
+                yield Answer(await _settled(execute_root_selection_set(executor)), operation.deprecations)
             case OperationType.MUTATION:
-                yield Answer(await self._to_the_end(execute_root_selection_set(executor)))
+                result = await self._to_the_end(execute_root_selection_set(executor))
+                yield Answer(result, operation.deprecations)
             case OperationType.SUBSCRIPTION:
                 async with aclosing(await _events(executor)) as events, aclosing(_told(events, shared)) as answers:
                     async for answer in answers:
@@ -151,7 +156,8 @@ class Operations:
             shared = self._shared[key] = _SharedAnswers(
                 # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
                 # copies of one executor that it has for this, as long as the subscription lasts.
-                lambda event: execute_subscription_event(self._executor(operation, variables, context, event))
+                lambda event: execute_subscription_event(self._executor(operation, variables, context, event)),
+                operation.deprecations,
             )
         return shared
 
@@ -162,32 +168,42 @@ class Operations:
         task.add_done_callback(self._finishing.discard)
         return await asyncio.shield(task)
 
-    def _document(self, text: str) -> tuple[str, DocumentNode]:
+    def _document(self, text: str) -> _Document:
         known = self._documents.get(text)
         if known is not None:
             self._documents.move_to_end(text)
             return known
         try:
-            document = parse(text)
-            errors = validate(self._schema, document)
+            node = parse(text)
+            errors = validate(self._schema, node)
         except GraphQLError as error:
             raise OperationError([error], PARSE_FAILED) from None
         except RecursionError:
             raise OperationError([BadInput("This document is nested too deeply.", "query")]) from None
         if errors:
             raise OperationError(errors, VALIDATION_FAILED)
+        document = _Document(text, node, uses_of(self._schema, node) if self._has_deprecated else ())
         if len(text) <= _LONGEST_REMEMBERED:
-            self._documents[text] = text, document
+            self._documents[text] = document
             if len(self._documents) > _REMEMBERED:
                 self._documents.popitem(last=False)
-        return text, document
+        return document
+
+
+class _Document(NamedTuple):
+    text: str
+    node: DocumentNode
+    deprecations: Sequence[str]
 
 
 class _SharedAnswers:
     """Of one operation with its variables: subscribers who are told the same at the same time share its execution."""
 
-    def __init__(self, execute: Callable[[Any], ExecutionResult | Awaitable[ExecutionResult]]) -> None:
+    def __init__(
+        self, execute: Callable[[Any], ExecutionResult | Awaitable[ExecutionResult]], deprecations: Sequence[str]
+    ) -> None:
         self._execute = execute
+        self._deprecations = deprecations
         self._answers: dict[Hashable, Answer] = {}
         self._since = 0.0
 
@@ -198,7 +214,7 @@ class _SharedAnswers:
             self._since = now
         answer = self._answers.get(event.identity)
         if answer is None:
-            answer = self._answers[event.identity] = Answer(await _settled(self._execute(event)))
+            answer = self._answers[event.identity] = Answer(await _settled(self._execute(event)), self._deprecations)
         return answer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from graphql import GraphQLSchema, Node
@@ -11,6 +11,7 @@ from graphql.language import get_location
 from graphql.utilities import find_schema_changes
 from graphql.utilities.find_schema_changes import BreakingChange, DangerousChange, SchemaChange
 
+from schema.deprecations import deprecated
 from server.contract.findings import Finding, Level
 from server.contract.sources import LoadedSchema
 
@@ -50,20 +51,6 @@ def _deprecations(old: LoadedSchema, new: LoadedSchema) -> Iterator[Finding]:
         if before[name] != after[name]:
             message = f"{name} is deprecated for another reason: {after[name]}"
             yield _at(Level.NOTICE, "DEPRECATION_CHANGED", message, new, name)
-
-
-def deprecated(schema: GraphQLSchema) -> Mapping[str, str]:
-    """The reason of every deprecated element, by its coordinate."""
-    found: dict[str, str] = {}
-    for type_ in schema.type_map.values():
-        for name, member in {**getattr(type_, "fields", {}), **getattr(type_, "values", {})}.items():
-            coordinate = f"{type_.name}.{name}"
-            for argument, given in getattr(member, "args", {}).items():
-                if given.deprecation_reason is not None:
-                    found[f"{coordinate}({argument}:)"] = given.deprecation_reason
-            if member.deprecation_reason is not None:
-                found[coordinate] = member.deprecation_reason
-    return found
 
 
 def _at(level: Level, kind: str, message: str, where: LoadedSchema, text: str) -> Finding:
