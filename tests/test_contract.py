@@ -244,6 +244,22 @@ def test_a_running_server_is_asked_for_its_schema(run: Run, server: str) -> None
     assert (code, err) == (4, f"merlin-graphql: {server}/nowhere: the server answers 404 Not Found.\n")
 
 
+def test_the_recipe_of_the_readme_runs_as_written(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a running server, in a checkout."""
+    monkeypatch.chdir(ROOT)
+    for document in ("README.md", "docs/contract.md"):
+        text = (ROOT / document).read_text()
+        lines = re.findall(r"^merlin-graphql (.*http://localhost:8000.*)$", text, re.MULTILINE)
+        assert len(lines) == 2
+        for line in lines:
+            command = line.replace("http://localhost:8000", server)
+            if document != "README.md":
+                command = command.replace(" schema.graphql ", " schema/schema.graphql ")  # where a consumer keeps it
+            code, out, err = run(*command.split())
+            assert (code, err) == (0, "")
+            assert out.endswith("0 errors, 0 warnings\n")
+
+
 # --- manifests -------------------------------------------------------------------------------------------------------
 
 
