@@ -68,6 +68,16 @@ async def test_the_schema_is_served(client: httpx.AsyncClient) -> None:
     assert (await client.get("/schema.graphql")).text == sdl_of(make_schema())
 
 
+async def test_the_schema_is_sent_once(client: httpx.AsyncClient) -> None:
+    """Whoever names its ETag is told that it is the same."""
+    first = await client.get("/schema.graphql")
+    etag = first.headers["etag"]
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        again = await client.get("/schema.graphql", headers={"if-none-match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert (await client.get("/schema.graphql", headers={"if-none-match": '"other"'})).status_code == 200
+
+
 async def test_health_and_readiness(client: httpx.AsyncClient) -> None:
     """A server whose copy is fresh is alive and ready, and tells its revision."""
     assert (await client.get("/healthz")).json() == {"status": "ok"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TypeAlias
 
 import pytest
@@ -244,6 +246,36 @@ def test_a_running_server_is_asked_for_its_schema(run: Run, server: str) -> None
     assert (code, err) == (4, f"merlin-graphql: {server}/nowhere: the server answers 404 Not Found.\n")
 
 
+@pytest.fixture
+def protected() -> Iterator[str]:
+    """A server that shows its schema to those who have the token."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            allowed = self.headers["Authorization"] == "Bearer secret"
+            self.send_response(200 if allowed else 401)
+            self.end_headers()
+            self.wfile.write(SDL.encode() if allowed else b"no")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base calls it so
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
+        thread = Thread(target=http_server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http_server.server_port}/schema.graphql"
+        http_server.shutdown()
+        thread.join()
+
+
+def test_a_protected_server_is_asked_with_headers(run: Run, protected: str) -> None:
+    """What they hold is in no message."""
+    own = write("s.graphql", SDL)
+    assert run("schema", "diff", "--header", "Authorization: Bearer secret", own, protected)[0] == 0
+    code, out, err = run("schema", "diff", "--header", "Authorization: Bearer wrong", own, protected)
+    assert (code, out, err) == (4, "", f"merlin-graphql: {protected}: the server answers 401 Unauthorized.\n")
+
+
 def test_the_recipe_of_the_readme_runs_as_written(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a running server, in a checkout."""
     monkeypatch.chdir(ROOT)
@@ -275,6 +307,15 @@ def test_a_manifest_names_every_operation_by_its_hash(run: Run) -> None:
         body = (QUERIES / f"{entry['name']}.graphql").read_text()
         assert (entry["id"], entry["body"]) == (hash_of(body), body)
         assert entry["type"] in ("query", "mutation", "subscription")
+
+
+def test_a_manifest_that_is_not_current_fails_its_check(run: Run) -> None:
+    """With the command that writes it."""
+    write("A.graphql", "query A { __typename }")
+    run("operations", "manifest", "--output", "m.json", "A.graphql")
+    write("A.graphql", "query A { again: __typename }")
+    code, _, err = run("operations", "manifest", "--check", "m.json", "A.graphql")
+    assert (code, err) == (1, "merlin-graphql: m.json is not current: write it with --output m.json.\n")
 
 
 @pytest.mark.parametrize(
