@@ -64,12 +64,15 @@ class Limits:
     """The largest values that are served."""
 
     characters: int = 100_000
-    tokens: int = 10_000
+    tokens: int = 5_000
     directives: int = 100
     depth: int = 20
     root_fields: int = 50
     aliases: int = 200
     cost: int = 250_000
+
+
+DEFAULTS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,10 @@ class Excess:
         value = self.value if self.value < 10**12 else f"more than {10**12}"
         return f"The operation's {name}: {value}, where {self.maximum} is the most that is served."
 
+    def told(self) -> dict[str, str | int]:
+        """A value that is too large for JSON's numbers as the largest of them."""
+        return {"limit": self.limit, "value": min(self.value, 2**53 - 1), "maximum": self.maximum}
+
 
 def excesses(measures: Measures, limits: Limits) -> list[Excess]:
     """Every limit that it passes."""
@@ -94,22 +101,46 @@ def excesses(measures: Measures, limits: Limits) -> list[Excess]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of a document's text."""
+
+    characters: int
+    tokens: int
+    directives: int
+
+
+def count(text: str, limits: Limits | None = None) -> Counts:
+    """Stops at the limit of tokens, one beyond it. Raises `GraphQLSyntaxError`."""
+    lexer = Lexer(Source(text))
+    most = len(text) if limits is None else limits.tokens
+    tokens = directives = 0
+    while tokens <= most and (token := lexer.advance()).kind is not TokenKind.EOF:
+        tokens += 1
+        directives += token.kind is TokenKind.AT
+    return Counts(len(text), tokens, directives)
+
+
 def measure(
     schema: GraphQLSchema,
     document: DocumentNode,
     operation: OperationDefinitionNode,
     variables: Mapping[str, Any] | None = None,
+    *,
+    counts: Counts | None = None,
+    unknown: int = LARGEST_PAGE,
 ) -> Measures:
-    """Of a valid operation. Without `variables`, those that have no default are taken to be the largest page."""
-    meter = _Meter(schema, document, operation, variables)
+    """Of an operation, valid or not. Without `variables`, one without a default is taken as a page of `unknown`.
+
+    `counts` are those of its text, where they are known already.
+    """
+    meter = _Meter(schema, document, operation, variables, unknown)
     root_type = schema.get_root_type(operation.operation)
     total = meter.selections(operation.selection_set, root_type)
-    source = operation.loc.source if operation.loc else Source("")
-    tokens, directives = _count_tokens(source)
+    if counts is None:
+        counts = count(operation.loc.source.body if operation.loc else "")
     return Measures(
-        characters=len(source.body),
-        tokens=tokens,
-        directives=directives,
+        **asdict(counts),
         depth=total.depth,
         root_fields=total.fields,
         aliases=total.aliases,
@@ -146,8 +177,10 @@ class _Meter:
         document: DocumentNode,
         operation: OperationDefinitionNode,
         variables: Mapping[str, Any] | None,
+        unknown: int,
     ) -> None:
         self._schema = schema
+        self._unknown = unknown
         self._fragments = {
             node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
         }
@@ -209,7 +242,7 @@ class _Meter:
                 return max(len(value.values), 1)
             case VariableNode():
                 if self._variables is None:
-                    return LARGEST_PAGE
+                    return self._unknown
                 given = self._variables.get(value.name.value)
                 return _page(len(given)) if isinstance(given, list) else 1
             case _:
@@ -228,7 +261,7 @@ class _Meter:
                     return _page(given) if isinstance(given, int) else None
                 if default is not None:
                     return self._number(default)
-                return LARGEST_PAGE if self._variables is None else None
+                return self._unknown if self._variables is None else None
             case _:
                 return None
 
@@ -250,13 +283,3 @@ def _is_connection(field: GraphQLField) -> bool:
 
 def _is_list(field: GraphQLField) -> bool:
     return is_list_type(field.type.of_type if is_non_null_type(field.type) else field.type)
-
-
-def _count_tokens(source: Source) -> tuple[int, int]:
-    """Tokens, and directives among them."""
-    lexer = Lexer(source)
-    tokens = directives = 0
-    while (token := lexer.advance()).kind is not TokenKind.EOF:
-        tokens += 1
-        directives += token.kind is TokenKind.AT
-    return tokens, directives

@@ -35,12 +35,15 @@ from schema.changes import Look, Told
 from schema.context import Context
 from schema.deprecations import deprecated, uses_of
 from schema.encoding import encode_json
-from schema.errors import BAD_USER_INPUT, PARSE_FAILED, VALIDATION_FAILED, BadInput, translate
+from schema.errors import BAD_USER_INPUT, LIMIT_EXCEEDED, PARSE_FAILED, VALIDATION_FAILED, BadInput, translate
+from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
 
 _REMEMBERED = 256
 """Documents."""
 _LONGEST_REMEMBERED = 20_000
 """Characters of a document; a longer one is read each time."""
+_MOST_ERRORS = 10
+"""Told of one operation."""
 _SHARED_FOR = 0.05
 """Seconds: how old an answer may be, of what depends on the clock, when another subscriber is told the same."""
 _SHARED_AT_MOST = 256
@@ -54,7 +57,7 @@ class Answer:
 
     def __init__(self, result: ExecutionResult, deprecations: Sequence[str] = ()) -> None:
         self.data = result.data
-        self.errors = [translate(error).formatted for error in result.errors or ()]
+        self.errors = [translate(error).formatted for error in (result.errors or ())[:_MOST_ERRORS]]
         self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
 
     @cached_property
@@ -68,7 +71,7 @@ class OperationError(Exception):
 
     def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT) -> None:
         super().__init__(errors[0].message)
-        self.errors = [_coded(translate(error).formatted, code) for error in errors]
+        self.errors = [_coded(translate(error).formatted, code) for error in errors[:_MOST_ERRORS]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Operation:
     text: str
     document: DocumentNode
     definition: OperationDefinitionNode
+    counts: Counts
     deprecations: Sequence[str]
     """What its document uses that is deprecated, and what to use instead."""
 
@@ -91,8 +95,9 @@ class Operation:
 
 
 class Operations:
-    def __init__(self, schema: strawberry.Schema) -> None:
+    def __init__(self, schema: strawberry.Schema, limits: Limits = DEFAULTS) -> None:
         self._schema: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
+        self._limits = limits
         self._has_deprecated = bool(deprecated(self._schema))
         self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
@@ -106,7 +111,7 @@ class Operations:
             known = "This document holds several operations: say which, by its name."
             message = known if name is None else f"This document holds no operation {name!r}."
             raise OperationError([BadInput(message, "operationName")])
-        return Operation(document.text, document.node, definition, document.deprecations)
+        return Operation(document.text, document.node, definition, document.counts, document.deprecations)
 
     async def answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
@@ -116,6 +121,7 @@ class Operations:
         Raises `OperationError`: before the first of them where it can't be begun, later where its source fails.
         """
         try:
+            self._check(operation.document, operation.definition, operation.counts, dict(variables or {}))
             executor = self._executor(operation, variables, context)
             shared = self._shared_answers(operation, variables, context)
         except RecursionError:
@@ -168,31 +174,56 @@ class Operations:
         task.add_done_callback(self._finishing.discard)
         return await asyncio.shield(task)
 
+    def _check(
+        self,
+        document: DocumentNode,
+        definition: OperationDefinitionNode,
+        counts: Counts,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Without variables, what it asks for at least. Raises `OperationError`."""
+        measures = measure(self._schema, document, definition, variables, counts=counts, unknown=1)
+        if found := excesses(measures, self._limits):
+            raise _beyond(found)
+
     def _document(self, text: str) -> _Document:
         known = self._documents.get(text)
         if known is not None:
             self._documents.move_to_end(text)
             return known
         try:
-            node = parse(text)
-            errors = validate(self._schema, node)
+            document = self._parsed(text)
+            errors = validate(self._schema, document.node, max_errors=_MOST_ERRORS)
         except GraphQLError as error:
             raise OperationError([error], PARSE_FAILED) from None
         except RecursionError:
             raise OperationError([BadInput("This document is nested too deeply.", "query")]) from None
         if errors:
             raise OperationError(errors, VALIDATION_FAILED)
-        document = _Document(text, node, uses_of(self._schema, node) if self._has_deprecated else ())
         if len(text) <= _LONGEST_REMEMBERED:
             self._documents[text] = document
             if len(self._documents) > _REMEMBERED:
                 self._documents.popitem(last=False)
         return document
 
+    def _parsed(self, text: str) -> _Document:
+        """Not yet validated: that takes long for a document that is beyond the limits, so they come first."""
+        if len(text) > self._limits.characters:
+            raise _beyond([Excess("characters", len(text), self._limits.characters)])
+        counts = count(text, self._limits)
+        if counts.tokens > self._limits.tokens:
+            raise _beyond([Excess("tokens", counts.tokens, self._limits.tokens)])
+        node = parse(text)
+        for definition in node.definitions:
+            if isinstance(definition, OperationDefinitionNode):
+                self._check(node, definition, counts)
+        return _Document(text, node, counts, uses_of(self._schema, node) if self._has_deprecated else ())
+
 
 class _Document(NamedTuple):
     text: str
     node: DocumentNode
+    counts: Counts
     deprecations: Sequence[str]
 
 
@@ -238,6 +269,12 @@ async def _told(events: AsyncIterable[Told], shared: _SharedAnswers) -> AsyncGen
             yield answer
     except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
         raise OperationError([GraphQLError("", original_error=error)]) from None
+
+
+def _beyond(found: Sequence[Excess]) -> OperationError:
+    """Names limit, value and maximum, to people and to programs."""
+    errors = [GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.told()}) for excess in found]
+    return OperationError(errors, LIMIT_EXCEEDED)
 
 
 def _coded(error: GraphQLFormattedError, code: str) -> GraphQLFormattedError:

@@ -56,7 +56,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     """Serves a database that is open, else the one that the settings name: then it opens that, and closes it."""
     schema = make_schema()
     sdl = sdl_of(schema)
-    operations = Operations(schema)
+    operations = Operations(schema, settings.limits())
     documents = documents_of(settings)
 
     @asynccontextmanager

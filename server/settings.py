@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from schema.limits import DEFAULTS, Limits
+
 PREFIX = "MERLIN_GRAPHQL_"
 
 
@@ -76,6 +78,17 @@ class Settings:
         metavar="DIR|MANIFEST",
     )
     only_trusted: bool = setting(False, "Answer the trusted documents only, and refuse every other.")
+    max_characters: int = setting(DEFAULTS.characters, "The longest document that is answered.", metavar="COUNT")
+    max_tokens: int = setting(DEFAULTS.tokens, "The most tokens of a document.", metavar="COUNT")
+    max_directives: int = setting(DEFAULTS.directives, "The most directives of a document.", metavar="COUNT")
+    max_depth: int = setting(DEFAULTS.depth, "The deepest nesting of an operation's fields.", metavar="COUNT")
+    max_root_fields: int = setting(DEFAULTS.root_fields, "The most root fields of an operation.", metavar="COUNT")
+    max_aliases: int = setting(DEFAULTS.aliases, "The most aliases of an operation.", metavar="COUNT")
+    max_cost: int = setting(
+        DEFAULTS.cost,
+        "The highest cost of an operation: about the number of fields of its answer, page sizes multiplied.",
+        metavar="COUNT",
+    )
     no_auth: bool = setting(False, "Serve without authentication.")
 
     def __post_init__(self) -> None:
@@ -85,6 +98,9 @@ class Settings:
             raise SettingsError(f"workers: {self.workers} is none; use 1 or more.")
         if not 0 < self.database_poll_interval < math.inf:
             raise SettingsError(f"database-poll-interval: {self.database_poll_interval} is none; use more than 0.")
+        for item in dataclasses.fields(self):
+            if item.name.startswith("max_") and getattr(self, item.name) < 1:
+                raise SettingsError(f"{flag_of(item)[2:]}: {getattr(self, item.name)} is none; use 1 or more.")
         if self.only_trusted and self.trusted_documents is None:
             raise SettingsError("only-trusted: name the documents, by --trusted-documents.")
         self.zone()
@@ -97,6 +113,9 @@ class Settings:
             return ZoneInfo(self.time_zone)
         except (OSError, ValueError, ZoneInfoNotFoundError):
             raise SettingsError(f"time-zone: {self.time_zone!r} is unknown here; use one such as UTC.") from None
+
+    def limits(self) -> Limits:
+        return Limits(**{item.name: getattr(self, f"max_{item.name}") for item in dataclasses.fields(Limits)})
 
     def as_environ(self) -> dict[str, str]:
         """For processes that are started with these settings."""

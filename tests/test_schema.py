@@ -89,20 +89,20 @@ def test_the_committed_schema_is_the_served_one() -> None:
 
 TRAVERSAL = """
 {
-  runs(first: 500) {
+  runs(first: 10) {
     totalCount
     nodes {
       __typename id workspace status isFinished queues studyId workerIds
       steps parameters samples additionalData launchedAt
-      study { id name additionalData latestRun { id } workers { id } runs(first: 500) { nodes { id } } }
+      study { id name additionalData latestRun { id } workers { id } runs(first: 10) { nodes { id } } }
       parent { id child { id } }
       workers {
         id name queues additionalData
-        runs(first: 500) { nodes { id } }
-        physicalWorkers(first: 500) {
+        runs(first: 10) { nodes { id } }
+        physicalWorkers(first: 10) {
           nodes {
             __typename id name status host pid launchCommand args heartbeatAt heartbeatAge startedAt restartCount
-            logicalWorkerId additionalData logicalWorker { id runs(first: 500) { nodes { id study { name } } } }
+            logicalWorkerId additionalData logicalWorker { id runs(first: 10) { nodes { id study { name } } } }
           }
         }
       }

@@ -32,6 +32,13 @@ EVERYTHING = Settings(
     demo=True,
     trusted_documents=Path("queries"),
     only_trusted=True,
+    max_characters=1,
+    max_tokens=2,
+    max_directives=3,
+    max_depth=4,
+    max_root_fields=5,
+    max_aliases=6,
+    max_cost=7,
     no_auth=True,
 )
 
