@@ -29,6 +29,7 @@ from server.database.errors import DatabaseError, WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase, opened
 from server.demo_data import demo_records
 from server.documents import Documents
+from server.draining import told_to_end
 from server.http import GraphQLApp
 from server.settings import Settings, read_settings
 from server.websocket import WebSocketApp
@@ -62,7 +63,8 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
         async with open_database(settings) if database is None else nullcontext(database) as served:
-            yield {"database": served}
+            with told_to_end() as draining:
+                yield {"database": served, "draining": draining}
 
     etag = f'"{hashlib.sha256(sdl.encode()).hexdigest()}"'
 
@@ -131,6 +133,8 @@ async def healthz(_request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """The answers are fresh: the database was read, and every change since."""
     database: MerlinDatabase = request.state.database
+    if request.state.draining.is_set():
+        return JSONResponse({"status": "draining", "revision": database.revision}, status_code=503)
     since = database.stale_since
     if since is None:
         return JSONResponse({"status": "ready", "revision": database.revision})

@@ -34,13 +34,14 @@ _HEARTBEAT = b":\n\n"
 class EventStream:
     """A response that ends with its operation, or with its client."""
 
-    def __init__(self, answers: AsyncGenerator[Answer] | OperationError) -> None:
+    def __init__(self, answers: AsyncGenerator[Answer] | OperationError, draining: asyncio.Event) -> None:
         self._answers = answers
+        self._draining = draining
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         await _write(send, _HEARTBEAT)  # some clients take a stream as begun with its first byte only
-        await _until_the_first(self._send_all(send), _beat(send), _disconnected(receive))
+        await _until_the_first(self._send_all(send), _beat(send), _disconnected(receive), self._drain(send))
 
     async def _send_all(self, send: Send) -> None:
         try:
@@ -53,6 +54,11 @@ class EventStream:
         except OperationError as error:
             await _send_next(send, encode_json({"errors": error.errors}))
         await send({"type": "http.response.body", "body": _COMPLETE})
+
+    async def _drain(self, send: Send) -> None:
+        """Ends the response without `complete`, so that its client goes on elsewhere."""
+        await self._draining.wait()
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_next(send: Send, answer: bytes) -> None:

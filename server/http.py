@@ -49,12 +49,13 @@ class GraphQLApp:
             operation = self._operations.read(text, given.operation_name)
             _check(operation, request.method, media_type)
             if media_type == EVENT_STREAM:
-                return EventStream(self._operations.answers(operation, given.variables, context))
+                answers = self._operations.answers(operation, given.variables, context)
+                return EventStream(answers, request.state.draining)
             async with aclosing(self._operations.answers(operation, given.variables, context)) as answers:
                 answer = await anext(answers)
         except OperationError as error:
             if media_type == EVENT_STREAM:
-                return EventStream(error)
+                return EventStream(error, request.state.draining)
             return _json(media_type, {"errors": error.errors}, 400 if media_type == GRAPHQL_JSON else 200)
         return Response(answer.encoded, media_type=media_type)
 

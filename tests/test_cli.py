@@ -20,6 +20,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from server import __version__
 from server.database.models import LogicalWorkerModel, PhysicalWorkerModel, RunModel, StudyModel
@@ -440,3 +443,34 @@ def test_a_short_load_shows_no_bar(home: Path) -> None:
         assert serving.stop(signal.SIGTERM) == 0
     terminal.close()
     assert terminal.shown == [""]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stream_ends_with_its_server(tmp_path: Path, number: signal.Signals, workers: int) -> None:
+    """At once and whole, without `complete`, so that its client goes on elsewhere; nothing waits for it to end."""
+    with Serving(tmp_path / "home", "--demo", "--workers", str(workers)) as serving:
+        query = {"query": "subscription { live { database { runs } } }"}
+        headers = {"accept": "text/event-stream"}
+        with httpx.stream("GET", f"{serving.url}/graphql", params=query, headers=headers, timeout=DEADLINE) as response:
+            lines = response.iter_lines()
+            while not next(lines).startswith("data: "):
+                pass
+            serving.process.send_signal(number)
+            assert "event: complete" not in list(lines)
+        assert serving.wait() == 0
+
+
+def test_a_websocket_is_told_that_its_server_restarts(tmp_path: Path) -> None:
+    """1012, by which clients know that they may come back."""
+    with Serving(tmp_path / "home", "--demo") as serving:
+        address = f"{serving.url.replace('http', 'ws')}/graphql"
+        with connect(address, subprotocols=[Subprotocol("graphql-transport-ws")]) as socket_:
+            socket_.send('{"type": "connection_init"}')
+            assert "connection_ack" in str(socket_.recv(DEADLINE))
+            serving.process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                socket_.recv(DEADLINE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        assert serving.wait() == 0
