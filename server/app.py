@@ -78,7 +78,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     return App(
         routes=[
             Route("/graphql", GraphQLApp(operations, documents)),
-            WebSocketRoute("/graphql", WebSocketApp(operations, documents)),
+            WebSocketRoute("/graphql", WebSocketApp(operations, documents, settings.origins())),
             Route("/", graphiql),
             Route("/schema.graphql", schema_text),
             Route("/healthz", healthz),

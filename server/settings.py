@@ -71,6 +71,12 @@ class Settings:
         "Fill the database with sample data. Without a database given: one of its own, gone at the end. "
         "A database that holds records is refused.",
     )
+    allow_origins: str | None = setting(
+        None,
+        "Whose pages may open websockets, beside those of the server's own address: such as https://dash.example.org; "
+        "several with commas between them.",
+        metavar="ORIGINS",
+    )
     trusted_documents: Path | None = setting(
         None,
         "Operations that clients may name by the SHA-256 of their documents: a folder of .graphql files, or a manifest "
@@ -113,6 +119,9 @@ class Settings:
             return ZoneInfo(self.time_zone)
         except (OSError, ValueError, ZoneInfoNotFoundError):
             raise SettingsError(f"time-zone: {self.time_zone!r} is unknown here; use one such as UTC.") from None
+
+    def origins(self) -> frozenset[str]:
+        return frozenset(filter(None, (text.strip() for text in (self.allow_origins or "").split(","))))
 
     def limits(self) -> Limits:
         return Limits(**{item.name: getattr(self, f"max_{item.name}") for item in dataclasses.fields(Limits)})

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from contextlib import aclosing
 from enum import IntEnum
 from typing import Any
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -48,12 +51,16 @@ class CloseError(Exception):
 
 
 class WebSocketApp:
-    def __init__(self, operations: Operations, documents: Documents) -> None:
+    def __init__(self, operations: Operations, documents: Documents, allowed_origins: Collection[str] = ()) -> None:
         self._operations = operations
         self._documents = documents
+        self._allowed_origins = allowed_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
+        if not self._is_allowed(socket.headers):
+            await socket.close()  # before it is accepted: 403
+            return
         if PROTOCOL not in socket.scope["subprotocols"]:
             await socket.accept()
             await socket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Speak {PROTOCOL}")
@@ -61,6 +68,13 @@ class WebSocketApp:
         await socket.accept(PROTOCOL)
         context = Context(socket.state.database, __version__)
         await Connection(socket, self._operations, self._documents, context).serve()
+
+    def _is_allowed(self, headers: Headers) -> bool:
+        """A browser lets any page open a socket to any host, and says only here whose page it is."""
+        origin = headers.get("origin")
+        if origin is None or origin in self._allowed_origins:
+            return True
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
 
 
 class Connection:

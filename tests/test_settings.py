@@ -30,6 +30,7 @@ EVERYTHING = Settings(
     port=0,
     workers=3,
     demo=True,
+    allow_origins="https://dash.example.org",
     trusted_documents=Path("queries"),
     only_trusted=True,
     max_characters=1,

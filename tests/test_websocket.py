@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from server import websocket
 from server.database.models import EntityKind, Entry, Key
+from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
 
@@ -195,6 +197,36 @@ async def test_another_protocol_is_not_spoken(live: Live, protocols: list[str]) 
     """4406, for none and for the legacy one, too."""
     async with socket_to(live, *protocols) as client:
         assert (await client.closed())[0] == 4406
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        (None, True),
+        ("http://127.0.0.1:{port}", True),
+        ("https://dash.example.org", True),
+        ("http://127.0.0.1:1", False),
+        ("http://localhost:{port}", False),
+        ("https://evil.example.org", False),
+        ("https://dash.example.org.evil.org", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+async def test_pages_of_other_origins_are_refused(origin: str | None, allowed: bool) -> None:
+    """403, unless their origin is let in: a browser opens a socket to any host for any page."""
+    settings = Settings(allow_origins="https://other.example.org, https://dash.example.org")
+    async with serving(await memory_of(), settings=settings) as live:
+        headers = {} if origin is None else {"Origin": origin.format(port=live.port)}
+        opening = connect(live.ws, subprotocols=[PROTOCOL], additional_headers=headers)
+        if allowed:
+            async with opening as connection:
+                await connection.send('{"type": "connection_init"}')
+                assert json.loads(await connection.recv()) == {"type": "connection_ack"}
+        else:
+            with pytest.raises(InvalidStatus) as refused:
+                await opening
+            assert refused.value.response.status_code == 403
 
 
 async def test_who_does_not_begin_is_not_waited_for(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
