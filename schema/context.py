@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import strawberry
 
+from schema.roles import Role
 from server.database.merlin_database import MerlinDatabase
 
 
@@ -14,6 +15,10 @@ from server.database.merlin_database import MerlinDatabase
 class Context:
     database: MerlinDatabase
     server_version: str
+    role: Role | None
+    """The highest that the viewer has."""
+    who: str | None = field(default=None, compare=False)
+    """The viewer's name, for the audit log: no answer depends on it."""
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

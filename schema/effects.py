@@ -10,11 +10,10 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import strawberry
-from graphql import GraphQLError
 
 from schema.context import Info
 from schema.enums import EntityKind, describe
-from schema.errors import BadInput, code_of
+from schema.errors import BadInput, PartlyDoneError
 from server.database.errors import (
     AlreadyExistsError,
     BackendError,
@@ -146,7 +145,7 @@ async def attempt(
     except BackendError as error:
         raise _partly_done(error, work) from error
     finally:
-        _audit(info.field_name, outcome, work, errors)
+        _audit(info, outcome, work, errors)
     return Outcome(work, result, errors)
 
 
@@ -176,15 +175,15 @@ def _partly_done(error: BackendError, work: Work) -> Exception:
     """The error itself where nothing was changed before it; else one that tells what was."""
     if work.dry_run or not work.effects:
         return error
-    done = [{"action": effect.action.value, "id": effect.key.id} for effect in work.effects.values()]
-    told = f"{error} Before that {len(done)} entities were changed: `effects` in the extensions names them."
-    return GraphQLError(told, extensions={"code": code_of(error), "effects": done})
+    return PartlyDoneError(
+        error, [{"action": effect.action.value, "id": effect.key.id} for effect in work.effects.values()]
+    )
 
 
-def _audit(operation: str, outcome: str, work: Work, errors: list[UserError]) -> None:
+def _audit(info: Info, outcome: str, work: Work, errors: list[UserError]) -> None:
     line: dict[str, Any] = {
-        "operation": operation,
-        "who": None,
+        "operation": info.field_name,
+        "who": info.context.who,
         "outcome": outcome,
         "errors": [{"code": error.code.value, "path": error.path, "message": error.message} for error in errors],
         "effects": [

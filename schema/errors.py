@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphql import GraphQLError
@@ -29,6 +30,14 @@ NOT_FOUND = "NOT_FOUND"
 UNAVAILABLE = "DATABASE_UNAVAILABLE"
 UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
 INTERNAL = "INTERNAL_SERVER_ERROR"
+FORBIDDEN = "FORBIDDEN"
+DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+
+_HIDDEN = {
+    UNAVAILABLE: "The database can't be reached, or refuses: try again later.",
+    UNKNOWN_OUTCOME: "The database was lost meanwhile: look whether the change was made before you try again.",
+}
+"""Told in place of messages that may name hosts and paths."""
 
 
 class BadInput(GraphQLError):  # noqa: N818 - a GraphQL error says what is wrong, and is no exception of ours
@@ -37,6 +46,15 @@ class BadInput(GraphQLError):  # noqa: N818 - a GraphQL error says what is wrong
     def __init__(self, message: str, argument: str) -> None:
         super().__init__(message, extensions={"code": BAD_USER_INPUT, "argument": argument})
         self.argument = argument
+
+
+class PartlyDoneError(Exception):
+    """A mutation that the database failed in the middle of."""
+
+    def __init__(self, cause: BackendError, effects: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.effects = effects
 
 
 def code_of(error: DatabaseError) -> str:
@@ -53,16 +71,31 @@ def code_of(error: DatabaseError) -> str:
             return INTERNAL
 
 
-def translate(error: GraphQLError) -> GraphQLError:
-    """What a client may read of it."""
+def translate(error: GraphQLError, *, reveal: bool = True) -> GraphQLError:
+    """What a client may read of it. Without `reveal` that is nothing of where the database is; the log has it."""
     original = error.original_error
-    if original is None or isinstance(original, GraphQLError):
-        return error
-    if isinstance(original, DatabaseError):
-        return _replaced(error, str(original), code=code_of(original))
+    match original:
+        case None | GraphQLError():
+            return error
+        case PartlyDoneError(cause=cause, effects=effects):
+            message = _told(cause, reveal=reveal)
+            message = (
+                f"{message} Before that {len(effects)} entities were changed: `effects` in the extensions names them."
+            )
+            return _replaced(error, message, code=code_of(cause), effects=list(effects))
+        case DatabaseError():
+            return _replaced(error, _told(original, reveal=reveal), code=code_of(original))
     error_id = secrets.token_hex(8)
     LOG.error("Error %s at %s", error_id, error.path, exc_info=original)
     return _replaced(error, f"Internal error {error_id}: the server's log says more.", code=INTERNAL, id=error_id)
+
+
+def _told(error: DatabaseError, *, reveal: bool) -> str:
+    hidden = None if reveal else _HIDDEN.get(code_of(error))
+    if hidden is None:
+        return str(error)
+    LOG.warning("%s", error)
+    return hidden
 
 
 def _replaced(error: GraphQLError, message: str, **extensions: Any) -> GraphQLError:

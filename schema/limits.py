@@ -39,6 +39,9 @@ from schema.connections import DEFAULT_PAGE, LARGEST_PAGE
 
 ASSUMED_LENGTH = 10
 """Of a list that is not paged, such as the workers of a run."""
+SEARCH = 10_000
+"""The cost of looking through all entities of a kind, however few are found."""
+_SEARCHING = frozenset({"queues", "integrity"})
 _META: Mapping[str, GraphQLField] = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
 _PAGED = frozenset({"nodes", "edges"})
 
@@ -73,6 +76,8 @@ class Limits:
 
 
 DEFAULTS = Limits()
+STRICT = Limits(directives=20, depth=12, root_fields=20, aliases=50, cost=100_000)
+"""For servers that strangers reach; the saved operations are well within them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +219,13 @@ class _Meter:
     def _field(self, node: FieldNode, parent: GraphQLNamedType | None) -> _Total:
         field = _field_of(parent, node.name.value)
         aliases = 0 if node.alias is None else 1
+        search = SEARCH if parent is self._schema.query_type and _searches(node) else 0
         if field is None or not is_composite_type(get_named_type(field.type)):
             return _Total(1, 1, aliases, 1)
         inner = self.selections(node.selection_set, get_named_type(field.type))
         size = self._size(node, field)
-        cost = 1 + inner.plain + inner.paged * size if _is_connection(field) else 1 + (inner.plain + inner.paged) * size
+        answer = inner.plain + inner.paged * size if _is_connection(field) else (inner.plain + inner.paged) * size
+        cost = 1 + search + answer
         is_paged = node.name.value in _PAGED and parent is not None and parent.name.endswith("Connection")
         return _Total(
             inner.depth + 1, 1, aliases + inner.aliases, plain=0 if is_paged else cost, paged=cost if is_paged else 0
@@ -271,6 +278,12 @@ def _field_of(parent: GraphQLNamedType | None, name: str) -> GraphQLField | None
         return _META[name]
     fields_of: Mapping[str, GraphQLField] = getattr(parent, "fields", {})
     return fields_of.get(name)
+
+
+def _searches(node: FieldNode) -> bool:
+    return node.name.value in _SEARCHING or any(
+        argument.name.value in ("filter", "orderBy") for argument in node.arguments or ()
+    )
 
 
 def _page(number: int) -> int:

@@ -21,6 +21,7 @@ from graphql import (
     GraphQLError,
     GraphQLFormattedError,
     GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     create_source_event_stream,
@@ -28,6 +29,7 @@ from graphql import (
     execute_subscription_event,
     get_operation_ast,
     parse,
+    specified_rules,
     validate,
 )
 
@@ -35,14 +37,24 @@ from schema.changes import Look, Told
 from schema.context import Context
 from schema.deprecations import deprecated, uses_of
 from schema.encoding import encode_json
-from schema.errors import BAD_USER_INPUT, LIMIT_EXCEEDED, PARSE_FAILED, VALIDATION_FAILED, BadInput, translate
+from schema.errors import (
+    BAD_USER_INPUT,
+    DEADLINE_EXCEEDED,
+    FORBIDDEN,
+    LIMIT_EXCEEDED,
+    PARSE_FAILED,
+    VALIDATION_FAILED,
+    BadInput,
+    translate,
+)
 from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
+from schema.roles import Need, name_of, needs_of
 
 _REMEMBERED = 256
 """Documents."""
 _LONGEST_REMEMBERED = 20_000
 """Characters of a document; a longer one is read each time."""
-_MOST_ERRORS = 10
+_MOST_ERRORS = 5
 """Told of one operation."""
 _SHARED_FOR = 0.05
 """Seconds: how old an answer may be, of what depends on the clock, when another subscriber is told the same."""
@@ -55,9 +67,12 @@ T = TypeVar("T")
 class Answer:
     """`data`, and `errors` where there are any; written as JSON once for all who are sent it."""
 
-    def __init__(self, result: ExecutionResult, deprecations: Sequence[str] = ()) -> None:
+    def __init__(
+        self, result: ExecutionResult, deprecations: Sequence[str] = (), *, reveal: bool = True, cost: int = 0
+    ) -> None:
         self.data = result.data
-        self.errors = [translate(error).formatted for error in (result.errors or ())[:_MOST_ERRORS]]
+        self.cost = cost
+        self.errors = [translate(error, reveal=reveal).formatted for error in (result.errors or ())[:_MOST_ERRORS]]
         self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
 
     @cached_property
@@ -69,9 +84,10 @@ class Answer:
 class OperationError(Exception):
     """It could not be begun: nothing was executed."""
 
-    def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT) -> None:
+    def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT, *, reveal: bool = True) -> None:
         super().__init__(errors[0].message)
-        self.errors = [_coded(translate(error).formatted, code) for error in errors[:_MOST_ERRORS]]
+        self.code = code
+        self.errors = [_coded(translate(error, reveal=reveal).formatted, code) for error in errors[:_MOST_ERRORS]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +100,7 @@ class Operation:
     counts: Counts
     deprecations: Sequence[str]
     """What its document uses that is deprecated, and what to use instead."""
+    need: Need
 
     @property
     def type(self) -> OperationType:
@@ -95,9 +112,23 @@ class Operation:
 
 
 class Operations:
-    def __init__(self, schema: strawberry.Schema, limits: Limits = DEFAULTS) -> None:
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        limits: Limits = DEFAULTS,
+        *,
+        introspection: bool = True,
+        deadline: float | None = None,
+    ) -> None:
+        """Without `introspection` no message tells of the schema, nor of where the database is.
+
+        `deadline`: seconds that a query or a mutation may take.
+        """
         self._schema: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
         self._limits = limits
+        self._reveal = introspection
+        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._deadline = deadline
         self._has_deprecated = bool(deprecated(self._schema))
         self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
@@ -111,7 +142,14 @@ class Operations:
             known = "This document holds several operations: say which, by its name."
             message = known if name is None else f"This document holds no operation {name!r}."
             raise OperationError([BadInput(message, "operationName")])
-        return Operation(document.text, document.node, definition, document.counts, document.deprecations)
+        return Operation(
+            document.text,
+            document.node,
+            definition,
+            document.counts,
+            document.deprecations,
+            document.needs[name_of(definition)],
+        )
 
     async def answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
@@ -120,20 +158,25 @@ class Operations:
 
         Raises `OperationError`: before the first of them where it can't be begun, later where its source fails.
         """
+        _check_role(operation, context)
         try:
-            self._check(operation.document, operation.definition, operation.counts, dict(variables or {}))
+            cost = self._check(operation.document, operation.definition, operation.counts, dict(variables or {}))
             executor = self._executor(operation, variables, context)
-            shared = self._shared_answers(operation, variables, context)
+            shared = self._shared_answers(operation, variables, context, cost)
         except RecursionError:
             raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
         match operation.type:
             case OperationType.QUERY:
-                yield Answer(await _settled(execute_root_selection_set(executor)), operation.deprecations)
+                result = await self._in_time(execute_root_selection_set(executor))
+                yield self._answer(operation, result, cost)
             case OperationType.MUTATION:
-                result = await self._to_the_end(execute_root_selection_set(executor))
-                yield Answer(result, operation.deprecations)
+                result = await self._in_time(self._to_the_end(execute_root_selection_set(executor)))
+                yield self._answer(operation, result, cost)
             case OperationType.SUBSCRIPTION:
-                async with aclosing(await _events(executor)) as events, aclosing(_told(events, shared)) as answers:
+                async with (
+                    aclosing(await self._events(executor)) as events,
+                    aclosing(self._told(events, shared)) as answers,
+                ):
                     async for answer in answers:
                         yield answer
 
@@ -147,13 +190,27 @@ class Operations:
             context_value=context,
             raw_variable_values=None if variables is None else dict(variables),
             operation_name=operation.name,
+            hide_suggestions=not self._reveal,
         )
         if isinstance(executor, list):
-            raise OperationError(executor)
+            raise OperationError(executor, reveal=self._reveal)
         return executor
 
+    async def _in_time(self, result: T | Awaitable[T]) -> T:
+        if not isinstance(result, Awaitable):
+            return result
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await result
+        except TimeoutError:
+            told = f"This took longer than {self._deadline:g} s. A change that has begun goes on: look, then try again."
+            raise OperationError([GraphQLError(told)], DEADLINE_EXCEEDED) from None
+
+    def _answer(self, operation: Operation, result: ExecutionResult, cost: int) -> Answer:
+        return Answer(result, operation.deprecations, reveal=self._reveal, cost=cost)
+
     def _shared_answers(
-        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, cost: int
     ) -> _SharedAnswers:
         given = json.dumps(variables, sort_keys=True)
         key = operation.text, operation.name, given, context
@@ -163,7 +220,7 @@ class Operations:
                 # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
                 # copies of one executor that it has for this, as long as the subscription lasts.
                 lambda event: execute_subscription_event(self._executor(operation, variables, context, event)),
-                operation.deprecations,
+                lambda result: self._answer(operation, result, cost),
             )
         return shared
 
@@ -180,11 +237,12 @@ class Operations:
         definition: OperationDefinitionNode,
         counts: Counts,
         variables: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Without variables, what it asks for at least. Raises `OperationError`."""
+    ) -> int:
+        """Its cost; without variables, that of what it asks for at least. Raises `OperationError`."""
         measures = measure(self._schema, document, definition, variables, counts=counts, unknown=1)
         if found := excesses(measures, self._limits):
             raise _beyond(found)
+        return measures.cost
 
     def _document(self, text: str) -> _Document:
         known = self._documents.get(text)
@@ -193,20 +251,29 @@ class Operations:
             return known
         try:
             document = self._parsed(text)
-            errors = validate(self._schema, document.node, max_errors=_MOST_ERRORS)
+            errors = validate(
+                self._schema, document.node, self._rules, max_errors=_MOST_ERRORS, hide_suggestions=not self._reveal
+            )
         except GraphQLError as error:
             raise OperationError([error], PARSE_FAILED) from None
         except RecursionError:
             raise OperationError([BadInput("This document is nested too deeply.", "query")]) from None
         if errors:
             raise OperationError(errors, VALIDATION_FAILED)
+        known = _Document(
+            text,
+            document.node,
+            document.counts,
+            uses_of(self._schema, document.node) if self._has_deprecated else (),
+            needs_of(self._schema, document.node),
+        )
         if len(text) <= _LONGEST_REMEMBERED:
-            self._documents[text] = document
+            self._documents[text] = known
             if len(self._documents) > _REMEMBERED:
                 self._documents.popitem(last=False)
-        return document
+        return known
 
-    def _parsed(self, text: str) -> _Document:
+    def _parsed(self, text: str) -> _Parsed:
         """Not yet validated: that takes long for a document that is beyond the limits, so they come first."""
         if len(text) > self._limits.characters:
             raise _beyond([Excess("characters", len(text), self._limits.characters)])
@@ -217,24 +284,55 @@ class Operations:
         for definition in node.definitions:
             if isinstance(definition, OperationDefinitionNode):
                 self._check(node, definition, counts)
-        return _Document(text, node, counts, uses_of(self._schema, node) if self._has_deprecated else ())
+        return _Parsed(node, counts)
+
+    async def _events(self, executor: Executor[Any]) -> AsyncGenerator[Told]:
+        source = await _settled(create_source_event_stream(executor))
+        if isinstance(source, ExecutionResult):
+            raise OperationError(source.errors or [], reveal=self._reveal)
+        return cast("AsyncGenerator[Told]", source)
+
+    async def _told(self, events: AsyncIterable[Told], shared: _SharedAnswers) -> AsyncGenerator[Answer]:
+        """A live query is answered only where its result is another than before."""
+        last: bytes | None = None
+        try:
+            async for event in events:
+                answer = await shared.to(event)
+                if isinstance(event, Look):
+                    if answer.encoded == last:
+                        continue
+                    last = answer.encoded
+                yield answer
+        except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
+            raise OperationError([GraphQLError("", original_error=error)], reveal=self._reveal) from None
+
+
+class _Parsed(NamedTuple):
+    node: DocumentNode
+    counts: Counts
 
 
 class _Document(NamedTuple):
+    """Valid."""
+
     text: str
     node: DocumentNode
     counts: Counts
     deprecations: Sequence[str]
+    needs: Mapping[str, Need]
+    """Of its operations, by name."""
 
 
 class _SharedAnswers:
     """Of one operation with its variables: subscribers who are told the same at the same time share its execution."""
 
     def __init__(
-        self, execute: Callable[[Any], ExecutionResult | Awaitable[ExecutionResult]], deprecations: Sequence[str]
+        self,
+        execute: Callable[[Any], ExecutionResult | Awaitable[ExecutionResult]],
+        answer: Callable[[ExecutionResult], Answer],
     ) -> None:
         self._execute = execute
-        self._deprecations = deprecations
+        self._answer = answer
         self._answers: dict[Hashable, Answer] = {}
         self._since = 0.0
 
@@ -245,30 +343,16 @@ class _SharedAnswers:
             self._since = now
         answer = self._answers.get(event.identity)
         if answer is None:
-            answer = self._answers[event.identity] = Answer(await _settled(self._execute(event)), self._deprecations)
+            answer = self._answers[event.identity] = self._answer(await _settled(self._execute(event)))
         return answer
 
 
-async def _events(executor: Executor[Any]) -> AsyncGenerator[Told]:
-    source = await _settled(create_source_event_stream(executor))
-    if isinstance(source, ExecutionResult):
-        raise OperationError(source.errors or [])
-    return cast("AsyncGenerator[Told]", source)
-
-
-async def _told(events: AsyncIterable[Told], shared: _SharedAnswers) -> AsyncGenerator[Answer]:
-    """A live query is answered only where its result is another than before."""
-    last: bytes | None = None
-    try:
-        async for event in events:
-            answer = await shared.to(event)
-            if isinstance(event, Look):
-                if answer.encoded == last:
-                    continue
-                last = answer.encoded
-            yield answer
-    except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
-        raise OperationError([GraphQLError("", original_error=error)]) from None
+def _check_role(operation: Operation, context: Context) -> None:
+    """Raises `OperationError`."""
+    need, has = operation.need, context.role
+    if has is None or not has.includes(need.role):
+        told = f"{need.field} needs the role {need.role}, and this client has {has or 'none'}."
+        raise OperationError([GraphQLError(told, extensions={"code": FORBIDDEN, "needs": need.role})], FORBIDDEN)
 
 
 def _beyond(found: Sequence[Excess]) -> OperationError:

@@ -40,6 +40,7 @@ from schema.physical_worker import PhysicalWorker
 from schema.predicates import matching
 from schema.run import Run
 from schema.study import Study
+from schema.viewer import Viewer
 from server.database.entities import (
     Entity,
     LogicalWorkerEntity,
@@ -240,6 +241,12 @@ class Query:
     @staticmethod
     async def integrity(info: Info) -> Report:
         return Report(await info.context.database.integrity())
+
+    @strawberry.field(description="What the one who asks may do.")
+    @staticmethod
+    def viewer(info: Info) -> Viewer:
+        role = info.context.role
+        return Viewer(roles=[] if role is None else role.all)
 
 
 def _not_exactly_one(one: str, other: str) -> BadInput:

@@ -2,88 +2,116 @@
 
 from __future__ import annotations
 
-import gc
+import asyncio
 import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from datetime import datetime
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from strawberry.http.ides import get_graphql_ide_html
 
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
+from server.auth.door import Door
+from server.auth.identity import AuthenticationError
+from server.auth.login import Login, Logout, TokenExchange
 from server.contract.manifest import read_manifest
-from server.database.backends.base import Progress, ResultsBackend, no_progress
-from server.database.backends.codec import CURRENT, LEGACY, Dialect
-from server.database.backends.factory import BackendOptions, make_backend
-from server.database.backends.tls import TLS
-from server.database.errors import DatabaseError, WrongDatabaseError
-from server.database.merlin_database import MerlinDatabase, opened
-from server.demo_data import demo_records
+from server.database.errors import DatabaseError
+from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.draining import told_to_end
+from server.front import answered
+from server.health import MetricsApp, healthz, readyz
 from server.http import GraphQLApp
+from server.metrics import Metrics, forget_dead_processes, mark_draining
+from server.requests import RequestError
+from server.responses import http_exception, refused, server_error, unauthenticated
+from server.security import door_of
+from server.service import Service
 from server.settings import Settings, read_settings
+from server.source import open_database
+from server.telemetry import Telemetry
+from server.tracing import open_tracing
 from server.websocket import WebSocketApp
 
-_DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
-_RARELY = 50_000, 50, 50
-"""Allocations: what hundreds of subscribers hold takes tens of milliseconds to look through, so do that seldom."""
 _PAGE_URL = 'window.location.href.split("?")[0]'
+_CORS_HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-with", "apollo-require-preflight")
 
 
 class App(Starlette):
+    def __init__(self, metrics: Metrics, **options: Any) -> None:
+        super().__init__(**options)
+        self._metrics = metrics
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A start that fails for a reason we know is told in one line, where Starlette would send a traceback."""
-
-        async def send_in_one_line(message: Message) -> None:
-            error = sys.exception()
-            if message["type"] == "lifespan.startup.failed" and isinstance(error, DatabaseError):
-                message["message"] = str(error)
-            await send(message)
-
-        await super().__call__(scope, receive, send_in_one_line if scope["type"] == "lifespan" else send)
+        match scope["type"]:
+            case "http":
+                await answered(super().__call__, scope, receive, send, self._metrics)
+            case "lifespan":
+                await super().__call__(scope, receive, _in_one_line(send))
+            case _:
+                await super().__call__(scope, receive, send)
 
 
 def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Starlette:
-    """Serves a database that is open, else the one that the settings name: then it opens that, and closes it."""
+    """Serves a database that is open, else the one that the settings name: then it opens that, and closes it.
+
+    Raises `TokenFileError`, `SettingsError`, `TracingError`, `UnreadableError`.
+    """
     schema = make_schema()
-    sdl = sdl_of(schema)
-    operations = Operations(schema, settings.limits())
     documents = documents_of(settings)
+    door = door_of(settings)
+    metrics = Metrics()
+    tracing = open_tracing(is_on=settings.tracing)
+    service = Service(
+        Operations(schema, settings.limits(), introspection=settings.introspection, deadline=settings.deadline),
+        documents,
+        door,
+        Telemetry(metrics, tracing, documents, log_operations=settings.log_operations),
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+        forget_dead_processes(lambda pid: Path(f"/proc/{pid}").exists())
+        await door.authenticator.open()
         async with open_database(settings) if database is None else nullcontext(database) as served:
             with told_to_end() as draining:
+                tasks = [
+                    asyncio.create_task(metrics.follow(served)),
+                    asyncio.create_task(mark_draining(metrics, draining)),
+                ]
                 yield {"database": served, "draining": draining}
-
-    etag = f'"{hashlib.sha256(sdl.encode()).hexdigest()}"'
-
-    async def schema_text(request: Request) -> Response:
-        headers = {"etag": etag, "cache-control": "no-cache"}
-        known = [text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")]
-        if etag in known or "*" in known:
-            return Response(status_code=304, headers=headers)
-        return PlainTextResponse(sdl, headers=headers)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        tracing.close()
 
     return App(
+        metrics,
         routes=[
-            Route("/graphql", GraphQLApp(operations, documents)),
-            WebSocketRoute("/graphql", WebSocketApp(operations, documents, settings.origins())),
-            Route("/", graphiql),
-            Route("/schema.graphql", schema_text),
+            Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, deadline=settings.deadline)),
+            WebSocketRoute("/graphql", WebSocketApp(service)),
+            Route("/login", Login(door.authenticator)),
+            Route("/logout", Logout()),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/metrics", MetricsApp(metrics, door).respond),
+            *([Route("/schema.graphql", _schema_text(sdl_of(schema), door))] if settings.introspection else []),
+            *([Route("/", graphiql)] if settings.graphiql else []),
         ],
+        middleware=[*_cors(settings), Middleware(TokenExchange, door.authenticator)],
+        exception_handlers={HTTPException: http_exception, Exception: server_error},
         lifespan=lifespan,
     )
 
@@ -99,85 +127,55 @@ def make_worker_app() -> Starlette:
     return make_app(read_settings(os.environ))
 
 
-@asynccontextmanager
-async def open_database(settings: Settings, progress: Progress = no_progress) -> AsyncIterator[MerlinDatabase]:
-    """The database that the settings name, read once and kept fresh until the end. Raises `BackendError`."""
-    backend = backend_of(settings)
-    if settings.demo and backend.kind == "memory":
-        await fill_with_demo(backend)
-    async with AsyncExitStack() as stack:
-        gc.disable()  # what is read stays: looking through it again and again takes a fifth of the load
-        try:
-            opening = opened(
-                backend, time_zone=settings.zone(), dialect=_DIALECTS.get(settings.dialect), progress=progress
-            )
-            database = await stack.enter_async_context(opening)
-        finally:
-            gc.enable()
-        gc.freeze()
-        gc.set_threshold(*_RARELY)
-        yield database
-
-
 async def graphiql(_request: Request) -> Response:
     """strawberry's page asks the address that it has itself; ours stands beside /graphql."""
     page = get_graphql_ide_html("graphiql").replace(_PAGE_URL, f'new URL("graphql", {_PAGE_URL}).href')
     return HTMLResponse(page)
 
 
-async def healthz(_request: Request) -> Response:
-    """The process answers."""
-    return JSONResponse({"status": "ok"})
+def _schema_text(sdl: str, door: Door) -> Any:
+    etag = f'"{hashlib.sha256(sdl.encode()).hexdigest()}"'
+
+    async def schema_text(request: Request) -> Response:
+        try:
+            await door.admit(request.headers, request.method)
+        except AuthenticationError as error:
+            return unauthenticated(error)
+        except RequestError as error:
+            return refused(error)
+        headers = {"etag": etag, "cache-control": "no-cache"}
+        known = [text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")]
+        if etag in known or "*" in known:
+            return Response(status_code=304, headers=headers)
+        return PlainTextResponse(sdl, headers=headers)
+
+    return schema_text
 
 
-async def readyz(request: Request) -> Response:
-    """The answers are fresh: the database was read, and every change since."""
-    database: MerlinDatabase = request.state.database
-    if request.state.draining.is_set():
-        return JSONResponse({"status": "draining", "revision": database.revision}, status_code=503)
-    since = database.stale_since
-    if since is None:
-        return JSONResponse({"status": "ready", "revision": database.revision})
-    told = {"status": "stale", "revision": database.revision, "staleSince": since.isoformat()}
-    return JSONResponse(told, status_code=503)
+def _cors(settings: Settings) -> list[Middleware]:
+    """For pages of other origins: they send a token, never the cookie."""
+    origins = settings.origins()
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=sorted(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=_CORS_HEADERS,
+            expose_headers=["etag", "retry-after", "www-authenticate", "x-request-id"],
+            max_age=3600,
+        )
+    ]
 
 
-def backend_of(settings: Settings) -> ResultsBackend:
-    """Not yet opened. Raises `WrongDatabaseError`."""
-    if settings.database is None:
-        raise WrongDatabaseError("No database is named: pass --database URL.")
-    options = BackendOptions(
-        password=_first_line(settings.database_password_file),
-        tls=TLS(
-            ca_certs=_text(settings.database_ca_certs),
-            certfile=_text(settings.database_certfile),
-            keyfile=_text(settings.database_keyfile),
-            cert_reqs=settings.database_cert_reqs,
-        ),
-        poll_interval=settings.database_poll_interval,
-    )
-    return make_backend(settings.database, options)
+def _in_one_line(send: Send) -> Send:
+    """A start that fails for a reason we know is told in one line, where Starlette would send a traceback."""
 
+    async def send_in_one_line(message: Message) -> None:
+        error = sys.exception()
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, DatabaseError):
+            message["message"] = str(error)
+        await send(message)
 
-async def fill_with_demo(backend: ResultsBackend) -> None:
-    """Raises `WrongDatabaseError` for a database that holds anything of Merlin's."""
-    async for batch in backend.load():
-        if batch:
-            raise WrongDatabaseError(
-                f"{backend.connection} holds records: sample data goes into an empty database only."
-            )
-    await backend.insert(demo_records(datetime.now()))  # noqa: DTZ005 - Merlin's times are naive and local
-
-
-def _text(path: object) -> str | None:
-    return None if path is None else str(path)
-
-
-def _first_line(path: Any) -> str | None:
-    if path is None:
-        return None
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, ValueError) as error:
-        raise WrongDatabaseError(f"Can't read the password file {path}: {error.__class__.__name__}.") from None
-    return lines[0].strip() if lines else ""
+    return send_in_one_line

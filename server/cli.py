@@ -14,56 +14,53 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import uvicorn
 import uvloop
 from tqdm import tqdm
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from server import __version__
-from server.app import backend_of, documents_of, fill_with_demo, make_app, open_database
+from server.app import documents_of, make_app
+from server.auth.commands import add_token_commands
+from server.auth.login import PARAMETER
+from server.auth.token_file import TokenFileError
 from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
 from server.database.backends.sqlite import path_of
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind
+from server.listening import ListenError, listening
+from server.logs import logging_config
 from server.merlin_config import ConfigError, find_database
+from server.security import door_of, with_secrets
+from server.serving import Server, allow_many_files, config_of, serve_by_many
 from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings
-
-DRAIN_SECONDS = 10
-LARGEST_MESSAGE = 2**20
-"""Bytes that a client may send over a websocket in one message."""
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"level": "INFO", "handlers": ["stderr"]},
-}
+from server.source import backend_of, fill_with_demo, open_database
+from server.tracing import TracingError, open_tracing
 
 
 class UsageError(Exception):
     """What was asked for can't be done, in one line."""
 
 
+_TOLD = (ConfigError, DatabaseError, ListenError, SettingsError, TokenFileError, TracingError, UsageError)
+"""In one line."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or another with one line on stderr."""
     options = _parser().parse_args(arguments)
-    logging.config.dictConfig(LOGGING)
+    logging.config.dictConfig(dict(logging_config(_log_format(options))))
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
     except UnreadableError as error:
         print(f"merlin-graphql: {error}", file=sys.stderr)
         return ExitCode.UNREADABLE
-    except (ConfigError, DatabaseError, SettingsError, UsageError) as error:
+    except _TOLD as error:
         print(f"merlin-graphql: {error}", file=sys.stderr)
         return 1
 
@@ -90,7 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(integrity_parser, DATABASE)
     integrity_parser.set_defaults(run=integrity)
     add_commands(commands)
+    add_token_commands(commands)
     return parser
+
+
+def _log_format(options: argparse.Namespace) -> str:
+    """Known before the settings are: a setting that can't be meant is told, not logged."""
+    given = getattr(options, "log_format", None) or os.environ.get("MERLIN_GRAPHQL_LOG_FORMAT")
+    return "json" if given == "json" else "text"
 
 
 def integrity(options: argparse.Namespace) -> int:
@@ -150,12 +154,15 @@ def serve(options: argparse.Namespace) -> int:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):
             raise UsageError("memory:// stands in one process: serve it with --workers 1, or name another database.")
-        documents_of(settings)  # what can't be read is told before anything runs
-        listener = stack.enter_context(_listen(settings))
+        settings = with_secrets(settings)
+        allow_many_files()
+        listener = stack.enter_context(listening(settings))
         _run(_prepare(settings))
         print(f"Merlin's database: {backend_of(settings).connection} ({source})", flush=True)
         if settings.workers > 1:
-            _serve_by_many(settings, listener)
+            _announce(settings, listener)
+            if not serve_by_many(settings, listener):
+                raise UsageError("The server processes could not start: the lines above say why.")
         else:
             _run(_serve_here(settings, listener))
     return 0
@@ -217,7 +224,10 @@ def _is_memory(settings: Settings) -> bool:
 
 
 async def _prepare(settings: Settings) -> None:
-    """Makes sure that the database can be served, before anything of the server runs."""
+    """What can't be had is told before anything of the server runs."""
+    documents_of(settings)
+    open_tracing(is_on=settings.tracing).close()
+    await door_of(settings).authenticator.open()
     backend = backend_of(settings)
     try:
         await backend.open()
@@ -227,40 +237,19 @@ async def _prepare(settings: Settings) -> None:
         await backend.close()
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        place = f"{settings.host}:{settings.port}"
-        raise UsageError(f"Can't listen on {place}: {error.strerror or error}. Choose another --port.") from None
-
-
 def _announce(settings: Settings, listener: socket.socket) -> None:
+    if settings.no_auth:
+        print("Everybody who reaches this address may read and change the database.")
+    if settings.unix_socket is not None:
+        print(f"GraphQL: {settings.unix_socket}, path /graphql   (Ctrl+C ends it)", flush=True)
+        if settings.token is not None:
+            print(f"Token: {settings.token}", flush=True)
+        return
     host, port = listener.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if not settings.no_auth:
-        print("There is no authentication yet: whoever reaches this address can read and change the database.")
-    print(f"GraphiQL: http://{place}/   GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
-
-
-def _config(app: object, settings: Settings, *, factory: bool) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # an app, or the name of its factory
-        factory=factory,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=LARGEST_MESSAGE,
-        ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
-        lifespan="on",
-        workers=settings.workers,
-        log_config=LOGGING,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    secret = "" if settings.token is None else f"?{PARAMETER}={settings.token}"
+    page = f"GraphiQL: http://{place}/{secret}   " if settings.graphiql else ""
+    print(f"{page}GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
 
 
 async def _serve_here(settings: Settings, listener: socket.socket) -> None:
@@ -268,29 +257,11 @@ async def _serve_here(settings: Settings, listener: socket.socket) -> None:
     async with contextlib.AsyncExitStack() as stack:
         with _progress_bar() as progress:
             database = await stack.enter_async_context(open_database(settings, progress))
-        server = uvicorn.Server(_config(make_app(settings, database), settings, factory=False))
+        server = Server(config_of(make_app(settings, database), settings))
         with _on_signals(server.handle_exit):
             await asyncio.sleep(0)  # a signal that came before is heeded here
             _announce(settings, listener)
             await server.serve(sockets=[listener])
-
-
-class _Supervisor(Multiprocess):
-    def init_processes(self) -> None:
-        """Ctrl+C reaches the whole group; the others never see it: in their start they would die with a traceback."""
-        resource_tracker.ensure_running()  # or its own start lets the signal through again
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        super().init_processes()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _serve_by_many(settings: Settings, listener: socket.socket) -> None:
-    _announce(settings, listener)
-    os.environ.update(settings.as_environ())
-    supervisor = _Supervisor(_config("server.app:make_worker_app", settings, factory=True), sockets=[listener])
-    supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        raise UsageError("The server processes could not start: the lines above say why.")
 
 
 @contextlib.contextmanager

@@ -33,6 +33,9 @@ class Documents:
         self._only_trusted = only_trusted
         self._registered: OrderedDict[str, str] = OrderedDict()
 
+    def is_trusted(self, text: str) -> bool:
+        return text in self._bodies
+
     def text(self, query: str | None, hash_: str | None) -> str:
         """The document that a request means. Raises `OperationError`."""
         if self._only_trusted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from schema.encoding import encode_json
 from schema.operations import Answer, OperationError
+from server.auth.identity import expired
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0
@@ -34,14 +36,26 @@ _HEARTBEAT = b":\n\n"
 class EventStream:
     """A response that ends with its operation, or with its client."""
 
-    def __init__(self, answers: AsyncGenerator[Answer] | OperationError, draining: asyncio.Event) -> None:
+    def __init__(
+        self,
+        answers: AsyncGenerator[Answer] | OperationError,
+        draining: asyncio.Event | None = None,
+        expires: float | None = None,
+    ) -> None:
+        """`draining`: ends it, where it would not end by itself. `expires`: seconds since the epoch."""
         self._answers = answers
         self._draining = draining
+        self._expires = expires
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         await _write(send, _HEARTBEAT)  # some clients take a stream as begun with its first byte only
-        await _until_the_first(self._send_all(send), _beat(send), _disconnected(receive), self._drain(send))
+        works = [self._send_all(send), _beat(send), _disconnected(receive)]
+        if self._draining is not None:
+            works.append(_drain(send, self._draining))
+        if self._expires is not None:
+            works.append(_expire(send, self._expires))
+        await _until_the_first(*works)
 
     async def _send_all(self, send: Send) -> None:
         try:
@@ -55,10 +69,19 @@ class EventStream:
             await _send_next(send, encode_json({"errors": error.errors}))
         await send({"type": "http.response.body", "body": _COMPLETE})
 
-    async def _drain(self, send: Send) -> None:
-        """Ends the response without `complete`, so that its client goes on elsewhere."""
-        await self._draining.wait()
-        await send({"type": "http.response.body", "body": b""})
+
+async def _drain(send: Send, draining: asyncio.Event) -> None:
+    """Ends the response without `complete`, so that its client goes on elsewhere."""
+    await draining.wait()
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _expire(send: Send, at: float) -> None:
+    """Ends it when its client is no longer known."""
+    await asyncio.sleep(max(at - time.time(), 0))
+    error = expired()
+    await _send_next(send, encode_json({"errors": [{"message": str(error), "extensions": {"code": error.code}}]}))
+    await send({"type": "http.response.body", "body": _COMPLETE})
 
 
 async def _send_next(send: Send, answer: bytes) -> None:

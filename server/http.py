@@ -9,54 +9,68 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from schema.context import Context
-from schema.encoding import encode_json
-from schema.operations import Operation, OperationError, Operations
-from server import __version__
-from server.documents import Documents
+from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN
+from schema.operations import Operation, OperationError
+from server.auth.identity import AuthenticationError
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
 from server.requests import RequestError, accepted, read_request
+from server.responses import JSON, json_response, refused, unauthenticated
+from server.service import Service
 
-JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 """The first where a client does not care."""
+
+_STATUSES = {FORBIDDEN: 403, DEADLINE_EXCEEDED: 504}
+"""Of operations that can't be begun, whatever the media type."""
 
 
 class GraphQLApp:
     """Finds the database in the lifespan's state."""
 
-    def __init__(self, operations: Operations, documents: Documents) -> None:
-        self._operations = operations
-        self._documents = documents
+    def __init__(self, service: Service, *, get_queries: bool = True, deadline: float | None = None) -> None:
+        """`deadline`: seconds that a body may take to arrive."""
+        self._service = service
+        self._get_queries = get_queries
+        self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        try:
-            response = await self._respond(request)
-        except RequestError as error:
-            response = _json(JSON, {"errors": [{"message": str(error)}]}, error.status, error.headers)
-        await response(scope, receive, send)
+        telemetry = self._service.telemetry
+        with telemetry.tracing.request("graphql", request.headers):
+            try:
+                response = await self._respond(request)
+            except RequestError as error:
+                telemetry.refused(error.code)
+                response = refused(error)
+            except AuthenticationError as error:
+                telemetry.refused(error.code)
+                response = unauthenticated(error)
+            await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response | EventStream:
-        """Raises `RequestError`."""
+        """Raises `RequestError`, `AuthenticationError`."""
         media_type = accepted(request.headers.get("accept"), OFFERED)
-        given = await read_request(request)
-        context = Context(request.state.database, __version__)
+        is_stream = media_type == EVENT_STREAM
+        identity = await self._service.door.admit(request.headers, request.method)
+        given = await read_request(request, get_queries=self._get_queries or is_stream, deadline=self._deadline)
         try:
-            text = self._documents.text(given.query, given.document_hash)
-            operation = self._operations.read(text, given.operation_name)
+            operation = self._service.read(given)
             _check(operation, request.method, media_type)
-            if media_type == EVENT_STREAM:
-                answers = self._operations.answers(operation, given.variables, context)
-                return EventStream(answers, request.state.draining)
-            async with aclosing(self._operations.answers(operation, given.variables, context)) as answers:
+            answers = self._service.answers(
+                operation, given, request.state.database, identity, "sse" if is_stream else "http"
+            )
+            if is_stream:
+                is_endless = operation.type is OperationType.SUBSCRIPTION
+                return EventStream(answers, request.state.draining if is_endless else None, identity.expires)
+            async with aclosing(answers):
                 answer = await anext(answers)
         except OperationError as error:
-            if media_type == EVENT_STREAM:
-                return EventStream(error, request.state.draining)
-            return _json(media_type, {"errors": error.errors}, 400 if media_type == GRAPHQL_JSON else 200)
+            if is_stream:
+                return EventStream(error)
+            status = _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
+            return json_response({"errors": error.errors}, status, media_type=media_type)
         return Response(answer.encoded, media_type=media_type)
 
 
@@ -65,7 +79,3 @@ def _check(operation: Operation, method: str, media_type: str) -> None:
         raise RequestError("Send a mutation by POST.", 405, {"allow": "POST"})
     if operation.type is OperationType.SUBSCRIPTION and media_type != EVENT_STREAM:
         raise RequestError(f"A subscription needs a websocket, or a request that accepts {EVENT_STREAM}.", 406)
-
-
-def _json(media_type: str, value: object, status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode_json(value), status, headers, media_type)

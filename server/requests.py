@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -13,14 +15,32 @@ from starlette.requests import Request
 LARGEST_BODY = 2**20
 """Bytes."""
 
+_CODES: Mapping[int, str] = {
+    400: "BAD_REQUEST",
+    403: "FORBIDDEN",
+    405: "METHOD_NOT_ALLOWED",
+    406: "NOT_ACCEPTABLE",
+    408: "REQUEST_TIMEOUT",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    429: "RATE_LIMITED",
+}
+
 
 class RequestError(Exception):
     """It is no request that can be answered; the message says what to do."""
 
-    def __init__(self, message: str, status: int = 400, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, status: int = HTTPStatus.BAD_REQUEST, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
+
+    @property
+    def code(self) -> str:
+        """For programs."""
+        return _CODES[self.status]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +104,17 @@ def parse_json(text: bytes | str, what: str) -> Any:
         raise RequestError(f"{what}: this is no JSON: {error}.") from None
 
 
-async def read_request(request: Request) -> GraphQLRequest:
-    """Raises `RequestError`."""
+async def read_request(request: Request, *, get_queries: bool = True, deadline: float | None = None) -> GraphQLRequest:
+    """`deadline`: seconds that the body may take to arrive. Raises `RequestError`."""
     match request.method:
-        case "GET":
+        case "GET" if get_queries:
             return parse_parameters(request.query_params)
         case "POST":
             _check_content_type(request.headers.get("content-type", ""))
-            return parse_request(parse_json(await _body(request), "body"))
+            return parse_request(parse_json(await read_body(request, LARGEST_BODY, deadline), "body"))
         case _:
-            raise RequestError("Send GET or POST.", 405, {"allow": "GET, POST"})
+            allowed = "GET, POST" if get_queries else "POST"
+            raise RequestError(f"Send {allowed.replace(',', ' or')}.", 405, {"allow": allowed})
 
 
 def accepted(header: str | None, offered: Sequence[str]) -> str:
@@ -136,11 +157,15 @@ def _check_content_type(header: str) -> None:
         )
 
 
-async def _body(request: Request) -> bytes:
-    """No more of it is read than may be."""
+async def read_body(request: Request, largest: int, deadline: float | None = None) -> bytes:
+    """No more of it is read than may be. Raises `RequestError`."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise RequestError(f"Send at most {LARGEST_BODY} bytes.", 413, {"connection": "close"})
+    try:
+        async with asyncio.timeout(deadline):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > largest:
+                    raise RequestError(f"Send at most {largest} bytes.", 413, {"connection": "close"})
+    except TimeoutError:
+        raise RequestError("The body did not arrive in time.", 408, {"connection": "close"}) from None
     return bytes(body)

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from schema.limits import DEFAULTS, Limits
+from schema.limits import DEFAULTS, STRICT, Limits
 
 PREFIX = "MERLIN_GRAPHQL_"
+_ALL_MODES = 0o777
+PRODUCTION = "production"
+SHORTEST_TOKEN = 20
+"""Characters."""
 
 
 class SettingsError(Exception):
@@ -22,15 +26,30 @@ class SettingsError(Exception):
 
 
 def setting(
-    default: Any, meaning: str, *, metavar: str | None = None, choices: tuple[str, ...] = (), secret: bool = False
+    default: Any,
+    meaning: str,
+    *,
+    metavar: str | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+    flag: bool = True,
+    production: Any = None,
 ) -> Any:
-    return field(
-        default=default, repr=not secret, metadata={"meaning": meaning, "metavar": metavar, "choices": choices}
-    )
+    """`flag`: a secret has none, since everybody on a machine can read command lines.
+
+    `production`: its default under that profile, where it is another one.
+    """
+    metadata = {"meaning": meaning, "metavar": metavar, "choices": choices, "flag": flag, "production": production}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
+    profile: str = setting(
+        "development",
+        "Which defaults the others have: production is strict, and tells nothing of the schema.",
+        choices=("development", PRODUCTION),
+    )
     database: str | None = setting(
         None,
         "The database: redis://, rediss://, unix://, redis+sentinel://, sqlite:///PATH or memory://. "
@@ -65,18 +84,74 @@ class Settings:
     )
     host: str = setting("127.0.0.1", "The address to listen on.", metavar="ADDRESS")
     port: int = setting(8000, "The port to listen on; 0 takes a free one.", metavar="PORT")
+    unix_socket: Path | None = setting(
+        None, "A Unix socket to listen on, in place of an address and a port.", metavar="PATH"
+    )
+    unix_socket_mode: str = setting(
+        "600", "Who may connect to that socket, as of chmod: 660 lets in its group.", metavar="MODE"
+    )
+    trusted_proxies: str | None = setting(
+        None,
+        "Whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks with commas between them.",
+        metavar="ADDRESSES",
+    )
+    max_connections: int = setting(
+        4_096, "The most connections to a server process; one more is answered by 503.", metavar="COUNT"
+    )
+    drain: float = setting(
+        10.0, "Seconds that requests have to finish in, once the server is told to end.", metavar="SECONDS"
+    )
+    deadline: float = setting(30.0, "Seconds that a request may take.", metavar="SECONDS")
     workers: int = setting(1, "How many server processes; each holds a copy of the database.", metavar="COUNT")
     demo: bool = setting(
         False,
         "Fill the database with sample data. Without a database given: one of its own, gone at the end. "
         "A database that holds records is refused.",
     )
+    no_auth: bool = setting(False, "Let in everybody who reaches the address, as ADMIN.")
+    read_only: bool = setting(False, "Answer no mutation: nobody has more than the role READ.")
+    token: str | None = setting(
+        None,
+        "One token with the role ADMIN. Without any way to log in, one is made at the start.",
+        secret=True,
+        flag=False,
+    )
+    session_key: str | None = setting(
+        None,
+        "Signs the cookies of browsers: the same for servers that stand for each other. Else it is made at the start.",
+        secret=True,
+        flag=False,
+    )
+    token_file: Path | None = setting(
+        None, "The tokens of services, as `merlin-graphql token create` writes them.", metavar="FILE"
+    )
+    jwks: str | None = setting(
+        None, "The keys of your identity provider, whose JSON Web Tokens are let in.", metavar="FILE|URL"
+    )
+    jwt_issuer: str | None = setting(None, "The `iss` that such a token must have.", metavar="TEXT")
+    jwt_audience: str | None = setting(None, "The `aud` that such a token must have.", metavar="TEXT")
+    jwt_roles_claim: str = setting(
+        "roles", "The claim that names roles: read, write, admin. A path such as realm_access.roles.", metavar="PATH"
+    )
+    rate_limit: int = setting(
+        0, "Requests a minute that a client may send to a server process; 0: any.", metavar="COUNT", production=3_000
+    )
     allow_origins: str | None = setting(
         None,
-        "Whose pages may open websockets, beside those of the server's own address: such as https://dash.example.org; "
-        "several with commas between them.",
+        "Whose pages may ask and open websockets, beside those of the server's own address: such as "
+        "https://dash.example.org; several with commas between them.",
         metavar="ORIGINS",
     )
+    introspection: bool = setting(
+        True, "Tell of the schema: introspection, /schema.graphql, suggestions in messages.", production=False
+    )
+    graphiql: bool = setting(True, "Serve GraphiQL at /.", production=False)
+    get_queries: bool = setting(
+        True, "Answer queries by GET, too; event streams are always answered.", production=False
+    )
+    log_format: str = setting("text", "How log lines are written.", choices=("text", "json"), production="json")
+    log_operations: bool = setting(False, "Log a line for each operation.", production=True)
+    tracing: bool = setting(False, "Send traces to OTEL_EXPORTER_OTLP_ENDPOINT; needs merlin-graphql[tracing].")
     trusted_documents: Path | None = setting(
         None,
         "Operations that clients may name by the SHA-256 of their documents: a folder of .graphql files, or a manifest "
@@ -86,30 +161,61 @@ class Settings:
     only_trusted: bool = setting(False, "Answer the trusted documents only, and refuse every other.")
     max_characters: int = setting(DEFAULTS.characters, "The longest document that is answered.", metavar="COUNT")
     max_tokens: int = setting(DEFAULTS.tokens, "The most tokens of a document.", metavar="COUNT")
-    max_directives: int = setting(DEFAULTS.directives, "The most directives of a document.", metavar="COUNT")
-    max_depth: int = setting(DEFAULTS.depth, "The deepest nesting of an operation's fields.", metavar="COUNT")
-    max_root_fields: int = setting(DEFAULTS.root_fields, "The most root fields of an operation.", metavar="COUNT")
-    max_aliases: int = setting(DEFAULTS.aliases, "The most aliases of an operation.", metavar="COUNT")
+    max_directives: int = setting(
+        DEFAULTS.directives, "The most directives of a document.", metavar="COUNT", production=STRICT.directives
+    )
+    max_depth: int = setting(
+        DEFAULTS.depth, "The deepest nesting of an operation's fields.", metavar="COUNT", production=STRICT.depth
+    )
+    max_root_fields: int = setting(
+        DEFAULTS.root_fields,
+        "The most root fields of an operation.",
+        metavar="COUNT",
+        production=STRICT.root_fields,
+    )
+    max_aliases: int = setting(
+        DEFAULTS.aliases, "The most aliases of an operation.", metavar="COUNT", production=STRICT.aliases
+    )
     max_cost: int = setting(
         DEFAULTS.cost,
         "The highest cost of an operation: about the number of fields of its answer, page sizes multiplied.",
         metavar="COUNT",
+        production=STRICT.cost,
     )
-    no_auth: bool = setting(False, "Serve without authentication.")
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise SettingsError(f"port: {self.port} is none; use 0 to 65535.")
         if self.workers < 1:
             raise SettingsError(f"workers: {self.workers} is none; use 1 or more.")
-        if not 0 < self.database_poll_interval < math.inf:
-            raise SettingsError(f"database-poll-interval: {self.database_poll_interval} is none; use more than 0.")
         for item in dataclasses.fields(self):
-            if item.name.startswith("max_") and getattr(self, item.name) < 1:
-                raise SettingsError(f"{flag_of(item)[2:]}: {getattr(self, item.name)} is none; use 1 or more.")
+            value = getattr(self, item.name)
+            if item.name.startswith("max_") and value < 1:
+                raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 1 or more.")
+            if item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
+                raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use more than 0.")
+        if self.rate_limit < 0:
+            raise SettingsError(f"rate-limit: {self.rate_limit} is none; use 0 or more.")
+        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
+            raise SettingsError(f"token: it is too short; use {SHORTEST_TOKEN} characters or more, of random.")
+        self.socket_mode()
         if self.only_trusted and self.trusted_documents is None:
             raise SettingsError("only-trusted: name the documents, by --trusted-documents.")
         self.zone()
+
+    @property
+    def has_login(self) -> bool:
+        """Whether a way to log in is named."""
+        return self.token is not None or self.token_file is not None or self.jwks is not None
+
+    def socket_mode(self) -> int:
+        try:
+            mode = int(self.unix_socket_mode, 8)
+        except ValueError:
+            mode = -1
+        if not 0 <= mode <= _ALL_MODES:
+            raise SettingsError(f"unix-socket-mode: {self.unix_socket_mode!r} is none; use one such as 660.")
+        return mode
 
     def zone(self) -> tzinfo | None:
         """None is this machine's time zone."""
@@ -144,7 +250,7 @@ def flag_of(item: dataclasses.Field[Any]) -> str:
 
 
 def read_settings(environ: Mapping[str, str], arguments: argparse.Namespace | None = None) -> Settings:
-    """From the command line, else the environment, else the defaults. Raises `SettingsError`."""
+    """From the command line, else the environment, else the profile's defaults. Raises `SettingsError`."""
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Settings):
         given = None if arguments is None else getattr(arguments, item.name, None)
@@ -152,13 +258,23 @@ def read_settings(environ: Mapping[str, str], arguments: argparse.Namespace | No
         if given is not None:
             values[item.name] = given
         elif text is not None:
-            try:
-                values[item.name] = _type_of(item)(text)
-            except ValueError:
-                raise SettingsError(f"{variable_of(item)}: {text!r} can't be read as {_kind_of(item)}.") from None
-            if (choices := item.metadata["choices"]) and text not in choices:
-                raise SettingsError(f"{variable_of(item)}: {text!r} is none of {', '.join(choices)}.")
+            values[item.name] = _parsed(item, text)
+        elif values.get("profile") == PRODUCTION and (strict := item.metadata["production"]) is not None:
+            values[item.name] = strict
+        else:
+            values[item.name] = item.default
     return Settings(**values)
+
+
+def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
+    try:
+        value = _type_of(item)(text)
+    except ValueError:
+        shown = repr(text) if item.repr else "this"
+        raise SettingsError(f"{variable_of(item)}: {shown} can't be read as {_kind_of(item)}.") from None
+    if (choices := item.metadata["choices"]) and text not in choices:
+        raise SettingsError(f"{variable_of(item)}: {text!r} is none of {', '.join(choices)}.")
+    return value
 
 
 DATABASE = tuple(
@@ -170,11 +286,13 @@ DATABASE = tuple(
 def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
     """A flag for each setting, or for some of them."""
     for item in dataclasses.fields(Settings):
-        if names is not None and item.name not in names:
+        if (names is not None and item.name not in names) or not item.metadata["flag"]:
             continue
         options: dict[str, Any] = {"dest": item.name, "default": None, "help": _help(item)}
         if _type_of(item) is _boolean:
-            parser.add_argument(flag_of(item), action="store_true", **options)
+            can_be_off = item.default or item.metadata["production"]
+            action = argparse.BooleanOptionalAction if can_be_off else "store_true"
+            parser.add_argument(flag_of(item), action=action, **options)
         else:
             choices = item.metadata["choices"] or None
             parser.add_argument(
@@ -183,8 +301,16 @@ def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None
 
 
 def _help(item: dataclasses.Field[Any]) -> str:
-    default = "" if item.default in (None, False) else f" Default: {item.default}."
+    default = "" if item.default in (None, False) else f" Default: {told(item.default)}."
+    strict = item.metadata["production"]
+    if strict is not None:
+        default = f" Default: {told(item.default)}, under the profile production {told(strict)}."
     return f"{item.metadata['meaning']}{default} [{variable_of(item)}]"
+
+
+def told(value: object) -> str:
+    """For people."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def _boolean(text: str) -> bool:

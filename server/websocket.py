@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+import time
+from collections.abc import Mapping
 from contextlib import aclosing
 from enum import IntEnum
 from typing import Any
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from graphql import OperationType
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from schema.context import Context
 from schema.encoding import encode_json
 from schema.errors import BadInput
-from schema.operations import OperationError, Operations
-from server import __version__
-from server.documents import Documents
+from schema.operations import OperationError
+from server.auth.identity import AuthenticationError, Identity, expired
+from server.logs import REQUEST_ID, request_id_of
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
+from server.service import Service
 
 PROTOCOL = "graphql-transport-ws"
 INIT_SECONDS = 10.0
@@ -39,6 +39,8 @@ class CloseCode(IntEnum):
     INITIALISATION_TIMEOUT = 4408
     SUBSCRIBER_EXISTS = 4409
     TOO_MANY_INITIALISATIONS = 4429
+    FORBIDDEN = 4403
+    SERVICE_RESTART = 1012
 
 
 class CloseError(Exception):
@@ -51,14 +53,14 @@ class CloseError(Exception):
 
 
 class WebSocketApp:
-    def __init__(self, operations: Operations, documents: Documents, allowed_origins: Collection[str] = ()) -> None:
-        self._operations = operations
-        self._documents = documents
-        self._allowed_origins = allowed_origins
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
-        if not self._is_allowed(socket.headers):
+        try:
+            self._service.door.check_origin(socket.headers)
+        except RequestError:
             await socket.close()  # before it is accepted: 403
             return
         if PROTOCOL not in socket.scope["subprotocols"]:
@@ -66,52 +68,60 @@ class WebSocketApp:
             await socket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Speak {PROTOCOL}")
             return
         await socket.accept(PROTOCOL)
-        context = Context(socket.state.database, __version__)
-        await Connection(socket, self._operations, self._documents, context).serve()
-
-    def _is_allowed(self, headers: Headers) -> bool:
-        """A browser lets any page open a socket to any host, and says only here whose page it is."""
-        origin = headers.get("origin")
-        if origin is None or origin in self._allowed_origins:
-            return True
-        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+        await Connection(socket, self._service).serve()
 
 
 class Connection:
     """What one client does over one socket. Every task that it begins ends with it."""
 
-    def __init__(self, socket: WebSocket, operations: Operations, documents: Documents, context: Context) -> None:
+    def __init__(self, socket: WebSocket, service: Service) -> None:
         self._socket = socket
-        self._operations = operations
-        self._documents = documents
-        self._context = context
-        self._acknowledged = False
+        self._service = service
+        self._identity: Identity | None = None
+        """Known once the connection is acknowledged."""
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """The active ones, and those that were told to end and have not yet."""
+        self._endless: set[asyncio.Task[None]] = set()
+        """Those of subscriptions, which do not end by themselves."""
 
     async def serve(self) -> None:
-        """Until either side closes the socket."""
+        """Until either side closes the socket, or the server is told to end."""
+        converse = asyncio.create_task(self._converse())
+        drain = asyncio.create_task(self._drain())
         try:
-            await self._converse()
+            await asyncio.wait((converse, drain), return_when=asyncio.FIRST_COMPLETED)
+            await (converse if converse.done() else drain)
         except CloseError as error:
             await self._end_all()
-            with contextlib.suppress(WebSocketDisconnect):
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await self._socket.close(error.code, _shortened(error.reason))
         except WebSocketDisconnect:
             pass
         finally:
+            for task in (converse, drain):
+                task.cancel()
+            await asyncio.gather(converse, drain, return_exceptions=True)
             await self._end_all()
+
+    async def _drain(self) -> None:
+        """What has begun and will end is finished first. Raises `CloseError`."""
+        await self._socket.state.draining.wait()
+        while finishing := self._tasks - self._endless:
+            await asyncio.wait(finishing)
+        raise CloseError(CloseCode.SERVICE_RESTART, "The server ends: connect again")
 
     async def _converse(self) -> None:
         try:
             async with asyncio.timeout(INIT_SECONDS) as patience:
-                while not self._acknowledged:
+                while self._identity is None:
                     await self._heed(await self._receive())
-                patience.reschedule(None)
+                patience.reschedule(_loop_time(self._identity.expires))
                 while True:
                     await self._heed(await self._receive())
         except TimeoutError:
+            if self._identity is not None:
+                raise CloseError(CloseCode.FORBIDDEN, str(expired())) from None
             raise CloseError(CloseCode.INITIALISATION_TIMEOUT, "Connection initialisation timeout") from None
 
     async def _receive(self) -> dict[str, Any]:
@@ -147,14 +157,31 @@ class Connection:
                 raise CloseError(CloseCode.BAD_REQUEST, f"Invalid message, of type {message.get('type')!r}")
 
     async def _acknowledge(self, message: dict[str, Any]) -> None:
-        _payload(message)
-        if self._acknowledged:
+        payload = _payload(message)
+        if self._identity is not None:
             raise CloseError(CloseCode.TOO_MANY_INITIALISATIONS, "Too many initialisation requests")
+        try:
+            identity = await self._identify(payload or {})
+        except AuthenticationError as error:
+            self._service.telemetry.refused(error.code)
+            raise CloseError(CloseCode.FORBIDDEN, str(error)) from None
         await self._send({"type": "connection_ack"})
-        self._acknowledged = True
+        self._identity = identity
+
+    async def _identify(self, payload: Mapping[str, Any]) -> Identity:
+        """By `Authorization` or `token` of the payload, else as any other request. Raises `AuthenticationError`."""
+        given = {name.lower(): value for name, value in payload.items()}
+        match given:
+            case {"authorization": str(value)}:
+                return await self._service.door.authenticator.by_authorization(value)
+            case {"token": str(value)}:
+                return await self._service.door.authenticator.by_token(value)
+            case _:
+                return await self._service.door.authenticator.identify(self._socket.headers)
 
     async def _subscribe(self, id_: str, given: object) -> None:
-        if not self._acknowledged:
+        identity = self._identity
+        if identity is None:
             raise CloseError(CloseCode.UNAUTHORIZED, "Unauthorized")
         if id_ in self._active:
             raise CloseError(CloseCode.SUBSCRIBER_EXISTS, f"Subscriber for {id_} already exists")
@@ -162,26 +189,31 @@ class Connection:
             request = parse_request(given)
         except RequestError as error:
             raise CloseError(CloseCode.BAD_REQUEST, str(error)) from None
-        if len(self._active) >= MOST_OPERATIONS:
-            refusal = BadInput(f"At most {MOST_OPERATIONS} operations at a time go over one connection.", "id")
-            await self._send({"id": id_, "type": "error", "payload": [refusal.formatted]})
+        if (refusal := self._refusal(identity)) is not None:
+            await self._send({"id": id_, "type": "error", "payload": [refusal]})
             return
-        task = self._active[id_] = asyncio.create_task(self._run(id_, request))
+        task = self._active[id_] = asyncio.create_task(self._run(id_, request, identity))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._endless.discard)
 
-    async def _run(self, id_: str, request: GraphQLRequest) -> None:
+    def _refusal(self, identity: Identity) -> Mapping[str, Any] | None:
+        """Of one operation more."""
+        if len(self._active) >= MOST_OPERATIONS:
+            return BadInput(f"At most {MOST_OPERATIONS} operations at a time go over one connection.", "id").formatted
+        try:
+            self._service.door.count(identity)
+        except RequestError as error:
+            self._service.telemetry.refused(error.code)
+            return {"message": str(error), "extensions": {"code": error.code}}
+        return None
+
+    async def _run(self, id_: str, request: GraphQLRequest, identity: Identity) -> None:
         """One operation; its id is free again before its client reads that it is over."""
+        REQUEST_ID.set(request_id_of(None))
         with contextlib.suppress(WebSocketDisconnect):
             try:
-                text = self._documents.text(request.query, request.document_hash)
-                operation = self._operations.read(text, request.operation_name)
-                answers = self._operations.answers(operation, request.variables, self._context)
-                async with aclosing(answers):
-                    head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
-                    async for answer in answers:
-                        await self._socket.send_text(f"{head}{answer.encoded.decode()}}}")
-                        await asyncio.sleep(0)  # others have their turn, also where this client reads fast
+                await self._answer(id_, request, identity)
                 last: dict[str, Any] = {"id": id_, "type": "complete"}
             except OperationError as error:
                 last = {"id": id_, "type": "error", "payload": error.errors}
@@ -189,6 +221,18 @@ class Connection:
                 return
             del self._active[id_]
             await self._send(last)
+
+    async def _answer(self, id_: str, request: GraphQLRequest, identity: Identity) -> None:
+        """Raises `OperationError`."""
+        operation = self._service.read(request)
+        if operation.type is OperationType.SUBSCRIPTION:
+            self._endless.add(self._active[id_])
+        head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
+        answers = self._service.answers(operation, request, self._socket.state.database, identity, "websocket")
+        async with aclosing(answers):
+            async for answer in answers:
+                await self._socket.send_text(f"{head}{answer.encoded.decode()}}}")
+                await asyncio.sleep(0)  # others have their turn, also where this client reads fast
 
     async def _send(self, message: dict[str, Any]) -> None:
         """Waits while the client reads too slowly. Raises `WebSocketDisconnect`."""
@@ -206,6 +250,11 @@ def _payload(message: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(payload, dict | None):
         raise CloseError(CloseCode.BAD_REQUEST, "A payload is an object, if there is one")
     return payload
+
+
+def _loop_time(expires: float | None) -> float | None:
+    """When that is for the event loop's clock."""
+    return None if expires is None else asyncio.get_running_loop().time() + expires - time.time()
 
 
 def _shortened(reason: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,9 +13,9 @@ import uvicorn
 from starlette.routing import BaseRoute
 
 from server.app import make_app
-from server.cli import LARGEST_MESSAGE
 from server.database.backends.base import ResultsBackend
 from server.database.merlin_database import MerlinDatabase, opened
+from server.serving import config_of
 from server.settings import Settings
 
 DEADLINE = 20.0
@@ -39,16 +40,11 @@ async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings 
     """With some routes beside its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with opened(backend) as database:
-            app = make_app(settings or Settings(), database)
+            settings = settings or Settings(no_auth=True)
+            app = make_app(settings, database)
             app.router.routes.extend(more)
-            config = uvicorn.Config(
-                app,
-                ws="websockets-sansio",
-                ws_max_size=LARGEST_MESSAGE,
-                ws_per_message_deflate=False,
-                log_level="critical",
-                timeout_graceful_shutdown=1,
-            )
+            config = config_of(app, dataclasses.replace(settings, drain=1.0))
+            config.loop, config.log_config = "asyncio", None
             server = uvicorn.Server(config)
             task = asyncio.create_task(server.serve(sockets=[listener]))
             await until(lambda: server.started)

@@ -14,7 +14,8 @@ from typing import IO, Any, Self
 
 MODULE = (sys.executable, "-m", "server")
 DEADLINE = 30.0  # seconds that a start or an end may take on a busy machine
-_URL = re.compile(r"^GraphiQL: (http://\S+)/ ", re.MULTILINE)
+_URL = re.compile(r"GraphQL: (http://\S+)/graphql ")
+_PAGE = re.compile(r"^GraphiQL: (\S+)", re.MULTILINE)
 
 
 class ServeError(Exception):
@@ -56,7 +57,9 @@ class Serving:
         environ: Mapping[str, str] | None = None,
         command: Sequence[str] = MODULE,
         stderr: IO[Any] | int | None = None,
+        login: bool = False,
     ) -> None:
+        """With `login` as it is by itself; otherwise everybody is let in."""
         self.home = home
         self.temporary = home.with_name(f"{home.name}-tmp")
         self._stdout = home.with_name(f"{home.name}.stdout")
@@ -64,7 +67,7 @@ class Serving:
         env = environment(home, environ)
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                [*command, "serve", "--port", "0", *arguments],
+                [*command, "serve", "--port", "0", *([] if login else ["--no-auth"]), *arguments],
                 cwd=home,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -98,6 +101,13 @@ class Serving:
         """The address that it prints; waits for it. Connections are accepted from then on."""
         self.wait_until(lambda: _URL.search(self.stdout) is not None)
         found = _URL.search(self.stdout)
+        assert found is not None
+        return found[1]
+
+    @property
+    def page(self) -> str:
+        """The address of GraphiQL that it prints, with the token."""
+        found = _PAGE.search(self.stdout) if self.url else None
         assert found is not None
         return found[1]
 

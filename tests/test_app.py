@@ -42,7 +42,7 @@ def _with_state(app: Starlette, state: Any) -> Any:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with running(Settings(database="memory://", demo=True)) as (client, _):
+    async with running(Settings(database="memory://", demo=True, no_auth=True)) as (client, _):
         yield client
 
 
@@ -87,7 +87,7 @@ async def test_health_and_readiness(client: httpx.AsyncClient) -> None:
 
 async def test_a_stale_server_is_alive_but_not_ready() -> None:
     """While the database can't be reached the server says since when, and still answers."""
-    async with running(Settings(database="memory://", demo=True)) as (client, state):
+    async with running(Settings(database="memory://", demo=True, no_auth=True)) as (client, state):
         state["database"].feed.stale_since = datetime(2026, 1, 1, tzinfo=UTC)
         assert (await client.get("/healthz")).status_code == 200
         stale = await client.get("/readyz")

@@ -11,6 +11,7 @@ from schema.build import make_schema
 from schema.context import Context
 from schema.deprecations import deprecated, without_remedy
 from schema.operations import Operations
+from schema.roles import Role
 from server.database.merlin_database import opened
 from tests.records import memory_of
 
@@ -55,7 +56,7 @@ async def test_a_use_is_noted_in_the_response(query: str, notes: list[str]) -> N
     """Each once, in `extensions`; who uses nothing deprecated is told nothing."""
     operations = Operations(OLD)
     async with opened(await memory_of()) as database:
-        answers = operations.answers(operations.read(query), None, Context(database, "1"))
+        answers = operations.answers(operations.read(query), None, Context(database, "1", Role.ADMIN))
         async with aclosing(answers):
             answer = await anext(answers)
     assert answer.extensions.get("deprecations", []) == notes

@@ -53,7 +53,7 @@ async def codes(client: httpx.AsyncClient, body: dict[str, Any]) -> list[str]:
 
 async def test_a_client_registers_a_document_and_then_sends_its_hash() -> None:
     """Apollo's protocol: not found, registered, found; by POST and by GET."""
-    async with client_of(Settings()) as (client, _):
+    async with client_of(Settings(no_auth=True)) as (client, _):
         alone, whole = {"extensions": persisted(OTHER)}, {"query": OTHER, "extensions": persisted(OTHER)}
         assert await codes(client, alone) == ["PERSISTED_QUERY_NOT_FOUND"]
         answer = (await client.post("/graphql", json=alone)).json()
@@ -65,7 +65,7 @@ async def test_a_client_registers_a_document_and_then_sends_its_hash() -> None:
 
 async def test_a_hash_of_another_document_is_refused() -> None:
     """And registers nothing."""
-    async with client_of(Settings()) as (client, _):
+    async with client_of(Settings(no_auth=True)) as (client, _):
         assert await codes(client, {"query": STATUS, "extensions": persisted(OTHER)}) == [
             "PERSISTED_QUERY_HASH_MISMATCH"
         ]
@@ -97,7 +97,7 @@ async def test_only_trusted_documents_are_answered(tmp_path: Path, style: str) -
     if style != "folder":
         where = tmp_path / "manifest.json"
         where.write_text(manifest([str(QUERIES)], style))
-    async with client_of(Settings(trusted_documents=where, only_trusted=True)) as (client, _):
+    async with client_of(Settings(no_auth=True, trusted_documents=where, only_trusted=True)) as (client, _):
         answered: list[dict[str, Any]] = [
             {"extensions": persisted(STATUS)},
             {"documentId": hash_of(STATUS)},
@@ -118,14 +118,14 @@ async def test_only_trusted_documents_are_answered(tmp_path: Path, style: str) -
 
 async def test_trusted_documents_go_with_others_where_both_are_let_in() -> None:
     """A trusted one needs no registering."""
-    async with client_of(Settings(trusted_documents=QUERIES)) as (client, _):
+    async with client_of(Settings(no_auth=True, trusted_documents=QUERIES)) as (client, _):
         assert await codes(client, {"extensions": persisted(STATUS)}) == []
         assert await codes(client, {"query": OTHER}) == []
 
 
 async def test_websockets_and_event_streams_know_them_too() -> None:
     """The same documents, and the same refusals."""
-    async with client_of(Settings(trusted_documents=QUERIES, only_trusted=True)) as (client, live):
+    async with client_of(Settings(no_auth=True, trusted_documents=QUERIES, only_trusted=True)) as (client, live):
         stream = {"accept": "text/event-stream"}
         told = await client.post("/graphql", json={"documentId": hash_of(STATUS)}, headers=stream)
         assert '"data":{"database"' in told.text
@@ -154,7 +154,7 @@ async def test_websockets_and_event_streams_know_them_too() -> None:
 )
 async def test_what_names_no_document_is_refused(body: dict[str, Any]) -> None:
     """With 400, and what to pass."""
-    async with client_of(Settings()) as (client, _):
+    async with client_of(Settings(no_auth=True)) as (client, _):
         refused = await client.post("/graphql", json=body)
         assert refused.status_code == 400
         assert "pass " in refused.json()["errors"][0]["message"]

@@ -92,7 +92,7 @@ async def test_limits_are_settings() -> None:
     """What an operator allows is answered."""
     query = "{ run(id: 1) { " + "parent { " * 30 + "id" + " }" * 30 + " } }"
     async with (
-        serving(await memory_of(), settings=Settings(max_depth=40)) as live,
+        serving(await memory_of(), settings=Settings(no_auth=True, max_depth=40)) as live,
         httpx.AsyncClient() as client,
     ):
         assert "errors" not in (await client.post(live.http, json={"query": query})).json()

@@ -11,6 +11,7 @@ import pytest
 from graphql import OperationDefinitionNode, parse
 
 from schema.context import Context
+from schema.roles import Role
 from server.database.merlin_database import opened
 from server.database.models import LogicalWorkerModel, Model, RunModel, RunStatus, StudyModel
 from server.demo_data import demo_records
@@ -61,7 +62,7 @@ async def test_a_saved_operation_does_what_it_says_on_the_demo_data(path: Path) 
     wanted = {name: value for name, value in variables(records).items() if name in given}
     async with opened(await memory_of(*records)) as database:
         operation = OPERATIONS.read(document)
-        async with aclosing(OPERATIONS.answers(operation, wanted, Context(database, "1"))) as answers:
+        async with aclosing(OPERATIONS.answers(operation, wanted, Context(database, "1", Role.ADMIN))) as answers:
             answer = await anext(answers)
     assert answer.errors == []
     assert answer.data is not None

@@ -12,11 +12,22 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from server.settings import PREFIX, Settings, SettingsError, add_arguments, flag_of, read_settings, variable_of
+from server.settings import (
+    PREFIX,
+    Settings,
+    SettingsError,
+    add_arguments,
+    flag_of,
+    read_settings,
+    told,
+    variable_of,
+)
 
+DOCUMENTED = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
 FIELDS = {item.name: item for item in dataclasses.fields(Settings)}
 
 EVERYTHING = Settings(
+    profile="production",
     database="redis://127.0.0.1:6379/2",
     database_password_file=Path("secrets/redis"),
     database_ca_certs=Path("/etc/ca.pem"),
@@ -28,8 +39,30 @@ EVERYTHING = Settings(
     dialect="legacy",
     host="::1",
     port=0,
+    unix_socket=Path("merlin.sock"),
+    unix_socket_mode="660",
+    max_connections=8,
+    trusted_proxies="10.0.0.1",
+    drain=1.5,
+    deadline=2.5,
     workers=3,
     demo=True,
+    no_auth=True,
+    read_only=True,
+    token="t" * 20,
+    session_key="key",
+    token_file=Path("tokens"),
+    jwks="https://sso.example.org/jwks.json",
+    jwt_issuer="https://sso.example.org",
+    jwt_audience="merlin",
+    jwt_roles_claim="realm_access.roles",
+    rate_limit=9,
+    introspection=False,
+    graphiql=False,
+    get_queries=False,
+    log_format="json",
+    log_operations=True,
+    tracing=True,
     allow_origins="https://dash.example.org",
     trusted_documents=Path("queries"),
     only_trusted=True,
@@ -40,7 +73,6 @@ EVERYTHING = Settings(
     max_root_fields=5,
     max_aliases=6,
     max_cost=7,
-    no_auth=True,
 )
 
 
@@ -50,11 +82,19 @@ def read(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None
     return read_settings(environ or {}, parser.parse_args(arguments))
 
 
+WITH_FLAG = {name: item for name, item in FIELDS.items() if item.metadata["flag"]}
+
+
 def as_arguments(settings: Settings) -> list[str]:
     arguments = []
-    for item in FIELDS.values():
-        value = getattr(settings, item.name)
-        arguments += [flag_of(item)] if value is True else [flag_of(item), str(value)]
+    for name, item in WITH_FLAG.items():
+        match getattr(settings, name):
+            case True:
+                arguments += [flag_of(item)]
+            case False:
+                arguments += [f"--no-{flag_of(item)[2:]}"]
+            case value:
+                arguments += [flag_of(item), str(value)]
     return arguments
 
 
@@ -70,8 +110,11 @@ def test_every_setting_differs_from_its_default_in_these_tests() -> None:
 
 
 def test_every_setting_can_be_given_by_its_flag() -> None:
-    """A flag sets what it names, in the setting's own type."""
-    assert read(as_arguments(EVERYTHING)) == EVERYTHING
+    """A flag sets what it names, in the setting's own type. Secrets have none: command lines can be read by all."""
+    secrets = {variable_of(item): getattr(EVERYTHING, name) for name, item in FIELDS.items() if name not in WITH_FLAG}
+    assert read(as_arguments(EVERYTHING), secrets) == EVERYTHING
+    assert set(secrets) == {"MERLIN_GRAPHQL_TOKEN", "MERLIN_GRAPHQL_SESSION_KEY"}
+    assert all(secret not in repr(EVERYTHING) for secret in ("t" * 20, "'key'"))
 
 
 def test_every_setting_can_be_given_by_its_variable() -> None:
@@ -87,7 +130,7 @@ def test_what_is_not_set_is_no_variable() -> None:
     assert read_settings(Settings().as_environ()) == Settings()
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if not isinstance(FIELDS[name].default, bool)])
+@pytest.mark.parametrize("name", [name for name in WITH_FLAG if not isinstance(FIELDS[name].default, bool)])
 def test_a_flag_wins_over_a_variable(name: str) -> None:
     """What stands on the command line is meant, whatever the environment says, right or wrong."""
     flag, variable = flag_of(FIELDS[name]), variable_of(FIELDS[name])
@@ -146,6 +189,13 @@ def test_a_variable_that_cannot_be_read_is_an_error(variable: str, text: str, me
         ("database_poll_interval", -1.0),
         ("database_poll_interval", math.nan),
         ("database_poll_interval", math.inf),
+        ("drain", 0.0),
+        ("deadline", math.nan),
+        ("rate_limit", -1),
+        ("max_connections", 0),
+        ("unix_socket_mode", "rw"),
+        ("unix_socket_mode", "1777"),
+        ("token", "short"),
         ("time_zone", "Mars/Olympus_Mons"),
         ("time_zone", "Europe"),
         ("time_zone", "../../etc/passwd"),
@@ -179,6 +229,33 @@ def test_every_setting_says_what_it_means() -> None:
     add_arguments(parser)
     helps = {action.dest: action.help or "" for action in parser._actions}
     for name, item in FIELDS.items():
-        assert item.metadata["meaning"].endswith(".")
-        assert helps[name].endswith(f"[{PREFIX}{name.upper()}]")
-        assert (f"Default: {item.default}." in helps[name]) == (item.default not in (None, False))
+        assert item.metadata["meaning"].endswith((".", "]."))
+        if name in WITH_FLAG:
+            assert helps[name].endswith(f"[{PREFIX}{name.upper()}]")
+            says_default = f"Default: {told(item.default)}" in helps[name]
+            assert says_default == (item.default not in (None, False) or item.metadata["production"] is not None)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_is_documented(name: str) -> None:
+    """A row of docs/settings.md has its flag, its variable and its default, and that of the profile production."""
+    item = FIELDS[name]
+    (row,) = [line for line in DOCUMENTED.splitlines() if f"`{variable_of(item)}`" in line]
+    if name in WITH_FLAG:
+        assert f"`{flag_of(item)}" in row.replace("[no-]", "")
+    if item.default is not None:
+        assert told(item.default) in row
+    if (strict := item.metadata["production"]) is not None:
+        assert f"production: {told(strict)}" in row
+
+
+def test_the_profile_sets_defaults() -> None:
+    """Production is strict; what is said besides wins, by flag and by variable."""
+    strict = read(["--profile", "production"])
+    assert not strict.introspection
+    assert not strict.graphiql
+    assert not strict.get_queries
+    assert (strict.log_format, strict.rate_limit, strict.max_depth) == ("json", 3_000, 12)
+    assert read(environ={"MERLIN_GRAPHQL_PROFILE": "production"}) == strict
+    said = read(["--profile", "production", "--introspection", "--max-depth", "15"], {"MERLIN_GRAPHQL_GRAPHIQL": "yes"})
+    assert (said.introspection, said.graphiql, said.max_depth, said.get_queries) == (True, True, 15, False)

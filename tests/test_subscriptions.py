@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from schema import operations
 from schema.context import Context
 from schema.operations import Answer, OperationError
+from schema.roles import Role
 from server.database import change_log
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
@@ -64,7 +65,7 @@ class Subscriber:
 
     def __init__(self, database: MerlinDatabase, document: str, **variables: Any) -> None:
         operation = OPERATIONS.read(document)
-        self.answers = OPERATIONS.answers(operation, variables, Context(database, "1"))
+        self.answers = OPERATIONS.answers(operation, variables, Context(database, "1", Role.ADMIN))
         self.known: dict[str, Any] = {}
         self._next: asyncio.Task[Answer] | None = None
 
@@ -209,7 +210,9 @@ FIELDS = {"STUDY": "studies", "RUN": "runs", "LOGICAL_WORKER": "logicalWorkers",
 
 async def standing(database: MerlinDatabase, document: str, said: Said) -> dict[str, Any]:
     """What a subscriber to this should know: read anew, by a query."""
-    answers = OPERATIONS.answers(OPERATIONS.read(STANDING), {"filter": said.get("filter")}, Context(database, "1"))
+    answers = OPERATIONS.answers(
+        OPERATIONS.read(STANDING), {"filter": said.get("filter")}, Context(database, "1", Role.ADMIN)
+    )
     data: Any = (await anext(answers)).data
     await answers.aclose()
     kinds = ["RUN"] if document == RUN_CHANGES else said.get("kinds", FIELDS)

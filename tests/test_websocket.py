@@ -215,7 +215,7 @@ async def test_another_protocol_is_not_spoken(live: Live, protocols: list[str]) 
 )
 async def test_pages_of_other_origins_are_refused(origin: str | None, allowed: bool) -> None:
     """403, unless their origin is let in: a browser opens a socket to any host for any page."""
-    settings = Settings(allow_origins="https://other.example.org, https://dash.example.org")
+    settings = Settings(no_auth=True, allow_origins="https://other.example.org, https://dash.example.org")
     async with serving(await memory_of(), settings=settings) as live:
         headers = {} if origin is None else {"Origin": origin.format(port=live.port)}
         opening = connect(live.ws, subprotocols=[PROTOCOL], additional_headers=headers)

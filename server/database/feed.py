@@ -11,6 +11,7 @@ import logging
 from collections.abc import Collection
 from contextlib import aclosing
 from datetime import UTC, datetime
+from time import monotonic
 
 from server.database.backends.base import Alive, Changed, Lost, Progress, Reload, ResultsBackend, no_progress
 from server.database.errors import BackendError, BackendUnavailableError
@@ -44,6 +45,11 @@ class Feed:
         self.pulse = Pulse()
         """Beats whenever an answer may have changed: with the copy, a name map, and how fresh the copy is."""
         read_model.listen(lambda _revision, _changes: self.pulse.beat())
+        self.lag = 0.0
+        """Seconds from the notice of the latest change until the copy had it."""
+        self.reconnects = 0
+        """How often the database came back."""
+        self._noticed_at: float | None = None
         self.name_map_notices = 0
         """How often a name map was told to have changed: that changes no record, so no revision either."""
         self.stale_since: datetime | None = None
@@ -115,6 +121,7 @@ class Feed:
                         pass
                 self._last_seen = datetime.now(UTC)
                 if self._reload or self._marked or self._ambiguous:
+                    self._noticed_at = self._noticed_at or monotonic()
                     self._work.set()
 
     def _note_name_maps(self, count: int) -> None:
@@ -131,6 +138,7 @@ class Feed:
             ambiguous, self._ambiguous = self._ambiguous, set()
             waiting, self._waiting = self._waiting, []
             losses = self._losses
+            noticed_at, self._noticed_at = self._noticed_at, None
             try:
                 if reload:
                     await self._read_everything()
@@ -149,6 +157,8 @@ class Feed:
                     _fail(future, failure)
                 asyncio.get_running_loop().call_later(_RETRY_AFTER, self._work.set)
             else:
+                if noticed_at is not None:
+                    self.lag = monotonic() - noticed_at
                 self._found(everything=reload and losses == self._losses)
                 for future in waiting:
                     _succeed(future)
@@ -177,6 +187,7 @@ class Feed:
             if self.stale_since is not None:
                 LOG.info("The database is back, and what changed meanwhile has been read.")
                 self.stale_since = None
+                self.reconnects += 1
                 self.pulse.beat()
             _succeed(self._loaded)
 

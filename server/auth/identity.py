@@ -1,0 +1,62 @@
+"""Who a client is, and why it may not be known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schema.roles import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    name: str
+    """For the audit log and the rate limit."""
+    role: Role | None
+    """The highest that it has; None: it is known, and may do nothing."""
+    expires: float | None = None
+    """Seconds since the epoch."""
+
+    def capped(self, most: Role) -> Identity:
+        """With no more than that role."""
+        if self.role is None or most.includes(self.role):
+            return self
+        return Identity(self.name, most, self.expires)
+
+
+class AuthCode(StrEnum):
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    """Nothing was sent to know the client by."""
+    INVALID_TOKEN = "INVALID_TOKEN"  # noqa: S105 - no password
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105 - no password
+
+
+class AuthenticationError(Exception):
+    """The client is not known. The message says what to do, and holds nothing of what was sent."""
+
+    def __init__(self, code: AuthCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def challenge(self) -> str:
+        """The value of `WWW-Authenticate`: RFC 6750, section 3."""
+        realm = 'Bearer realm="merlin-graphql"'
+        if self.code is AuthCode.UNAUTHENTICATED:
+            return realm
+        return f'{realm}, error="invalid_token", error_description="{self}"'
+
+
+def missing() -> AuthenticationError:
+    return AuthenticationError(
+        AuthCode.UNAUTHENTICATED,
+        "Not logged in: send a token as `Authorization: Bearer TOKEN`, or open the address that the server printed.",
+    )
+
+
+def invalid(why: str = "This token is not known here.") -> AuthenticationError:
+    return AuthenticationError(AuthCode.INVALID_TOKEN, why)
+
+
+def expired() -> AuthenticationError:
+    return AuthenticationError(AuthCode.TOKEN_EXPIRED, "This token has expired: ask for a new one.")

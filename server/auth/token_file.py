@@ -1,0 +1,183 @@
+"""Tokens of services, in a file that holds no token: one line each, with a name, a role and the token's SHA-256.
+
+    # name      role   hash                                   expires (optional)
+    dashboard   READ   sha256:9f86d081884c7d659a2feaa0c5...   2027-01-01
+
+The tokens are 256 random bits, so that a hash without salt and stretching gives nothing away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from schema.roles import Role
+from server.auth.identity import Identity, expired
+
+LOG = logging.getLogger(__name__)
+
+_PREFIX = "mgt_"
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_NAME = re.compile(r"[\w.@-]{1,100}")
+_LOOK_EVERY = 1.0
+"""Seconds between two looks whether the file has changed."""
+
+
+class TokenFileError(Exception):
+    """It can't be used, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLine:
+    name: str
+    role: Role
+    hash: str
+    expires: datetime | None = None
+
+    def __str__(self) -> str:
+        parts = [self.name, self.role.value, self.hash]
+        if self.expires is not None:
+            parts.append(self.expires.isoformat())
+        return " ".join(parts)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.name, self.role, None if self.expires is None else self.expires.timestamp())
+
+
+def new_token() -> str:
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def hash_of(token: str) -> str:
+    return f"sha256:{hashlib.sha256(token.encode(errors='surrogateescape')).hexdigest()}"
+
+
+@dataclass(slots=True)
+class TokenFile:
+    """Read again when it changes; where that fails, what was read before goes on to hold, and the log says why."""
+
+    path: Path
+    _lines: Mapping[str, TokenLine] = field(default_factory=dict)
+    _seen: tuple[int, int, int] = (0, 0, 0)
+    _next_look: float = 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> TokenFile:
+        """Raises `TokenFileError`."""
+        seen = _state_of(path)
+        return cls(path, _lines_of(path), seen)
+
+    def identify(self, hash_: str) -> Identity | None:
+        """By a token's hash; None where there is none such. Raises `AuthenticationError`."""
+        self._look_again()
+        line = self._lines.get(hash_)
+        if line is None:
+            return None
+        identity = line.identity
+        if identity.expires is not None and identity.expires <= time.time():
+            raise expired()
+        return identity
+
+    def _look_again(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY
+        try:
+            seen = _state_of(self.path)
+            if seen != self._seen:
+                self._lines, self._seen = _lines_of(self.path), seen
+                LOG.info("The tokens were read again: %d of them.", len(self._lines))
+        except TokenFileError as error:
+            LOG.error("%s The tokens that were read before go on to hold.", error)  # noqa: TRY400 - its message says all
+
+
+def add_line(path: Path, line: TokenLine) -> None:
+    """To the end of a file that is made where there is none. Raises `TokenFileError`."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+            _check_owner(path, os.fstat(descriptor))
+            text = file.read()
+            if any(known.name == line.name for known in _parsed(text, path).values()):
+                raise TokenFileError(f"{path} has a token named {line.name!r} already: remove its line first.")
+            begins = "" if not text or text.endswith("\n") else "\n"
+            file.write(f"{begins}{line}\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenFileError(f"Can't write {path}: {_reason(error)}.") from None
+
+
+def parse_line(text: str) -> TokenLine:
+    """Raises `ValueError`, which says why."""
+    name, role, hash_, *rest = text.split()
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name has letters, digits and any of . _ @ -, up to 100")
+    if role.upper() not in Role.__members__:
+        raise ValueError("the role is READ, WRITE or ADMIN")
+    if not _HASH.fullmatch(hash_):
+        raise ValueError("the hash is sha256: and 64 hexadecimal digits")
+    if len(rest) > 1:
+        raise ValueError("nothing follows behind the time of expiry")
+    return TokenLine(name, Role[role.upper()], hash_, parse_expiry(rest[0]) if rest else None)
+
+
+def parse_expiry(text: str) -> datetime:
+    """A day, or a time; in UTC without an offset. Raises `ValueError`."""
+    try:
+        expires = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("the time of expiry is like 2027-01-01 or 2027-01-01T12:00:00Z") from None
+    return expires if expires.tzinfo is not None else expires.replace(tzinfo=UTC)
+
+
+def _lines_of(path: Path) -> Mapping[str, TokenLine]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            _check_owner(path, os.fstat(file.fileno()))
+            return _parsed(file.read(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenFileError(f"Can't read the tokens {path}: {_reason(error)}.") from None
+
+
+def _parsed(text: str, path: Path) -> dict[str, TokenLine]:
+    lines: dict[str, TokenLine] = {}
+    for number, content in enumerate(text.splitlines(), 1):
+        if not content.strip() or content.lstrip().startswith("#"):
+            continue
+        try:
+            line = parse_line(content)
+        except ValueError as error:
+            why = "name, role and hash are needed" if "unpack" in str(error) else str(error)
+            raise TokenFileError(f"{path}, line {number}: {why}.") from None
+        lines[line.hash] = line
+    return lines
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    """Whoever can write the file can let in anybody."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise TokenFileError(f"The tokens {path} belong to another user: use a file of your own.")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise TokenFileError(f"Others can read or write the tokens {path}: chmod 600 it.")
+
+
+def _state_of(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise TokenFileError(f"Can't read the tokens {path}: {_reason(error)}.") from None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else "it is not UTF-8"

@@ -1,0 +1,35 @@
+"""What holds for every HTTP response: an id, headers that browsers heed, a count, and a last word at the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.logs import REQUEST_ID, request_id_of
+from server.metrics import Metrics
+
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+]
+
+
+async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
+    """Answers an HTTP request by the app."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+    id_ = request_id_of(given)
+    REQUEST_ID.set(id_)
+    draining: asyncio.Event | None = scope.get("state", {}).get("draining")
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            metrics.count_request(message["status"])
+            own = [(b"x-request-id", id_.encode()), *_HEADERS]
+            if draining is not None and draining.is_set():
+                own.append((b"connection", b"close"))  # what its client asks next goes to another server
+            message["headers"] = [*message.get("headers", ()), *own]
+        await send(message)
+
+    await app(scope, receive, send_with_headers)

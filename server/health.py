@@ -1,0 +1,49 @@
+"""For those who watch the server: whether it lives, whether it is ready, and its figures."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.auth.door import Door
+from server.auth.identity import AuthenticationError
+from server.database.merlin_database import MerlinDatabase
+from server.metrics import CONTENT_TYPE, Metrics
+from server.requests import RequestError
+from server.responses import json_response, refused, unauthenticated
+
+_NO_STORE = {"cache-control": "no-store"}
+
+
+async def healthz(_request: Request) -> Response:
+    """The process answers."""
+    return json_response({"status": "ok"}, headers=_NO_STORE)
+
+
+async def readyz(request: Request) -> Response:
+    """The answers are fresh: the database was read, and every change since; and it is not about to end."""
+    database: MerlinDatabase = request.state.database
+    since = database.stale_since
+    told: dict[str, object] = {"status": "ready", "revision": database.revision}
+    if request.state.draining.is_set():
+        told["status"] = "draining"
+    elif since is not None:
+        told |= {"status": "stale", "staleSince": since.isoformat()}
+    return json_response(told, 200 if told["status"] == "ready" else 503, _NO_STORE)
+
+
+class MetricsApp:
+    """To be read by whoever may read the rest."""
+
+    def __init__(self, metrics: Metrics, door: Door) -> None:
+        self._metrics = metrics
+        self._door = door
+
+    async def respond(self, request: Request) -> Response:
+        try:
+            await self._door.authenticator.identify(request.headers)
+        except AuthenticationError as error:
+            return unauthenticated(error)
+        except RequestError as error:
+            return refused(error)
+        return Response(self._metrics.text(), headers=_NO_STORE | {"content-type": CONTENT_TYPE})

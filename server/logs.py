@@ -1,0 +1,70 @@
+"""Logs as lines for people, or as JSON for programs, each with the id of its request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
+"""Of the request that is being answered."""
+
+OPERATIONS = logging.getLogger("merlin_graphql.operations")
+"""One line an operation, with `extra` for programs."""
+
+_GIVEN_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
+_KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "taskName"}
+
+
+def request_id_of(given: bytes | None) -> str:
+    """As a client or a proxy gave it, where it can be logged and sent back; else a new one."""
+    if given is not None and _GIVEN_ID.fullmatch(given):
+        return given.decode()
+    return secrets.token_hex(8)
+
+
+class WithRequestId(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = REQUEST_ID.get()
+        return True
+
+
+class JSONLines(logging.Formatter):
+    """One object a line; what was logged as `extra` stands beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if getattr(record, "request_id", "-") != "-":
+            line["request_id"] = record.request_id  # type: ignore[attr-defined]  # set by the filter
+        line |= {name: value for name, value in vars(record).items() if name not in _KNOWN}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def logging_config(format_: str) -> Mapping[str, Any]:
+    """For `logging.config.dictConfig`: `text` or `json`, to stderr."""
+    formatters = {
+        "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "json": {"()": JSONLines},
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request_id": {"()": WithRequestId}},
+        "formatters": formatters,
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": format_, "filters": ["request_id"]},
+        },
+        "root": {"level": "INFO", "handlers": ["stderr"]},
+    }

@@ -1,0 +1,139 @@
+"""What Prometheus may scrape at `/metrics`. Several server processes of one machine answer for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from server.database.merlin_database import MerlinDatabase
+
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""The library's own: where processes of one machine meet. To be set before the library is imported."""
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHER = "other"
+"""In place of the names of operations that are not saved: clients choose those, without end."""
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_COSTS = (10, 100, 1_000, 10_000, 50_000, 100_000, 250_000)
+
+
+class Metrics:
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody graphs when a counter was made
+        self._registry = CollectorRegistry()
+        named = "merlin_graphql_{}".format
+        self._operations = Counter(
+            named("operations"), "Operations that were answered.", ["type", "protocol"], registry=self._registry
+        )
+        self._requests = Counter(
+            named("http_requests"), "HTTP requests, by their status.", ["status"], registry=self._registry
+        )
+        self._errors = Counter(named("errors"), "Errors that were told, by code.", ["code"], registry=self._registry)
+        self._seconds = Histogram(
+            named("operation_seconds"),
+            f"How long queries and mutations took; those that are not saved as {OTHER!r}.",
+            ["operation"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._cost = Histogram(
+            named("operation_cost"), "What operations asked for.", buckets=_COSTS, registry=self._registry
+        )
+        self._subscribers = Gauge(
+            named("subscribers"), "Subscriptions now.", registry=self._registry, multiprocess_mode="livesum"
+        )
+        self._revision = Gauge(named("revision"), "Of the copy.", registry=self._registry, multiprocess_mode="livemin")
+        self._stale_since = Gauge(
+            named("stale_since_seconds"),
+            "When the database was last seen, while it can't be reached; 0 while changes arrive.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._lag = Gauge(
+            named("feed_lag_seconds"),
+            "From the notice of the latest change until the copy had it.",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._reconnects = Gauge(
+            named("database_reconnects"),
+            "How often the database came back since the start.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self._draining = Gauge(
+            named("draining"), "1 once it is told to end.", registry=self._registry, multiprocess_mode="livemax"
+        )
+
+    def count_request(self, status: int) -> None:
+        self._requests.labels(status).inc()
+
+    def count_operation(self, type_: str, protocol: str, cost: int) -> None:
+        self._operations.labels(type_, protocol).inc()
+        self._cost.observe(cost)
+
+    def count_errors(self, codes: Iterable[str]) -> None:
+        for code in codes:
+            self._errors.labels(code).inc()
+
+    def observe_seconds(self, name: str, seconds: float) -> None:
+        self._seconds.labels(name).observe(seconds)
+
+    @contextmanager
+    def subscription(self) -> Iterator[None]:
+        self._subscribers.inc()
+        try:
+            yield
+        finally:
+            self._subscribers.dec()
+
+    def drain(self) -> None:
+        self._draining.set(1)
+
+    async def follow(self, database: MerlinDatabase) -> None:
+        """Tells of the copy whenever it changes, until cancelled."""
+        while True:
+            beat = database.pulse.next
+            since = database.stale_since
+            self._revision.set(database.revision)
+            self._stale_since.set(0 if since is None else since.timestamp())
+            self._lag.set(database.feed.lag)
+            self._reconnects.set(database.feed.reconnects)
+            await beat.wait()
+
+    def text(self) -> bytes:
+        """Prometheus' text format."""
+        if DIRECTORY_VARIABLE not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+def forget_dead_processes(is_alive: Callable[[int], bool]) -> None:
+    """What a process had now, such as subscribers, goes with it; what it counted stays."""
+    directory = os.environ.get(DIRECTORY_VARIABLE)
+    if directory is None:
+        return
+    for path in Path(directory).glob("gauge_live*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and not is_alive(int(pid)):
+            mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+
+
+async def mark_draining(metrics: Metrics, draining: asyncio.Event) -> None:
+    await draining.wait()
+    metrics.drain()

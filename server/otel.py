@@ -1,0 +1,44 @@
+"""Tracing by OpenTelemetry's SDK; imported only where its extra is installed and asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from server.tracing import Attributes
+
+
+def exporting() -> TracerProvider:
+    """To where OTEL_EXPORTER_OTLP_ENDPOINT says."""
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+class OpenTelemetry:
+    is_on = True
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("merlin_graphql")
+        self._propagator = TraceContextTextMapPropagator()
+
+    @contextmanager
+    def request(self, name: str, headers: Mapping[str, str]) -> Iterator[None]:
+        above = self._propagator.extract(dict(headers))
+        with self._tracer.start_as_current_span(name, above, SpanKind.SERVER):
+            yield
+
+    @contextmanager
+    def step(self, name: str, attributes: Attributes) -> Iterator[None]:
+        with self._tracer.start_as_current_span(name, attributes=dict(attributes)):
+            yield
+
+    def close(self) -> None:
+        self._provider.shutdown()

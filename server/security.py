@@ -1,0 +1,60 @@
+"""Who is let in, as the settings say."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from schema.roles import Role
+from server.auth.authenticator import Authenticator, Provider
+from server.auth.door import Door
+from server.auth.rate_limit import RateLimit
+from server.auth.sessions import Sessions
+from server.auth.token_file import TokenFile, hash_of, new_token
+from server.settings import PRODUCTION, Settings, SettingsError
+
+
+def with_secrets(settings: Settings) -> Settings:
+    """With a token, where there would be no way to log in, and a key for cookies: to be shared by all processes.
+
+    Raises `SettingsError` for settings that can't be meant together.
+    """
+    if settings.no_auth and settings.has_login:
+        raise SettingsError("no-auth: everybody is let in, so name neither tokens nor keys; or leave it out.")
+    if settings.jwks is None and (settings.jwt_issuer or settings.jwt_audience):
+        raise SettingsError("jwks: name the keys of the identity provider.")
+    if settings.profile == PRODUCTION and not settings.has_login and not settings.no_auth:
+        raise SettingsError("profile: in production name who is let in, by --token-file, --jwks or --no-auth.")
+    if settings.no_auth:
+        return settings
+    token = settings.token if settings.has_login else new_token()
+    return replace(settings, token=token, session_key=settings.session_key or secrets.token_urlsafe(32))
+
+
+def door_of(settings: Settings) -> Door:
+    """Without any way to log in nobody is let in. Raises `TokenFileError`, `SettingsError`."""
+    authenticator = Authenticator(
+        sessions=Sessions(settings.session_key or secrets.token_urlsafe(32)),
+        own_token_hash=None if settings.token is None else hash_of(settings.token),
+        tokens=None if settings.token_file is None else TokenFile.read(settings.token_file),
+        provider=_provider_of(settings),
+        is_open=settings.no_auth,
+        most=Role.READ if settings.read_only else Role.ADMIN,
+    )
+    rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
+    return Door(authenticator, settings.origins(), rate_limit)
+
+
+def _provider_of(settings: Settings) -> Provider | None:
+    if settings.jwks is None:
+        return None
+    try:
+        from server.auth.identity_provider import IdentityProvider  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise SettingsError("jwks: install merlin-graphql[jwt] for it.") from None
+    return IdentityProvider(
+        settings.jwks,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        roles_claim=settings.jwt_roles_claim,
+    )

@@ -1,0 +1,55 @@
+"""What the protocols have in common: who asks is let in, a document is found and read, and what comes of it is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from schema.context import Context
+from schema.operations import Answer, Operation, OperationError, Operations
+from server import __version__
+from server.auth.door import Door
+from server.auth.identity import Identity
+from server.database.merlin_database import MerlinDatabase
+from server.documents import Documents
+from server.requests import GraphQLRequest
+from server.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    operations: Operations
+    documents: Documents
+    door: Door
+    telemetry: Telemetry
+
+    def read(self, request: GraphQLRequest) -> Operation:
+        """Raises `OperationError`."""
+        try:
+            with self.telemetry.tracing.step("graphql.read", {}):
+                text = self.documents.text(request.query, request.document_hash)
+                return self.operations.read(text, request.operation_name)
+        except OperationError as error:
+            self.telemetry.refused(error.code)
+            raise
+
+    async def answers(
+        self,
+        operation: Operation,
+        request: GraphQLRequest,
+        database: MerlinDatabase,
+        identity: Identity,
+        protocol: str,
+    ) -> AsyncGenerator[Answer]:
+        """Raises `OperationError`."""
+        context = Context(database, __version__, identity.role, identity.name)
+        with self.telemetry.operation(operation, protocol, identity) as told:
+            try:
+                async with aclosing(self.operations.answers(operation, request.variables, context)) as answers:
+                    async for answer in answers:
+                        told.answer(answer)
+                        yield answer
+            except OperationError as error:
+                told.errors(error.errors)
+                raise

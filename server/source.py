@@ -1,0 +1,83 @@
+"""The database that the settings name: how it is reached, opened and, for a demonstration, filled."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from server.database.backends.base import Progress, ResultsBackend, no_progress
+from server.database.backends.codec import CURRENT, LEGACY, Dialect
+from server.database.backends.factory import BackendOptions, make_backend
+from server.database.backends.tls import TLS
+from server.database.errors import WrongDatabaseError
+from server.database.merlin_database import MerlinDatabase, opened
+from server.demo_data import demo_records
+from server.settings import Settings
+
+_DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
+_RARELY = 50_000, 50, 50
+"""Allocations: what hundreds of subscribers hold takes tens of milliseconds to look through, so do that seldom."""
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, progress: Progress = no_progress) -> AsyncIterator[MerlinDatabase]:
+    """The database that the settings name, read once and kept fresh until the end. Raises `BackendError`."""
+    backend = backend_of(settings)
+    if settings.demo and backend.kind == "memory":
+        await fill_with_demo(backend)
+    async with AsyncExitStack() as stack:
+        gc.disable()  # what is read stays: looking through it again and again takes a fifth of the load
+        try:
+            opening = opened(
+                backend, time_zone=settings.zone(), dialect=_DIALECTS.get(settings.dialect), progress=progress
+            )
+            database = await stack.enter_async_context(opening)
+        finally:
+            gc.enable()
+        gc.freeze()
+        gc.set_threshold(*_RARELY)
+        yield database
+
+
+def backend_of(settings: Settings) -> ResultsBackend:
+    """Not yet opened. Raises `WrongDatabaseError`."""
+    if settings.database is None:
+        raise WrongDatabaseError("No database is named: pass --database URL.")
+    options = BackendOptions(
+        password=_first_line(settings.database_password_file),
+        tls=TLS(
+            ca_certs=_text(settings.database_ca_certs),
+            certfile=_text(settings.database_certfile),
+            keyfile=_text(settings.database_keyfile),
+            cert_reqs=settings.database_cert_reqs,
+        ),
+        poll_interval=settings.database_poll_interval,
+    )
+    return make_backend(settings.database, options)
+
+
+async def fill_with_demo(backend: ResultsBackend) -> None:
+    """Raises `WrongDatabaseError` for a database that holds anything of Merlin's."""
+    async for batch in backend.load():
+        if batch:
+            raise WrongDatabaseError(
+                f"{backend.connection} holds records: sample data goes into an empty database only."
+            )
+    await backend.insert(demo_records(datetime.now()))  # noqa: DTZ005 - Merlin's times are naive and local
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+def _first_line(path: Any) -> str | None:
+    if path is None:
+        return None
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise WrongDatabaseError(f"Can't read the password file {path}: {error.__class__.__name__}.") from None
+    return lines[0].strip() if lines else ""

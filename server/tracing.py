@@ -1,0 +1,57 @@
+"""Traces by OpenTelemetry, where its extra is installed and tracing is switched on; otherwise nothing at all.
+
+Where to send them, and what to call this server, is set by OpenTelemetry's own variables, such as
+OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+Attributes = Mapping[str, str | int]
+
+
+class TracingError(Exception):
+    """It can't be had, in one line."""
+
+
+class Tracing(Protocol):
+    is_on: bool
+
+    def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        """A span of a client's request, below the client's own where it sends one (`traceparent`)."""
+        ...
+
+    def step(self, name: str, attributes: Attributes) -> AbstractContextManager[None]:
+        """A span within the one that is open."""
+        ...
+
+    def close(self) -> None:
+        """Sends what is left."""
+        ...
+
+
+class NoTracing:
+    is_on = False
+
+    def request(self, _name: str, _headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def step(self, _name: str, _attributes: Attributes) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def close(self) -> None:
+        pass
+
+
+def open_tracing(*, is_on: bool) -> Tracing:
+    """Raises `TracingError`."""
+    if not is_on:
+        return NoTracing()
+    try:
+        from server.otel import OpenTelemetry, exporting  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise TracingError("tracing: install merlin-graphql[tracing] for it.") from None
+    return OpenTelemetry(exporting())
