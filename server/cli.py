@@ -37,7 +37,7 @@ from server.logs import logging_config
 from server.merlin_config import ConfigError, find_database
 from server.security import door_of, with_secrets
 from server.serving import Server, allow_many_files, config_of, serve_by_many
-from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings
+from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings, secrets_help
 from server.source import backend_of, fill_with_demo, open_database
 from server.tracing import TracingError, open_tracing
 
@@ -71,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"merlin-graphql {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve_parser = commands.add_parser("serve", help="serve a Merlin database", description="Serves a Merlin database.")
+    serve_parser = commands.add_parser(
+        "serve",
+        help="serve a Merlin database",
+        description="Serves a Merlin database.",
+        epilog=secrets_help(),
+    )
     add_arguments(serve_parser)
     serve_parser.set_defaults(run=serve)
     integrity_parser = commands.add_parser(

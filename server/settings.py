@@ -300,6 +300,12 @@ def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None
             )
 
 
+def secrets_help() -> str:
+    """Of what has no flag."""
+    secret = [item for item in dataclasses.fields(Settings) if not item.metadata["flag"]]
+    return "By the environment only: " + " ".join(_help(item) for item in secret)
+
+
 def _help(item: dataclasses.Field[Any]) -> str:
     default = "" if item.default in (None, False) else f" Default: {told(item.default)}."
     strict = item.metadata["production"]
