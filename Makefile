@@ -4,21 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test check schema soak bench clean
+.PHONY: help serve test check graphiql schema soak bench clean
 
 help:
-	@echo "make serve   serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
-	@echo "make test    everything that has to pass: make check, then the test suite"
-	@echo "make check   format, lint, types, layers, Dockerfile"
-	@echo "make schema  write schema/schema.graphql anew, after a change of the schema"
-	@echo "make soak    the long tests that make test leaves out"
-	@echo "make bench   measure loading and reading of 100,000 runs"
-	@echo "make clean   remove what these made"
+	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
+	@echo "make test      everything that has to pass: make check, then the test suite"
+	@echo "make check     format, lint, types, layers, Dockerfile"
+	@echo "make graphiql  build the page at / into the server, so that it needs no internet (needs npm)"
+	@echo "make schema    write schema/schema.graphql anew, after a change of the schema"
+	@echo "make soak      the long tests that make test leaves out"
+	@echo "make bench     measure loading and reading of 100,000 runs"
+	@echo "make clean     remove what these made"
 
-serve: $(VENV)/.serve
+serve: $(VENV)/.serve $(VENV)/.graphiql
 	$(BIN)/merlin-graphql serve --demo $(ARGS)
 
-test: check $(VENV)/.node $(VENV)/.codegen
+test: check $(VENV)/.node $(VENV)/.codegen $(VENV)/.graphiql
 	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/.test
@@ -28,6 +29,10 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	.ci/contract $(BIN)/merlin-graphql
+
+graphiql:
+	npm install --prefix graphiql --silent --no-audit --no-fund
+	npm run --prefix graphiql --silent build
 
 schema: $(VENV)/.serve
 	$(BIN)/merlin-graphql schema export --output schema/schema.graphql
@@ -45,7 +50,7 @@ $(VENV)/.codegen: | $(BIN)/pip
 	@touch $@
 
 clean:
-	rm -rf $(VENV) tests/node_modules dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/node_modules graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -64,5 +69,14 @@ $(VENV)/.test: pyproject.toml | $(BIN)/pip
 $(VENV)/.node: tests/package.json | $(BIN)/pip
 	@if command -v npm >/dev/null; then \
 		npm install --prefix tests --silent --no-audit --no-fund || echo "npm could not install: tests are skipped"; \
+	fi
+	@touch $@
+
+# Where GraphiQL can't be built, the server falls back to its public copy.
+$(VENV)/.graphiql: $(wildcard graphiql/*.* queries/*.graphql) | $(BIN)/pip
+	@if command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory graphiql || echo "GraphiQL could not be built: the page at / loads its public copy"; \
+	else \
+		echo "There is no npm to build GraphiQL: the page at / loads its public copy"; \
 	fi
 	@touch $@

@@ -16,10 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
-from strawberry.http.ides import get_graphql_ide_html
 
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
@@ -32,6 +31,7 @@ from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.draining import told_to_end
 from server.front import answered
+from server.graphiql import graphiql_routes
 from server.health import MetricsApp, healthz, readyz
 from server.http import GraphQLApp
 from server.metrics import Metrics, forget_dead_processes, mark_draining
@@ -45,7 +45,6 @@ from server.telemetry import Telemetry
 from server.tracing import open_tracing
 from server.websocket import WebSocketApp
 
-_PAGE_URL = 'window.location.href.split("?")[0]'
 _CORS_HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-with", "apollo-require-preflight")
 
 
@@ -108,7 +107,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
             Route("/readyz", readyz),
             Route("/metrics", MetricsApp(metrics, door).respond),
             *([Route("/schema.graphql", _schema_text(sdl_of(schema), door))] if settings.introspection else []),
-            *([Route("/", graphiql)] if settings.graphiql else []),
+            *(graphiql_routes() if settings.graphiql else []),
         ],
         middleware=[*_cors(settings), Middleware(TokenExchange, door.authenticator)],
         exception_handlers={HTTPException: http_exception, Exception: server_error},
@@ -125,12 +124,6 @@ def documents_of(settings: Settings) -> Documents:
 def make_worker_app() -> Starlette:
     """For server processes that are started with their settings in the environment."""
     return make_app(read_settings(os.environ))
-
-
-async def graphiql(_request: Request) -> Response:
-    """strawberry's page asks the address that it has itself; ours stands beside /graphql."""
-    page = get_graphql_ide_html("graphiql").replace(_PAGE_URL, f'new URL("graphql", {_PAGE_URL}).href')
-    return HTMLResponse(page)
 
 
 def _schema_text(sdl: str, door: Door) -> Any:

@@ -26,10 +26,13 @@ async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send, met
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             metrics.count_request(message["status"])
-            own = [(b"x-request-id", id_.encode()), *_HEADERS]
+            headers = list(message.get("headers", ()))
+            named = {name for name, _ in headers}
+            headers += [header for header in _HEADERS if header[0] not in named]
+            headers.append((b"x-request-id", id_.encode()))
             if draining is not None and draining.is_set():
-                own.append((b"connection", b"close"))  # what its client asks next goes to another server
-            message["headers"] = [*message.get("headers", ()), *own]
+                headers.append((b"connection", b"close"))  # what its client asks next goes to another server
+            message["headers"] = headers
         await send(message)
 
     await app(scope, receive, send_with_headers)

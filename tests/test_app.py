@@ -56,13 +56,6 @@ async def test_a_query_is_answered_by_post_and_by_get(client: httpx.AsyncClient)
     assert by_post.json()["data"]["studies"]["totalCount"] == 6
 
 
-async def test_graphiql_asks_the_address_beside_it(client: httpx.AsyncClient) -> None:
-    """The page at / is GraphiQL, and sends its queries to /graphql beside it, also behind a path prefix."""
-    page = await client.get("/")
-    assert page.headers["content-type"].startswith("text/html")
-    assert 'const fetchURL = new URL("graphql", window.location.href.split("?")[0]).href;' in page.text
-
-
 async def test_the_schema_is_served(client: httpx.AsyncClient) -> None:
     """`/schema.graphql` is the schema that answers."""
     assert (await client.get("/schema.graphql")).text == sdl_of(make_schema())

@@ -1,0 +1,82 @@
+// Bundles the page into server/static: index.html, and beside it what it loads, named by content.
+import { createHash } from "node:crypto";
+import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = dirname(here);
+const out = join(root, "server", "static");
+
+const text = (...path) => readFile(join(...path), "utf8");
+
+// The tabs that GraphiQL opens with: tabs.json chooses, queries/ holds the operations.
+const tabs = await Promise.all(
+  JSON.parse(await text(here, "tabs.json")).map(async ({ operation, variables }) => ({
+    query: await text(root, "queries", `${operation}.graphql`),
+    variables: variables && JSON.stringify(variables, null, 2),
+  })),
+);
+
+// GraphiQL's style sheet holds its fonts as data: as files they come only when used, and the policy names no data:.
+const fontFiles = {
+  name: "font files",
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^data:font\/\w+;base64,/ }, ({ path }) => {
+      const [type, encoded] = path.slice("data:font/".length).split(";base64,");
+      const contents = Buffer.from(encoded, "base64");
+      const digest = createHash("sha256").update(contents).digest("hex").slice(0, 8);
+      return { path: `font-${digest}.${type}`, namespace: "font", pluginData: contents };
+    });
+    onLoad({ filter: /./, namespace: "font" }, ({ pluginData }) => ({ contents: pluginData, loader: "file" }));
+  },
+};
+
+const { outputFiles, metafile } = await build({
+  absWorkingDir: here,
+  entryPoints: ["page.jsx"],
+  outdir: out,
+  bundle: true,
+  minify: true,
+  write: false,
+  metafile: true,
+  format: "iife",
+  target: "es2020",
+  jsx: "automatic",
+  legalComments: "none", // licenses.txt has them whole
+  entryNames: "[name]-[hash]",
+  assetNames: "[name]",
+  alias: { "react-style-singleton": "./no_style_tags.js" },
+  define: { "process.env.NODE_ENV": '"production"', TABS: JSON.stringify(tabs) },
+  plugins: [fontFiles],
+});
+
+const named = (suffix) => basename(outputFiles.find(({ path }) => path.endsWith(suffix)).path);
+const page = (await text(here, "index.html"))
+  .replace("page.js", named(".js"))
+  .replace("page.css", named(".css"));
+
+// All is there before the old goes; index.html comes last, and says that the rest is complete.
+const licenses = await licensesOf(Object.keys(metafile.inputs));
+await rm(out, { recursive: true, force: true });
+await mkdir(out, { recursive: true });
+await Promise.all(outputFiles.map(({ path, contents }) => writeFile(path, contents)));
+await writeFile(join(out, "licenses.txt"), licenses);
+await writeFile(join(out, "index.html"), page);
+
+const bytes = outputFiles.reduce((sum, { contents }) => sum + contents.length, 0);
+console.log(`server/static: ${outputFiles.length} files, ${Math.round(bytes / 1000)} kB`);
+
+// What is bundled may be passed on with its licence only.
+async function licensesOf(inputs) {
+  const found = inputs.map((input) => input.match(/^node_modules\/(?:@[^/]+\/)?[^/]+/)?.[0]);
+  const packages = [...new Set(found.filter(Boolean))].sort();
+  const texts = packages.map(async (directory) => {
+    const { name, version, license } = JSON.parse(await text(here, directory, "package.json"));
+    const file = (await readdir(join(here, directory))).find((entry) => /^licen[cs]e/i.test(entry));
+    const terms = file ? await text(here, directory, file) : "";
+    return `${name} ${version} (${license})\n\n${terms}`;
+  });
+  return (await Promise.all(texts)).join(`\n${"-".repeat(80)}\n\n`);
+}

@@ -1,0 +1,34 @@
+// Asks the address `graphql` beside the page. The session is a cookie that no script sees; whoever has none is sent to log in.
+import { createGraphiQLFetcher } from "@graphiql/toolkit";
+
+const url = new URL("graphql", location.href).href;
+
+export function makeFetcher(onLoggedOut) {
+  const ask = async (address, init) => {
+    const response = await fetch(address, { ...init, credentials: "same-origin" });
+    if (response.status === 401) onLoggedOut();
+    return response;
+  };
+  // Headers of the editor, an Authorization say, are the payload of connection_init: a websocket has none of its own.
+  const toolkit = createGraphiQLFetcher({
+    url,
+    subscriptionUrl: url.replace(/^http/, "ws"),
+    fetch: ask,
+    enableIncrementalDelivery: false,
+  });
+  return async (params, options) => {
+    const result = await toolkit(params, options);
+    return Symbol.asyncIterator in result ? withSession(result, ask, options) : result;
+  };
+}
+
+// A websocket that is refused does not say why, and is tried again for half a minute: a request tells at once.
+async function* withSession(events, ask, options) {
+  const headers = { "content-type": "application/json", ...options?.headers };
+  const response = await ask(url, { method: "POST", headers, body: '{"query":"{ __typename }"}' });
+  if (response.status === 401) {
+    yield await response.json();
+    return;
+  }
+  yield* events;
+}
