@@ -16,19 +16,17 @@ export function makeFetcher(onLoggedOut) {
     fetch: ask,
     enableIncrementalDelivery: false,
   });
+  // A websocket that is refused does not say why, and is tried again for half a minute: a request tells at once.
+  const refusal = async (headers) => {
+    const body = '{"query":"{ __typename }"}';
+    const response = await ask(url, { method: "POST", headers: { "content-type": "application/json", ...headers }, body });
+    return response.status === 401 ? response.json() : null;
+  };
   return async (params, options) => {
     const result = await toolkit(params, options);
-    return Symbol.asyncIterator in result ? withSession(result, ask, options) : result;
+    if (!(Symbol.asyncIterator in result)) return result;
+    const refused = await refusal(options?.headers);
+    if (refused !== null) await result.return();
+    return refused ?? result;
   };
-}
-
-// A websocket that is refused does not say why, and is tried again for half a minute: a request tells at once.
-async function* withSession(events, ask, options) {
-  const headers = { "content-type": "application/json", ...options?.headers };
-  const response = await ask(url, { method: "POST", headers, body: '{"query":"{ __typename }"}' });
-  if (response.status === 401) {
-    yield await response.json();
-    return;
-  }
-  yield* events;
 }

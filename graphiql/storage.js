@@ -1,6 +1,6 @@
 // The browser's storage, where GraphiQL keeps tabs and history: without headers, which may hold a token.
 // (`shouldPersistHeaders` is about the tabs only: the history keeps the headers of each operation.)
-const kept = (key, value) => (key === "headers" ? undefined : value);
+const kept = (key, value) => (key === "headers" ? null : value);
 
 export function withoutHeaders(storage) {
   return {

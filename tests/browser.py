@@ -10,6 +10,7 @@ import base64
 import contextlib
 import itertools
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,7 @@ _OPTIONS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-port=0",
 )
+_GONE = re.compile("navigated|context was destroyed|Cannot find (default )?(execution )?context")
 _LATER = """new Promise((resolve, reject) => {
   const look = () => {
     const found = (() => { try { return %s } catch { return false } })();
@@ -48,6 +50,10 @@ _LATER = """new Promise((resolve, reject) => {
 
 class BrowserError(Exception):
     """The browser refused a command, or the page threw."""
+
+
+class NavigationError(BrowserError):
+    """The page went while it was asked."""
 
 
 class Page:
@@ -79,14 +85,18 @@ class Page:
         return answer["result"].get("value")
 
     async def until(self, expression: str) -> Any:
-        """The first value of the expression that counts as true; an element is just that."""
-        return await self.evaluate(_LATER % (expression, DEADLINE * 1000))
+        """The first value of an expression that counts as true (an element does), in the next page if one comes."""
+        while True:
+            with contextlib.suppress(NavigationError):
+                return await self.evaluate(_LATER % (expression, DEADLINE * 1000))
 
     async def press(self, key: str, code: int, *, control: bool = False) -> None:
-        """A key, with its Windows virtual key code."""
-        for type_ in ("rawKeyDown", "keyUp"):
-            event = {"type": type_, "key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 2 * control}
-            await self._ask("Input.dispatchKeyEvent", **event)
+        """A key that writes nothing, with its Windows virtual key code; Enter does what it does in a form."""
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 2 * control}
+        if key == "Enter":
+            event["text"] = "\r"
+        for type_ in ("keyDown", "keyUp"):
+            await self._ask("Input.dispatchKeyEvent", type=type_, **event)
 
     async def type(self, text: str) -> None:
         """Into what has the focus."""
@@ -150,7 +160,8 @@ class Page:
         if future.done():  # who asked waits no longer
             return
         if "error" in message:
-            future.set_exception(BrowserError(message["error"]["message"]))
+            told = message["error"]["message"]
+            future.set_exception(NavigationError(told) if _GONE.search(told) else BrowserError(told))
         else:
             future.set_result(message["result"])
 
