@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.live import DEADLINE, until
 
@@ -84,6 +85,11 @@ class Page:
             raise BrowserError(f"{expression}: {_told(answer['exceptionDetails'])}")
         return answer["result"].get("value")
 
+    async def history(self) -> list[str]:
+        """The addresses that the button back would go to, and this one."""
+        answer = await self._ask("Page.getNavigationHistory")
+        return [entry["url"] for entry in answer["entries"]]
+
     async def until(self, expression: str) -> Any:
         """The first value of an expression that counts as true (an element does), in the next page if one comes."""
         while True:
@@ -116,11 +122,11 @@ class Page:
 
     async def listen(self) -> None:
         """Until the connection ends: hands answers to who waits for them, and takes note of events."""
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
             async for text in self._connection:
                 message = json.loads(text)
                 if "id" in message:
-                    self._answer(self._waiting.pop(message["id"]), message)
+                    self._answer(self._waiting.pop(message["id"], None), message)
                 else:
                     self._note(message["method"], message["params"])
 
@@ -156,8 +162,8 @@ class Page:
             answer: dict[str, Any] = await future
         return answer
 
-    def _answer(self, future: asyncio.Future[Any], message: dict[str, Any]) -> None:
-        if future.done():  # who asked waits no longer
+    def _answer(self, future: asyncio.Future[Any] | None, message: dict[str, Any]) -> None:
+        if future is None or future.done():  # who asked waits no longer
             return
         if "error" in message:
             told = message["error"]["message"]
@@ -199,12 +205,15 @@ async def browsing(profile: Path) -> AsyncIterator[Page]:
             listening = asyncio.create_task(page.listen())
             try:
                 yield page
+                await connection.send('{"id": -1, "method": "Browser.close"}')  # what it keeps is written then
+                await process.wait()
             finally:
                 listening.cancel()
                 await listening
     finally:
-        process.terminate()
-        await process.wait()
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
 
 
 def _told(details: dict[str, Any]) -> str:

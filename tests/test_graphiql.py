@@ -6,20 +6,19 @@ import base64
 import hashlib
 import json
 import re
+import signal
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import httpx
 import pytest
 from graphql import GraphQLError, OperationDefinitionNode, OperationType, get_operation_ast, parse, validate
 from graphql.execution.values import get_variable_values
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,6 +30,7 @@ from server.settings import Settings
 from tests.browser import CHROMIUM, Page, browsing
 from tests.live import Live, serving, until
 from tests.records import memory_of
+from tests.serving import Serving
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,9 @@ TALKED_OF = {
     "yarnpkg.com",
 }
 """Hosts in the text of the bundle, none of which is asked: the policy forbids it."""
+CHAIN_END = 0x20000000
+"""Chromium's mark of visits that its history shows: where redirections ended."""
+TOKEN = "good-token-of-somebody"
 RESULT = "document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()"
 """More than the lines in sight, which are all that the page's elements hold."""
 
@@ -193,9 +196,9 @@ SHOW_HEADERS = """
 """
 WRITE_HEADERS = """(() => {
   const editor = document.querySelector("section[aria-label='Headers'] .graphiql-editor:not(.hidden) .CodeMirror");
-  editor.CodeMirror.setValue('{"Authorization": "Bearer good"}');
+  editor.CodeMirror.setValue('{"Authorization": "Bearer TOKEN"}');
   return true;
-})()"""
+})()""".replace("TOKEN", TOKEN)
 
 
 @asynccontextmanager
@@ -252,13 +255,13 @@ async def test_a_browser_without_internet_shows_results(tmp_path: Path) -> None:
         assert page.complaints == []
 
 
-class Gate:
-    """Stands for a server that wants a session or a token, below a path prefix."""
+class Tap:
+    """Hears what clients of an app say in `connection_init`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.said: list[Any] = []
-        """The payload of each connection_init."""
+        """The payloads."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def hear() -> Message:
@@ -267,42 +270,24 @@ class Gate:
                 self.said.append(json.loads(text).get("payload"))
             return message
 
-        if scope["type"] == "http":
-            request = Request(scope, receive)
-            path = request.url.path
-            if path == "/merlin/login":
-                await (await self.login(request))(scope, receive, send)
-                return
-            allowed = request.cookies.get("session") == "good" or request.headers.get("authorization") == "Bearer good"
-            if path == "/merlin/graphql" and not allowed:
-                await JSONResponse({"errors": [{"message": "Log in"}]}, 401)(scope, receive, send)
-                return
         await self.app(scope, hear, send)
-
-    async def login(self, request: Request) -> Response:
-        assert request.headers["content-type"].split(";")[0] == "application/x-www-form-urlencoded"
-        if parse_qs((await request.body()).decode()) != {"token": ["good"]}:
-            return JSONResponse({"errors": [{"message": "No such token"}]}, 401)
-        answer = RedirectResponse("./", 303)
-        answer.set_cookie("session", "good", httponly=True, samesite="strict", path="/merlin/")
-        return answer
 
 
 @asynccontextmanager
-async def viewing_behind_a_gate(directory: Path) -> AsyncIterator[tuple[Gate, Page]]:
-    gate = Gate(make_app(Settings(database="memory://")))
-    async with viewing(directory, Mount("/merlin", gate)) as (live, page):
+async def viewing_logged_out(directory: Path) -> AsyncIterator[tuple[Tap, Page]]:
+    tap = Tap(make_app(Settings(database="memory://", token=TOKEN)))
+    async with viewing(directory, Mount("/merlin", tap)) as (live, page):
         await page.open(f"http://127.0.0.1:{live.port}/merlin/")
         await page.until("document.querySelector('.login').textContent.includes('Not logged in')")
-        yield gate, page
+        yield tap, page
 
 
 @built
 @browser
 async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
     """A wrong one is refused; with a right one the page begins anew, and its session is enough for websockets, too."""
-    async with viewing_behind_a_gate(tmp_path) as (gate, page):
-        for token, expected in (("bad", "document.querySelector('[role=alert]').textContent"), ("good", None)):
+    async with viewing_logged_out(tmp_path) as (tap, page):
+        for token, expected in (("bad", "document.querySelector('[role=alert]').textContent"), (TOKEN, None)):
             await page.click(".login input")
             await page.evaluate("document.querySelector('.login input').value = ''")
             await page.type(token)
@@ -313,7 +298,7 @@ async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
         await run_tab(page, '"totalCount": 6')
         await choose_tab(page, "WatchActiveRuns")
         await run_tab(page, '"SNAPSHOT"')
-        assert gate.said == [{}]
+        assert tap.said == [{}]
         assert await page.evaluate("location.pathname + location.search + document.cookie") == "/merlin/"
         assert all("401" in complaint for complaint in page.complaints), page.complaints
 
@@ -322,7 +307,7 @@ async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
 @browser
 async def test_a_token_among_the_headers_is_sent_and_not_kept(tmp_path: Path) -> None:
     """Queries carry it as it is given, websockets in connection_init; the browser keeps tabs and history without it."""
-    async with viewing_behind_a_gate(tmp_path) as (gate, page):
+    async with viewing_logged_out(tmp_path) as (tap, page):
         await write_headers(page)
         await page.evaluate(
             "document.querySelector('.graphiql-query-editor .CodeMirror')"
@@ -334,7 +319,7 @@ async def test_a_token_among_the_headers_is_sent_and_not_kept(tmp_path: Path) ->
         await choose_tab(page, "WatchActiveRuns")
         await write_headers(page)
         await run_tab(page, '"SNAPSHOT"')
-        assert gate.said == [{"Authorization": "Bearer good"}]
+        assert tap.said == [{"Authorization": f"Bearer {TOKEN}"}]
         await page.until("localStorage['graphiql:queries'].includes('WatchActiveRuns')")
         kept = await page.evaluate("[...Object.values(localStorage), location.href]")
         assert [text for text in kept if "bearer" in text.lower()] == []
@@ -348,3 +333,34 @@ async def write_headers(page: Page) -> None:
     """Into the header editor of the tab."""
     await page.evaluate(SHOW_HEADERS)
     await page.until(WRITE_HEADERS)
+
+
+@built
+@browser
+async def test_the_printed_address_logs_in(tmp_path: Path) -> None:
+    """The token is exchanged for a cookie that no script sees; no address, history or storage of the page has it."""
+    with Serving(tmp_path / "home", "--demo", login=True) as server:
+        printed = server.page
+        token = printed.partition("?token=")[2]
+        assert len(token) > 40
+        async with browsing(tmp_path / "profile") as page:
+            await page.open(printed)
+            await page.until("document.querySelector('.graphiql-execute-button')")
+            assert not await page.evaluate("document.querySelector('.login')")
+            await run_tab(page, '"totalCount": 6')
+            await choose_tab(page, "WatchActiveRuns")
+            await run_tab(page, '"SNAPSHOT"')
+            seen = await page.evaluate(
+                "JSON.stringify([location.href, document.referrer, document.cookie, localStorage, sessionStorage,"
+                " performance.getEntries().map(entry => entry.name)])"
+            )
+            await page.screenshot(tmp_path / "logged-in.png")
+            assert page.complaints == []
+            assert token not in seen
+            assert token not in str(await page.history())
+        assert server.stop(signal.SIGTERM) == 0
+    with closing(sqlite3.connect(tmp_path / "profile" / "Default" / "History")) as history:
+        shown = history.execute(
+            "SELECT urls.url FROM visits JOIN urls ON visits.url = urls.id WHERE visits.transition & ?", [CHAIN_END]
+        ).fetchall()
+    assert shown == [(printed.partition("?")[0],)]
