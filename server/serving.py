@@ -13,9 +13,9 @@ from multiprocessing import resource_tracker
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
+from server.connections import HTTPConnection, WebSocketConnection
 from server.listening import has_waiting, refuse_new
 from server.logs import logging_config
 from server.metrics import DIRECTORY_VARIABLE
@@ -23,42 +23,9 @@ from server.settings import Settings
 
 LARGEST_MESSAGE = 2**20
 """Bytes that a client may send over a websocket in one message."""
-HEAD_SECONDS = 10.0
-"""How long a client may take for the head of a request."""
 LINGER_SECONDS = 0.5
 """How long an idle connection may still bring a request, once the server is told to end."""
 _LAST_CONNECTIONS_SECONDS = 1.0
-
-
-class Protocol(HttpToolsProtocol):
-    """Ends connections whose clients begin a request and do not go on."""
-
-    _patience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
-        self._be_patient()
-
-    def on_message_begin(self) -> None:
-        self._be_patient()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._end_patience()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_patience()
-        super().connection_lost(exc)
-
-    def _be_patient(self) -> None:
-        self._end_patience()
-        self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _end_patience(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
 
 
 class Server(uvicorn.Server):
@@ -108,8 +75,8 @@ def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvic
         app,  # type: ignore[arg-type]  # an app, or the name of its factory
         factory=factory,
         loop="uvloop",
-        http=Protocol,
-        ws="websockets-sansio",
+        http=HTTPConnection,
+        ws=WebSocketConnection,
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
         lifespan="on",

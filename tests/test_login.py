@@ -1,0 +1,174 @@
+"""Browsers: a token is shown once, and a cookie stands for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from schema.roles import Role
+from server.auth import token_file
+from server.auth.identity import AuthCode, AuthenticationError, Identity
+from server.auth.sessions import Session, Sessions, cookie_name
+from server.auth.token_file import TokenLine, add_line, hash_of
+from server.settings import Settings
+from tests.live import DEADLINE, Live, serving
+from tests.records import memory_of
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "the-token-of-the-owner"
+QUERY = {"query": "{ viewer { roles } }"}
+ROLES = {"data": {"viewer": {"roles": ["READ", "WRITE", "ADMIN"]}}}
+
+
+@pytest.fixture
+async def live() -> AsyncIterator[Live]:
+    async with serving(await memory_of(), settings=Settings(token=TOKEN)) as server:
+        yield server
+
+
+@pytest.fixture
+async def browser(live: Live) -> AsyncIterator[httpx.AsyncClient]:
+    """Keeps cookies, and does not follow redirections."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", timeout=DEADLINE) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("/?token={token}", "."),
+        ("/?a=1&token={token}&b=x%20y", ".?a=1&b=x+y"),
+        ("/graphql?token={token}", "graphql"),
+    ],
+)
+async def test_the_first_visit_exchanges_the_token(
+    live: Live, browser: httpx.AsyncClient, address: str, target: str
+) -> None:
+    """The answer is the address without it, and a cookie that scripts and other sites' requests do not have."""
+    answer = await browser.get(address.format(token=TOKEN))
+    assert (answer.status_code, answer.headers["location"]) == (303, target)
+    assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
+    (cookie,) = SimpleCookie(answer.headers["set-cookie"]).values()
+    assert cookie.key == f"merlin_graphql_{live.port}"
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"], cookie["secure"]) == (True, "lax", "/", "")
+    assert int(cookie["max-age"]) == 12 * 3600
+    assert TOKEN not in str(answer.headers)
+    assert (await browser.post("/graphql", json=QUERY)).json() == ROLES
+
+
+async def test_a_wrong_token_in_the_address_is_told(browser: httpx.AsyncClient) -> None:
+    """401, and no cookie."""
+    for token in ("wrong", "", "é"):
+        answer = await browser.get("/", params={"token": token})
+        assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+
+
+async def test_a_form_logs_in(browser: httpx.AsyncClient) -> None:
+    """By POST, from a page of this server."""
+    wrong = await browser.post("/login", data={"token": "wrong"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["extensions"]["code"]) == (401, "INVALID_TOKEN")
+    foreign = await browser.post("/login", data={"token": TOKEN}, headers={"origin": "https://evil.example.org"})
+    assert foreign.status_code == 403
+    assert (await browser.post("/login", content=b"token=" + b"x" * 20_000)).status_code == 413
+    answer = await browser.post("/login", data={"token": TOKEN})
+    assert (answer.status_code, answer.headers["location"]) == (303, ".")
+    assert (await browser.post("/graphql", json=QUERY)).json() == ROLES
+
+
+async def test_a_browser_logs_out(browser: httpx.AsyncClient) -> None:
+    """Its cookie is gone, and pages of others can't do that to it."""
+    await browser.post("/login", data={"token": TOKEN})
+    assert (await browser.get("/logout")).status_code == 405
+    assert (await browser.post("/logout", headers={"origin": "https://evil.example.org"})).status_code == 405
+    assert (await browser.post("/graphql", json=QUERY)).json() == ROLES
+    assert (await browser.post("/logout")).status_code == 303
+    assert (await browser.post("/graphql", json=QUERY)).status_code == 401
+
+
+async def test_a_cookie_is_enough_for_a_websocket(live: Live, browser: httpx.AsyncClient) -> None:
+    """Its browser can send no header there."""
+    await browser.get("/", params={"token": TOKEN})
+    headers = {"cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
+    protocol = Subprotocol("graphql-transport-ws")
+    async with (
+        asyncio.timeout(DEADLINE),
+        connect(live.ws, subprotocols=[protocol], additional_headers=headers) as socket,
+    ):
+        await socket.send('{"type": "connection_init", "payload": {}}')
+        assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+
+
+async def test_a_session_ends_with_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has the role that the token has now."""
+    monkeypatch.setattr(token_file, "_LOOK_EVERY", 0.0)
+    path = tmp_path / "tokens"
+    add_line(path, TokenLine("a", Role.WRITE, hash_of("token of a")))
+    async with (
+        serving(await memory_of(), settings=Settings(token_file=path)) as live,
+        httpx.AsyncClient(timeout=DEADLINE) as browser,
+    ):
+        await browser.get(f"http://127.0.0.1:{live.port}/", params={"token": "token of a"})
+        path.write_text(path.read_text().replace("WRITE", "READ"))
+        assert (await browser.post(live.http, json=QUERY)).json() == {"data": {"viewer": {"roles": ["READ"]}}}
+        path.write_text("")
+        ended = await browser.post(live.http, json=QUERY)
+        assert (ended.status_code, ended.json()["errors"][0]["extensions"]["code"]) == (401, "INVALID_TOKEN")
+
+
+async def test_servers_with_one_key_know_each_others_sessions() -> None:
+    """Those with another do not."""
+    settings = Settings(token=TOKEN, session_key="shared")
+    session = Session(Identity("owner", Role.ADMIN), hash_of(TOKEN))
+    cookie, _ = Sessions("shared").begin(session)
+    async with serving(await memory_of(), settings=settings) as live, httpx.AsyncClient(timeout=DEADLINE) as browser:
+        for key, status in (("shared", 200), ("other", 401)):
+            value = cookie if key == "shared" else Sessions(key).begin(session)[0]
+            headers = {"cookie": f"{cookie_name(f'127.0.0.1:{live.port}')}={value}"}
+            assert (await browser.post(live.http, json=QUERY, headers=headers)).status_code == status
+
+
+def test_a_session_lasts_no_longer_than_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor longer than twelve hours."""
+    clock = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: clock)
+    kept = Sessions("key")
+    brief, seconds = kept.begin(Session(Identity("a", Role.READ, clock + 60), "proof"))
+    assert seconds == 60
+    endless, seconds = kept.begin(Session(Identity("a", None), "proof"))
+    assert seconds == 12 * 3600
+    clock += 61
+    with pytest.raises(AuthenticationError) as ended:
+        kept.read(brief)
+    assert ended.value.code is AuthCode.TOKEN_EXPIRED
+    assert kept.read(endless) == (Identity("a", None, 1_000_000.0 + 12 * 3600), "proof")
+    clock += 12 * 3600
+    with pytest.raises(AuthenticationError):
+        kept.read(endless)
+
+
+@given(st.text(max_size=200) | st.text(alphabet="abcXYZ019-_.", max_size=200))
+def test_only_what_was_signed_is_a_session(value: str) -> None:
+    """Whatever a client makes up."""
+    with pytest.raises(AuthenticationError):
+        Sessions("key").read(value)
+
+
+@given(st.integers(0, 10_000), st.characters(codec="ascii"))
+def test_no_part_of_a_session_can_be_changed(place: int, other: str) -> None:
+    """Neither its name, role and time, nor its signature."""
+    value, _ = Sessions("key").begin(Session(Identity("reader", Role.READ), "proof"))
+    at = place % len(value)
+    if other != value[at]:
+        with pytest.raises(AuthenticationError):
+            Sessions("key").read(value[:at] + other + value[at + 1 :])
