@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from server import __version__
 from server.app import documents_of, make_app
+from server.auth.authenticator import ProviderError
 from server.auth.commands import add_token_commands
 from server.auth.login import PARAMETER
 from server.auth.token_file import TokenFileError
@@ -46,7 +47,16 @@ class UsageError(Exception):
     """What was asked for can't be done, in one line."""
 
 
-_TOLD = (ConfigError, DatabaseError, ListenError, SettingsError, TokenFileError, TracingError, UsageError)
+_TOLD = (
+    ConfigError,
+    DatabaseError,
+    ListenError,
+    ProviderError,
+    SettingsError,
+    TokenFileError,
+    TracingError,
+    UsageError,
+)
 """In one line."""
 
 

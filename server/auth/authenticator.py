@@ -18,10 +18,15 @@ _LONGEST_TOKEN = 8_192
 """Characters."""
 
 
+class ProviderError(Exception):
+    """An identity provider's keys can't be had, in one line."""
+
+
 class Provider(Protocol):
     """`identity_provider.IdentityProvider`, where its library is installed."""
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Raises `ProviderError`."""
 
     def known(self, token: str) -> Identity | None: ...
 
@@ -40,7 +45,7 @@ class Authenticator:
     """What nobody has more than."""
 
     async def open(self) -> None:
-        """Raises `IdentityProviderError`."""
+        """Raises `ProviderError`."""
         if self.provider is not None:
             await self.provider.open()
 

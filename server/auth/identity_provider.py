@@ -16,6 +16,7 @@ import jwt
 from jwt.exceptions import ExpiredSignatureError, InvalidTokenError, PyJWKSetError
 
 from schema.roles import Role
+from server.auth.authenticator import ProviderError
 from server.auth.identity import Identity, expired, invalid
 
 LOG = logging.getLogger(__name__)
@@ -37,10 +38,6 @@ _REMEMBERED_FOR = 60.0
 _PREFIX = "merlin-graphql:"
 
 
-class IdentityProviderError(Exception):
-    """Its keys can't be had, in one line."""
-
-
 class IdentityProvider:
     def __init__(self, jwks: str, *, issuer: str | None, audience: str | None, roles_claim: str) -> None:
         """`jwks`: a file or a URL. `roles_claim`: the path of a claim, such as `realm_access.roles`."""
@@ -54,7 +51,7 @@ class IdentityProvider:
         self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
 
     async def open(self) -> None:
-        """Raises `IdentityProviderError`."""
+        """Raises `ProviderError`."""
         await self._read_keys()
 
     def known(self, token: str) -> Identity | None:
@@ -96,7 +93,7 @@ class IdentityProvider:
             if age > _FRESH_FOR or (id_ not in self._keys and age > _LOOK_AT_MOST_EVERY):
                 try:
                     await self._read_keys()
-                except IdentityProviderError as error:
+                except ProviderError as error:
                     LOG.warning("%s The keys that were read before go on to hold.", error)
                     self._read_at = time.monotonic() - _FRESH_FOR + _LOOK_AT_MOST_EVERY
         key = self._keys.get(id_ if isinstance(id_, str) else None)
@@ -110,7 +107,7 @@ class IdentityProvider:
             keys = jwt.PyJWKSet.from_dict(json.loads(text)).keys
         except (OSError, ValueError, AttributeError, PyJWKSetError) as error:
             reason = getattr(error, "strerror", None) or str(getattr(error, "reason", None) or error)
-            raise IdentityProviderError(f"Can't read the keys {self._jwks}: {reason}.") from None
+            raise ProviderError(f"Can't read the keys {self._jwks}: {reason}.") from None
         self._keys = {key.key_id: key for key in keys}
         if len(keys) == 1:
             self._keys[None] = keys[0]  # one key needs no name
