@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import resource
-import signal
 import socket
 import tempfile
-from multiprocessing import resource_tracker
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.supervisors import Multiprocess
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from server.listening import has_waiting, refuse_new
 from server.logs import logging_config
-from server.metrics import DIRECTORY_VARIABLE
+from server.metrics import DIRECTORY_VARIABLE, forget_process
 from server.settings import Settings
+from server.supervisor import Supervisor
 
 LARGEST_MESSAGE = 2**20
 """Bytes that a client may send over a websocket in one message."""
@@ -27,13 +26,21 @@ HEAD_SECONDS = 10.0
 """How long a client may take for the head of a request."""
 LINGER_SECONDS = 0.5
 """How long an idle connection may still bring a request, once the server is told to end."""
+_HANDSHAKE_SECONDS = 0.1
+"""How long a connection that began before may take to stand."""
 _LAST_CONNECTIONS_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
+"""How long a client may take to say that it has read the end of a websocket, once the server is told to end."""
+_END_SECONDS = 5.0
+"""What a process may take for its end beside --drain, before it is killed."""
 
 
 class Protocol(HttpToolsProtocol):
-    """Ends connections whose clients begin a request and do not go on."""
+    """Ends connections whose clients begin a request and do not go on; and none that a request has come over."""
 
     _patience: asyncio.TimerHandle | None = None
+    _is_last = False
+    """Whether the request that is arriving is the last of its connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -46,10 +53,21 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_patience()
         super().on_headers_complete()
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_patience()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """What has arrived is answered, and its connection closed by that answer."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        has_begun = self._patience is not None and self.headers is not None
+        if is_idle and (has_begun or _has_arrived(self.transport)):
+            self._is_last = True
+        else:
+            super().shutdown()
 
     def _be_patient(self) -> None:
         self._end_patience()
@@ -61,19 +79,50 @@ class Protocol(HttpToolsProtocol):
             self._patience = None
 
 
+def _has_arrived(transport: asyncio.Transport) -> bool:
+    """Whether there is something to read that nobody has read yet. Where there is not, nothing will be read."""
+    connection: socket.socket = transport.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        try:
+            if same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return True
+        except BlockingIOError:
+            with contextlib.suppress(OSError):
+                same.shutdown(socket.SHUT_RDWR)  # now, and not when the loop comes to it
+        except OSError:
+            pass
+    return False
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    def shutdown(self) -> None:
+        """Its app closes it, by 1012 as well, when what has begun is finished."""
+        self.close_timeout = _CLOSE_SECONDS
+        if self.close_sent:
+            super().shutdown()
+
+
 class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes up what waits, lets idle connections bring their last request, then does as uvicorn does."""
+        self.lifespan.state["draining"].set()  # also where the signal came before anything could heed it
+        until = asyncio.get_running_loop().time() + float(self.config.timeout_graceful_shutdown or 0)
         for listener in sockets or []:
             if self.config.workers == 1:
                 refuse_new(listener)
-            await self._take_up_the_last(listener)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await asyncio.sleep(_HANDSHAKE_SECONDS)
+                for listener in sockets or []:
+                    await self._take_up_the_last(listener)
         for server in self.servers:
             server.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(LINGER_SECONDS, float(self.config.timeout_graceful_shutdown or 0))):
+            async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + LINGER_SECONDS)):
                 while self.server_state.connections and not self.force_exit:  # noqa: ASYNC110 - uvicorn has no event
                     await asyncio.sleep(0.01)
+        left = max(until - asyncio.get_running_loop().time(), 0)
+        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # any number will do
         await super().shutdown(sockets)
 
     async def _take_up_the_last(self, listener: socket.socket) -> None:
@@ -84,32 +133,13 @@ class Server(uvicorn.Server):
                     await asyncio.sleep(0)
 
 
-class Supervisor(Multiprocess):
-    def init_processes(self) -> None:
-        """Ctrl+C reaches the whole group; the others never see it: in their start they would die with a traceback."""
-        resource_tracker.ensure_running()  # or its own start lets the signal through again
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        super().init_processes()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-    def terminate_all(self) -> None:
-        for listener in self.sockets:
-            refuse_new(listener)
-            listener.close()  # the last of those that still take up connections ends it
-        super().terminate_all()
-
-    @property
-    def failed_to_start(self) -> bool:
-        return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
-
-
 def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an app, or the name of its factory
         factory=factory,
         loop="uvloop",
         http=Protocol,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
         lifespan="on",
@@ -127,11 +157,25 @@ def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvic
 
 def serve_by_many(settings: Settings, listener: socket.socket) -> bool:
     """Until they are told to end; whether they could start."""
+
+    def refuse_and_leave() -> None:
+        refuse_new(listener)
+        listener.close()  # the last of those that still take up connections ends it
+
+    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="merlin-graphql-metrics-") as directory:
         os.environ.update(settings.as_environ() | {DIRECTORY_VARIABLE: directory})
-        supervisor = Supervisor(config_of("server.app:make_worker_app", settings, factory=True), sockets=[listener])
-        supervisor.run()
-    return not supervisor.failed_to_start
+        return Supervisor(
+            make=lambda: context.Process(target=_serve_as_one, args=(settings, listener)),
+            count=settings.workers,
+            refuse_new=refuse_and_leave,
+            forget=forget_process,
+            patience=settings.drain + _END_SECONDS,
+        ).run()
+
+
+def _serve_as_one(settings: Settings, listener: socket.socket) -> None:
+    Server(config_of("server.app:make_worker_app", settings, factory=True)).run([listener])
 
 
 def allow_many_files() -> None:
