@@ -77,7 +77,9 @@ async def _connected(address: Address) -> socket.socket:
     connection = socket.socket(family, socket.SOCK_STREAM)
     connection.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(connection, str(address) if isinstance(address, Path) else address)
+        await asyncio.get_running_loop().sock_connect(
+            connection, str(address) if isinstance(address, Path) else address
+        )
     except BaseException:
         connection.close()
         raise
@@ -103,11 +105,14 @@ async def _asked(connection: socket.socket, tally: Tally, *, keeps: bool) -> boo
         await loop.sock_sendall(connection, head % (len(QUERY), b"" if keeps else b"Connection: close\r\n") + QUERY)
         while (length := _whole(received)) is None or len(received) < length:
             chunk = await loop.sock_recv(connection, 1 << 16)
-            if not chunk:
-                raise EOFError
             received += chunk
-    except (OSError, EOFError) as error:
+            if not chunk:
+                break
+    except OSError as error:
         tally.lost.append(f"{error!r} after {len(received)} bytes")
+        return False
+    if length is None or len(received) < length:
+        tally.lost.append(f"the end after {len(received)} bytes")
         return False
     status = received.partition(b"\r\n")[0]
     if status == b"HTTP/1.1 200 OK":
