@@ -30,7 +30,7 @@ _HANDSHAKE_SECONDS = 0.1
 """How long a connection that began before may take to stand."""
 _LAST_CONNECTIONS_SECONDS = 1.0
 _CLOSE_SECONDS = 1.0
-"""How long a client may take to say that it has read the end of a websocket, once the server is told to end."""
+"""How long a client may take to read the last of a connection, once the server is told to end."""
 _END_SECONDS = 5.0
 """What a process may take for its end beside --drain, before it is killed."""
 
@@ -124,6 +124,19 @@ class Server(uvicorn.Server):
         left = max(until - asyncio.get_running_loop().time(), 0)
         self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # any number will do
         await super().shutdown(sockets)
+        await self._cut_off()
+
+    async def _cut_off(self) -> None:
+        """What --drain was too short for: a connection that is open when its loop closes is an error of the loop."""
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                while self.server_state.connections:  # noqa: ASYNC110 - uvicorn has no event
+                    await asyncio.sleep(0.01)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # its client does not read
+        await asyncio.sleep(0)
 
     async def _take_up_the_last(self, listener: socket.socket) -> None:
         """Other processes that listen on it may go on: then there is no last one."""
