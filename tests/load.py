@@ -30,15 +30,18 @@ class Tally:
 
 @asynccontextmanager
 async def load(
-    address: Address, clients: int = 24, *, think: float = 0.0, until_refused: bool = True
+    address: Address, clients: int = 24, *, think: float = 0.0, until_refused: bool = True, headers: bytes = b""
 ) -> AsyncIterator[Tally]:
     """Half of the clients take a new connection for each request. On leaving it is waited until all were refused.
 
-    `think`: the most seconds that a client waits between two requests. Not `until_refused`: they are told to end.
+    `think`: the most seconds that a client waits between two requests. Not `until_refused`: on leaving they are told
+    to end. `headers`: more of them, each with its line's end.
     """
     tally, ended = Tally(), asyncio.Event()
     tasks = [
-        asyncio.create_task(_client(address, tally, ended, think, keeps=bool(number % 2), goes_on=not until_refused))
+        asyncio.create_task(
+            _client(address, tally, ended, think, headers, keeps=bool(number % 2), goes_on=not until_refused)
+        )
         for number in range(clients)
     ]
     try:
@@ -54,7 +57,7 @@ async def load(
 
 
 async def _client(
-    address: Address, tally: Tally, ended: asyncio.Event, think: float, *, keeps: bool, goes_on: bool
+    address: Address, tally: Tally, ended: asyncio.Event, think: float, headers: bytes, *, keeps: bool, goes_on: bool
 ) -> None:
     while not ended.is_set():
         try:
@@ -65,7 +68,7 @@ async def _client(
                 continue
             return
         with connection:
-            while not ended.is_set() and await _asked(connection, tally, keeps=keeps):
+            while not ended.is_set() and await _asked(connection, tally, headers, keeps=keeps):
                 if think:
                     await asyncio.sleep(random.uniform(0, think))
                 if not _stands(connection):
@@ -96,13 +99,14 @@ def _stands(connection: socket.socket) -> bool:
         return False
 
 
-async def _asked(connection: socket.socket, tally: Tally, *, keeps: bool) -> bool:
+async def _asked(connection: socket.socket, tally: Tally, headers: bytes, *, keeps: bool) -> bool:
     """Whether the connection may be used again."""
     loop = asyncio.get_running_loop()
+    headers += b"" if keeps else b"Connection: close\r\n"
     head = b"POST /graphql HTTP/1.1\r\nHost: merlin\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
     received = b""
     try:
-        await loop.sock_sendall(connection, head % (len(QUERY), b"" if keeps else b"Connection: close\r\n") + QUERY)
+        await loop.sock_sendall(connection, head % (len(QUERY), headers) + QUERY)
         while (length := _whole(received)) is None or len(received) < length:
             chunk = await loop.sock_recv(connection, 1 << 16)
             received += chunk
