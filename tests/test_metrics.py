@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ from tests.serving import Serving, server_processes
 
 pytestmark = pytest.mark.anyio
 
+DOCUMENTED = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
 CHANGES = "subscription { changes { kind } }"
 STREAM = {"accept": "text/event-stream"}
 TOKEN = "a-token-of-twenty-characters-or-more"
@@ -110,6 +112,16 @@ async def test_every_figure_is_that_of_the_traffic() -> None:
             pass
         assert told("operations_total", type="subscription", protocol="websocket") == 1
         assert told("operations_total", type="subscription", protocol="sse") == 1
+
+
+async def test_every_figure_is_documented() -> None:
+    """docs/operations.md names each metric with its labels, and none that there is not."""
+    async with serving(await memory_of()) as live, client_of(live.http) as client:
+        await client.post("/graphql", json={"query": "{ nothing }"})
+        await client.post("/graphql", json={"query": "{ database { revision } }"})
+        names = (await scraped(client)).names
+    documented = re.findall(r"^\| `(merlin_graphql_\w+?)(?:_total)?(?:\{[\w,]+\})?` \|", DOCUMENTED, re.MULTILINE)
+    assert set(documented) == names
 
 
 async def test_only_saved_operations_have_a_name(tmp_path: Path) -> None:
