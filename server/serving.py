@@ -81,17 +81,20 @@ class Protocol(HttpToolsProtocol):
 
 def _has_arrived(transport: asyncio.Transport) -> bool:
     """Whether there is something to read that nobody has read yet. Where there is not, nothing will be read."""
-    connection: socket.socket = transport.get_extra_info("socket")
-    with socket.socket(fileno=os.dup(connection.fileno())) as same:
-        try:
-            if same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-                return True
-        except BlockingIOError:
+    if transport.is_closing():
+        return False
+    connection = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        if not transport.get_write_buffer_size():
             with contextlib.suppress(OSError):
-                same.shutdown(socket.SHUT_RDWR)  # now, and not when the loop comes to it
-        except OSError:
-            pass
-    return False
+                connection.shutdown(socket.SHUT_RDWR)  # now, and not when the loop comes to it
+        return False
+    except OSError:
+        return False
+    finally:
+        connection.detach()  # it stays the transport's
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

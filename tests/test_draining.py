@@ -11,11 +11,14 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -35,6 +38,8 @@ pytestmark = pytest.mark.anyio
 ROUNDS = [*range(2), *(pytest.param(number, marks=pytest.mark.soak) for number in range(2, 25))]
 BODY = b'{"query":"{ database { runs } }"}'
 HEAD = b"POST /graphql HTTP/1.1\r\nHost: merlin\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(BODY)
+LONG = 32 * 2**20
+"""Bytes: more than the sockets of both sides hold."""
 READY = b"GET /readyz HTTP/1.1\r\nHost: merlin\r\n\r\n"
 CHANGES = "subscription { changes { kind } }"
 
@@ -209,6 +214,29 @@ async def test_a_head_that_has_begun_is_read_to_its_end(tmp_path: Path) -> None:
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"\r\nconnection: close\r\n" in head
         assert await asyncio.to_thread(serving.wait) == 0
+
+
+async def test_a_long_answer_is_read_to_its_end() -> None:
+    """It is written by then, and waits for a client that reads slowly."""
+
+    async def long(_request: Request) -> Response:
+        return Response(b"x" * LONG)
+
+    async with asyncio.timeout(DEADLINE), AsyncExitStack() as stack:
+        live = await stack.enter_async_context(serving_here(await memory_of(), Route("/long", long)))
+        address = ("127.0.0.1", live.port)
+        reader, writer = await stack.enter_async_context(connected(address))
+        idle, _ = await stack.enter_async_context(connected(address))
+        writer.write(b"GET /long HTTP/1.1\r\nHost: merlin\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+
+        async def read_late() -> int:
+            await idle.read()  # idle connections are ended now
+            return len(await reader.read())
+
+        reading = asyncio.create_task(read_late())
+        live.end()
+        assert await reading == LONG
 
 
 @pytest.mark.parametrize("workers", [1, 2])
