@@ -72,21 +72,21 @@ async def nginx(directory: Path, *servers: str) -> AsyncIterator[str]:
     """Its address."""
     assert NGINX is not None
     directory.mkdir()
-    port = free_port()
-    path = directory / "nginx.conf"
-    path.write_text(configuration(directory, port, *servers))
-    errors = (directory / "errors").open("wb")
-    with (
-        errors,
-        subprocess.Popen([NGINX, "-p", str(directory), "-c", str(path), "-g", "daemon off;"], stderr=errors) as process,
-    ):
-        try:
-            await until(lambda: _listens(port) or process.poll() is not None)
-            assert process.poll() is None, (directory / "errors").read_text()
-            yield f"http://{LOOPBACK}:{port}"
-        finally:
-            process.terminate()
-            await asyncio.to_thread(process.wait, DEADLINE)
+    path, errors = directory / "nginx.conf", directory / "errors"
+    for _ in range(5):  # another may take the port before it does
+        port = free_port()
+        path.write_text(configuration(directory, port, *servers))
+        command = [NGINX, "-p", str(directory), "-c", str(path), "-g", "daemon off;"]
+        with errors.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
+            try:
+                await until(lambda: _listens(port) or process.poll() is not None)  # noqa: B023 - it is over by then
+                if process.poll() is None:
+                    yield f"http://{LOOPBACK}:{port}"
+                    return
+            finally:
+                process.terminate()
+                await asyncio.to_thread(process.wait, DEADLINE)
+    raise AssertionError(errors.read_text())
 
 
 def _listens(port: int) -> bool:
