@@ -320,6 +320,17 @@ async def test_drain_bounds_the_end(tmp_path: Path, workers: int) -> None:
         assert serving.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the children")
+async def test_a_process_that_hangs_is_killed(tmp_path: Path) -> None:
+    """One of two does not even hear that it is told to end: the whole ends all the same."""
+    async with started(tmp_path / "home", "--demo", "--workers", "2", "--drain", "0.1") as (serving, _):
+        processes = server_processes(serving.process.pid)
+        os.kill(int(processes[0].name), signal.SIGSTOP)
+        assert await asyncio.to_thread(serving.stop, signal.SIGTERM) == 0
+        assert [process for process in processes if process.exists()] == []
+        assert list(serving.temporary.iterdir()) == []
+
+
 async def test_a_mutation_that_never_ends_is_given_up(tmp_path: Path, redis_server: RedisServer) -> None:
     """Over a websocket as well, whose client then reads 1012."""
     async with (
