@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from uvicorn.config import STARTUP_FAILURE
 
-_REPLACE_AFTER = 0.5
+_REPLACE_AFTER = 1.0
 """Seconds, so that processes which die again and again do not keep the machine busy."""
 
 
@@ -30,15 +30,19 @@ class Supervisor:
     """Seconds until those that were told to end, and did not, are killed."""
 
     def run(self) -> bool:
-        """Until SIGTERM, SIGINT, or a process that can't start; whether all could."""
+        """Until SIGTERM, SIGINT, or one of the first that can't start; whether those could.
+
+        One that replaces another, and can't start, is replaced in turn: the database may be down for a while.
+        """
         with _told_to_end() as told:
-            processes, all_start = self._started(self.count), True
+            processes = first = self._started(self.count)
+            all_start = True
             while all_start and told not in connection.wait([told, *(process.sentinel for process in processes)]):
                 dead = [process for process in processes if not process.is_alive()]
                 for process in dead:
                     assert process.pid is not None
                     self.forget(process.pid)
-                all_start = all(process.exitcode != STARTUP_FAILURE for process in dead)
+                all_start = not any(process.exitcode == STARTUP_FAILURE for process in dead if process in first)
                 processes = [process for process in processes if process not in dead]
                 if all_start and not connection.wait([told], _REPLACE_AFTER):
                     processes += self._started(len(dead))

@@ -30,7 +30,7 @@ from tests.live import until
 from tests.load import Address, load
 from tests.proxy import Proxy
 from tests.records import memory_of
-from tests.servers import RedisServer
+from tests.servers import RedisServer, binaries
 from tests.serving import DEADLINE, Serving, server_processes
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +62,19 @@ async def started(home: Path, *arguments: str) -> AsyncIterator[tuple[Serving, A
             writer.write(READY)
             await answer(reader)
         yield serving, address
+
+
+async def serve_all(processes: list[Path], address: Address) -> None:
+    """Waits until each of them answers, while the others are stopped."""
+    for process in processes:
+        others = [int(other.name) for other in processes if other != process]
+        for other in others:
+            os.kill(other, signal.SIGSTOP)
+        async with connected(address) as (reader, writer):
+            writer.write(READY)
+            await answer(reader)
+        for other in others:
+            os.kill(other, signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -131,6 +144,7 @@ async def test_a_process_that_ends_is_replaced(tmp_path: Path, number: signal.Si
     """One of two; SIGTERM loses nothing of what it had taken up, and the other goes on meanwhile."""
     async with started(tmp_path / "home", "--demo", "--workers", "2") as (serving, address):
         before = server_processes(serving.process.pid)
+        await serve_all(before, address)
         async with load(address, until_refused=False) as tally:
             await until(lambda: tally.answered > 100)
             os.kill(int(before[0].name), number)
@@ -144,6 +158,29 @@ async def test_a_process_that_ends_is_replaced(tmp_path: Path, number: signal.Si
         assert before[1] in server_processes(serving.process.pid)
         assert await asyncio.to_thread(serving.stop, signal.SIGTERM) == 0
         assert serving.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the children")
+async def test_a_process_is_replaced_once_the_database_is_back(tmp_path: Path) -> None:
+    """While it can't be read the other process goes on to answer, and the server does not end."""
+    with RedisServer.start(binaries()["valkey"], tmp_path / "valkey") as database:
+        async with started(tmp_path / "home", "--database", database.url, "--workers", "2") as (serving, address):
+            async with load(address, 4, until_refused=False) as tally:
+                await until(lambda: tally.answered > 20)
+                before = server_processes(serving.process.pid)
+                await serve_all(before, address)
+                database.kill()
+                os.kill(int(before[0].name), signal.SIGKILL)
+                await until(lambda: "Application startup failed" in serving.stderr)
+                answered = tally.answered
+                await until(lambda: tally.answered > answered + 20)
+                database.restart()
+            os.kill(int(before[1].name), signal.SIGKILL)
+            await until(lambda: not before[1].exists())
+            async with connected(address) as (reader, writer):
+                writer.write(READY)
+                assert (await answer(reader))[0].startswith(b"HTTP/1.1 200 OK\r\n")
+            assert await asyncio.to_thread(serving.stop, signal.SIGTERM) == 0
 
 
 @pytest.mark.soak
