@@ -165,8 +165,7 @@ def serve(options: argparse.Namespace) -> int:
         _run(_prepare(settings))
         print(f"Merlin's database: {backend_of(settings).connection} ({source})", flush=True)
         if settings.workers > 1:
-            _announce(settings, listener)
-            if not serve_by_many(settings, listener):
+            if not serve_by_many(settings, listener, lambda: _announce(settings, listener)):
                 raise UsageError("The server processes could not start: the lines above say why.")
         else:
             _run(_serve_here(settings, listener))

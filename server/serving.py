@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 import tempfile
+from collections.abc import Callable
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -171,7 +172,7 @@ def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvic
     )
 
 
-def serve_by_many(settings: Settings, listener: socket.socket) -> bool:
+def serve_by_many(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> bool:
     """Until they are told to end; whether they could start."""
 
     def refuse_and_leave() -> None:
@@ -181,6 +182,7 @@ def serve_by_many(settings: Settings, listener: socket.socket) -> bool:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="merlin-graphql-metrics-") as directory:
         os.environ.update(settings.as_environ() | {DIRECTORY_VARIABLE: directory})
+        announce()  # who reads the address may end us: by now what is to be removed then is known
         return Supervisor(
             make=lambda: context.Process(target=_serve_as_one, args=(settings, listener)),
             count=settings.workers,
