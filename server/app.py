@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -34,7 +33,7 @@ from server.front import answered
 from server.graphiql import graphiql_routes
 from server.health import MetricsApp, healthz, readyz
 from server.http import GraphQLApp
-from server.metrics import Metrics, forget_dead_processes, mark_draining
+from server.metrics import Metrics, mark_draining
 from server.requests import RequestError
 from server.responses import http_exception, refused, server_error, unauthenticated
 from server.security import door_of
@@ -82,7 +81,6 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
-        forget_dead_processes(lambda pid: Path(f"/proc/{pid}").exists())
         await door.authenticator.open()
         async with open_database(settings) if database is None else nullcontext(database) as served:
             with told_to_end() as draining:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import logging.config
 import os
@@ -169,17 +170,17 @@ def serve(options: argparse.Namespace) -> int:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):
             raise UsageError("memory:// stands in one process: serve it with --workers 1, or name another database.")
-        settings = with_secrets(settings)
+        given, settings = settings.token, with_secrets(settings)
+        announce = functools.partial(_announce, settings, None if given else settings.token)
         allow_many_files()
         listener = stack.enter_context(listening(settings))
         _run(_prepare(settings))
         print(f"Merlin's database: {backend_of(settings).connection} ({source})", flush=True)
         if settings.workers > 1:
-            _announce(settings, listener)
-            if not serve_by_many(settings, listener):
+            if not serve_by_many(settings, listener, functools.partial(announce, listener)):
                 raise UsageError("The server processes could not start: the lines above say why.")
         else:
-            _run(_serve_here(settings, listener))
+            _run(_serve_here(settings, listener, functools.partial(announce, listener)))
     return 0
 
 
@@ -252,22 +253,23 @@ async def _prepare(settings: Settings) -> None:
         await backend.close()
 
 
-def _announce(settings: Settings, listener: socket.socket) -> None:
+def _announce(settings: Settings, token: str | None, listener: socket.socket) -> None:
+    """With the token that was made at this start, if one was: what was given is known, and stays out of logs."""
     if settings.no_auth:
         print("Everybody who reaches this address may read and change the database.")
     if settings.unix_socket is not None:
         print(f"GraphQL: {settings.unix_socket}, path /graphql   (Ctrl+C ends it)", flush=True)
-        if settings.token is not None:
-            print(f"Token: {settings.token}", flush=True)
+        if token is not None:
+            print(f"Token: {token}", flush=True)
         return
     host, port = listener.getsockname()[:2]
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    secret = "" if settings.token is None else f"?{PARAMETER}={settings.token}"
+    secret = "" if token is None else f"?{PARAMETER}={token}"
     page = f"GraphiQL: http://{place}/{secret}   " if settings.graphiql else ""
     print(f"{page}GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
 
 
-async def _serve_here(settings: Settings, listener: socket.socket) -> None:
+async def _serve_here(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
     """The database is opened before uvicorn is there, so that a failure is one line, and no signal waits for a load."""
     async with contextlib.AsyncExitStack() as stack:
         with _progress_bar() as progress:
@@ -275,7 +277,7 @@ async def _serve_here(settings: Settings, listener: socket.socket) -> None:
         server = Server(config_of(make_app(settings, database), settings))
         with _on_signals(server.handle_exit):
             await asyncio.sleep(0)  # a signal that came before is heeded here
-            _announce(settings, listener)
+            announce()
             await server.serve(sockets=[listener])
 
 

@@ -8,12 +8,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.logs import REQUEST_ID, request_id_of
 from server.metrics import Metrics
+from server.responses import refusal
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 ]
+_GIVEN_UP = refusal("The server ends, and this took too long: ask again.", "SERVICE_UNAVAILABLE", 503)
 
 
 async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
@@ -22,9 +24,12 @@ async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send, met
     id_ = request_id_of(given)
     REQUEST_ID.set(id_)
     draining: asyncio.Event | None = scope.get("state", {}).get("draining")
+    has_begun = False
 
     async def send_with_headers(message: Message) -> None:
+        nonlocal has_begun
         if message["type"] == "http.response.start":
+            has_begun = True
             metrics.count_request(message["status"])
             headers = list(message.get("headers", ()))
             named = {name for name, _ in headers}
@@ -35,4 +40,10 @@ async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send, met
             message["headers"] = headers
         await send(message)
 
-    await app(scope, receive, send_with_headers)
+    try:
+        await app(scope, receive, send_with_headers)
+    except asyncio.CancelledError:
+        if draining is None or not draining.is_set():
+            raise
+        if not has_begun:  # else its client sees that the end is missing
+            await _GIVEN_UP(scope, receive, send_with_headers)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -123,15 +122,9 @@ class Metrics:
         return generate_latest(together)
 
 
-def forget_dead_processes(is_alive: Callable[[int], bool]) -> None:
+def forget_process(pid: int) -> None:
     """What a process had now, such as subscribers, goes with it; what it counted stays."""
-    directory = os.environ.get(DIRECTORY_VARIABLE)
-    if directory is None:
-        return
-    for path in Path(directory).glob("gauge_live*.db"):
-        pid = path.stem.rpartition("_")[2]
-        if pid.isdigit() and not is_alive(int(pid)):
-            mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 async def mark_draining(metrics: Metrics, draining: asyncio.Event) -> None:

@@ -4,44 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import resource
-import signal
 import socket
 import tempfile
-from multiprocessing import resource_tracker
+from collections.abc import Callable
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
-from server.connections import HTTPConnection, WebSocketConnection
+from server.connections import CLOSE_SECONDS, HTTPConnection, WebSocketConnection
 from server.listening import has_waiting, refuse_new
 from server.logs import logging_config
-from server.metrics import DIRECTORY_VARIABLE
+from server.metrics import DIRECTORY_VARIABLE, forget_process
 from server.settings import Settings
+from server.supervisor import Supervisor
 
 LARGEST_MESSAGE = 2**20
 """Bytes that a client may send over a websocket in one message."""
 LINGER_SECONDS = 0.5
 """How long an idle connection may still bring a request, once the server is told to end."""
+_HANDSHAKE_SECONDS = 0.1
+"""How long a connection that began before may take to stand."""
 _LAST_CONNECTIONS_SECONDS = 1.0
+_END_SECONDS = 5.0
+"""What a process may take for its end beside --drain, before it is killed."""
 
 
 class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes up what waits, lets idle connections bring their last request, then does as uvicorn does."""
+        self.lifespan.state["draining"].set()  # also where the signal came before anything could heed it
+        until = asyncio.get_running_loop().time() + float(self.config.timeout_graceful_shutdown or 0)
         for listener in sockets or []:
             if self.config.workers == 1:
                 refuse_new(listener)
-            await self._take_up_the_last(listener)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await asyncio.sleep(_HANDSHAKE_SECONDS)
+                for listener in sockets or []:
+                    await self._take_up_the_last(listener)
         for server in self.servers:
             server.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(LINGER_SECONDS, float(self.config.timeout_graceful_shutdown or 0))):
+            async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + LINGER_SECONDS)):
                 while self.server_state.connections and not self.force_exit:  # noqa: ASYNC110 - uvicorn has no event
                     await asyncio.sleep(0.01)
+        left = max(until - asyncio.get_running_loop().time(), 0)
+        self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # any number will do
         await super().shutdown(sockets)
+        await self._cut_off()
+
+    async def _cut_off(self) -> None:
+        """What --drain was too short for: a connection that is open when its loop closes is an error of the loop."""
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self.server_state.connections:  # noqa: ASYNC110 - uvicorn has no event
+                    await asyncio.sleep(0.01)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # its client does not read
+        await asyncio.sleep(0)
 
     async def _take_up_the_last(self, listener: socket.socket) -> None:
         """Other processes that listen on it may go on: then there is no last one."""
@@ -49,25 +73,6 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(_LAST_CONNECTIONS_SECONDS):
                 while has_waiting(listener):  # noqa: ASYNC110 - the loop takes them up meanwhile
                     await asyncio.sleep(0)
-
-
-class Supervisor(Multiprocess):
-    def init_processes(self) -> None:
-        """Ctrl+C reaches the whole group; the others never see it: in their start they would die with a traceback."""
-        resource_tracker.ensure_running()  # or its own start lets the signal through again
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        super().init_processes()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-    def terminate_all(self) -> None:
-        for listener in self.sockets:
-            refuse_new(listener)
-            listener.close()  # the last of those that still take up connections ends it
-        super().terminate_all()
-
-    @property
-    def failed_to_start(self) -> bool:
-        return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
 
 
 def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
@@ -92,13 +97,28 @@ def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvic
     )
 
 
-def serve_by_many(settings: Settings, listener: socket.socket) -> bool:
+def serve_by_many(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> bool:
     """Until they are told to end; whether they could start."""
+
+    def refuse_and_leave() -> None:
+        refuse_new(listener)
+        listener.close()  # the last of those that still take up connections ends it
+
+    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="merlin-graphql-metrics-") as directory:
         os.environ.update(settings.as_environ() | {DIRECTORY_VARIABLE: directory})
-        supervisor = Supervisor(config_of("server.app:make_worker_app", settings, factory=True), sockets=[listener])
-        supervisor.run()
-    return not supervisor.failed_to_start
+        announce()  # who reads the address may end us: by now what is to be removed then is known
+        return Supervisor(
+            make=lambda: context.Process(target=_serve_as_one, args=(settings, listener)),
+            count=settings.workers,
+            refuse_new=refuse_and_leave,
+            forget=forget_process,
+            patience=settings.drain + _END_SECONDS,
+        ).run()
+
+
+def _serve_as_one(settings: Settings, listener: socket.socket) -> None:
+    Server(config_of("server.app:make_worker_app", settings, factory=True)).run([listener])
 
 
 def allow_many_files() -> None:

@@ -93,11 +93,13 @@ class Connection:
             await asyncio.wait((converse, drain), return_when=asyncio.FIRST_COMPLETED)
             await (converse if converse.done() else drain)
         except CloseError as error:
-            await self._end_all()
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                await self._socket.close(error.code, _shortened(error.reason))
+            await self._close(error)
         except WebSocketDisconnect:
             pass
+        except asyncio.CancelledError:
+            if not self._socket.state.draining.is_set():
+                raise
+            await self._close(_restart())  # what had begun took too long
         finally:
             for task in (converse, drain):
                 task.cancel()
@@ -109,7 +111,12 @@ class Connection:
         await self._socket.state.draining.wait()
         while finishing := self._tasks - self._endless:
             await asyncio.wait(finishing)
-        raise CloseError(CloseCode.SERVICE_RESTART, "The server ends: connect again")
+        raise _restart()
+
+    async def _close(self, error: CloseError) -> None:
+        await self._end_all()
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._socket.close(error.code, _shortened(error.reason))
 
     async def _converse(self) -> None:
         try:
@@ -243,6 +250,10 @@ class Connection:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _restart() -> CloseError:
+    return CloseError(CloseCode.SERVICE_RESTART, "The server ends: connect again")
 
 
 def _payload(message: dict[str, Any]) -> dict[str, Any] | None:

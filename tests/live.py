@@ -25,6 +25,8 @@ DEADLINE = 20.0
 class Live:
     port: int
     database: MerlinDatabase
+    end: Callable[[], None]
+    """Begins its end, which it comes to by itself then."""
 
     @property
     def http(self) -> str:
@@ -48,10 +50,14 @@ async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings 
             server = uvicorn.Server(config)
             task = asyncio.create_task(server.serve(sockets=[listener]))
             await until(lambda: server.started)
-            try:
-                yield Live(listener.getsockname()[1], database)
-            finally:
+
+            def end() -> None:
                 server.should_exit = True
+
+            try:
+                yield Live(listener.getsockname()[1], database, end)
+            finally:
+                end()
                 await task
 
 

@@ -34,6 +34,11 @@ class Proxy:
         """The next one."""
         self.spared = 0
         """So many commands that write come through before it."""
+        self.replies = asyncio.Event()
+        """While it is not set, writes arrive and their replies wait."""
+        self.replies.set()
+        self.waiting = 0
+        """Connections with such a reply."""
         self._target = target
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
@@ -108,6 +113,7 @@ class _Link:
         self._proxy = proxy
         self._reader, self._writer, self._answers, self._requests = reader, writer, answers, requests
         self._fault: Fault | None = None
+        self._waits = False
 
     async def run(self) -> None:
         """Until either side ends."""
@@ -127,12 +133,19 @@ class _Link:
                 self._fault = self._proxy.take_fault()
                 if self._fault is Fault.DROP_REQUEST:
                     return
+            if any(word in chunk[:64] for word in WRITING) and not self._proxy.replies.is_set():
+                self._waits = True
             self._requests.write(chunk)
             with contextlib.suppress(ConnectionError):
                 await self._requests.drain()
 
     async def _back(self) -> None:
         while chunk := await self._answers.read(1 << 16):
+            if self._waits:
+                self._waits = False
+                self._proxy.waiting += 1
+                await self._proxy.replies.wait()
+                self._proxy.waiting -= 1
             match self._fault:
                 case None:
                     self._writer.write(chunk)

@@ -31,7 +31,7 @@ from server.settings import Settings
 from tests.conftest import Store
 from tests.records import uid
 from tests.servers import LOOPBACK, RedisServer, binaries
-from tests.serving import DEADLINE, Serving, run
+from tests.serving import DEADLINE, Serving, run, server_processes
 
 COUNTS = "{ database { kind studies runs logicalWorkers physicalWorkers } }"
 DEMO = {
@@ -148,14 +148,6 @@ def test_several_processes_serve_one_database_and_end_together(home: Path, tmp_p
         assert serving.stop(signal.SIGTERM) == 0
         assert serving.stderr == ""
         assert [process for process in processes if process.exists()] == []
-
-
-def server_processes(pid: int) -> list[Path]:
-    """Below /proc, without the tracker that Python starts beside them."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [
-        path for child in children if b"spawn_main" in (path := Path("/proc", child)).joinpath("cmdline").read_bytes()
-    ]
 
 
 def test_ctrl_c_while_processes_start_is_quiet(home: Path) -> None:

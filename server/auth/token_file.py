@@ -167,7 +167,8 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
     """Whoever can write the file can let in anybody."""
     if status.st_uid not in (os.geteuid(), 0):
         raise TokenFileError(f"The tokens {path} belong to another user: use a file of your own.")
-    if stat.S_IMODE(status.st_mode) & 0o077:
+    others = 0o037 if status.st_uid == 0 else 0o077  # systemd lets the user of a service read root's file by an ACL
+    if stat.S_IMODE(status.st_mode) & others:
         raise TokenFileError(f"Others can read or write the tokens {path}: chmod 600 it.")
 
 
