@@ -37,7 +37,7 @@ graphiql:
 schema: $(VENV)/.serve
 	$(BIN)/merlin-graphql schema export --output schema/schema.graphql
 
-soak: $(VENV)/.test $(VENV)/.node
+soak: $(VENV)/.test $(VENV)/.node $(VENV)/.schemathesis
 	$(BIN)/pytest -n 0 -m soak $(ARGS)
 
 bench: $(VENV)/.test
@@ -47,6 +47,12 @@ bench: $(VENV)/.test
 $(VENV)/.codegen: | $(BIN)/pip
 	@$(PYTHON) -m venv $(VENV)/codegen && $(VENV)/codegen/bin/pip install --quiet 'ariadne-codegen[subscriptions]>=0.14' || \
 		echo "ariadne-codegen could not be installed: its test is skipped"
+	@touch $@
+
+# schemathesis needs another graphql-core, too.
+$(VENV)/.schemathesis: | $(BIN)/pip
+	@$(PYTHON) -m venv $(VENV)/schemathesis && $(VENV)/schemathesis/bin/pip install --quiet 'schemathesis>=4' || \
+		echo "schemathesis could not be installed: its tests are skipped"
 	@touch $@
 
 clean:

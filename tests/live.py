@@ -46,7 +46,7 @@ async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings 
             app = make_app(settings, database)
             app.router.routes.extend(more)
             config = config_of(app, dataclasses.replace(settings, drain=1.0))
-            config.loop, config.log_config = "asyncio", None
+            config.loop = "asyncio"
             server = uvicorn.Server(config)
             task = asyncio.create_task(server.serve(sockets=[listener]))
             await until(lambda: server.started)

@@ -41,7 +41,7 @@ def test_a_token_ends_when_it_says(tmp_path: Path) -> None:
     assert ended.value.code is AuthCode.TOKEN_EXPIRED
 
 
-@pytest.mark.parametrize("mode", [0o604, 0o640, 0o620, 0o660, 0o644])
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o660, 0o644])
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     """And the message says what to do."""
     path = written(tmp_path / "tokens", f"a READ {HASH}", mode)

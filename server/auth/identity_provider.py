@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+import urllib.error
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -132,6 +133,10 @@ def _read(jwks: str) -> bytes:
     if not jwks.startswith(("https://", "http://")):
         return Path(jwks).read_bytes()
     request = urllib.request.Request(jwks, headers={"accept": "application/json"})  # noqa: S310 - one of the two schemes
-    with urllib.request.urlopen(request, timeout=_LONGEST_WAIT) as answer:  # noqa: S310 - one of the two schemes
-        data: bytes = answer.read(_LARGEST_ANSWER)
+    try:
+        with urllib.request.urlopen(request, timeout=_LONGEST_WAIT) as answer:  # noqa: S310 - one of the two schemes
+            data: bytes = answer.read(_LARGEST_ANSWER)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
     return data
