@@ -32,6 +32,7 @@ from graphql import (
 )
 
 from schema.changes import Look, Told
+from schema.compiler.compiler import Compiler, Tally
 from schema.context import Context
 from schema.deprecations import deprecated, uses_of
 from schema.encoding import encode_json
@@ -95,13 +96,19 @@ class Operation:
 
 
 class Operations:
-    def __init__(self, schema: strawberry.Schema, limits: Limits = DEFAULTS) -> None:
+    def __init__(self, schema: strawberry.Schema, limits: Limits = DEFAULTS, *, compiled: bool = True) -> None:
         self._schema: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
+        self._compiler = Compiler(schema) if compiled else None
         self._limits = limits
         self._has_deprecated = bool(deprecated(self._schema))
         self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
+
+    @property
+    def tally(self) -> Tally:
+        """How often what was executed was compiled."""
+        return Tally() if self._compiler is None else self._compiler.tally
 
     def read(self, text: str, name: str | None = None) -> Operation:
         """The operation of that name, or the only one. Raises `OperationError`."""
@@ -122,20 +129,35 @@ class Operations:
         """
         try:
             self._check(operation.document, operation.definition, operation.counts, dict(variables or {}))
-            executor = self._executor(operation, variables, context)
             shared = self._shared_answers(operation, variables, context)
         except RecursionError:
             raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
         match operation.type:
             case OperationType.QUERY:
-                yield Answer(await _settled(execute_root_selection_set(executor)), operation.deprecations)
+                yield Answer(await self._result(operation, variables, context), operation.deprecations)
             case OperationType.MUTATION:
+                executor = self._executor(operation, variables, context)
                 result = await self._to_the_end(execute_root_selection_set(executor))
                 yield Answer(result, operation.deprecations)
             case OperationType.SUBSCRIPTION:
+                executor = self._executor(operation, variables, context)
                 async with aclosing(await _events(executor)) as events, aclosing(_told(events, shared)) as answers:
                     async for answer in answers:
                         yield answer
+
+    async def _result(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
+    ) -> ExecutionResult:
+        """By its compiled function, else by graphql-core on the same revision: nothing is awaited in between."""
+        if self._compiler is not None:
+            data = self._compiler.answer(
+                operation.text, operation.document, operation.definition, variables, context, event
+            )
+            if data is not None:
+                return ExecutionResult(data, None)
+        executor = self._executor(operation, variables, context, event)
+        is_event = operation.type is OperationType.SUBSCRIPTION
+        return await _settled((execute_subscription_event if is_event else execute_root_selection_set)(executor))
 
     def _executor(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
@@ -162,7 +184,7 @@ class Operations:
             shared = self._shared[key] = _SharedAnswers(
                 # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
                 # copies of one executor that it has for this, as long as the subscription lasts.
-                lambda event: execute_subscription_event(self._executor(operation, variables, context, event)),
+                lambda event: self._result(operation, variables, context, event),
                 operation.deprecations,
             )
         return shared
@@ -230,9 +252,7 @@ class _Document(NamedTuple):
 class _SharedAnswers:
     """Of one operation with its variables: subscribers who are told the same at the same time share its execution."""
 
-    def __init__(
-        self, execute: Callable[[Any], ExecutionResult | Awaitable[ExecutionResult]], deprecations: Sequence[str]
-    ) -> None:
+    def __init__(self, execute: Callable[[Any], Awaitable[ExecutionResult]], deprecations: Sequence[str]) -> None:
         self._execute = execute
         self._deprecations = deprecations
         self._answers: dict[Hashable, Answer] = {}
@@ -245,7 +265,7 @@ class _SharedAnswers:
             self._since = now
         answer = self._answers.get(event.identity)
         if answer is None:
-            answer = self._answers[event.identity] = Answer(await _settled(self._execute(event)), self._deprecations)
+            answer = self._answers[event.identity] = Answer(await self._execute(event), self._deprecations)
         return answer
 
 
