@@ -102,6 +102,7 @@ class Operations:
         self._limits = limits
         self._has_deprecated = bool(deprecated(self._schema))
         self._documents: OrderedDict[str, _Document] = OrderedDict()
+        self._within_limits: set[Hashable] = set()
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
 
@@ -128,7 +129,7 @@ class Operations:
         Raises `OperationError`: before the first of them where it can't be begun, later where its source fails.
         """
         try:
-            self._check(operation.document, operation.definition, operation.counts, dict(variables or {}))
+            self._check_again(operation, variables or {})
             shared = self._shared_answers(operation, variables, context)
         except RecursionError:
             raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
@@ -207,6 +208,15 @@ class Operations:
         measures = measure(self._schema, document, definition, variables, counts=counts, unknown=1)
         if found := excesses(measures, self._limits):
             raise _beyond(found)
+
+    def _check_again(self, operation: Operation, variables: Mapping[str, Any]) -> None:
+        """With its variables: what has passed with values of the same sizes passes. Raises `OperationError`."""
+        key = operation.text, operation.name, *((name, _size(value)) for name, value in variables.items())
+        if key not in self._within_limits:
+            self._check(operation.document, operation.definition, operation.counts, dict(variables))
+            if len(self._within_limits) >= _REMEMBERED:
+                self._within_limits.clear()
+            self._within_limits.add(key)
 
     def _document(self, text: str) -> _Document:
         known = self._documents.get(text)
@@ -289,6 +299,17 @@ async def _told(events: AsyncIterable[Told], shared: _SharedAnswers) -> AsyncGen
             yield answer
     except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
         raise OperationError([GraphQLError("", original_error=error)]) from None
+
+
+def _size(value: object) -> tuple[int] | int | None:
+    """All of a variable that a limit may look at: a number, or the length of a list."""
+    match value:
+        case list():
+            return (len(value),)
+        case int():
+            return value
+        case _:
+            return None
 
 
 def _beyond(found: Sequence[Excess]) -> OperationError:
