@@ -69,7 +69,7 @@ class Page:
 
     @cached_property
     def nodes(self) -> list[Any]:
-        return [self._items[index] for index in range(self._start, self._stop)]
+        return self._items.part(self._start, self._stop)
 
     @property
     def edges(self) -> list[PageEdge]:

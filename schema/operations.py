@@ -34,6 +34,7 @@ from graphql import (
 )
 
 from schema.changes import Look, Told
+from schema.compiler.compiler import Compiler, Tally
 from schema.context import Context
 from schema.deprecations import deprecated, uses_of
 from schema.encoding import encode_json
@@ -119,20 +120,28 @@ class Operations:
         *,
         introspection: bool = True,
         deadline: float | None = None,
+        compiled: bool = True,
     ) -> None:
         """Without `introspection` no message tells of the schema, nor of where the database is.
 
-        `deadline`: seconds that a query or a mutation may take.
+        `deadline`: seconds that a query or a mutation may take. `compiled`: whether what can be is.
         """
         self._schema: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
+        self._compiler = Compiler(schema) if compiled else None
         self._limits = limits
         self._reveal = introspection
         self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._deadline = deadline
         self._has_deprecated = bool(deprecated(self._schema))
         self._documents: OrderedDict[str, _Document] = OrderedDict()
+        self._costs: dict[Hashable, int] = {}
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
+
+    @property
+    def tally(self) -> Tally:
+        """How often what was executed was compiled."""
+        return Tally() if self._compiler is None else self._compiler.tally
 
     def read(self, text: str, name: str | None = None) -> Operation:
         """The operation of that name, or the only one. Raises `OperationError`."""
@@ -159,20 +168,18 @@ class Operations:
         Raises `OperationError`: before the first of them where it can't be begun, later where its source fails.
         """
         _check_role(operation, context)
-        try:
-            cost = self._check(operation.document, operation.definition, operation.counts, dict(variables or {}))
-            executor = self._executor(operation, variables, context)
-            shared = self._shared_answers(operation, variables, context, cost)
-        except RecursionError:
-            raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
+        cost = self._cost(operation, variables or {})
         match operation.type:
             case OperationType.QUERY:
-                result = await self._in_time(execute_root_selection_set(executor))
+                result = await self._in_time(self._result(operation, variables, context))
                 yield self._answer(operation, result, cost)
             case OperationType.MUTATION:
+                executor = self._executor(operation, variables, context)
                 result = await self._in_time(self._to_the_end(execute_root_selection_set(executor)))
                 yield self._answer(operation, result, cost)
             case OperationType.SUBSCRIPTION:
+                executor = self._executor(operation, variables, context)
+                shared = self._shared_answers(operation, variables, context, cost)
                 async with (
                     aclosing(await self._events(executor)) as events,
                     aclosing(self._told(events, shared)) as answers,
@@ -180,18 +187,56 @@ class Operations:
                     async for answer in answers:
                         yield answer
 
+    def answer_at_once(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
+    ) -> Answer | None:
+        """Of a query that is compiled, and where nothing goes wrong; else None, and `answers` tells more.
+
+        Raises `OperationError`.
+        """
+        if self._compiler is None or operation.type is not OperationType.QUERY:
+            return None
+        _check_role(operation, context)
+        cost = self._cost(operation, variables or {})
+        data = self._data(operation, variables, context, None)
+        return None if data is None else self._answer(operation, ExecutionResult(data, None), cost)
+
+    def _data(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any
+    ) -> dict[str, Any] | None:
+        """By its compiled function, if there is one."""
+        if self._compiler is None:
+            return None
+        return self._compiler.answer(
+            operation.text, operation.document, operation.definition, variables, context, event
+        )
+
+    def _result(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
+        """By its compiled function, else by graphql-core on the same revision: nothing is awaited in between."""
+        data = self._data(operation, variables, context, event)
+        if data is not None:
+            return ExecutionResult(data, None)
+        executor = self._executor(operation, variables, context, event)
+        is_event = operation.type is OperationType.SUBSCRIPTION
+        return (execute_subscription_event if is_event else execute_root_selection_set)(executor)
+
     def _executor(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
     ) -> Executor[Any]:
-        executor = Executor.build(
-            self._schema,
-            operation.document,
-            event,
-            context_value=context,
-            raw_variable_values=None if variables is None else dict(variables),
-            operation_name=operation.name,
-            hide_suggestions=not self._reveal,
-        )
+        try:
+            executor = Executor.build(
+                self._schema,
+                operation.document,
+                event,
+                context_value=context,
+                raw_variable_values=None if variables is None else dict(variables),
+                operation_name=operation.name,
+                hide_suggestions=not self._reveal,
+            )
+        except RecursionError:
+            raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
         if isinstance(executor, list):
             raise OperationError(executor, reveal=self._reveal)
         return executor
@@ -219,7 +264,7 @@ class Operations:
             shared = self._shared[key] = _SharedAnswers(
                 # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
                 # copies of one executor that it has for this, as long as the subscription lasts.
-                lambda event: execute_subscription_event(self._executor(operation, variables, context, event)),
+                lambda event: self._result(operation, variables, context, event),
                 lambda result: self._answer(operation, result, cost),
             )
         return shared
@@ -243,6 +288,20 @@ class Operations:
         if found := excesses(measures, self._limits):
             raise _beyond(found)
         return measures.cost
+
+    def _cost(self, operation: Operation, variables: Mapping[str, Any]) -> int:
+        """With its variables: what has passed with values of the same sizes passes. Raises `OperationError`."""
+        key = operation.text, operation.name, *((name, _size(value)) for name, value in variables.items())
+        cost = self._costs.get(key)
+        if cost is None:
+            try:
+                cost = self._check(operation.document, operation.definition, operation.counts, dict(variables))
+            except RecursionError:
+                raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
+            if len(self._costs) >= _REMEMBERED:
+                self._costs.clear()
+            self._costs[key] = cost
+        return cost
 
     def _document(self, text: str) -> _Document:
         known = self._documents.get(text)
@@ -353,6 +412,17 @@ def _check_role(operation: Operation, context: Context) -> None:
     if has is None or not has.includes(need.role):
         told = f"{need.field} needs the role {need.role}, and this client has {has or 'none'}."
         raise OperationError([GraphQLError(told, extensions={"code": FORBIDDEN, "needs": need.role})], FORBIDDEN)
+
+
+def _size(value: object) -> tuple[int] | int | None:
+    """All of a variable that a limit may look at: a number, or the length of a list."""
+    match value:
+        case list():
+            return (len(value),)
+        case int():
+            return value
+        case _:
+            return None
 
 
 def _beyond(found: Sequence[Excess]) -> OperationError:

@@ -402,7 +402,9 @@ class _Compiler:
                 study = studies.records[owners[0]]
             return matches(study)
 
-        among = _members(Ordered(studies.order, studies.records, _itself, "", whole=True), predicate, links.members_of)
+        among = _members(
+            Ordered(studies.order, studies.records, studies.records, "", whole=True), predicate, links.members_of
+        )
         return [Meaning(f"{self._bind(test)}(record)", among)]
 
     def _any_worker(self, of: RunFilter, path: str) -> list[Meaning]:
@@ -421,7 +423,9 @@ class _Compiler:
                         return True
             return False
 
-        among = _members(Ordered(workers.order, workers.records, _itself, "", whole=True), predicate, links.members_of)
+        among = _members(
+            Ordered(workers.order, workers.records, workers.records, "", whole=True), predicate, links.members_of
+        )
         return [Meaning(f"{self._bind(test)}(record)", among)]
 
     def _apart(self, given: Filter, path: str) -> Predicate:
@@ -451,10 +455,6 @@ def _remembered(matches: Callable[[Any], bool]) -> Callable[[Any], bool]:
         return known[1]
 
     return test
-
-
-def _itself(record: Any) -> Any:
-    return record
 
 
 def _all(meanings: Sequence[Meaning]) -> Meaning:

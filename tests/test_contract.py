@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -287,9 +288,59 @@ def test_the_recipe_of_the_readme_runs_as_written(run: Run, server: str, monkeyp
             command = line.replace("http://localhost:8000", server)
             if document != "README.md":
                 command = command.replace(" schema.graphql ", " schema/schema.graphql ")  # where a consumer keeps it
-            code, out, err = run(*command.split())
+            code, out, err = run(*shlex.split(command))
             assert (code, err) == (0, "")
             assert out.endswith("0 errors, 0 warnings\n")
+
+
+# --- explain -------------------------------------------------------------------------------------------------------
+
+
+def test_an_operation_is_explained(run: Run) -> None:
+    """With its measures, its plan and its function; no database is needed."""
+    code, out, _ = run("explain", QUERIES / "RunDetail.graphql")
+    assert code == 0
+    assert out.startswith("query RunDetail: depth 5 of 20, cost ")
+    assert "\nQuery.run: Run, by schema.query.Query.run\n  Run.id: ID!, the attribute id\n" in out
+    assert "\ndef answer(root, info, variables):\n" in out
+
+
+def test_the_reason_why_an_operation_is_not_compiled_is_told(run: Run) -> None:
+    """By the name of the field that it is about."""
+    code, out, _ = run("explain", QUERIES / "FindProblems.graphql")
+    assert code == 0
+    assert "It is not compiled, but executed by graphql-core: Query.integrity is no" in out
+
+
+def test_the_function_depends_on_what_skip_and_include_go_by(run: Run) -> None:
+    """And on nothing else: other variables need not be given."""
+    text = "query A ($id: ID!, $x: Boolean!) { run(id: $id) { id workspace @skip(if: $x) } } query B { __typename }"
+    file = write("two.graphql", text)
+    for value, holds in (("true", False), ("false", True)):
+        code, out, _ = run("explain", file, "--operation", "A", "--variables", f'{{"x": {value}}}')
+        assert code == 0
+        assert "There is a function for each value of $x." in out
+        assert ("workspace" in out) is holds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope.graphql"], "nope.graphql: can't be read: No such file or directory."),
+        (["two.graphql"], "This document holds several operations: say which, by its name."),
+        (["two.graphql", "--operation", "C"], "This document holds no operation 'C'."),
+        (["two.graphql", "--operation", "A"], "non-null type 'Boolean!' to be provided. Pass it with --variables."),
+        (["wrong.graphql"], "Cannot query field 'nope' on type 'Query'."),
+    ],
+)
+def test_what_cannot_be_explained_is_one_line(run: Run, arguments: list[str], message: str) -> None:
+    """With the file and what is wrong."""
+    write("two.graphql", "query A ($x: Boolean!) { __typename @skip(if: $x) } query B { __typename }")
+    write("wrong.graphql", "{ nope }")
+    code, out, err = run("explain", *arguments)
+    assert (code, out) == (4, "")
+    assert message in err
+    assert err.count("\n") == 1
 
 
 # --- manifests -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.limits import Limits, Measures, excesses, measure
+from schema.operations import Operations
+from server.database.merlin_database import opened
+from tests.asking import execute
+from tests.records import memory_of
 
 SCHEMA = make_schema()._schema
 QUERIES = sorted((Path(__file__).parents[1] / "queries").glob("*.graphql"))
@@ -155,3 +159,22 @@ def test_fragments_count_as_what_they_hold(pair: tuple[str, str]) -> None:
     with_fragments, written_out = map(measured, pair)
     for name in ("depth", "root_fields", "aliases", "cost"):
         assert getattr(with_fragments, name) == getattr(written_out, name)
+
+
+@pytest.mark.anyio
+async def test_what_has_passed_before_says_nothing_of_larger_variables() -> None:
+    """The same document is measured anew for other page sizes, lengths of lists, and for null or nothing instead."""
+    operations = Operations(make_schema(), Limits(cost=1_100))
+    text = "query ($n: Int = 400, $ids: [ID!]!) { runs(first: $n) { nodes { id } } nodes(ids: $ids) { id } }"
+    async with opened(await memory_of()) as database:
+        for variables, passes in (
+            ({"n": 500, "ids": []}, True),
+            ({"n": 1, "ids": 500}, True),
+            ({"n": 1, "ids": ["x"] * 500}, True),
+            ({"n": 500, "ids": ["x"] * 500}, False),
+            ({"n": None, "ids": ["x"] * 300}, True),
+            ({"ids": ["x"] * 300}, False),
+            ({"n": 500, "ids": []}, True),
+        ):
+            result = await execute(database, text, variables, operations)
+            assert all(error.extensions["code"] != "LIMIT_EXCEEDED" for error in result.errors) is passes

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from server.database import entities
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import encode
 from server.database.errors import (
@@ -192,7 +193,7 @@ async def test_a_link_that_one_side_lost_still_stands() -> None:
         assert listed.study == entity
         assert listed.study_id is None
         assert [other.id for other in listed.workers] == [worker.id]
-        assert listed.worker_ids == ()
+        assert listed.worker_ids == []
         (process,) = database.logical_workers.get(worker.id).physical_workers
         assert process.id == uid(21)
         child = database.runs.get(uid(12)).child
@@ -278,3 +279,32 @@ async def test_what_can_not_be_read_hides_nothing_else() -> None:
             (uid(1), "runs"),
             ("no-uuid", None),
         }
+
+
+# --- entities are kept -----------------------------------------------------------------------------------------------
+
+
+async def test_an_entity_is_kept_until_its_record_changes() -> None:
+    """Asked again it is the same; a change, also of what it is linked to, is seen at once."""
+    async with database_of(study(1), run(11, study_id=uid(1)), run(12)) as database:
+        before = {entity.id: entity for entity in database.runs.all()}
+        named = before[uid(11)].study
+        assert {entity.id: entity for entity in database.runs.all()} == before
+        assert all(before[entity.id] is entity for entity in database.runs.all())
+        await database.runs.update(uid(11), run_status="FAILED")
+        after = {entity.id: entity for entity in database.runs.all()}
+        assert after[uid(11)].status is RunStatus.FAILED
+        assert before[uid(11)].status is RunStatus.INITIALIZED
+        assert after[uid(12)] is before[uid(12)]
+        assert after[uid(11)].study is named
+        await database.runs.delete(uid(12))
+        assert [entity.id for entity in database.runs.all()] == [uid(11)]
+
+
+async def test_no_more_entities_are_kept_than_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are asked for, they are right, and few stay."""
+    monkeypatch.setattr(entities, "_KEPT", 3)
+    async with database_of(*(run(number) for number in range(10, 20))) as database:
+        for _ in range(2):
+            assert {entity.id for entity in database.runs.all()} == {uid(number) for number in range(10, 20)}
+        assert len(database.around.runs) <= 3

@@ -518,7 +518,7 @@ def test_the_order_values_of_one_kind_compare() -> None:
 def test_a_page_is_found_by_position() -> None:
     """An ordered view finds its place by a position, also where that stands no more."""
     model = filled(*(run(id_, f"/{id_}_2026010{id_}-000000") for id_ in "1235"))
-    runs = Ordered(model.runs.order, model.runs.records, lambda record: record.id, order_of(RUN))
+    runs = Ordered(model.runs.order, model.runs.records, {id_: id_ for id_ in model.runs.records}, order_of(RUN))
     three, four = (position_of(run(id_, f"/{id_}_2026010{id_}-000000")) for id_ in "34")
     assert (list(runs), len(runs), runs[1]) == (["5", "3", "2", "1"], 4, "3")
     assert (runs.before(three), runs.after(three)) == (1, 2)

@@ -13,13 +13,12 @@ from typing import Any, TypeAlias
 
 import anyio
 import pytest
-from graphql import Executor, execute_subscription_event
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema import operations
 from schema.context import Context
-from schema.operations import Answer, OperationError
+from schema.operations import Answer, OperationError, Operations
 from schema.roles import Role
 from server.database import change_log
 from server.database.backends.factory import BackendOptions, make_backend
@@ -468,13 +467,14 @@ async def test_a_long_subscription_keeps_nothing_of_its_past() -> None:
 async def test_subscribers_to_the_same_share_its_execution(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that many are told in the same way is executed once; another selection is executed for itself."""
     executed = 0
+    execute = Operations._result
 
-    def counted(executor: Executor[Any]) -> Any:
+    def counted(*given: Any) -> Any:
         nonlocal executed
         executed += 1
-        return execute_subscription_event(executor)
+        return execute(*given)
 
-    monkeypatch.setattr(operations, "execute_subscription_event", counted)
+    monkeypatch.setattr(Operations, "_result", counted)
     monkeypatch.setattr(operations, "_SHARED_FOR", 60.0)
     database = copy_of(run(11))
     async with AsyncExitStack() as stack:

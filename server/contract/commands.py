@@ -1,4 +1,4 @@
-"""The commands for a team's CI: `schema export`, `schema diff`, `check` and `operations manifest`."""
+"""The commands for a team's CI: `schema export`, `schema diff`, `check` and `operations manifest`; and `explain`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 from graphql import get_introspection_query, graphql_sync
 
 from schema.build import make_schema, sdl_of
-from schema.limits import Limits
+from schema.limits import DEFAULTS, Limits
 from server.contract.check import check
 from server.contract.diff import diff
+from server.contract.explain import explain
 from server.contract.findings import ExitCode, Finding, Level, UnreadableError, told
 from server.contract.manifest import manifest
 from server.contract.sources import load_documents, load_schema, own_schema
@@ -51,6 +52,20 @@ def add_commands(commands: Any) -> None:
     checking.add_argument("--strict", action="store_true", help="fail for what is deprecated, too")
     checking.add_argument("--format", choices=_STYLES, default="human")
     checking.set_defaults(run=run_check)
+    explaining = commands.add_parser(
+        "explain",
+        help="show how an operation is answered",
+        description=(
+            "Prints what the server makes of an operation: depth and cost, each field with how it is read, and the "
+            "function that answers it, or why it is not compiled."
+        ),
+    )
+    explaining.add_argument("document", type=Path, metavar="DOCUMENT", help="a file")
+    explaining.add_argument("--operation", metavar="NAME", help="which one, where the file holds several")
+    explaining.add_argument(
+        "--variables", type=_json_object, default={}, metavar="JSON", help="those that @skip and @include go by"
+    )
+    explaining.set_defaults(run=run_explain)
     operations = commands.add_parser("operations", help="list operations", description="Saved operations.")
     kinds = operations.add_subparsers(required=True, metavar="ACTION")
     listing = kinds.add_parser("manifest", help="list them with their hashes", description="Writes a manifest.")
@@ -87,8 +102,23 @@ def run_check(options: argparse.Namespace) -> int:
     return code
 
 
+def run_explain(options: argparse.Namespace) -> int:
+    sys.stdout.write(explain(options.document, options.operation, options.variables, DEFAULTS))
+    return ExitCode.OK
+
+
 def run_manifest(options: argparse.Namespace) -> int:
     return _deliver(manifest(options.documents, options.format), options)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError("pass a JSON object, such as '{\"withRuns\": true}'")
+    return found
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

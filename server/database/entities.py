@@ -5,9 +5,10 @@ An entity is one record of one moment; its navigation follows the copy as it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import ClassVar, Generic, TypeAlias, TypeVar
+from types import EllipsisType
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from server.database.json_text import JSON, read_json
 from server.database.models import (
@@ -16,24 +17,53 @@ from server.database.models import (
     Model,
     PhysicalWorkerModel,
     RunModel,
-    RunStatus,
     StudyModel,
-    WorkerStatus,
 )
 from server.database.ordered import Ordered
-from server.database.read_model import BY_LAUNCH, BY_NAME, ReadModel
+from server.database.read_model import BY_LAUNCH, BY_NAME, ReadModel, Table
 
 Record = TypeVar("Record", bound=Model)
+E = TypeVar("E")
+
+_KEPT = 20_000
+"""Entities of one kind."""
+
+
+class Entities(dict[str, E]):
+    """Of one kind, by their ids: made when first asked for, and kept until the record changes."""
+
+    def __init__(self, make: Callable[[Any, Surroundings], E], table: Table[Any], around: Surroundings) -> None:
+        super().__init__()
+        self._make = make
+        self._records = table.records
+        self._around = around
+        table.views.append(self)
+
+    def __missing__(self, id_: str) -> E:
+        if len(self) >= _KEPT:
+            self.clear()
+        entity = self[id_] = self._make(self._records[id_], self._around)
+        return entity
 
 
 class Surroundings:
     """What entities need to find each other, and to tell local times."""
 
-    __slots__ = ("read_model", "time_zone")
+    __slots__ = ("entities", "logical_workers", "physical_workers", "read_model", "runs", "studies", "time_zone")
 
     def __init__(self, read_model: ReadModel, time_zone: tzinfo | None) -> None:
         self.read_model = read_model
         self.time_zone = time_zone
+        self.studies = Entities(StudyEntity, read_model.studies, self)
+        self.runs = Entities(RunEntity, read_model.runs, self)
+        self.logical_workers = Entities(LogicalWorkerEntity, read_model.logical_workers, self)
+        self.physical_workers = Entities(PhysicalWorkerEntity, read_model.physical_workers, self)
+        self.entities: Mapping[EntityKind, Entities[Any]] = {
+            EntityKind.STUDY: self.studies,
+            EntityKind.RUN: self.runs,
+            EntityKind.LOGICAL_WORKER: self.logical_workers,
+            EntityKind.PHYSICAL_WORKER: self.physical_workers,
+        }
 
     def instant(self, naive: datetime | None) -> datetime | None:
         """A stored time with its offset: Merlin stores naive times, local to its site."""
@@ -55,12 +85,18 @@ class Surroundings:
 
 
 class DatabaseEntity(Generic[Record]):
-    __slots__ = ("_around", "record")
+    """What its record holds as it is answered is an attribute, since most of what is read is no more than that.
+
+    None of it is to be changed, lists included: many answers share it.
+    """
+
+    __slots__ = ("_around", "id", "record")
 
     kind: ClassVar[EntityKind]
 
     def __init__(self, record: Record, around: Surroundings) -> None:
         self.record = record
+        self.id = record.id
         self._around = around
 
     def __eq__(self, other: object) -> bool:
@@ -73,22 +109,18 @@ class DatabaseEntity(Generic[Record]):
         return f"{type(self).__name__}({self.record!r})"
 
     @property
-    def id(self) -> str:
-        return self.record.id
-
-    @property
     def additional_data(self) -> JSON:
         return read_json(self.record.additional_data)
 
 
 class StudyEntity(DatabaseEntity[StudyModel]):
-    __slots__ = ()
+    __slots__ = ("name",)
 
     kind = EntityKind.STUDY
 
-    @property
-    def name(self) -> str:
-        return self.record.name
+    def __init__(self, record: StudyModel, around: Surroundings) -> None:
+        super().__init__(record, around)
+        self.name = record.name
 
     @property
     def runs(self) -> Ordered[RunEntity]:
@@ -101,7 +133,7 @@ class StudyEntity(DatabaseEntity[StudyModel]):
         workers = around.read_model.logical_workers
         ids = {id_ for run in self.runs.plain() for id_ in around.read_model.worker_runs.owners_of(run.id)}
         found = sorted(map(workers.records.__getitem__, ids), key=workers.position)
-        return [LogicalWorkerEntity(worker, around) for worker in found]
+        return [around.logical_workers[worker.id] for worker in found]
 
     @property
     def latest_run(self) -> RunEntity | None:
@@ -111,49 +143,42 @@ class StudyEntity(DatabaseEntity[StudyModel]):
 
 
 class RunEntity(DatabaseEntity[RunModel]):
-    __slots__ = ()
+    __slots__ = ("_launched_at", "queues", "status", "steps", "study_id", "workspace")
 
     kind = EntityKind.RUN
 
-    @property
-    def workspace(self) -> str:
-        return self.record.workspace
-
-    @property
-    def status(self) -> RunStatus:
-        return self.record.run_status
+    def __init__(self, record: RunModel, around: Surroundings) -> None:
+        super().__init__(record, around)
+        self.workspace = record.workspace
+        self.status = record.run_status
+        self.queues = list(record.queues)
+        self.study_id = record.study_id
+        """As stored, whether or not there is such a study."""
+        self.steps = list(record.steps)
+        self._launched_at: datetime | EllipsisType | None = ...
 
     @property
     def is_finished(self) -> bool:
         return self.record.run_status.is_finished
 
     @property
-    def queues(self) -> Sequence[str]:
-        return self.record.queues
-
-    @property
-    def study_id(self) -> str | None:
-        """As stored, whether or not there is such a study."""
-        return self.record.study_id
-
-    @property
     def study(self) -> StudyEntity | None:
         """The study that it names, else one that lists it."""
-        studies = self._around.read_model.studies.records
-        for id_ in self._around.read_model.study_runs.owners_of(self.id):
-            return StudyEntity(studies[id_], self._around)
+        around = self._around
+        for id_ in around.read_model.study_runs.owners_of(self.id):
+            return around.studies[id_]
         return None
 
     @property
-    def worker_ids(self) -> Sequence[str]:
+    def worker_ids(self) -> list[str]:
         """As stored, without repetitions."""
-        return tuple(dict.fromkeys(self.record.workers))
+        return list(dict.fromkeys(self.record.workers))
 
     @property
     def workers(self) -> list[LogicalWorkerEntity]:
-        workers = self._around.read_model.logical_workers.records
-        owners = self._around.read_model.worker_runs.owners_of(self.id)
-        return [LogicalWorkerEntity(workers[id_], self._around) for id_ in owners]
+        around = self._around
+        workers = around.logical_workers
+        return [workers[id_] for id_ in around.read_model.worker_runs.owners_of(self.id)]
 
     @property
     def parent(self) -> RunEntity | None:
@@ -167,10 +192,6 @@ class RunEntity(DatabaseEntity[RunModel]):
         return _first_run(self._around, (*own, *others))
 
     @property
-    def steps(self) -> Sequence[str]:
-        return self.record.steps
-
-    @property
     def parameters(self) -> JSON:
         return read_json(self.record.parameters)
 
@@ -180,21 +201,21 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def launched_at(self) -> datetime | None:
-        return self._around.instant(self.record.launched_at)
+        known = self._launched_at
+        if known is ...:  # not read yet: that takes longer than all the rest of a run
+            known = self._launched_at = self._around.instant(self.record.launched_at)
+        return known
 
 
 class LogicalWorkerEntity(DatabaseEntity[LogicalWorkerModel]):
-    __slots__ = ()
+    __slots__ = ("name", "queues")
 
     kind = EntityKind.LOGICAL_WORKER
 
-    @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
-    def queues(self) -> Sequence[str]:
-        return self.record.queues
+    def __init__(self, record: LogicalWorkerModel, around: Surroundings) -> None:
+        super().__init__(record, around)
+        self.name = record.name
+        self.queues = list(record.queues)
 
     @property
     def runs(self) -> Ordered[RunEntity]:
@@ -206,35 +227,26 @@ class LogicalWorkerEntity(DatabaseEntity[LogicalWorkerModel]):
         return Ordered(
             around.read_model.instances.members_of(self.id),
             around.read_model.physical_workers.records,
-            lambda record: PhysicalWorkerEntity(record, around),
+            around.physical_workers,
             BY_NAME,
         )
 
 
 class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
-    __slots__ = ()
+    __slots__ = ("host", "launch_command", "logical_worker_id", "name", "pid", "restart_count", "status")
 
     kind = EntityKind.PHYSICAL_WORKER
 
-    @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
-    def status(self) -> WorkerStatus:
-        return self.record.worker_status
-
-    @property
-    def host(self) -> str | None:
-        return self.record.host
-
-    @property
-    def pid(self) -> str | None:
-        return self.record.pid
-
-    @property
-    def launch_command(self) -> str | None:
-        return self.record.launch_cmd
+    def __init__(self, record: PhysicalWorkerModel, around: Surroundings) -> None:
+        super().__init__(record, around)
+        self.name = record.name
+        self.status = record.worker_status
+        self.host = record.host
+        self.pid = record.pid
+        self.launch_command = record.launch_cmd
+        self.restart_count = record.restart_count
+        self.logical_worker_id = record.logical_worker_id
+        """As stored, whether or not there is such a logical worker."""
 
     @property
     def args(self) -> JSON:
@@ -255,20 +267,10 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
         return self._around.instant(self.record.latest_start_time)
 
     @property
-    def restart_count(self) -> int:
-        return self.record.restart_count
-
-    @property
-    def logical_worker_id(self) -> str | None:
-        """As stored, whether or not there is such a logical worker."""
-        return self.record.logical_worker_id
-
-    @property
     def logical_worker(self) -> LogicalWorkerEntity | None:
         """The one that it names, else one that lists it."""
-        workers = self._around.read_model.logical_workers.records
         for id_ in self._around.read_model.instances.owners_of(self.id):
-            return LogicalWorkerEntity(workers[id_], self._around)
+            return self._around.logical_workers[id_]
         return None
 
 
@@ -277,9 +279,9 @@ Entity: TypeAlias = StudyEntity | RunEntity | LogicalWorkerEntity | PhysicalWork
 
 def _runs(around: Surroundings, positions: Sequence[tuple[int | str, str]]) -> Ordered[RunEntity]:
     records = around.read_model.runs.records
-    return Ordered(positions, records, lambda record: RunEntity(record, around), BY_LAUNCH)
+    return Ordered(positions, records, around.runs, BY_LAUNCH)
 
 
 def _first_run(around: Surroundings, ids: Iterable[str]) -> RunEntity | None:
     records = around.read_model.runs.records
-    return next((RunEntity(records[id_], around) for id_ in ids if id_ in records), None)
+    return next((around.runs[id_] for id_ in ids if id_ in records), None)

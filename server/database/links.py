@@ -65,7 +65,8 @@ class Links(Generic[Owner, Member]):
         named = () if member is None else self._named(member)
         strays = self._strays.get(member_id)
         if strays is None:
-            return [id_ for id_ in dict.fromkeys(named) if id_ in self._owners]
+            owners = self._owners
+            return [id_ for id_ in (named if len(named) <= 1 else dict.fromkeys(named)) if id_ in owners]
         listing = sorted(self._position(self._owners[id_]) for id_ in strays)
         return [id_ for id_ in dict.fromkeys(named) if id_ in self._owners] + [id_ for _, id_ in listing]
 

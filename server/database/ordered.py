@@ -62,13 +62,13 @@ class Selection(Protocol):
 class Ordered(Generic[E_co]):
     """A view, not a copy: it is good until the next change of the read model, that is within one step of the loop."""
 
-    __slots__ = ("_rank", "_whole", "_wrap", "order", "positions", "records")
+    __slots__ = ("_entities", "_rank", "_whole", "order", "positions", "records")
 
     def __init__(
         self,
         positions: Sequence[Place],
         records: Mapping[str, Any],
-        wrap: Callable[[Any], E_co],
+        entities: Mapping[str, E_co],
         order: str,
         *,
         whole: bool = False,
@@ -80,7 +80,7 @@ class Ordered(Generic[E_co]):
         """By id, at least these."""
         self.order = order
         """Which order this is: positions of one are not those of another."""
-        self._wrap = wrap
+        self._entities = entities
         self._whole = whole
         """Whether it holds all records of the kind."""
         self._rank = rank
@@ -94,10 +94,15 @@ class Ordered(Generic[E_co]):
         return len(self.positions)
 
     def __iter__(self) -> Iterator[E_co]:
-        return map(self._wrap, self.plain())
+        entities = self._entities
+        return (entities[id_] for _, id_ in self.positions)
 
     def __getitem__(self, index: int) -> E_co:
-        return self._wrap(self.records[self.positions[index][1]])
+        return self._entities[self.positions[index][1]]
+
+    def part(self, start: int, stop: int) -> list[E_co]:
+        entities = self._entities
+        return [entities[id_] for _, id_ in self.positions[start:stop]]
 
     def plain(self) -> Iterator[Any]:
         """The records themselves."""
@@ -124,7 +129,7 @@ class Ordered(Generic[E_co]):
             positions = parts[0] if len(parts) == 1 else sorted({place for part in parts for place in part})
             if not self._whole:
                 positions = [place for place in positions if self._holds(place)]
-        return Ordered(selection.select(positions, self.records), self.records, self._wrap, self.order)
+        return Ordered(selection.select(positions, self.records), self.records, self._entities, self.order)
 
     def by(self, name: str, value_of: Callable[[Any], Value], *, descending: bool) -> Ordered[E_co]:
         """In another order: by a value of the records, nulls last in both directions, then by id."""
@@ -138,7 +143,7 @@ class Ordered(Generic[E_co]):
             rest.sort()
         direction = "DESC" if descending else "ASC"
         rank = _rank_descending if descending else _rank_ascending
-        return Ordered([*rest, *nulls], self.records, self._wrap, f"{name}:{direction}", rank=rank)
+        return Ordered([*rest, *nulls], self.records, self._entities, f"{name}:{direction}", rank=rank)
 
     def _holds(self, place: Place) -> bool:
         index = bisect_left(self.positions, place)

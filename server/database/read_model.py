@@ -87,6 +87,8 @@ class Table(Generic[Record]):
         """Of each record always the same tuple, which all orders share."""
         self._ids: dict[str, str | list[str]] = {}
         """By name; the ids of several in their order."""
+        self.views: list[dict[str, Any]] = []
+        """What others made of single records, by their ids: each forgets what it made of a record that changes."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -139,6 +141,8 @@ class Table(Generic[Record]):
 
     def store(self, id_: str, record: Record | None) -> None:
         """Without the indexes."""
+        for view in self.views:
+            view.pop(id_, None)
         if record is None:
             self.records.pop(id_, None)
         else:

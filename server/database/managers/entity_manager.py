@@ -108,7 +108,7 @@ class EntityManager(Generic[E, Record]):
     def all(self) -> Ordered[E]:
         """In the kind's default order."""
         table = self._table
-        return Ordered(table.order, table.records, self._wrap, order_of(self.kind), whole=True)
+        return Ordered(table.order, table.records, self._around.entities[self.kind], order_of(self.kind), whole=True)
 
     def get_all(self, filters: Mapping[str, Any] | None = None) -> list[E]:
         """Those that match every filter; a list matches any of its values.
@@ -146,9 +146,6 @@ class EntityManager(Generic[E, Record]):
             noun = KINDS[model].replace("_", " ")
             raise MissingPartnerError(f"There is no {noun} {id_!r} in the database.", field)
         return record
-
-    def _wrap(self, record: Record) -> E:
-        return self._entity(record, self._around)
 
     def _test(self, name: str, wanted: Any) -> Callable[[Record], bool]:
         key = self.filters.get(name)

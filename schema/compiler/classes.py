@@ -1,0 +1,78 @@
+"""What values are, told by their classes: each class is looked at once, and known from then on.
+
+A type's `is_type_of` is taken to go by the class of a value, as `isinstance` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphql import GraphQLInterfaceType, GraphQLObjectType, GraphQLSchema, Undefined
+from graphql.pyutils import is_awaitable
+
+from schema.compiler.errors import NotCompilableError, UnexpectedError
+from schema.compiler.readings import DEFINITION, NO_INFO
+
+
+class Classes(set[type[Any]]):
+    """Those whose values pass a test."""
+
+    def __init__(self, test: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self._test = test
+
+    def admits(self, value: object) -> bool:
+        """Asked of a value whose class is not known yet."""
+        if not self._test(value):
+            return False
+        self.add(value.__class__)
+        return True
+
+
+class Kinds(dict[type[Any], str]):
+    """Of an interface: the names of the types that values are of."""
+
+    def __init__(self, schema: GraphQLSchema, interface: GraphQLInterfaceType) -> None:
+        super().__init__()
+        if interface.extensions[DEFINITION].resolve_type is not None or interface.resolve_type is None:
+            raise NotCompilableError(f"{interface.name} tells its types in a way of its own.")
+        self._schema = schema
+        self._interface = interface
+        self._resolve_type: Callable[..., Any] = interface.resolve_type
+
+    def learn(self, value: object) -> str:
+        """Raises `UnexpectedError` for a value that is of none."""
+        name = self._resolve_type(value, _TypeInfo(self._schema), self._interface) if is_plain(value) else None
+        type_ = self._schema.get_type(name) if isinstance(name, str) else None
+        possible = self._schema.get_possible_types(self._interface)
+        if type_ not in possible or not is_of(type_)(value):
+            raise UnexpectedError
+        self[value.__class__] = type_.name
+        return type_.name
+
+
+class _TypeInfo:
+    """What is asked of the info where a type is told."""
+
+    __slots__ = ("field_name", "is_awaitable", "schema")
+
+    def __init__(self, schema: GraphQLSchema) -> None:
+        self.schema = schema
+        self.field_name = ""
+        self.is_awaitable = is_awaitable
+
+
+def is_plain(value: object) -> bool:
+    """Whether graphql-core takes it for a value: no null, no error, nothing to wait for."""
+    return not (value is None or value is Undefined or isinstance(value, Exception) or is_awaitable(value))
+
+
+def is_of(type_: GraphQLObjectType) -> Callable[[Any], bool]:
+    """Raises `NotCompilableError` for a type that does not simply say what is of it."""
+    is_type_of: Callable[..., Any] | None = type_.is_type_of
+    if is_type_of is None:
+        return is_plain
+    if type_.extensions[DEFINITION].is_type_of is None:
+        raise NotCompilableError(f"{type_.name} looks at each of its values.")
+    return lambda value: is_plain(value) and is_type_of(value, NO_INFO) is True

@@ -1,0 +1,80 @@
+"""What a plain value of a scalar or an enum looks like, and how it is answered: as graphql-core's own types do it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    GRAPHQL_MAX_INT,
+    GRAPHQL_MIN_INT,
+    GraphQLBoolean,
+    GraphQLEnumType,
+    GraphQLFloat,
+    GraphQLID,
+    GraphQLInt,
+    GraphQLLeafType,
+    GraphQLScalarType,
+    GraphQLString,
+)
+
+from schema.compiler.classes import Classes, is_plain
+from schema.compiler.readings import DEFINITION
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Python expressions over `{0}`, a value; they never hold anything that a client sent."""
+
+    strange: str
+    """Whether it is not plainly a value of the type: then graphql-core is to look at it."""
+    answer: str = "{0}"
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """What the expressions name."""
+    is_checked: bool = False
+    """Whether the answer, too, may not be plain."""
+
+
+ANSWERS = frozenset({str, int, float, bool, dict, list})
+"""The classes that a scalar may answer with."""
+
+_TEXT = Leaf("{0}.__class__ is not str")
+_BUILT_IN: Mapping[GraphQLLeafType, Leaf] = {
+    GraphQLString: _TEXT,
+    GraphQLID: _TEXT,
+    GraphQLInt: Leaf(f"{{0}}.__class__ is not int or not {GRAPHQL_MIN_INT} <= {{0}} <= {GRAPHQL_MAX_INT}"),
+    GraphQLFloat: Leaf(
+        "{0}.__class__ is not float or not -infinity < {0} < infinity", constants={"infinity": math.inf}
+    ),
+    GraphQLBoolean: Leaf("{0} is not True and {0} is not False"),
+}
+
+
+def leaf_of(type_: GraphQLLeafType) -> Leaf:
+    known = _BUILT_IN.get(type_)
+    if known is not None:
+        return known
+    return _enum(type_) if isinstance(type_, GraphQLEnumType) else _scalar(type_)
+
+
+def _enum(type_: GraphQLEnumType) -> Leaf:
+    """By the names of members: an enum's own hash is slow."""
+    enum, names = type_.name, f"names_of_{type_.name}"
+    members = type_.extensions[DEFINITION].wrapped_cls
+    return Leaf(
+        f"{{0}}.__class__ is not {enum}",
+        f"{names}[{{0}}._name_]",
+        {enum: members, names: {member._name_: type_.coerce_output_value(member) for member in members}},
+    )
+
+
+def _scalar(type_: GraphQLScalarType) -> Leaf:
+    answer = f"answer_{type_.name}"
+    return Leaf(
+        "{0}.__class__ not in plain and not plain.admits({0})",
+        f"{answer}({{0}})",
+        {"plain": Classes(is_plain), answer: type_.coerce_output_value},
+        is_checked=True,
+    )

@@ -1,0 +1,231 @@
+"""The function of a plan, as Python source.
+
+Nothing that a client sent stands in it but the names of the answer's keys, as literals: what else is needed has a name
+in the function's globals. A value is first assigned, then checked, then used:
+
+    workspace_3 = run_2.workspace
+    if workspace_3.__class__ is not str:
+        raise Unexpected
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from graphql import (
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLSchema,
+    get_named_type,
+    get_nullable_type,
+    is_interface_type,
+    is_leaf_type,
+    is_list_type,
+    is_non_null_type,
+)
+
+from schema.compiler.arguments import NO_VARIABLES, Arguments
+from schema.compiler.classes import Classes, Kinds, is_of
+from schema.compiler.errors import UnexpectedError
+from schema.compiler.leaves import ANSWERS, Leaf, leaf_of
+from schema.compiler.plan import Field, Plan
+from schema.compiler.readings import Attribute, Event, Reading
+
+FUNCTION = "answer"
+_SIGNATURE = f"def {FUNCTION}(root, info, variables):"
+_INDENT = "    "
+_WIDEST = 100
+_LISTS = frozenset({list, tuple})
+
+
+def source_of(schema: GraphQLSchema, plan: Plan) -> tuple[str, dict[str, Any]]:
+    """The source, and the globals that it needs. Raises `NotCompilableError`, and what is wrong with arguments."""
+    return _Writer(schema).function(plan)
+
+
+class _Writer:
+    def __init__(self, schema: GraphQLSchema) -> None:
+        self._schema = schema
+        self._arguments: list[str] = []
+        self._lines: list[str] = []
+        self._level = 1
+        self._number = 0
+        self._leaves: dict[str, Leaf] = {}
+        self.constants: dict[str, Any] = {
+            "__builtins__": {},
+            "Unexpected": UnexpectedError,
+            "answers": ANSWERS,
+            "lists": _LISTS,
+            **{class_.__name__: class_ for class_ in (str, int, float, list)},
+        }
+
+    def function(self, plan: Plan) -> tuple[str, dict[str, Any]]:
+        result = self._object("root", plan.fields)
+        lines = [_SIGNATURE, *self._arguments, *self._lines, f"{_INDENT}return {result}", ""]
+        return "\n".join(lines), self.constants
+
+    # Each of these writes what leads to a value, and returns an expression of it.
+
+    def _object(self, parent: str, fields: Sequence[Field]) -> str:
+        """The answer for an object that is of the right type."""
+        pairs = [f"{field.key!r}: {self._field(parent, field)}" for field in fields]
+        inner = ", ".join(pairs)
+        if len(inner) < _WIDEST:
+            return f"{{{inner}}}"
+        margin = _INDENT * self._level
+        return "\n".join(["{", *(f"{margin}{_INDENT}{pair}," for pair in pairs), f"{margin}}}"])
+
+    def _field(self, parent: str, field: Field) -> str:
+        if field.reading is None:
+            return repr(field.parent.name)
+        read = self._read(parent, field, field.reading)
+        value = self._local(field)
+        self._line(f"{value} = {read}")
+        answer = self._completed(field.type, value, field)
+        if "\n" not in answer:
+            return answer
+        result = self._local(field)
+        self._line(f"{result} = {answer}")
+        return result
+
+    def _read(self, parent: str, field: Field, reading: Reading) -> str:
+        match reading:
+            case Attribute(name):
+                return f"{parent}.{name}"
+            case Event():
+                if field.arguments is not None:
+                    self._given(field, field.arguments)  # which may be wrong all the same
+                return parent
+        given = [parent] if reading.is_method else []
+        given += [f"{name}={parent}" for name in reading.parents]
+        given += [] if reading.info is None else [f"{reading.info}=info"]
+        given += [] if field.arguments is None else [f"**{self._given(field, field.arguments)}"]
+        return f"{self._constant(f'{field.parent.name}_{field.name}', reading.function)}({', '.join(given)})"
+
+    def _given(self, field: Field, arguments: Arguments) -> str:
+        """Read once for all answers, or once for each."""
+        local = self._local(field)
+        if arguments.are_fixed:
+            return self._constant(f"fixed_{local}_", arguments.read(NO_VARIABLES, None))
+        read = self._constant(f"read_{local}_", arguments.read)
+        self._arguments.append(f"{_INDENT}{local} = {read}(variables, info)")
+        return local
+
+    def _completed(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
+        if is_non_null_type(type_):
+            return self._present(type_.of_type, value, field)
+        if self._is_itself(type_):
+            self._refuse(f"{value} is not None and ({self._leaf(type_).strange.format(value)})")
+            return value
+        result = self._local(field)
+        self._line(f"{result} = None")
+        with self._block(f"if {value} is not None:"):
+            self._line(f"{result} = {self._present(type_, value, field)}")
+        return result
+
+    def _present(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
+        """Of a value that may not be null: each of the checks refuses None."""
+        if is_list_type(type_):
+            return self._list(type_.of_type, value, field)
+        if is_leaf_type(type_):
+            return self._answered(self._leaf(type_), value, field)
+        if is_interface_type(type_):
+            return self._one_of(field, value)
+        ((object_type, fields),) = field.selections.items()
+        self._check(object_type, value)
+        return self._object(value, fields)
+
+    def _list(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
+        named = get_named_type(type_)
+        self._refuse(f"{value}.__class__ not in lists")
+        items, item = self._local(field), self._variable("item" if is_leaf_type(named) else named.name)
+        if self._is_itself(type_):
+            with self._block(f"for {item} in {value}:"):
+                self._completed(type_, item, field)
+            return f"{value} if {value}.__class__ is list else [*{value}]"
+        self._line(f"{items} = []")
+        with self._block(f"for {item} in {value}:"):
+            self._line(f"{items}.append({self._completed(type_, item, field)})")
+        return items
+
+    def _is_itself(self, type_: GraphQLOutputType) -> bool:
+        """Whether the answer for a value that is not strange is the value."""
+        nullable = get_nullable_type(type_)
+        return is_leaf_type(nullable) and self._leaf(nullable).answer == "{0}"
+
+    def _answered(self, leaf: Leaf, value: str, field: Field) -> str:
+        self._refuse(leaf.strange.format(value))
+        if not leaf.is_checked:
+            return leaf.answer.format(value)
+        answer = self._local(field)
+        self._line(f"{answer} = {leaf.answer.format(value)}")
+        self._refuse(f"{answer}.__class__ not in answers")
+        return answer
+
+    def _one_of(self, field: Field, value: str) -> str:
+        """Of an interface: what is selected depends on the type that the value is of."""
+        interface = get_named_type(field.type)
+        assert is_interface_type(interface)
+        kinds = f"kinds_of_{interface.name}"
+        if kinds not in self.constants:
+            self.constants[kinds] = Kinds(self._schema, interface)
+        kind, result = f"kind_of_{value}", self._local(field)
+        self._line(f"{kind} = {kinds}.get({value}.__class__) or {kinds}.learn({value})")
+        keyword = "if"
+        for type_, fields in field.selections.items():
+            with self._block(f"{keyword} {kind} == {type_.name!r}:"):
+                self._line(f"{result} = {self._object(value, fields)}")
+            keyword = "elif"
+        with self._block("else:"):
+            self._line("raise Unexpected")
+        return result
+
+    # What they are made of.
+
+    def _check(self, type_: GraphQLObjectType, value: str) -> None:
+        classes = f"{type_.name}_classes"
+        if classes not in self.constants:
+            self.constants[classes] = Classes(is_of(type_))
+        self._refuse(f"{value}.__class__ not in {classes} and not {classes}.admits({value})")
+
+    def _leaf(self, type_: Any) -> Leaf:
+        if type_.name not in self._leaves:
+            self._leaves[type_.name] = leaf_of(type_)
+            self.constants.update(self._leaves[type_.name].constants)
+        return self._leaves[type_.name]
+
+    def _refuse(self, condition: str) -> None:
+        with self._block(f"if {condition}:"):
+            self._line("raise Unexpected")
+
+    def _line(self, text: str) -> None:
+        self._lines.append(f"{_INDENT * self._level}{text}")
+
+    @contextmanager
+    def _block(self, head: str) -> Iterator[None]:
+        self._line(head)
+        self._level += 1
+        yield
+        self._level -= 1
+
+    def _local(self, field: Field) -> str:
+        return self._variable(field.name)
+
+    def _variable(self, hint: str) -> str:
+        """A new one."""
+        self._number += 1
+        return f"{_snake(hint)}_{self._number}"
+
+    def _constant(self, name: str, value: object) -> str:
+        """The name of what is the same in all answers: never that of a variable, which ends with a number."""
+        while name[-1].isdigit() or self.constants.get(name, value) != value:
+            name += "_"
+        self.constants[name] = value
+        return name
+
+
+def _snake(name: str) -> str:
+    return re.sub("(?<!^)([A-Z])", r"_\1", name).lower()

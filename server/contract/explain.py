@@ -1,0 +1,74 @@
+"""How the server answers an operation: its plan and its function, or why graphql-core executes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphql import GraphQLSchema, get_variable_values
+
+from schema.build import make_schema
+from schema.compiler.compiler import compile_operation
+from schema.compiler.errors import NotCompilableError
+from schema.compiler.plan import Field
+from schema.compiler.readings import Attribute, Event, Resolver
+from schema.compiler.selections import fragments_of, steering_variables
+from schema.limits import Limits, measure
+from schema.operations import OperationError, Operations
+from server.contract.findings import UnreadableError
+
+
+def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: Limits) -> str:
+    """Of the operation of that name, or the only one of a file. Raises `UnreadableError`."""
+    schema = make_schema()
+    core: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
+    try:
+        operation = Operations(schema, limits, compiled=False).read(path.read_text(), name)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}.") from None
+    except OperationError as error:
+        raise UnreadableError(f"{path}: {error}") from None
+    measures = measure(core, operation.document, operation.definition, variables or None)
+    told = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}."
+    lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {told}"]
+    steering = steering_variables(operation.definition, fragments_of(operation.document))
+    if steering:
+        lines.append(f"There is a function for each value of {', '.join(f'${one}' for one in steering)}.")
+    declared = [
+        node for node in operation.definition.variable_definitions or () if node.variable.name.value in steering
+    ]
+    values = get_variable_values(core, declared, dict(variables))
+    if isinstance(values, list):
+        raise UnreadableError(f"{path}: {values[0].message} Pass it with --variables.")
+    try:
+        compiled = compile_operation(schema, operation.document, operation.definition, values)
+    except NotCompilableError as error:
+        lines.append(f"It is not compiled, but executed by graphql-core: {error}")
+        return "\n".join([*lines, ""])
+    lines += ["", *_plan(compiled.plan.fields, ""), "", compiled.source]
+    return "\n".join(lines)
+
+
+def _plan(fields: Sequence[Field], margin: str) -> Iterator[str]:
+    """One line a field: its key, what it is, and how it is read."""
+    for field in fields:
+        key = "" if field.key == field.name else f"{field.key}: "
+        yield f"{margin}{key}{field.coordinate}: {field.type}{_reading(field)}"
+        for type_, inner in field.selections.items():
+            several = len(field.selections) > 1
+            if several:
+                yield f"{margin}  ... on {type_.name}"
+            yield from _plan(inner, f"{margin}    " if several else f"{margin}  ")
+
+
+def _reading(field: Field) -> str:
+    match field.reading:
+        case Attribute(name):
+            return f", the attribute {name}"
+        case Resolver(function):
+            return f", by {function.__module__}.{function.__qualname__}"
+        case Event():
+            return ", the event"
+        case None:
+            return ", known"
