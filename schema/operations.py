@@ -36,6 +36,7 @@ from graphql import (
 from schema.changes import Look, Told
 from schema.compiler.compiler import Compiler, Tally
 from schema.context import Context
+from schema.coordinates import coordinates_of, name_of
 from schema.deprecations import deprecated, uses_of
 from schema.encoding import encode_json
 from schema.errors import (
@@ -49,7 +50,7 @@ from schema.errors import (
     translate,
 )
 from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
-from schema.roles import Need, name_of, needs_of
+from schema.roles import Need, need_of_all
 
 _REMEMBERED = 256
 """Documents."""
@@ -57,6 +58,8 @@ _LONGEST_REMEMBERED = 20_000
 """Characters of a document; a longer one is read each time."""
 _MOST_ERRORS = 5
 """Told of one operation."""
+OF_THE_CLOCK = frozenset({"PhysicalWorker.heartbeatAge"})
+"""Fields whose values change by themselves."""
 _SHARED_FOR = 0.05
 """Seconds: how old an answer may be, of what depends on the clock, when another subscriber is told the same."""
 _SHARED_AT_MOST = 256
@@ -102,6 +105,8 @@ class Operation:
     deprecations: Sequence[str]
     """What its document uses that is deprecated, and what to use instead."""
     need: Need
+    is_timeless: bool
+    """Whether its answer depends on the database's state only, and not on the clock."""
 
     @property
     def type(self) -> OperationType:
@@ -151,14 +156,7 @@ class Operations:
             known = "This document holds several operations: say which, by its name."
             message = known if name is None else f"This document holds no operation {name!r}."
             raise OperationError([BadInput(message, "operationName")])
-        return Operation(
-            document.text,
-            document.node,
-            definition,
-            document.counts,
-            document.deprecations,
-            document.needs[name_of(definition)],
-        )
+        return document.operations[name_of(definition)]
 
     async def answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
@@ -319,18 +317,29 @@ class Operations:
             raise OperationError([BadInput("This document is nested too deeply.", "query")]) from None
         if errors:
             raise OperationError(errors, VALIDATION_FAILED)
-        known = _Document(
-            text,
-            document.node,
-            document.counts,
-            uses_of(self._schema, document.node) if self._has_deprecated else (),
-            needs_of(self._schema, document.node),
-        )
+        known = _Document(document.node, self._operations(text, document))
         if len(text) <= _LONGEST_REMEMBERED:
             self._documents[text] = known
             if len(self._documents) > _REMEMBERED:
                 self._documents.popitem(last=False)
         return known
+
+    def _operations(self, text: str, document: _Parsed) -> Mapping[str, Operation]:
+        deprecations = uses_of(self._schema, document.node) if self._has_deprecated else ()
+        fields = coordinates_of(self._schema, document.node)
+        return {
+            name_of(node): Operation(
+                text,
+                document.node,
+                node,
+                document.counts,
+                deprecations,
+                need_of_all(fields[name_of(node)]),
+                fields[name_of(node)].isdisjoint(OF_THE_CLOCK),
+            )
+            for node in document.node.definitions
+            if isinstance(node, OperationDefinitionNode)
+        }
 
     def _parsed(self, text: str) -> _Parsed:
         """Not yet validated: that takes long for a document that is beyond the limits, so they come first."""
@@ -374,12 +383,9 @@ class _Parsed(NamedTuple):
 class _Document(NamedTuple):
     """Valid."""
 
-    text: str
     node: DocumentNode
-    counts: Counts
-    deprecations: Sequence[str]
-    needs: Mapping[str, Need]
-    """Of its operations, by name."""
+    operations: Mapping[str, Operation]
+    """By name."""
 
 
 class _SharedAnswers:

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
-
-from graphql import (
-    DocumentNode,
-    FieldNode,
-    GraphQLSchema,
-    OperationDefinitionNode,
-    TypeInfo,
-    TypeInfoVisitor,
-    Visitor,
-    separate_operations,
-    visit,
-)
 
 from schema.enums import describe
 
@@ -83,39 +71,15 @@ class Need(NamedTuple):
 
 
 def need_of(coordinate: str) -> Role:
-    undeclared = Role.ADMIN if coordinate.startswith("Mutation.") else Role.READ
-    return NEEDS.get(coordinate, undeclared)
+    is_mutation = coordinate.startswith("Mutation.") and not coordinate.startswith("Mutation.__")
+    return NEEDS.get(coordinate, Role.ADMIN if is_mutation else Role.READ)
 
 
-def needs_of(schema: GraphQLSchema, document: DocumentNode) -> Mapping[str, Need]:
-    """What each operation of a valid document needs, by its name; that of one without a name by the empty text."""
-    return {name: _need(schema, separate) for name, separate in separate_operations(document).items()}
-
-
-def name_of(definition: OperationDefinitionNode) -> str:
-    """By which `needs_of` knows it."""
-    return "" if definition.name is None else definition.name.value
-
-
-def _need(schema: GraphQLSchema, document: DocumentNode) -> Need:
-    found = _FieldNeeds(type_info := TypeInfo(schema))
-    visit(document, TypeInfoVisitor(type_info, found))
-    return found.most
-
-
-class _FieldNeeds(Visitor):
-    """Notes the field that needs most."""
-
-    def __init__(self, type_info: TypeInfo) -> None:
-        super().__init__()
-        self._type_info = type_info
-        self.most = Need(Role.READ, "Query")
-
-    def enter_field(self, node: FieldNode, *_args: object) -> None:
-        parent = self._type_info.get_parent_type()
-        if parent is None:
-            return
-        coordinate = f"{parent.name}.{node.name.value}"
-        role = Role.READ if node.name.value.startswith("__") else need_of(coordinate)
-        if role.rank > self.most.role.rank:
-            self.most = Need(role, coordinate)
+def need_of_all(coordinates: Iterable[str]) -> Need:
+    """The highest of them; of equals that of the first in the alphabet."""
+    most = Need(Role.READ, "Query")
+    for coordinate in sorted(coordinates):
+        role = need_of(coordinate)
+        if role.rank > most.role.rank:
+            most = Need(role, coordinate)
+    return most

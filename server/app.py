@@ -33,9 +33,11 @@ from server.front import answered
 from server.graphiql import graphiql_routes
 from server.health import MetricsApp, healthz, readyz
 from server.http import GraphQLApp
+from server.lean import LeanPath
 from server.metrics import Metrics, mark_draining
 from server.requests import RequestError
 from server.responses import http_exception, refused, server_error, unauthenticated
+from server.results import Results, is_known
 from server.security import door_of
 from server.service import Service
 from server.settings import Settings, read_settings
@@ -48,18 +50,22 @@ _CORS_HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-w
 
 
 class App(Starlette):
-    def __init__(self, metrics: Metrics, **options: Any) -> None:
+    def __init__(self, service: Service, *, is_lean: bool, **options: Any) -> None:
         super().__init__(**options)
-        self._metrics = metrics
+        self._metrics = service.telemetry.metrics
+        self._http = LeanPath(self._answered, service) if is_lean else self._answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                await answered(super().__call__, scope, receive, send, self._metrics)
+                await self._http(scope, receive, send)
             case "lifespan":
                 await super().__call__(scope, receive, _in_one_line(send))
             case _:
                 await super().__call__(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answered(super().__call__, scope, receive, send, self._metrics)
 
 
 def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Starlette:
@@ -72,11 +78,19 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     door = door_of(settings)
     metrics = Metrics()
     tracing = open_tracing(is_on=settings.tracing)
+    operations = Operations(
+        schema,
+        settings.limits(),
+        introspection=settings.introspection,
+        deadline=settings.deadline,
+        compiled=settings.compiled,
+    )
     service = Service(
-        Operations(schema, settings.limits(), introspection=settings.introspection, deadline=settings.deadline),
+        operations,
         documents,
         door,
-        Telemetry(metrics, tracing, documents, log_operations=settings.log_operations),
+        Telemetry(metrics, tracing, documents, operations.tally, log_operations=settings.log_operations),
+        Results(settings.result_cache * 2**20),
     )
 
     @asynccontextmanager
@@ -95,7 +109,8 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         tracing.close()
 
     return App(
-        metrics,
+        service,
+        is_lean=settings.compiled and not tracing.is_on,
         routes=[
             Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, deadline=settings.deadline)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
@@ -135,8 +150,7 @@ def _schema_text(sdl: str, door: Door) -> Any:
         except RequestError as error:
             return refused(error)
         headers = {"etag": etag, "cache-control": "no-cache"}
-        known = [text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")]
-        if etag in known or "*" in known:
+        if is_known(etag, request.headers.get("if-none-match")):
             return Response(status_code=304, headers=headers)
         return PlainTextResponse(sdl, headers=headers)
 

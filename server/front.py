@@ -10,11 +10,7 @@ from server.logs import REQUEST_ID, request_id_of
 from server.metrics import Metrics
 from server.responses import refusal
 
-_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-frame-options", b"DENY"),
-]
+_HEADERS = [(b"x-content-type-options", b"nosniff")]
 _GIVEN_UP = refusal("The server ends, and this took too long: ask again.", "SERVICE_UNAVAILABLE", 503)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from http import HTTPStatus
 
 from graphql import OperationType
 from starlette.requests import Request
@@ -11,17 +12,22 @@ from starlette.types import Receive, Scope, Send
 
 from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN
 from schema.operations import Operation, OperationError
-from server.auth.identity import AuthenticationError
+from server.auth.identity import AuthenticationError, Identity
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
-from server.requests import RequestError, accepted, read_request
+from server.requests import GraphQLRequest, RequestError, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
+from server.results import Reply, question_of
 from server.service import Service
+from server.telemetry import Told
 
 GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 """The first where a client does not care."""
 
+KEPT_BY_THE_CLIENT = "private, no-cache"
+"""It may keep the answer, and asks each time whether that still holds."""
+VARY = "accept, authorization, cookie"
 _STATUSES = {FORBIDDEN: 403, DEADLINE_EXCEEDED: 504}
 """Of operations that can't be begun, whatever the media type."""
 
@@ -58,6 +64,8 @@ class GraphQLApp:
         try:
             operation = self._service.read(given)
             _check(operation, request.method, media_type)
+            if operation.type is OperationType.QUERY and not is_stream:
+                return _response(await self._reply(request, operation, given, identity), media_type)
             answers = self._service.answers(
                 operation, given, request.state.database, identity, "sse" if is_stream else "http"
             )
@@ -72,6 +80,26 @@ class GraphQLApp:
             status = _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
             return json_response({"errors": error.errors}, status, media_type=media_type)
         return Response(answer.encoded, media_type=media_type)
+
+    async def _reply(self, request: Request, operation: Operation, given: GraphQLRequest, identity: Identity) -> Reply:
+        """To a query. Raises `OperationError`."""
+        results, database = self._service.results, request.state.database
+        question, state = question_of(operation, given.variables, identity.role), database.state
+        if question is not None and "no-cache" not in request.headers.get("cache-control", ""):
+            reply = results.find(question, state, request.headers.get("if-none-match"))
+            if reply is not None:
+                self._service.telemetry.note(operation, "http", identity, Told(reply.cost, is_kept=True), 0.0)
+                return reply
+        async with aclosing(self._service.answers(operation, given, database, identity, "http")) as answers:
+            answer = await anext(answers)
+        if question is None or answer.errors or database.state != state:
+            return Reply(200, answer.encoded, None)
+        return results.put(question, state, answer.encoded, answer.cost)
+
+
+def _response(reply: Reply, media_type: str) -> Response:
+    headers = {} if reply.etag is None else {"etag": reply.etag, "cache-control": KEPT_BY_THE_CLIENT, "vary": VARY}
+    return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 
 def _check(operation: Operation, method: str, media_type: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,6 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from schema.compiler.compiler import Tally
 from server.database.merlin_database import MerlinDatabase
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -34,14 +36,14 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody graphs when a counter was made
         self._registry = CollectorRegistry()
         named = "merlin_graphql_{}".format
-        self._operations = Counter(
+        operations = Counter(
             named("operations"), "Operations that were answered.", ["type", "protocol"], registry=self._registry
         )
-        self._requests = Counter(
+        requests = Counter(
             named("http_requests"), "HTTP requests, by their status.", ["status"], registry=self._registry
         )
-        self._errors = Counter(named("errors"), "Errors that were told, by code.", ["code"], registry=self._registry)
-        self._seconds = Histogram(
+        errors = Counter(named("errors"), "Errors that were told, by code.", ["code"], registry=self._registry)
+        seconds = Histogram(
             named("operation_seconds"),
             f"How long queries and mutations took; those that are not saved as {OTHER!r}.",
             ["operation"],
@@ -73,23 +75,45 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        executions = Counter(
+            named("executions"),
+            "How operations were answered: by a compiled function, by graphql-core since there is none "
+            "(not_compilable) or since it gave up (bailed_out), or from what is kept.",
+            ["by"],
+            registry=self._registry,
+        )
+        self._tallied = Tally()
+        # Finding the counter of some labels takes longer than counting.
+        self._operations, self._requests = cache(operations.labels), cache(requests.labels)
+        self._errors, self._seconds = cache(errors.labels), cache(seconds.labels)
+        self._executions = cache(executions.labels)
         self._draining = Gauge(
             named("draining"), "1 once it is told to end.", registry=self._registry, multiprocess_mode="livemax"
         )
 
     def count_request(self, status: int) -> None:
-        self._requests.labels(status).inc()
+        self._requests(status).inc()
 
     def count_operation(self, type_: str, protocol: str, cost: int) -> None:
-        self._operations.labels(type_, protocol).inc()
+        self._operations(type_, protocol).inc()
         self._cost.observe(cost)
 
     def count_errors(self, codes: Iterable[str]) -> None:
         for code in codes:
-            self._errors.labels(code).inc()
+            self._errors(code).inc()
+
+    def count_executions(self, tally: Tally) -> None:
+        """What has come to a tally since it was last shown."""
+        for name in ("compiled", "not_compilable", "bailed_out"):
+            if more := getattr(tally, name) - getattr(self._tallied, name):
+                self._executions(name).inc(more)
+                setattr(self._tallied, name, getattr(tally, name))
+
+    def count_kept(self) -> None:
+        self._executions("kept").inc()
 
     def observe_seconds(self, name: str, seconds: float) -> None:
-        self._seconds.labels(name).observe(seconds)
+        self._seconds(name).observe(seconds)
 
     @contextmanager
     def subscription(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.requests import GraphQLRequest
+from server.results import Results
 from server.telemetry import Telemetry
 
 
@@ -23,6 +24,7 @@ class Service:
     documents: Documents
     door: Door
     telemetry: Telemetry
+    results: Results
 
     def read(self, request: GraphQLRequest) -> Operation:
         """Raises `OperationError`."""
@@ -43,7 +45,7 @@ class Service:
         protocol: str,
     ) -> AsyncGenerator[Answer]:
         """Raises `OperationError`."""
-        context = Context(database, __version__, identity.role, identity.name)
+        context = context_of(database, identity)
         with self.telemetry.operation(operation, protocol, identity) as told:
             try:
                 async with aclosing(self.operations.answers(operation, request.variables, context)) as answers:
@@ -53,3 +55,7 @@ class Service:
             except OperationError as error:
                 told.errors(error.errors)
                 raise
+
+
+def context_of(database: MerlinDatabase, identity: Identity) -> Context:
+    return Context(database, __version__, identity.role, identity.name)

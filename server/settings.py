@@ -151,6 +151,12 @@ class Settings:
     )
     log_format: str = setting("text", "How log lines are written.", choices=("text", "json"), production="json")
     log_operations: bool = setting(False, "Log a line for each operation.", production=True)
+    compiled: bool = setting(
+        True, "Answer by compiled functions and in few steps where that can be; off, everything goes the general way."
+    )
+    result_cache: int = setting(
+        64, "How much of answers is kept by a server process until anything changes; 0: nothing.", metavar="MEBIBYTES"
+    )
     tracing: bool = setting(False, "Send traces to OTEL_EXPORTER_OTLP_ENDPOINT; needs merlin-graphql[tracing].")
     trusted_documents: Path | None = setting(
         None,
@@ -194,8 +200,9 @@ class Settings:
                 raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 1 or more.")
             if item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
                 raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use more than 0.")
-        if self.rate_limit < 0:
-            raise SettingsError(f"rate-limit: {self.rate_limit} is none; use 0 or more.")
+        for name in ("rate_limit", "result_cache"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name.replace('_', '-')}: {getattr(self, name)} is none; use 0 or more.")
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:
             raise SettingsError(f"token: it is too short; use {SHORTEST_TOKEN} characters or more, of random.")
         self.socket_mode()

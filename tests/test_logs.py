@@ -94,10 +94,10 @@ async def test_a_masked_error_is_found_by_its_id(
     def fail(_: MerlinDatabase) -> None:
         raise RuntimeError("what nobody foresaw")
 
-    monkeypatch.setattr(MerlinDatabase, "stale_since", property(fail))
+    monkeypatch.setattr(MerlinDatabase, "connection", property(fail))
     async with httpx.AsyncClient(timeout=DEADLINE) as client:
         answer = await client.post(
-            live.http, json={"query": "{ database { staleSince } }"}, headers={"x-request-id": "mine"}
+            live.http, json={"query": "{ database { connection } }"}, headers={"x-request-id": "mine"}
         )
     assert "foresaw" not in answer.text
     (error,) = answer.json()["errors"]

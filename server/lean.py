@@ -1,0 +1,179 @@
+"""The common request, in a few steps: a query by POST, in one piece, of a program that shows a token.
+
+It passes every check of the general way: who asks, how often, which documents, which role, which limits. Whatever is
+not as common, or does not pass, goes the general way from the start, which then tells more.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from graphql import OperationType
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from schema.operations import Operation
+from schema.roles import Role
+from server.auth.identity import Identity
+from server.database.merlin_database import MerlinDatabase
+from server.http import GRAPHQL_JSON, KEPT_BY_THE_CLIENT, VARY
+from server.logs import REQUEST_ID, request_id_of
+from server.requests import LARGEST_BODY, parse_json, parse_request
+from server.responses import JSON
+from server.results import Reply, question_of
+from server.service import Service, context_of
+from server.telemetry import Told
+
+PATH = "/graphql"
+_MEDIA_TYPES: Mapping[bytes | None, bytes] = {
+    None: JSON.encode(),
+    b"*/*": JSON.encode(),
+    b"application/json": JSON.encode(),
+    b"application/json, */*": JSON.encode(),
+    b"application/json, text/plain, */*": JSON.encode(),  # axios
+    GRAPHQL_JSON.encode(): GRAPHQL_JSON.encode(),
+    b"application/graphql-response+json, application/json": JSON.encode(),
+    b"application/graphql-response+json, application/json;q=0.9": GRAPHQL_JSON.encode(),
+}
+"""What is answered to the headers `Accept` that are common: as `requests.accepted` does."""
+_CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_KEPT = ((b"cache-control", KEPT_BY_THE_CLIENT.encode()), (b"vary", VARY.encode()))
+_UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"transfer-encoding", b"traceparent"})
+_REMEMBERED = 1_024
+"""Bodies."""
+_LONGEST_REMEMBERED = 16_384
+"""Bytes of a body."""
+
+
+class Asked(NamedTuple):
+    """What a body says."""
+
+    operation: Operation
+    variables: Mapping[str, Any] | None
+    questions: dict[Role | None, str | None]
+    """By role, as far as they were needed."""
+
+
+class LeanPath:
+    def __init__(self, general: ASGIApp, service: Service) -> None:
+        self._general = general
+        self._service = service
+        self._asked: OrderedDict[bytes, Asked] = OrderedDict()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = _common_headers(scope)
+        if headers is None or (identity := self._identity(headers)) is None or scope["state"]["draining"].is_set():
+            await self._general(scope, receive, send)
+            return
+        id_ = request_id_of(headers.get(b"x-request-id"))
+        REQUEST_ID.set(id_)
+        message = await receive()
+        reply = self._reply(message, headers, identity, scope)
+        if reply is None:
+            await self._general(scope, _again(message, receive), send)
+            return
+        self._service.telemetry.metrics.count_request(reply.status)
+        start = {"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply, headers, id_)}
+        await send(start)
+        await send({"type": "http.response.body", "body": reply.body})
+
+    def _identity(self, headers: Mapping[bytes, bytes]) -> Identity | None:
+        return self._service.door.authenticator.at_once(headers.get(b"authorization"))
+
+    def _reply(
+        self, message: Message, headers: Mapping[bytes, bytes], identity: Identity, scope: Scope
+    ) -> Reply | None:
+        began = perf_counter()
+        body = message.get("body", b"")
+        if message["type"] != "http.request" or message.get("more_body") or len(body) > LARGEST_BODY:
+            return None
+        try:
+            asked = self._asked.get(body) or self._read(body)
+            if asked is None:
+                return None
+            reply, told = self._answer(asked, headers, identity, scope["state"]["database"])
+            if reply is not None:
+                self._service.door.count(identity)
+        except Exception:  # noqa: BLE001 - whatever it is, the general way meets it again, and tells it
+            return None
+        if reply is not None:
+            self._service.telemetry.note(asked.operation, "http", identity, told, perf_counter() - began)
+        return reply
+
+    def _read(self, body: bytes) -> Asked | None:
+        """Raises `RequestError`, `OperationError`."""
+        request = parse_request(parse_json(body, "body"))
+        text = self._service.documents.text(request.query, request.document_hash)
+        operation = self._service.operations.read(text, request.operation_name)
+        if operation.type is not OperationType.QUERY:
+            return None
+        asked = Asked(operation, request.variables, {})
+        if len(body) <= _LONGEST_REMEMBERED:
+            self._asked[body] = asked
+            if len(self._asked) > _REMEMBERED:
+                self._asked.popitem(last=False)
+        return asked
+
+    def _answer(
+        self, asked: Asked, headers: Mapping[bytes, bytes], identity: Identity, database: MerlinDatabase
+    ) -> tuple[Reply | None, Told]:
+        """Raises `OperationError`."""
+        operation, variables, questions = asked
+        role, results, state = identity.role, self._service.results, database.state
+        if role not in questions:
+            questions[role] = question_of(operation, variables, role)
+        question = questions[role]
+        if question is not None and b"no-cache" not in headers.get(b"cache-control", b""):
+            known = headers.get(b"if-none-match")
+            kept = results.find(question, state, None if known is None else known.decode("latin-1"))
+            if kept is not None:
+                return kept, Told(kept.cost, is_kept=True)
+        answer = self._service.operations.answer_at_once(operation, variables, context_of(database, identity))
+        if answer is None:
+            return None, Told()
+        told = Told(answer.cost)
+        if question is None:
+            return Reply(200, answer.encoded, None), told
+        return results.put(question, state, answer.encoded, answer.cost), told
+
+
+def _headers_of(reply: Reply, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
+    told = [(b"x-request-id", id_.encode()), _NOSNIFF]
+    if reply.status == HTTPStatus.OK:
+        told.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
+        told.append((b"content-length", b"%d" % len(reply.body)))
+    if reply.etag is not None:
+        told.append((b"etag", reply.etag.encode()))
+        told += _KEPT
+    return told
+
+
+def _common_headers(scope: Scope) -> Mapping[bytes, bytes] | None:
+    """Of a request that may go this way."""
+    if scope["method"] != "POST" or scope["path"] != PATH or scope["query_string"]:
+        return None
+    given = scope["headers"]
+    headers = dict(given)
+    if len(headers) != len(given) or not _UNCOMMON.isdisjoint(headers):
+        return None
+    if headers.get(b"content-type") not in _CONTENT_TYPES or headers.get(b"accept") not in _MEDIA_TYPES:
+        return None
+    return headers
+
+
+def _again(message: Message, receive: Receive) -> Receive:
+    """What was received already comes first."""
+    first: Message | None = message
+
+    async def receive_again() -> Message:
+        nonlocal first
+        if first is None:
+            return await receive()
+        given, first = first, None
+        return given
+
+    return receive_again

@@ -1,0 +1,114 @@
+"""Answers that know the revision they are of: kept as bytes, and named by an ETag, until anything changes.
+
+There is no time to live. An answer holds while the database's state is what it was; what depends on the clock is not
+kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+from schema.operations import Operation
+from schema.roles import Role
+
+State: TypeAlias = tuple[int, int, datetime | None]
+"""`MerlinDatabase.state`."""
+
+_LARGEST_SHARE = 8
+"""One answer takes no more than this part of the room."""
+_OVERHEAD = 250
+"""Bytes that keeping an answer takes beside its own, about."""
+
+
+def question_of(operation: Operation, variables: Mapping[str, Any] | None, role: Role | None) -> str | None:
+    """A digest of what is asked and by whom: all that an answer depends on beside the database.
+
+    None where the answer depends on the clock, too, or can't be kept.
+    """
+    if not operation.is_timeless:
+        return None
+    try:
+        given = orjson.dumps(variables or {}, option=orjson.OPT_SORT_KEYS)
+        parts = (operation.text.encode(), (operation.name or "").encode(), given, (role or "").encode())
+    except (TypeError, UnicodeEncodeError):  # numbers beyond 64 bits, lone surrogates
+        return None
+    sized = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return hashlib.blake2b(sized, digest_size=16).hexdigest()
+
+
+class Reply(NamedTuple):
+    status: int
+    body: bytes
+    etag: str | None
+    """None where it can't be told whether the answer still holds."""
+    cost: int = 0
+
+
+class Results:
+    def __init__(self, most_bytes: int) -> None:
+        self._room = most_bytes
+        self._kept: OrderedDict[str, Reply] = OrderedDict()
+        """By question."""
+        self._size = 0
+        self._state: State | None = None
+        """That all which is kept is of."""
+        self._epoch = secrets.token_hex(4)
+        """Revisions count anew in each process."""
+
+    def etag(self, question: str, state: State) -> str:
+        """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes."""
+        revision, notices, stale_since = state
+        stale = "" if stale_since is None else f".{stale_since.timestamp()}"
+        return f'W/"{self._epoch}.{revision}.{notices}{stale}.{question}"'
+
+    def find(self, question: str, state: State, if_none_match: str | None = None) -> Reply | None:
+        """What needs no execution: that the client has the answer, or the answer."""
+        if if_none_match is not None and is_known(etag := self.etag(question, state), if_none_match):
+            return Reply(304, b"", etag)
+        if state != self._state:
+            self._begin(state)
+            return None
+        return self._kept.get(question)
+
+    def put(self, question: str, state: State, answer: bytes, cost: int) -> Reply:
+        """`state` is that from which it was computed."""
+        reply = Reply(200, answer, self.etag(question, state), cost)
+        if state != self._state:
+            self._begin(state)
+        size = len(answer) + _OVERHEAD
+        if size <= self._room // _LARGEST_SHARE and question not in self._kept:
+            self._kept[question] = reply
+            self._size += size
+            self._make_room()
+        return reply
+
+    def _make_room(self) -> None:
+        """The oldest goes first."""
+        while self._size > self._room:
+            _, oldest = self._kept.popitem(last=False)
+            self._size -= len(oldest.body) + _OVERHEAD
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return self._size
+
+    def _begin(self, state: State) -> None:
+        self._kept.clear()
+        self._size = 0
+        self._state = state
+
+
+def is_known(etag: str, if_none_match: str | None) -> bool:
+    """RFC 9110, section 13.1.2: compared weakly."""
+    if if_none_match is None:
+        return False
+    known = [text.strip().removeprefix("W/") for text in if_none_match.split(",")]
+    return etag.removeprefix("W/") in known or "*" in known
