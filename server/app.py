@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -161,11 +161,12 @@ def backend_of(settings: Settings) -> ResultsBackend:
 
 async def fill_with_demo(backend: ResultsBackend) -> None:
     """Raises `WrongDatabaseError` for a database that holds anything of Merlin's."""
-    async for batch in backend.load():
-        if batch:
-            raise WrongDatabaseError(
-                f"{backend.connection} holds records: sample data goes into an empty database only."
-            )
+    async with aclosing(backend.load()) as batches:
+        async for batch in batches:
+            if batch:
+                raise WrongDatabaseError(
+                    f"{backend.connection} holds records: sample data goes into an empty database only."
+                )
     await backend.insert(demo_records(datetime.now()))  # noqa: DTZ005 - Merlin's times are naive and local
 
 
