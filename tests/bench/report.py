@@ -26,7 +26,7 @@ answer from a cache (`Cache-Control: no-cache`).
   does: limits, links that stand on one side only, values that can't be read. Its `createRun` reads, changes and writes
   as Merlin's does, and can lose a link.
 - (b) calls Merlin in the event loop, which is faster here than threads. It is not asked to filter 100,000 runs: Merlin
-  reads them one by one, and a single answer takes minutes.
+  reads them one by one, and a single answer took 46 s when it was tried.
 - (c) and (d) do no GraphQL: they are no servers to be had, but the limit and the floor.
 """
 
