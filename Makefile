@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test check graphiql schema soak bench clean
+.PHONY: help serve test check graphiql schema soak bench bench-load clean
 
 help:
 	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
@@ -13,7 +13,8 @@ help:
 	@echo "make graphiql  build the page at / into the server, so that it needs no internet (needs npm)"
 	@echo "make schema    write schema/schema.graphql anew, after a change of the schema"
 	@echo "make soak      the long tests that make test leaves out"
-	@echo "make bench     measure loading and reading of 100,000 runs"
+	@echo "make bench     measure serving beside others, and write BENCHMARKS.md (ARGS='--queries runs-20' repeats one row)"
+	@echo "make bench-load  measure loading and reading of 100,000 runs"
 	@echo "make clean     remove what these made"
 
 serve: $(VENV)/.serve $(VENV)/.graphiql
@@ -41,6 +42,9 @@ soak: $(VENV)/.test $(VENV)/.node $(VENV)/.schemathesis
 	$(BIN)/pytest -n 0 -m soak $(ARGS)
 
 bench: $(VENV)/.test
+	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-load: $(VENV)/.test
 	$(BIN)/python -m tests.bench_load $(ARGS)
 
 # ariadne-codegen needs another graphql-core than strawberry: a place of its own.

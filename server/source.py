@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -61,11 +61,12 @@ def backend_of(settings: Settings) -> ResultsBackend:
 
 async def fill_with_demo(backend: ResultsBackend) -> None:
     """Raises `WrongDatabaseError` for a database that holds anything of Merlin's."""
-    async for batch in backend.load():
-        if batch:
-            raise WrongDatabaseError(
-                f"{backend.connection} holds records: sample data goes into an empty database only."
-            )
+    async with aclosing(backend.load()) as batches:
+        async for batch in batches:
+            if batch:
+                raise WrongDatabaseError(
+                    f"{backend.connection} holds records: sample data goes into an empty database only."
+                )
     await backend.insert(demo_records(datetime.now()))  # noqa: DTZ005 - Merlin's times are naive and local
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 
 from server.database.backends import redis as redis_backend
 from server.database.backends import sqlite as sqlite_backend
@@ -23,7 +24,7 @@ from server.database.backends.base import Alive, Changed, Lost, Notice, Reload, 
 from server.database.backends.codec import encode
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
-from server.database.backends.redis import RedisBackend
+from server.database.backends.redis import _read_page
 from server.database.backends.redis_client import mask
 from server.database.backends.sqlite import SQLiteBackend
 from server.database.backends.tls import TLS
@@ -378,15 +379,13 @@ async def test_a_record_deleted_while_all_are_listed_is_absent(
     """A key that was listed, and is gone when it is read, holds nothing: no phantom, no error."""
     writer.create(study(1), study(2))
     async with open_backend(redis_server.url) as backend:
-        assert isinstance(backend, RedisBackend)
-        scan = backend._client.scan
 
-        async def delete_after_scan(*args: Any, **options: Any) -> Any:
-            found = await scan(*args, **options)
+        async def delete_after_scan(connection: AbstractConnection) -> Any:
+            found = await _read_page(connection)
             writer.delete(Key(STUDY, uid(1)))
             return found
 
-        monkeypatch.setattr(backend._client, "scan", delete_after_scan)
+        monkeypatch.setattr("server.database.backends.redis._read_page", delete_after_scan)
         assert await records(backend) == {Key(STUDY, uid(1)): None, Key(STUDY, uid(2)): study(2)}
 
 

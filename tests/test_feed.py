@@ -632,7 +632,7 @@ class Puppet(MemoryBackend):
         self.loads = 0
         self.swallows = False
 
-    async def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
+    async def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         self.loads += 1
         batches = [batch async for batch in super().load(progress)]
         await self._pass()

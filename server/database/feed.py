@@ -164,7 +164,8 @@ class Feed:
                     _succeed(future)
 
     async def _read_everything(self) -> None:
-        entries = [entry async for batch in self._backend.load(self._progress) for entry in batch]
+        async with aclosing(self._backend.load(self._progress)) as batches:
+            entries = [entry async for batch in batches for entry in batch]
         self._progress = no_progress
         self._read_model.replace(entries)
 

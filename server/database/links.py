@@ -84,7 +84,11 @@ class Links(Generic[Owner, Member]):
                 for owner_id in dict.fromkeys(named):
                     self._by_owner.setdefault(owner_id, []).append(position)
         for owner_id, owner in self._owners.items():
-            for member_id in self._unnamed(owner_id, self._listed(owner)):
+            listed_ids = self._listed(owner)
+            naming = {member_id for _, member_id in self._by_owner.get(owner_id, ())}
+            if naming.issuperset(listed_ids):  # nearly always, and told without a look at each member
+                continue
+            for member_id in self._unnamed(owner_id, listed_ids):
                 self._add_stray(member_id, owner_id)
                 if (listed := self._members.get(member_id)) is not None:
                     self._by_owner.setdefault(owner_id, []).append(self._position(listed))

@@ -300,8 +300,8 @@ class ReadModel:
         wholesale = len(changes) > _WHOLESALE * sum(map(len, self.tables.values()))
         for change in changes:
             self.tables[change.key.kind].store(change.key.id, change.after)
-            self._count(change)
             if not wholesale:
+                self._count(change)
                 self._reindex(change)
         if wholesale:
             self._rebuild()
@@ -363,6 +363,11 @@ class ReadModel:
         self._groups[kind].changed(change.before, change.after, old, new)
 
     def _rebuild(self) -> None:
+        for kind, counter in self.queues.items():
+            counter.clear()
+            for queues, count in Counter(record.queues for record in self.tables[kind].records.values()).items():
+                for queue in set(queues):
+                    counter[queue] += count
         for kind, table in self.tables.items():
             table.rebuild()
             if kind in self._groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -74,7 +74,7 @@ class ResultsBackend(ABC):
     async def get_version(self) -> str: ...
 
     @abstractmethod
-    def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
+    def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         """Everything that stands in the store, batch by batch; no consistent snapshot."""
 
     @abstractmethod

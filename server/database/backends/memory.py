@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from typing import ClassVar
 
 from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_progress
@@ -33,7 +33,7 @@ class MemoryBackend(ResultsBackend):
     async def get_version(self) -> str:
         return "in this process"
 
-    async def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
+    async def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         keys = list(self._records)
         for start in range(0, len(keys), _BATCH):
             yield await self.fetch(keys[start : start + _BATCH])

@@ -40,6 +40,7 @@ _PATTERN = "[srlp][tuoh][unygd]*:*"
 _KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
 _NAME_MAP = "name"
 _SCAN_COUNT = 2000
+_FIRST_CURSOR = "0"
 _BATCH = 500
 _HEARTBEAT = 1.0
 """Seconds of silence after which the server is asked whether it is still there."""
@@ -88,23 +89,34 @@ class RedisBackend(ResultsBackend):
             return f"Valkey {info['valkey_version']}"
         return f"Redis {info['redis_version']}" if "redis_version" in info else "unknown"
 
-    async def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
+    async def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        """The server finds and sends what comes next while a batch is decoded: it is asked before that."""
         started = time.monotonic()
         with self._clients.translated():
             if self._clients.is_sentinel:  # connections that wait for use may lead to whom was the master
                 await self._client.connection_pool.disconnect(inuse_connections=False)
             total = await self._client.dbsize()
-        cursor, looked_at = 0, 0
-        while True:
-            with self._clients.translated():
-                cursor, found = await self._client.scan(cursor, match=_PATTERN, count=_SCAN_COUNT)
-            keys = [key for name in found if (key := _read_key(str(name))) is not None and key.id != _NAME_MAP]
-            for batch in _batches(keys):
-                yield await self._read(batch)
-            looked_at = min(looked_at + _SCAN_COUNT, total)
-            progress(looked_at, total)
-            if not cursor:
-                break
+            looked_at = 0
+            async with self._connected() as connection:
+                await _ask(connection, (), _FIRST_CURSOR)
+                cursor, keys = await _read_page(connection)
+                await _ask(connection, keys, cursor)
+                more = True
+                while more:
+                    held: list[tuple[Key, Any]] = []
+                    for batch in _batches(keys):
+                        replies = await _read_replies(connection, batch)
+                        if held:
+                            yield [_read_entry(key, reply) for key, reply in held]
+                        held = replies
+                    more = cursor is not None
+                    if more:
+                        cursor, keys = await _read_page(connection)
+                        await _ask(connection, keys, cursor)
+                    if held:
+                        yield [_read_entry(key, reply) for key, reply in held]
+                    looked_at = min(looked_at + _SCAN_COUNT, total)
+                    progress(looked_at, total)
         self._load_seconds = time.monotonic() - started
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
@@ -138,7 +150,7 @@ class RedisBackend(ResultsBackend):
         found: dict[Key, Raw | None] = {}
         for batch in _batches(list(keys)):
             with self._clients.translated():
-                for key, reply in zip(batch, await self._read_hashes(batch), strict=True):
+                for key, reply in await self._read_hashes(batch):
                     if isinstance(reply, RedisError) and not _is_no_hash(reply):
                         raise reply
                     found[key] = {} if isinstance(reply, RedisError) else _pairs(reply) or None
@@ -210,21 +222,23 @@ class RedisBackend(ResultsBackend):
 
     async def _read(self, keys: Sequence[Key]) -> list[Entry]:
         with self._clients.translated():
-            replies = await self._read_hashes(keys)
-            return [_read_entry(key, reply) for key, reply in zip(keys, replies, strict=True)]
+            return [_read_entry(key, reply) for key, reply in await self._read_hashes(keys)]
 
-    async def _read_hashes(self, keys: Sequence[Key]) -> list[Any]:
-        """Fields and values by turns, or the server's error about that key.
+    async def _read_hashes(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
+        async with self._connected() as connection:
+            await _ask(connection, keys)
+            return await _read_replies(connection, keys)
 
-        On a connection, since a pipeline sets a timer for each of its replies, which takes longer than reading it.
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AbstractConnection]:
+        """One of the client's connections, since a pipeline sets a timer for each reply: longer than reading it.
+
+        It is given up unless all that was asked for has been read.
         """
-        request = b"".join(pack_command((b"HGETALL", _encode(str(key)))) for key in keys)  # type: ignore[arg-type]  # hiredis takes any tuple
         pool = self._client.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's decorator
         try:
-            async with asyncio.timeout(TIMEOUT):
-                await connection.send_packed_command(request)
-                return [await _read_reply(connection) for _ in keys]
+            yield connection
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -259,6 +273,30 @@ def _read_notice(notification: PushNotification) -> Notice:
 def _read_key(name: str) -> Key | None:
     prefix, _, id_ = name.partition(":")
     return Key(_KINDS[prefix], id_) if prefix in _KINDS else None
+
+
+async def _ask(connection: AbstractConnection, keys: Sequence[Key], cursor: str | None = None) -> None:
+    """For what stands under some keys, and then for the page of keys at the cursor, if there is one."""
+    requests = [pack_command((b"HGETALL", _encode(str(key)))) for key in keys]  # type: ignore[arg-type]  # hiredis takes any tuple
+    if cursor is not None:
+        requests.append(pack_command(("SCAN", cursor, "MATCH", _PATTERN, "COUNT", _SCAN_COUNT)))  # type: ignore[arg-type]  # as above
+    if requests:
+        async with asyncio.timeout(TIMEOUT):
+            await connection.send_packed_command(b"".join(requests))
+
+
+async def _read_page(connection: AbstractConnection) -> tuple[str | None, Sequence[Key]]:
+    """The next cursor, None after the last page, and the keys of this page."""
+    async with asyncio.timeout(TIMEOUT):
+        cursor, names = await connection.read_response(timeout=math.inf)
+    keys = [key for name in names if (key := _read_key(name)) is not None and key.id != _NAME_MAP]
+    return None if cursor == _FIRST_CURSOR else cursor, keys
+
+
+async def _read_replies(connection: AbstractConnection, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
+    """Of each key: its fields and values by turns, or the server's error about it."""
+    async with asyncio.timeout(TIMEOUT):
+        return [(key, await _read_reply(connection)) for key in keys]
 
 
 async def _read_reply(connection: AbstractConnection) -> Any:

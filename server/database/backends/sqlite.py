@@ -9,7 +9,7 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,7 @@ class SQLiteBackend(ResultsBackend):
     async def get_version(self) -> str:
         return f"SQLite {sqlite3.sqlite_version}"
 
-    async def load(self, progress: Progress = no_progress) -> AsyncIterator[list[Entry]]:
+    async def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         done, total = 0, await self._run(lambda: sum(map(self._count, EntityKind)))
         given: _Fingerprints = {}
         self._loads += 1
