@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cached_property
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -50,7 +49,7 @@ from schema.errors import (
     translate,
 )
 from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
-from schema.roles import Need, need_of_all
+from schema.roles import Need, Role, need_of_all
 
 _REMEMBERED = 256
 """Documents."""
@@ -76,13 +75,20 @@ class Answer:
     ) -> None:
         self.data = result.data
         self.cost = cost
+        self._encoded: bytes | None = None
         self.errors = [translate(error, reveal=reveal).formatted for error in (result.errors or ())[:_MOST_ERRORS]]
         self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
 
-    @cached_property
+    @property
     def encoded(self) -> bytes:
-        parts = {"data": self.data, "errors": self.errors, "extensions": self.extensions}
-        return encode_json({name: value for name, value in parts.items() if value or name == "data"})
+        if self._encoded is None:
+            parts: dict[str, Any] = {"data": self.data}
+            if self.errors:
+                parts["errors"] = self.errors
+            if self.extensions:
+                parts["extensions"] = self.extensions
+            self._encoded = encode_json(parts)
+        return self._encoded
 
 
 class OperationError(Exception):
@@ -415,7 +421,7 @@ class _SharedAnswers:
 def _check_role(operation: Operation, context: Context) -> None:
     """Raises `OperationError`."""
     need, has = operation.need, context.role
-    if has is None or not has.includes(need.role):
+    if has is None or not (need.role is Role.READ or has.includes(need.role)):
         told = f"{need.field} needs the role {need.role}, and this client has {has or 'none'}."
         raise OperationError([GraphQLError(told, extensions={"code": FORBIDDEN, "needs": need.role})], FORBIDDEN)
 

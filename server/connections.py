@@ -18,45 +18,49 @@ CLOSE_SECONDS = 1.0
 class HTTPConnection(HttpToolsProtocol):
     """Ends when its client begins a request and does not go on; and not when a request has come over it."""
 
-    _patience: asyncio.TimerHandle | None = None
+    _begun: float | None = None
+    """When the request began whose head is arriving, or the connection."""
+    _look: asyncio.TimerHandle | None = None
     _is_last = False
     """Whether the request that is arriving is the last one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._be_patient()
+        self._begun = self.loop.time()
+        self._look = self.loop.call_later(HEAD_SECONDS, self._look_after_it)
 
     def on_message_begin(self) -> None:
-        self._be_patient()
+        self._begun = self.loop.time()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._end_patience()
+        self._begun = None
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_patience()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """What has arrived is answered, and its connection closed by that answer."""
         is_idle = self.cycle is None or self.cycle.response_complete
-        has_begun = self._patience is not None and self.headers is not None
+        has_begun = self._begun is not None and self.headers is not None
         if is_idle and (has_begun or _has_arrived(self.transport)):
             self._is_last = True
         else:
             super().shutdown()
 
-    def _be_patient(self) -> None:
-        self._end_patience()
-        self._patience = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _end_patience(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _look_after_it(self) -> None:
+        """One timer a connection: one for each request would cost more than the rest of this."""
+        now = self.loop.time()
+        until = (now if self._begun is None else self._begun) + HEAD_SECONDS
+        if until <= now:
+            self.transport.close()
+        else:
+            self._look = self.loop.call_later(until - now, self._look_after_it)
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):

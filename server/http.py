@@ -65,7 +65,7 @@ class GraphQLApp:
             operation = self._service.read(given)
             _check(operation, request.method, media_type)
             if operation.type is OperationType.QUERY and not is_stream:
-                return _response(await self._reply(request, operation, given, identity), media_type)
+                return _response(await self._reply(request, operation, given, identity), media_type, request.method)
             answers = self._service.answers(
                 operation, given, request.state.database, identity, "sse" if is_stream else "http"
             )
@@ -97,8 +97,10 @@ class GraphQLApp:
         return results.put(question, state, answer.encoded, answer.cost)
 
 
-def _response(reply: Reply, media_type: str) -> Response:
-    headers = {} if reply.etag is None else {"etag": reply.etag, "cache-control": KEPT_BY_THE_CLIENT, "vary": VARY}
+def _response(reply: Reply, media_type: str, method: str) -> Response:
+    headers = {} if reply.etag is None else {"etag": reply.etag}
+    if method == "GET":  # no cache keeps answers to others
+        headers |= {"cache-control": KEPT_BY_THE_CLIENT, "vary": VARY}
     return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from graphql import OperationType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from schema.context import Context
 from schema.operations import Operation
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
-from server.http import GRAPHQL_JSON, KEPT_BY_THE_CLIENT, VARY
+from server.http import GRAPHQL_JSON
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
 from server.responses import JSON
@@ -41,7 +42,6 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
 """What is answered to the headers `Accept` that are common: as `requests.accepted` does."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
-_KEPT = ((b"cache-control", KEPT_BY_THE_CLIENT.encode()), (b"vary", VARY.encode()))
 _UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"transfer-encoding", b"traceparent"})
 _REMEMBERED = 1_024
 """Bodies."""
@@ -54,8 +54,16 @@ class Asked(NamedTuple):
 
     operation: Operation
     variables: Mapping[str, Any] | None
-    questions: dict[Role | None, str | None]
-    """By role, as far as they were needed."""
+    questions: list[tuple[Role | None, str | None]]
+    """Of each role that has asked: so few that looking through them is faster than a dictionary of enums."""
+
+    def question(self, role: Role | None) -> str | None:
+        for known, question in self.questions:
+            if known is role:
+                return question
+        question = question_of(self.operation, self.variables, role)
+        self.questions.append((role, question))
+        return question
 
 
 class LeanPath:
@@ -63,6 +71,7 @@ class LeanPath:
         self._general = general
         self._service = service
         self._asked: OrderedDict[bytes, Asked] = OrderedDict()
+        self._last_context: Context | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _common_headers(scope)
@@ -111,7 +120,7 @@ class LeanPath:
         operation = self._service.operations.read(text, request.operation_name)
         if operation.type is not OperationType.QUERY:
             return None
-        asked = Asked(operation, request.variables, {})
+        asked = Asked(operation, request.variables, [])
         if len(body) <= _LONGEST_REMEMBERED:
             self._asked[body] = asked
             if len(self._asked) > _REMEMBERED:
@@ -122,23 +131,28 @@ class LeanPath:
         self, asked: Asked, headers: Mapping[bytes, bytes], identity: Identity, database: MerlinDatabase
     ) -> tuple[Reply | None, Told]:
         """Raises `OperationError`."""
-        operation, variables, questions = asked
-        role, results, state = identity.role, self._service.results, database.state
-        if role not in questions:
-            questions[role] = question_of(operation, variables, role)
-        question = questions[role]
+        results, state = self._service.results, database.state
+        question = asked.question(identity.role)
         if question is not None and b"no-cache" not in headers.get(b"cache-control", b""):
             known = headers.get(b"if-none-match")
             kept = results.find(question, state, None if known is None else known.decode("latin-1"))
             if kept is not None:
                 return kept, Told(kept.cost, is_kept=True)
-        answer = self._service.operations.answer_at_once(operation, variables, context_of(database, identity))
+        context = self._context(database, identity)
+        answer = self._service.operations.answer_at_once(asked.operation, asked.variables, context)
         if answer is None:
             return None, Told()
         told = Told(answer.cost)
         if question is None:
             return Reply(200, answer.encoded, None), told
         return results.put(question, state, answer.encoded, answer.cost), told
+
+    def _context(self, database: MerlinDatabase, identity: Identity) -> Context:
+        """Mostly that of the request before."""
+        last = self._last_context
+        if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
+            last = self._last_context = context_of(database, identity)
+        return last
 
 
 def _headers_of(reply: Reply, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
@@ -148,7 +162,6 @@ def _headers_of(reply: Reply, headers: Mapping[bytes, bytes], id_: str) -> list[
         told.append((b"content-length", b"%d" % len(reply.body)))
     if reply.etag is not None:
         told.append((b"etag", reply.etag.encode()))
-        told += _KEPT
     return told
 
 

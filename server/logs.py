@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -17,6 +18,9 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
 OPERATIONS = logging.getLogger("merlin_graphql.operations")
 """One line an operation, with `extra` for programs."""
 
+_PROCESS = secrets.token_hex(4)
+_NUMBERS = itertools.count(secrets.randbits(24))
+"""Ids need to be told apart, not to be guarded."""
 _GIVEN_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "taskName"}
 
@@ -25,7 +29,7 @@ def request_id_of(given: bytes | None) -> str:
     """As a client or a proxy gave it, where it can be logged and sent back; else a new one."""
     if given is not None and _GIVEN_ID.fullmatch(given):
         return given.decode()
-    return secrets.token_hex(8)
+    return f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
 class WithRequestId(logging.Filter):

@@ -104,10 +104,16 @@ class Metrics:
 
     def count_executions(self, tally: Tally) -> None:
         """What has come to a tally since it was last shown."""
-        for name in ("compiled", "not_compilable", "bailed_out"):
-            if more := getattr(tally, name) - getattr(self._tallied, name):
-                self._executions(name).inc(more)
-                setattr(self._tallied, name, getattr(tally, name))
+        known, count = self._tallied, self._executions
+        if more := tally.compiled - known.compiled:
+            count("compiled").inc(more)
+            known.compiled = tally.compiled
+        if more := tally.not_compilable - known.not_compilable:
+            count("not_compilable").inc(more)
+            known.not_compilable = tally.not_compilable
+        if more := tally.bailed_out - known.bailed_out:
+            count("bailed_out").inc(more)
+            known.bailed_out = tally.bailed_out
 
     def count_kept(self) -> None:
         self._executions("kept").inc()

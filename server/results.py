@@ -79,11 +79,14 @@ class Results:
 
     def put(self, question: str, state: State, answer: bytes, cost: int) -> Reply:
         """`state` is that from which it was computed."""
-        reply = Reply(200, answer, self.etag(question, state), cost)
         if state != self._state:
             self._begin(state)
+        kept = self._kept.get(question)
+        if kept is not None:
+            return kept
+        reply = Reply(200, answer, self.etag(question, state), cost)
         size = len(answer) + _OVERHEAD
-        if size <= self._room // _LARGEST_SHARE and question not in self._kept:
+        if size <= self._room // _LARGEST_SHARE:
             self._kept[question] = reply
             self._size += size
             self._make_room()

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphql import (
+    GraphQLID,
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLSchema,
@@ -38,6 +39,8 @@ FUNCTION = "answer"
 _SIGNATURE = f"def {FUNCTION}(root, info, variables):"
 _INDENT = "    "
 _WIDEST = 100
+_WORTH_KEEPING = 2
+"""Fields: an answer of fewer is made as fast as it is found."""
 _LISTS = frozenset({list, tuple})
 
 
@@ -49,9 +52,12 @@ def source_of(schema: GraphQLSchema, plan: Plan) -> tuple[str, dict[str, Any]]:
 class _Writer:
     def __init__(self, schema: GraphQLSchema) -> None:
         self._schema = schema
-        self._arguments: list[str] = []
+        self._head: list[str] = []
         self._lines: list[str] = []
         self._level = 1
+        self._loops = 0
+        self._outermost: set[str] = set()
+        """What lists hold that are in no other: that does not come again."""
         self._number = 0
         self._leaves: dict[str, Leaf] = {}
         self.constants: dict[str, Any] = {
@@ -59,12 +65,12 @@ class _Writer:
             "Unexpected": UnexpectedError,
             "answers": ANSWERS,
             "lists": _LISTS,
-            **{class_.__name__: class_ for class_ in (str, int, float, list)},
+            **{known.__name__: known for known in (str, int, float, list, id)},
         }
 
     def function(self, plan: Plan) -> tuple[str, dict[str, Any]]:
         result = self._object("root", plan.fields)
-        lines = [_SIGNATURE, *self._arguments, *self._lines, f"{_INDENT}return {result}", ""]
+        lines = [_SIGNATURE, *self._head, *self._lines, f"{_INDENT}return {result}", ""]
         return "\n".join(lines), self.constants
 
     # Each of these writes what leads to a value, and returns an expression of it.
@@ -111,7 +117,7 @@ class _Writer:
         if arguments.are_fixed:
             return self._constant(f"fixed_{local}_", arguments.read(NO_VARIABLES, None))
         read = self._constant(f"read_{local}_", arguments.read)
-        self._arguments.append(f"{_INDENT}{local} = {read}(variables, info)")
+        self._head.append(f"{_INDENT}{local} = {read}(variables, info)")
         return local
 
     def _completed(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
@@ -135,8 +141,24 @@ class _Writer:
         if is_interface_type(type_):
             return self._one_of(field, value)
         ((object_type, fields),) = field.selections.items()
+        may_come_again = self._loops and value not in self._outermost and _is_entity(object_type)
+        if may_come_again and len(fields) >= _WORTH_KEEPING:
+            return self._once(object_type, value, fields)
         self._check(object_type, value)
         return self._object(value, fields)
+
+    def _once(self, type_: GraphQLObjectType, value: str, fields: Sequence[Field]) -> str:
+        """The answer for an entity that may come again in the same place: a worker of many runs, for one.
+
+        It is kept with its answer, so that no other object takes its address meanwhile.
+        """
+        seen, pair = self._variable("seen"), self._variable("pair")
+        self._head.append(f"{_INDENT}{seen} = {{}}")
+        self._line(f"{pair} = {seen}.get(id({value}))")
+        with self._block(f"if {pair} is None:"):
+            self._check(type_, value)
+            self._line(f"{pair} = {seen}[id({value})] = {value}, {self._object(value, fields)}")
+        return f"{pair}[1]"
 
     def _list(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
         named = get_named_type(type_)
@@ -147,8 +169,12 @@ class _Writer:
                 self._completed(type_, item, field)
             return f"{value} if {value}.__class__ is list else [*{value}]"
         self._line(f"{items} = []")
+        if not self._loops:
+            self._outermost.add(item)
+        self._loops += 1
         with self._block(f"for {item} in {value}:"):
             self._line(f"{items}.append({self._completed(type_, item, field)})")
+        self._loops -= 1
         return items
 
     def _is_itself(self, type_: GraphQLOutputType) -> bool:
@@ -225,6 +251,12 @@ class _Writer:
             name += "_"
         self.constants[name] = value
         return name
+
+
+def _is_entity(type_: GraphQLObjectType) -> bool:
+    """By the convention of Relay: what can be found again has an id."""
+    field = type_.fields.get("id")
+    return field is not None and is_non_null_type(field.type) and field.type.of_type is GraphQLID
 
 
 def _snake(name: str) -> str:

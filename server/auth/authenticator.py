@@ -14,6 +14,7 @@ from server.auth.token_file import TokenFile, hash_of
 OWNER = "owner"
 """The name of whoever has the token that was made at the start."""
 ANYBODY = Identity("anybody", Role.ADMIN)
+_OWNER = Identity(OWNER, Role.ADMIN)
 _LONGEST_TOKEN = 8_192
 """Characters."""
 
@@ -109,7 +110,7 @@ class Authenticator:
     def _by_hash(self, hash_: str) -> Identity | None:
         """Of all that is kept as hashes, a look-up tells no more of a token than its hash does."""
         if hash_ == self.own_token_hash:
-            return Identity(OWNER, Role.ADMIN)
+            return _OWNER
         return None if self.tokens is None else self.tokens.identify(hash_)
 
     def _by_session(self, value: str) -> Identity:
