@@ -107,20 +107,14 @@ class Operation:
     text: str
     document: DocumentNode
     definition: OperationDefinitionNode
+    type: OperationType
+    name: str | None
     counts: Counts
     deprecations: Sequence[str]
     """What its document uses that is deprecated, and what to use instead."""
     need: Need
     is_timeless: bool
     """Whether its answer depends on the database's state only, and not on the clock."""
-
-    @property
-    def type(self) -> OperationType:
-        return self.definition.operation
-
-    @property
-    def name(self) -> str | None:
-        return None if self.definition.name is None else self.definition.name.value
 
 
 class Operations:
@@ -338,6 +332,8 @@ class Operations:
                 text,
                 document.node,
                 node,
+                node.operation,
+                None if node.name is None else node.name.value,
                 document.counts,
                 deprecations,
                 need_of_all(fields[name_of(node)]),

@@ -156,13 +156,10 @@ class LeanPath:
 
 
 def _headers_of(reply: Reply, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
-    told = [(b"x-request-id", id_.encode()), _NOSNIFF]
+    own = [_NOSNIFF, (b"x-request-id", id_.encode())]
     if reply.status == HTTPStatus.OK:
-        told.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
-        told.append((b"content-length", b"%d" % len(reply.body)))
-    if reply.etag is not None:
-        told.append((b"etag", reply.etag.encode()))
-    return told
+        own.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
+    return reply.headers + own
 
 
 def _common_headers(scope: Scope) -> Mapping[bytes, bytes] | None:

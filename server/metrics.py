@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from graphql import OperationType
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -94,8 +95,8 @@ class Metrics:
     def count_request(self, status: int) -> None:
         self._requests(status).inc()
 
-    def count_operation(self, type_: str, protocol: str, cost: int) -> None:
-        self._operations(type_, protocol).inc()
+    def count_operation(self, type_: OperationType, protocol: str, cost: int) -> None:
+        self._operations(type_._value_, protocol).inc()  # Python's way to it is ten times as long
         self._cost.observe(cost)
 
     def count_errors(self, codes: Iterable[str]) -> None:

@@ -10,8 +10,10 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, TypeAlias
+from http import HTTPStatus
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -43,12 +45,20 @@ def question_of(operation: Operation, variables: Mapping[str, Any] | None, role:
     return hashlib.blake2b(sized, digest_size=16).hexdigest()
 
 
-class Reply(NamedTuple):
+@dataclass(slots=True)
+class Reply:
     status: int
     body: bytes
     etag: str | None
     """None where it can't be told whether the answer still holds."""
     cost: int = 0
+    headers: list[tuple[bytes, bytes]] = field(init=False)
+    """Those that follow from it, ready to be sent."""
+
+    def __post_init__(self) -> None:
+        self.headers = [] if self.status == HTTPStatus.NOT_MODIFIED else [(b"content-length", b"%d" % len(self.body))]
+        if self.etag is not None:
+            self.headers.append((b"etag", self.etag.encode()))
 
 
 class Results:

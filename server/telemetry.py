@@ -46,7 +46,7 @@ class Telemetry:
 
     def note(self, operation: Operation, protocol: str, identity: Identity, told: Told, seconds: float) -> None:
         """At the end of it."""
-        self.metrics.count_operation(operation.type.value, protocol, told.cost)
+        self.metrics.count_operation(operation.type, protocol, told.cost)
         if told.codes:
             self.metrics.count_errors(told.codes)
         if told.is_kept:
