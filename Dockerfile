@@ -14,7 +14,7 @@ COPY schema schema
 COPY server server
 COPY --from=graphiql /src/server/static server/static
 RUN python -m venv /opt/merlin-graphql \
-    && /opt/merlin-graphql/bin/pip install --no-cache-dir --disable-pip-version-check .
+    && /opt/merlin-graphql/bin/pip install --no-cache-dir --disable-pip-version-check '.[jwt,tracing]'
 
 FROM python:3.13.9-slim-bookworm
 LABEL org.opencontainers.image.title="merlin-graphql" \

@@ -6,6 +6,7 @@ not as common, or does not pass, goes the general way from the start, which then
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -27,6 +28,8 @@ from server.responses import JSON
 from server.results import Reply, question_of
 from server.service import Service, context_of
 from server.telemetry import Told
+
+LOG = logging.getLogger(__name__)
 
 PATH = "/graphql"
 _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
@@ -100,6 +103,8 @@ class LeanPath:
         body = message.get("body", b"")
         if message["type"] != "http.request" or message.get("more_body") or len(body) > LARGEST_BODY:
             return None
+        if self._service.door.would_refuse(identity):
+            return None
         try:
             asked = self._asked.get(body) or self._read(body)
             if asked is None:
@@ -107,7 +112,8 @@ class LeanPath:
             reply, told = self._answer(asked, headers, identity, scope["state"]["database"])
             if reply is not None:
                 self._service.door.count(identity)
-        except Exception:  # noqa: BLE001 - whatever it is, the general way meets it again, and tells it
+        except Exception:
+            LOG.debug("A request goes the general way", exc_info=True)
             return None
         if reply is not None:
             self._service.telemetry.note(asked.operation, "http", identity, told, perf_counter() - began)

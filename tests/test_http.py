@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.requests import RequestError, accepted
+from server.settings import Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of, run
 
@@ -28,9 +29,11 @@ GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, "text/event-stream")
 
 
-@pytest.fixture
-async def live() -> AsyncIterator[Live]:
-    async with serving(await memory_of(run(1, "/one"))) as server:
+@pytest.fixture(params=[True, False], ids=["compiled", "general"])
+async def live(request: pytest.FixtureRequest) -> AsyncIterator[Live]:
+    """Each way of answering passes the same tests."""
+    settings = Settings(no_auth=True, compiled=request.param)
+    async with serving(await memory_of(run(1, "/one")), settings=settings) as server:
         yield server
 
 

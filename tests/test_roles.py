@@ -31,6 +31,7 @@ pytestmark = pytest.mark.anyio
 STRAWBERRY = make_schema()
 SCHEMA = STRAWBERRY._schema
 OPERATIONS = Operations(STRAWBERRY)
+WAYS = {"compiled": OPERATIONS, "general": Operations(STRAWBERRY, compiled=False)}
 
 
 def object_types() -> Iterator[GraphQLObjectType]:
@@ -97,12 +98,13 @@ def test_whatever_is_declared_exists() -> None:
     assert by_interface == {"id"}
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("coordinate", ROOT_FIELDS)
-async def test_a_field_is_answered_to_those_who_have_its_role(coordinate: str) -> None:
+async def test_a_field_is_answered_to_those_who_have_its_role(coordinate: str, way: str) -> None:
     """Each root field, with no role and with each: refused before anything is executed, or let through."""
     needed = NEEDS.get(coordinate, Role.READ)
     for role in (None, *Role):
-        code, told = await refusal(operation_of(coordinate), role)
+        code, told = await refusal(operation_of(coordinate), role, WAYS[way])
         if role is not None and role.includes(needed):
             assert code != "FORBIDDEN"
         else:

@@ -36,6 +36,10 @@ class Door:
         if not is_own_or_allowed(headers, self.allowed_origins):
             raise RequestError("Pages of this origin are not let in: see the setting --allow-origins.", 403)
 
+    def would_refuse(self, identity: Identity) -> bool:
+        """Whether `count` would; nothing is counted."""
+        return self.rate_limit is not None and self.rate_limit.is_exhausted(identity.name)
+
     def count(self, identity: Identity) -> None:
         """Raises `RequestError`."""
         if self.rate_limit is None:

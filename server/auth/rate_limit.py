@@ -19,6 +19,11 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """What was left, and when."""
 
+    def is_exhausted(self, who: str) -> bool:
+        """Whether one more request would be refused; takes none."""
+        left, since = self._buckets.get(who, (self._capacity, 0.0))
+        return left < 1 and left + (self._now() - since) * self._per_second < 1
+
     def wait(self, who: str) -> float:
         """Takes one request of a client: 0.0, or the seconds after which it may try again."""
         now = self._now()
