@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from server.database import read_model as module
 from server.database.backends.codec import decode, encode
+from server.database.entities import Surroundings
 from server.database.json_text import write_json
 from server.database.links import Links
 from server.database.models import (
@@ -33,6 +34,7 @@ from server.database.models import (
 )
 from server.database.ordered import Ordered
 from server.database.read_model import Change, ReadModel, order_of, position_of
+from tests.records import logical_worker, study
 
 STUDY, RUN, LOGICAL, PHYSICAL = EntityKind
 WHOLESALE, ONE_BY_ONE = 0.0, math.inf
@@ -632,3 +634,22 @@ def test_every_order_shares_its_positions() -> None:
                 LogicalWorkerModel("w", "worker"), StudyModel("s", "study"), run("r", study_id="s", workers=("w",))
             )
         assert model.runs.order[0] is model.study_runs.members_of("s")[0] is model.worker_runs.members_of("w")[0]
+
+
+def test_a_run_that_is_kept_follows_the_copy() -> None:
+    """What it was found to be linked with holds until anything changes, on either side."""
+    one, other = logical_worker("one"), logical_worker("other", runs=("r",))
+    model = ReadModel()
+    around = Surroundings(model, None)
+    linked = (study(1), one, run("r", study_id=study(1).id, workers=(one.id,)))
+    model.apply([entry(record) for record in linked])
+    kept = around.runs["r"]
+    assert (kept.study, kept.workers) == (around.studies[study(1).id], [around.logical_workers[one.id]])
+    assert kept.workers is kept.workers
+    model.apply([entry(study(1, "renamed"))])
+    assert kept.study is not None
+    assert kept.study.name == "renamed"
+    model.apply([Entry(entry(one).key, None), entry(other)])
+    assert [worker.id for worker in kept.workers] == [other.id]
+    model.apply([Entry(entry(study(1)).key, None)])
+    assert kept.study is None

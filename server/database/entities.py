@@ -143,7 +143,10 @@ class StudyEntity(DatabaseEntity[StudyModel]):
 
 
 class RunEntity(DatabaseEntity[RunModel]):
-    __slots__ = ("_launched_at", "queues", "status", "steps", "study_id", "workspace")
+    __slots__ = (
+        *("_launched_at", "queues", "status", "steps", "study_id", "workspace"),
+        *("_study", "_study_of", "_workers", "_workers_of"),
+    )
 
     kind = EntityKind.RUN
 
@@ -156,6 +159,10 @@ class RunEntity(DatabaseEntity[RunModel]):
         """As stored, whether or not there is such a study."""
         self.steps = list(record.steps)
         self._launched_at: datetime | EllipsisType | None = ...
+        self._study: StudyEntity | None = None
+        self._study_of = self._workers_of = -1
+        """The revisions that its study and its workers were found at: they are so until anything changes."""
+        self._workers: list[LogicalWorkerEntity] = []
 
     @property
     def is_finished(self) -> bool:
@@ -165,9 +172,11 @@ class RunEntity(DatabaseEntity[RunModel]):
     def study(self) -> StudyEntity | None:
         """The study that it names, else one that lists it."""
         around = self._around
-        for id_ in around.read_model.study_runs.owners_of(self.id):
-            return around.studies[id_]
-        return None
+        if self._study_of != (revision := around.read_model.revision):
+            owners = around.read_model.study_runs.owners_of(self.id)
+            self._study = around.studies[owners[0]] if owners else None
+            self._study_of = revision
+        return self._study
 
     @property
     def worker_ids(self) -> list[str]:
@@ -176,9 +185,13 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def workers(self) -> list[LogicalWorkerEntity]:
+        """Not to be changed."""
         around = self._around
-        workers = around.logical_workers
-        return [workers[id_] for id_ in around.read_model.worker_runs.owners_of(self.id)]
+        if self._workers_of != (revision := around.read_model.revision):
+            owners = around.read_model.worker_runs.owners_of(self.id)
+            self._workers = list(map(around.logical_workers.__getitem__, owners))
+            self._workers_of = revision
+        return self._workers
 
     @property
     def parent(self) -> RunEntity | None:

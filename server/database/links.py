@@ -46,6 +46,7 @@ class Links(Generic[Owner, Member]):
         position: Callable[[Owner | Member], Position],
     ) -> None:
         self._owners = owners
+        self._stands = owners.__contains__
         self._members = members
         self._listed = listed
         self._named = named
@@ -63,12 +64,10 @@ class Links(Generic[Owner, Member]):
         """The owners that exist: those the member names, in its order, then those that only list it, in theirs."""
         member = self._members.get(member_id)
         named = () if member is None else self._named(member)
-        strays = self._strays.get(member_id)
-        if strays is None:
-            owners = self._owners
-            return [id_ for id_ in (named if len(named) <= 1 else dict.fromkeys(named)) if id_ in owners]
-        listing = sorted(self._position(self._owners[id_]) for id_ in strays)
-        return [id_ for id_ in dict.fromkeys(named) if id_ in self._owners] + [id_ for _, id_ in listing]
+        found = list(filter(self._stands, named if len(named) <= 1 else dict.fromkeys(named)))
+        if member_id in self._strays:  # hardly ever
+            found += [id_ for _, id_ in sorted(self._position(self._owners[id_]) for id_ in self._strays[member_id])]
+        return found
 
     def strays_of(self, member_id: str) -> Sequence[str]:
         """The owners that list it without being named by it."""

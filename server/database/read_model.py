@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from server.database.groups import Groups
@@ -236,7 +237,7 @@ class ReadModel:
             self.logical_workers.records,
             self.runs.records,
             listed=lambda worker: worker.runs,
-            named=lambda run: run.workers,
+            named=attrgetter("workers"),
             position=self._position,
         )
         self.instances = Links(
