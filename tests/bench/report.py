@@ -28,6 +28,8 @@ answer from a cache (`Cache-Control: no-cache`).
 - (b) calls Merlin in the event loop, which is faster here than threads. It is not asked to filter 100,000 runs: Merlin
   reads them one by one, and a single answer took 46 s when it was tried.
 - (c) and (d) do no GraphQL: they are no servers to be had, but the limit and the floor.
+- (c) finds the study and the workers of each run anew; the server finds them once between two changes, and makes what
+  the answer says of an entity once for all its places.
 """
 
 
