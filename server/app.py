@@ -23,7 +23,6 @@ from schema.build import make_schema, sdl_of
 from schema.operations import Operations
 from server.auth.door import Door
 from server.auth.identity import AuthenticationError
-from server.auth.login import Login, Logout, TokenExchange
 from server.contract.manifest import read_manifest
 from server.database.errors import DatabaseError
 from server.database.merlin_database import MerlinDatabase
@@ -34,6 +33,7 @@ from server.graphiql import graphiql_routes
 from server.health import MetricsApp, healthz, readyz
 from server.http import GraphQLApp
 from server.lean import LeanPath
+from server.login import Login, Logout, TokenExchange
 from server.metrics import Metrics, mark_draining
 from server.requests import RequestError
 from server.responses import http_exception, refused, server_error, unauthenticated

@@ -26,7 +26,6 @@ from server import __version__
 from server.app import documents_of, make_app
 from server.auth.authenticator import ProviderError
 from server.auth.commands import add_token_commands
-from server.auth.login import PARAMETER
 from server.auth.token_file import TokenFileError
 from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
@@ -35,6 +34,7 @@ from server.database.backends.sqlite import path_of
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind
 from server.listening import ListenError, listening
+from server.login import PARAMETER
 from server.logs import logging_config
 from server.merlin_config import ConfigError, find_database
 from server.security import door_of, with_secrets

@@ -11,8 +11,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from server.tracing import Attributes
-
 
 def exporting() -> TracerProvider:
     """To where OTEL_EXPORTER_OTLP_ENDPOINT says."""
@@ -36,7 +34,7 @@ class OpenTelemetry:
             yield
 
     @contextmanager
-    def step(self, name: str, attributes: Attributes) -> Iterator[None]:
+    def step(self, name: str, attributes: Mapping[str, str | int]) -> Iterator[None]:
         with self._tracer.start_as_current_span(name, attributes=dict(attributes)):
             yield
 
