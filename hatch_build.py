@@ -10,8 +10,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _COMMANDS = (
-    # Without a network npm would try for many minutes.
-    ("install", "--silent", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=30000"),
+    ("install", "--silent", "--no-audit", "--no-fund"),
     ("run", "--silent", "build"),
 )
 
