@@ -9,8 +9,7 @@ from server.auth.door import Door
 from server.auth.identity import AuthenticationError
 from server.database.merlin_database import MerlinDatabase
 from server.metrics import CONTENT_TYPE, Metrics
-from server.requests import RequestError
-from server.responses import json_response, refused, unauthenticated
+from server.responses import json_response, unauthenticated
 
 _NO_STORE = {"cache-control": "no-store"}
 
@@ -44,6 +43,4 @@ class MetricsApp:
             await self._door.authenticator.identify(request.headers)
         except AuthenticationError as error:
             return unauthenticated(error)
-        except RequestError as error:
-            return refused(error)
         return Response(self._metrics.text(), headers=_NO_STORE | {"content-type": CONTENT_TYPE})
