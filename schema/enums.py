@@ -10,11 +10,19 @@ import strawberry
 from server.database.models import EntityKind, RunStatus, WorkerStatus
 
 
-def describe(enum: type[StrEnum], description: str, values: Mapping[StrEnum, str], name: str | None = None) -> None:
+def describe(
+    enum: type[StrEnum],
+    description: str,
+    values: Mapping[StrEnum, str],
+    name: str | None = None,
+    *,
+    deprecated: Mapping[StrEnum, str] | None = None,
+) -> None:
     """Makes an enum of a lower layer one of the schema, each of its values described."""
     strawberry.enum(enum, name=name, description=description)
     for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]  # set by strawberry.enum
         value.description = values[enum[value.name]]
+        value.deprecation_reason = (deprecated or {}).get(enum[value.name])
 
 
 describe(

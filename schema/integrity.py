@@ -23,7 +23,10 @@ describe(
         ProblemKind.DUPLICATE_NAME: "Several entities have one name; Merlin finds only one of them by it.",
         ProblemKind.UNREADABLE_VALUE: "A stored value can't be read, and is served as a safe substitute.",
         ProblemKind.EMPTY_STUDY: "A study has no runs.",
-        ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it does not run.",
+        ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it is not said to run.",
+        ProblemKind.RESURRECTED: (
+            "A run that was deleted stands again: Merlin worked on it, and wrote it at its next change of status."
+        ),
     },
 )
 

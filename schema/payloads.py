@@ -6,6 +6,7 @@ import strawberry
 
 from schema.effects import Effect, Outcome, UserError
 from schema.logical_worker import LogicalWorker
+from schema.node import Node
 from schema.physical_worker import PhysicalWorker
 from schema.run import Run
 from schema.study import Study
@@ -33,6 +34,19 @@ class StudyPayload:
             effects=outcome.effects,
             user_errors=outcome.user_errors,
         )
+
+
+@strawberry.type(description="What came of noting something of a study or a run.")
+class AnnotatePayload:
+    node: StudyEntity | RunEntity | None = strawberry.field(
+        graphql_type=Node | None, description="The study or the run; null if refused."
+    )
+    effects: list[Effect] = strawberry.field(description=_EFFECTS)
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+    @classmethod
+    def of(cls, outcome: Outcome[StudyEntity | RunEntity]) -> AnnotatePayload:
+        return cls(node=outcome.result, effects=outcome.effects, user_errors=outcome.user_errors)
 
 
 @strawberry.type(description="What came of a mutation of a run.")

@@ -47,6 +47,9 @@ class Run(Node):
     parameters: JSON = strawberry.field(description="The parameters it was launched with.")
     samples: JSON = strawberry.field(description="The samples it was launched with.")
     additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")
+    annotations: JSON = strawberry.field(
+        description="What clients have noted of it by `annotate`, an object. Nothing that Merlin writes undoes it."
+    )
     launched_at: datetime | None = strawberry.field(
         description=(
             "Read from the workspace's `_YYYYMMDD-HHMMSS` suffix, which Merlin gives every run; null without one. "

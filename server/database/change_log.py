@@ -170,7 +170,7 @@ class ChangeLog:
             case _:
                 return set()
         before, after = _listed(change.before), _listed(change.after)
-        if _seen_from_runs(change.before) == _seen_from_runs(change.after):
+        if not change.annotated and _seen_from_runs(change.before) == _seen_from_runs(change.after):
             return before ^ after
         return before | after | {id_ for _, id_ in members_of(change.key.id)}
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from server.database.backends.base import Alive, Changed, Lost, Progress, Reload, ResultsBackend, no_progress
+from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
 from server.database.pulse import Pulse
@@ -33,6 +34,7 @@ class Feed:
         self._read_model = read_model
         self._progress: Progress = no_progress
         self._marked: set[Key] = set()
+        self._marked_notes: set[NoteKey] = set()
         self._ambiguous: set[EntityKind] = set()
         self._reload = False
         self._work = asyncio.Event()
@@ -78,7 +80,7 @@ class Feed:
             _fail(future, BackendUnavailableError("The database was closed meanwhile."))
         self._waiting.clear()
 
-    async def refresh(self, keys: Collection[Key]) -> None:
+    async def refresh(self, keys: Collection[Key], notes: Collection[NoteKey] = ()) -> None:
         """Returns when the read model has what stands under the keys now, or something newer.
 
         Raises `BackendError` where they could not be read.
@@ -86,6 +88,7 @@ class Feed:
         if not self._tasks:
             raise BackendUnavailableError("The database is not open.")
         self._marked.update(keys)
+        self._marked_notes.update(notes)
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         self._work.set()
@@ -111,6 +114,7 @@ class Feed:
                         self._reload = True
                     case Changed():
                         self._marked |= notice.keys
+                        self._marked_notes |= notice.notes
                         self._ambiguous |= notice.name_maps
                         self._note_name_maps(len(notice.name_maps))
                     case Lost():
@@ -120,7 +124,7 @@ class Feed:
                     case Alive():
                         pass
                 self._last_seen = datetime.now(UTC)
-                if self._reload or self._marked or self._ambiguous:
+                if self._reload or self._marked or self._marked_notes or self._ambiguous:
                     self._noticed_at = self._noticed_at or monotonic()
                     self._work.set()
 
@@ -135,6 +139,7 @@ class Feed:
             self._work.clear()
             reload, self._reload = self._reload, False
             marked, self._marked = self._marked, set()
+            notes, self._marked_notes = self._marked_notes, set()
             ambiguous, self._ambiguous = self._ambiguous, set()
             waiting, self._waiting = self._waiting, []
             losses = self._losses
@@ -144,7 +149,8 @@ class Feed:
                     await self._read_everything()
                     ambiguous.update(EntityKind)
                 else:
-                    self._take_over(await self._backend.fetch(marked), ambiguous)
+                    entries = await self._backend.fetch(marked) if marked else []
+                    self._take_over(entries, await self._read_notes(notes), ambiguous)
                 await self._settle_names(ambiguous)
             except asyncio.CancelledError:
                 self._waiting += waiting  # `stop` answers them
@@ -166,11 +172,19 @@ class Feed:
     async def _read_everything(self) -> None:
         async with aclosing(self._backend.load(self._progress)) as batches:
             entries = [entry async for batch in batches for entry in batch]
+        notes = await self._backend.load_notes()
         self._progress = no_progress
-        self._read_model.replace(entries)
+        self._read_model.replace(entries, notes)
 
-    def _take_over(self, entries: list[Entry], ambiguous: set[EntityKind]) -> None:
-        for change in self._read_model.apply(entries):
+    async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
+        """Of a tombstone only that it was told of: a deletion of many runs leaves as many."""
+        tombstones = [Note(key, "") for key in keys if key.kind is NoteKind.DELETED]
+        others = [key for key in keys if key.kind is not NoteKind.DELETED]
+        read = await self._backend.read_notes(others) if others else {}
+        return [*tombstones, *(Note(key, text) for key, text in read.items())]
+
+    def _take_over(self, entries: list[Entry], notes: list[Note], ambiguous: set[EntityKind]) -> None:
+        for change in self._read_model.apply(entries, notes):
             name = None if change.after is None else name_of(change.after)
             if name is not None and self._read_model.tables[change.key.kind].is_duplicate(name):
                 ambiguous.add(change.key.kind)

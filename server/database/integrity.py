@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from server.database.errors import InvalidValueError
 from server.database.models import (
     EntityKind,
     Key,
     LogicalWorkerModel,
     Model,
     PhysicalWorkerModel,
+    RunModel,
     WorkerStatus,
     name_of,
     optional,
 )
+from server.database.names import check_name
 from server.database.read_model import ReadModel, Table
+
+_LAUNCHED_AT = re.compile(r"_\d{8}-\d{6}$")
 
 NameMaps = Mapping[EntityKind, Mapping[str, str]]
 """The stored name maps; a store without them has none."""
@@ -33,6 +40,7 @@ class ProblemKind(StrEnum):
     UNREADABLE_VALUE = "UNREADABLE_VALUE"
     EMPTY_STUDY = "EMPTY_STUDY"
     ORPHAN_WORKER = "ORPHAN_WORKER"
+    RESURRECTED = "RESURRECTED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,8 @@ SIDES: Mapping[tuple[EntityKind, str], tuple[Side, Side]] = {
 """By kind and field: that side of its link, and the other one."""
 
 
-def find_problems(copy: ReadModel, name_maps: NameMaps) -> list[Problem]:
+def find_problems(copy: ReadModel, name_maps: NameMaps, resurrected: Collection[str] = ()) -> list[Problem]:
+    """`resurrected`: ids of runs that stand again although they were deleted here."""
     problems: list[Problem] = []
     for owner, member in RELATIONS:
         problems += _of_side(copy, owner, member)
@@ -92,6 +101,8 @@ def find_problems(copy: ReadModel, name_maps: NameMaps) -> list[Problem]:
         for key, values in copy.problems.items()
         for value in values
     )
+    problems += _nameless(copy)
+    problems += _resurrected(copy, resurrected)
     problems += _garbage(copy)
     return problems
 
@@ -128,7 +139,7 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]
                     f"{other_side.kind.replace('_', ' ')}.",
                     side.field,
                     other_id,
-                    repairable=is_readable,
+                    repairable=is_readable and _can_be_mended(copy, side, record),
                 )
                 continue
             if other_id not in said_back:
@@ -144,6 +155,60 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]
                     and _is_readable(copy, Key(other_side.kind, other_id), other_side.field)
                     and _can_be_said_back(copy, side, other_side, other),
                 )
+
+
+def _can_be_mended(copy: ReadModel, side: Side, record: Model) -> bool:
+    """Whether a reference to what is gone can go, or can lead somewhere: Merlin reads no null in two of them."""
+    match side.field, record:
+        case "study_id", RunModel():
+            return bool(copy.study_runs.strays_of(record.id)) or study_name_of(record.workspace) is not None
+        case "logical_worker_id", _:
+            return bool(copy.instances.strays_of(record.id))
+        case _:
+            return True
+
+
+def study_name_of(workspace: str) -> str | None:
+    """The name of the study that a run belongs to, as Merlin makes workspaces: `<name>_<YYYYMMDD-HHMMSS>`.
+
+    None where that is no name that Merlin would read back.
+    """
+    name = _LAUNCHED_AT.sub("", posixpath.basename(workspace.rstrip("/")))
+    try:
+        check_name("name", name)
+    except InvalidValueError:
+        return None
+    return name
+
+
+def _nameless(copy: ReadModel) -> Iterator[Problem]:
+    """Records that name no study or no logical worker at all, as earlier versions of this server left them."""
+    for side, table in (
+        (Side(EntityKind.RUN, "study_id"), copy.runs),
+        (Side(EntityKind.PHYSICAL_WORKER, "logical_worker_id"), copy.physical_workers),
+    ):
+        for record in table.records.values():
+            key = Key(side.kind, record.id)
+            if not side.ids(record) and _is_readable(copy, key, side.field):
+                yield Problem(
+                    ProblemKind.DANGLING_REFERENCE,
+                    key,
+                    f"{_noun(key)} has nothing in {side.field}, which Merlin can't read.",
+                    side.field,
+                    repairable=_can_be_mended(copy, side, record),
+                )
+
+
+def _resurrected(copy: ReadModel, ids: Collection[str]) -> Iterator[Problem]:
+    for id_ in ids:
+        if (run := copy.runs.get(id_)) is not None:
+            state = "works on it still" if run.run_status.is_active else "has written it again"
+            yield Problem(
+                ProblemKind.RESURRECTED,
+                Key(EntityKind.RUN, id_),
+                f"The run {id_} was deleted, and Merlin {state}: delete it again once it is finished, or keep it.",
+                repairable=True,
+            )
 
 
 def _is_readable(copy: ReadModel, key: Key, field: str) -> bool:

@@ -46,6 +46,27 @@ def checked(text: JSONText) -> JSONText:
     return _shared(text) if len(text) <= _SHARED_LENGTH else _checked(text)
 
 
+def is_same_json(one: JSON, other: JSON) -> bool:
+    """Whether two values are the same JSON: 1 and 1.0 are one number, and neither is true."""
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(is_same_json(value, other[key]) for key, value in one.items())
+        case list(), list():
+            return len(one) == len(other) and all(map(is_same_json, one, other))
+        case _:
+            return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
+
+
+def object_text(text: str | None) -> JSONText:
+    """The same text if it is a readable JSON object, else an empty one."""
+    if text is None or text[:1] != "{":
+        return EMPTY
+    try:
+        return checked(text)
+    except ValueError:
+        return EMPTY
+
+
 def load(text: str) -> JSON:
     """Raises ValueError, also for JSON that nests deeper than `MAX_DEPTH`."""
     _check_depth(text)

@@ -42,8 +42,14 @@ class RunStatus(StrEnum):
     def is_finished(self) -> bool:
         return self in _FINISHED
 
+    @property
+    def is_active(self) -> bool:
+        """Whether Merlin may work on the run, and write it again: it is QUEUED or RUNNING."""
+        return self in _ACTIVE
+
 
 _FINISHED = frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.FAILED})
+_ACTIVE = frozenset({RunStatus.QUEUED, RunStatus.RUNNING})
 
 
 class WorkerStatus(StrEnum):

@@ -9,6 +9,7 @@ from typing import ClassVar, TypeAlias
 
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Dialect, Raw, dialect_of
+from server.database.backends.notes import Note, NoteKey
 from server.database.models import EntityKind, Entry, Key, Model
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -31,6 +32,7 @@ class Changed:
     keys: frozenset[Key] = frozenset()
     name_maps: frozenset[EntityKind] = frozenset()
     """Kinds in whose name map an entry may have changed."""
+    notes: frozenset[NoteKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,13 @@ class ResultsBackend(ABC):
 
         Empty where something stands that is no record: it is not compared, since it is never written.
         """
+
+    @abstractmethod
+    async def load_notes(self) -> list[Note]:
+        """Every note that stands in the store. What a tombstone holds need not be read: there may be many."""
+
+    @abstractmethod
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]: ...
 
     @abstractmethod
     async def commit(self, batch: Batch) -> bool:

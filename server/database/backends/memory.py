@@ -9,6 +9,7 @@ from typing import ClassVar
 from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_progress
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Raw, decode, encode
+from server.database.backends.notes import Note, NoteKey
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 _BATCH = 500
@@ -22,6 +23,7 @@ class MemoryBackend(ResultsBackend):
         super().__init__("memory://")
         self._records: dict[Key, Mapping[str, str]] = {}
         self._names: dict[EntityKind, dict[str, str]] = {kind: {} for kind in EntityKind}
+        self._notes: dict[NoteKey, str] = {}
         self._watchers: list[asyncio.Queue[Notice]] = []
 
     async def open(self) -> None:
@@ -61,10 +63,18 @@ class MemoryBackend(ResultsBackend):
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
         return {key: self._records.get(key) for key in keys}
 
+    async def load_notes(self) -> list[Note]:
+        return [Note(key, text) for key, text in self._notes.items()]
+
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        return {key: self._notes.get(key) for key in keys}
+
     async def commit(self, batch: Batch) -> bool:
         if any(self._records.get(key) != raw for key, raw in batch.read.items()):
             return False
         if any(self._names[kind].get(name) != owner for (kind, name), owner in batch.owners.items()):
+            return False
+        if any(self._notes.get(key) != text for key, text in batch.read_notes.items()):
             return False
         for (kind, name), owner in batch.names.items():
             if owner is None:
@@ -75,6 +85,8 @@ class MemoryBackend(ResultsBackend):
             self.store(key, {**self._records.get(key, {}), **fields})
         for key in batch.deleted:
             self.store(key, None)
+        for note, text in batch.notes.items():
+            self.store_note(note, text)
         return True
 
     async def watch(self) -> AsyncGenerator[Notice]:
@@ -93,5 +105,16 @@ class MemoryBackend(ResultsBackend):
             self._records.pop(key, None)
         else:
             self._records[key] = fields
+        self._tell(Changed(frozenset({key})))
+
+    def store_note(self, key: NoteKey, text: str | None) -> None:
+        """Writes a note as another process would; None removes it."""
+        if text is None:
+            self._notes.pop(key, None)
+        else:
+            self._notes[key] = text
+        self._tell(Changed(notes=frozenset({key})))
+
+    def _tell(self, notice: Notice) -> None:
         for notices in self._watchers:
-            notices.put_nowait(Changed(frozenset({key})))
+            notices.put_nowait(notice)

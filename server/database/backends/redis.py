@@ -27,6 +27,7 @@ from server.database.backends.base import (
 )
 from server.database.backends.batch import Batch
 from server.database.backends.codec import CURRENT, Raw, decode, encode, not_a_record
+from server.database.backends.notes import PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.redis_client import TIMEOUT, RedisClients
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
@@ -39,6 +40,8 @@ _PATTERN = "[srlp][tuoh][unygd]*:*"
 """Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
 _KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
 _NAME_MAP = "name"
+_NOTE_KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in NoteKind}
+_INITIALS = "".join(kind[0] for kind in NoteKind)
 _SCAN_COUNT = 2000
 _FIRST_CURSOR = "0"
 _BATCH = 500
@@ -151,9 +154,31 @@ class RedisBackend(ResultsBackend):
         for batch in _batches(list(keys)):
             with self._clients.translated():
                 for key, reply in await self._read_hashes(batch):
-                    if isinstance(reply, RedisError) and not _is_no_hash(reply):
+                    if isinstance(reply, RedisError) and not _is_of_another_type(reply):
                         raise reply
                     found[key] = {} if isinstance(reply, RedisError) else _pairs(reply) or None
+        return found
+
+    async def load_notes(self) -> list[Note]:
+        with self._clients.translated():
+            names = self._client.scan_iter(match=f"{PREFIX}:[{_INITIALS}]*", count=_SCAN_COUNT)
+            keys = [key async for name in names if (key := _read_note_key(name)) is not None]
+        texts = await self.read_notes([key for key in keys if key.kind is NoteKind.ANNOTATIONS])
+        found = [Note(key, texts.get(key, "")) for key in keys]
+        return [note for note in found if note.text is not None]
+
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        found: dict[NoteKey, str | None] = {}
+        for batch in _batches(list(keys)):
+            with self._clients.translated():
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for key in batch:
+                        pipeline.get(str(key))
+                    texts = await pipeline.execute(raise_on_error=False)
+            for key, text in zip(batch, texts, strict=True):
+                if isinstance(text, RedisError) and not _is_of_another_type(text):
+                    raise self._clients.translate(text)
+                found[key] = text if isinstance(text, str) else None
         return found
 
     async def commit(self, batch: Batch) -> bool:
@@ -192,7 +217,8 @@ class RedisBackend(ResultsBackend):
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's decorator
         try:
             connection._parser.set_invalidation_push_handler(_as_it_is)  # noqa: SLF001 - there is no public way to it
-            prefixes = [word for kind in EntityKind for word in ("PREFIX", f"{kind}:")]
+            places = [*EntityKind, *(f"{PREFIX}:{kind}" for kind in NoteKind)]
+            prefixes = [word for place in places for word in ("PREFIX", f"{place}:")]
             await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
             await connection.read_response()
             yield connection
@@ -264,15 +290,23 @@ def _read_notice(notification: PushNotification) -> Notice:
     if names is None:
         return Reload()
     keys = [key for name in names if (key := _read_key(name)) is not None]
+    notes = [note for name in names if (note := _read_note_key(name)) is not None]
     return Changed(
         keys=frozenset(key for key in keys if key.id != _NAME_MAP),
         name_maps=frozenset(key.kind for key in keys if key.id == _NAME_MAP),
+        notes=frozenset(notes),
     )
 
 
 def _read_key(name: str) -> Key | None:
     prefix, _, id_ = name.partition(":")
     return Key(_KINDS[prefix], id_) if prefix in _KINDS else None
+
+
+def _read_note_key(name: str) -> NoteKey | None:
+    prefix, _, rest = name.partition(":")
+    kind, _, id_ = rest.partition(":")
+    return NoteKey(_NOTE_KINDS[kind], id_) if prefix == PREFIX and kind in _NOTE_KINDS else None
 
 
 async def _ask(connection: AbstractConnection, keys: Sequence[Key], cursor: str | None = None) -> None:
@@ -308,7 +342,7 @@ async def _read_reply(connection: AbstractConnection) -> Any:
 
 def _read_entry(key: Key, reply: Any) -> Entry:
     match reply:
-        case ResponseError() if _is_no_hash(reply):
+        case ResponseError() if _is_of_another_type(reply):
             return not_a_record(key, "it is no hash")
         case RedisError():
             raise reply
@@ -318,7 +352,7 @@ def _read_entry(key: Key, reply: Any) -> Entry:
             return decode(key.kind, key.id, _pairs(reply))
 
 
-def _is_no_hash(error: RedisError) -> bool:
+def _is_of_another_type(error: RedisError) -> bool:
     return str(error).startswith("WRONGTYPE")
 
 

@@ -28,7 +28,8 @@ from server.database.backends.base import (
 )
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
-from server.database.backends.sqlite_writer import Conflict, write, writing
+from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.sqlite_writer import NOTES, Conflict, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
     KINDS,
@@ -88,6 +89,7 @@ class SQLiteBackend(ResultsBackend):
         self._file: tuple[int, int] | None = None
         self._given: _Fingerprints = {}
         """What was read last of every key. Compared with what stands there, it misses no change that is undone soon."""
+        self._given_notes: dict[NoteKey, str] = {}
         self._loads = 0
         """Under way; until they end, it is not known what was given."""
         self._is_closed = False
@@ -142,6 +144,13 @@ class SQLiteBackend(ResultsBackend):
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
         return await self._run(lambda: self._read_raw(keys))
 
+    async def load_notes(self) -> list[Note]:
+        self._given_notes = await self._run(self._notes)
+        return [Note(key, text) for key, text in self._given_notes.items()]
+
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        return await self._run(lambda: self._read_notes(keys))
+
     async def commit(self, batch: Batch) -> bool:
         return await self._run(lambda: self._commit(batch))
 
@@ -162,9 +171,9 @@ class SQLiteBackend(ResultsBackend):
                         yield Alive()
                         continue
                     version, started = now, time.monotonic()
-                    differences = await self._run(self._differences)
+                    keys, notes = await self._run(lambda: (self._differences(), self._differing_notes()))
                     pause = max(_POLL_INTERVAL, _POLL_SHARE * (time.monotonic() - started))
-                    yield Changed(differences)
+                    yield Changed(keys, notes=notes)
             except BackendError as error:
                 yield Lost(str(error))
                 await asyncio.sleep(_PAUSE)
@@ -251,6 +260,36 @@ class SQLiteBackend(ResultsBackend):
                 _note(standing, key, raw)
         return frozenset(key for key, _ in standing.items() ^ self._given.items())
 
+    def _notes(self) -> dict[NoteKey, str]:
+        """All of them; empty where none was ever written."""
+        kinds = {kind.value: kind for kind in NoteKind}
+        rows = self._note_rows("kind, id, text")
+        return {NoteKey(kinds[kind], id_): text for kind, id_, text in rows if kind in kinds}
+
+    def _note_rows(self, columns: str, where: str = "", parameters: Collection[Any] = ()) -> list[sqlite3.Row]:
+        if not self._execute(f"PRAGMA table_info({NOTES})").fetchone():
+            return []
+        statement = f"SELECT {columns} FROM {NOTES} WHERE (expires IS NULL OR expires >= ?) {where}"  # noqa: S608 - our own words only
+        return self._execute(statement, (time.time(), *parameters)).fetchall()
+
+    def _notes_under(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
+        found: dict[NoteKey, str | None] = {}
+        for key in keys:
+            rows = self._note_rows("text", "AND kind = ? AND id = ?", key)
+            found[key] = rows[0]["text"] if rows else None
+        return found
+
+    def _read_notes(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
+        found = self._notes_under(keys)
+        for key, text in found.items():
+            self._given_notes.pop(key, None)
+            if text is not None:
+                self._given_notes[key] = text
+        return found
+
+    def _differing_notes(self) -> frozenset[NoteKey]:
+        return frozenset(key for key, _ in self._notes().items() ^ self._given_notes.items())
+
     def _execute(self, statement: str, parameters: Collection[Any] = ()) -> sqlite3.Cursor:
         if self._connection is None:
             raise BackendUnavailableError(f"The database {self.path} is not open.")
@@ -331,6 +370,8 @@ class SQLiteBackend(ResultsBackend):
                     rows={key: [row["_row"] for row in rows] for key, rows in standing.items()},
                     owners=self._name_owners,
                     columns=self._columns,
+                    notes=self._notes_under,
+                    now=time.time(),
                 )
         except Conflict:
             return False
