@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Any
 
 from server.database.backends.base import Progress, ResultsBackend, no_progress
@@ -26,6 +27,7 @@ from server.database.models import EntityKind, Key
 from server.database.pulse import Pulse
 from server.database.read_model import ReadModel
 from server.database.repair import repair
+from server.database.run_metadata import RunMetadata
 from server.database.transactions import Transactor, Work
 
 
@@ -38,13 +40,15 @@ class MerlinDatabase:
         version: str,
         time_zone: tzinfo | None = None,
         dialect: Dialect | None = None,
+        workspace_roots: Sequence[Path] = (),
     ) -> None:
         self.backend = backend
         self.version = version
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
         self.changes = ChangeLog(self.read_model)
-        self._transactor = Transactor(backend, self.feed, self.read_model, dialect)
+        self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
+        self._transactor = Transactor(backend, self.feed, self.read_model, dialect, self.run_metadata)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.around = around = Surroundings(self.read_model, time_zone)
         self.studies = StudyManager(around, self._transactor)
@@ -155,15 +159,17 @@ async def opened(
     *,
     time_zone: tzinfo | None = None,
     dialect: Dialect | None = None,
+    workspace_roots: Sequence[Path] = (),
     progress: Progress = no_progress,
 ) -> AsyncIterator[MerlinDatabase]:
     """Connects, reads everything once, and keeps it fresh until the end. Raises `BackendError`.
 
-    `dialect` is that of new records; without it they are written as those already there.
+    `dialect` is that of new records; without it they are written as those already there. `workspace_roots`: below them
+    Merlin's files of runs are kept in step.
     """
     try:
         await backend.open()
-        database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect)
+        database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect, workspace_roots)
         await database.feed.start(progress)
         try:
             yield database
