@@ -40,7 +40,7 @@ from server.merlin_config import ConfigError, find_database
 from server.security import door_of, with_secrets
 from server.serving import Server, allow_many_files, config_of, serve_by_many
 from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings, secrets_help
-from server.source import backend_of, fill_with_demo, open_database
+from server.source import backend_of, fill_with_demo, open_database, workspace_roots_of
 from server.tracing import TracingError, open_tracing
 
 
@@ -242,6 +242,7 @@ def _is_memory(settings: Settings) -> bool:
 async def _prepare(settings: Settings) -> None:
     """What can't be had is told before anything of the server runs."""
     documents_of(settings)
+    workspace_roots_of(settings)
     open_tracing(is_on=settings.tracing).close()
     await door_of(settings).authenticator.open()
     backend = backend_of(settings)

@@ -21,6 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from schema.compiler.compiler import Tally
 from server.database.merlin_database import MerlinDatabase
+from server.database.metadata_file import FileState
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The library's own: where processes of one machine meet. To be set before the library is imported."""
@@ -83,6 +84,16 @@ class Metrics:
             ["by"],
             registry=self._registry,
         )
+        files = Counter(
+            named("run_metadata_files"),
+            "Merlin's files of runs that were to be brought in step with a change: written or failed.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._files = {
+            FileState.IN_STEP: files.labels("written"),
+            FileState.FAILED: files.labels("failed"),
+        }
         self._tallied = Tally()
         # Finding the counter of some labels takes longer than counting.
         self._operations, self._requests = cache(operations.labels), cache(requests.labels)
@@ -118,6 +129,10 @@ class Metrics:
 
     def count_kept(self) -> None:
         self._executions("kept").inc()
+
+    def count_file(self, state: FileState) -> None:
+        if state in self._files:
+            self._files[state].inc()
 
     def observe_seconds(self, name: str, seconds: float) -> None:
         self._seconds(name).observe(seconds)

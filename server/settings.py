@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -81,6 +82,12 @@ class Settings:
         None,
         "The time zone of the times that Merlin stores, such as Europe/Zurich. Without it: this machine's.",
         metavar="NAME",
+    )
+    workspace_root: tuple[Path, ...] | None = setting(
+        None,
+        f"A directory below which Merlin's studies are written: what is changed of a run there is also written to its "
+        f"run_metadata.json, else Merlin undoes it. Several with {os.pathsep!r} between them, or by several flags.",
+        metavar="DIR",
     )
     host: str = setting("127.0.0.1", "The address to listen on.", metavar="ADDRESS")
     port: int = setting(8000, "The port to listen on; 0 takes a free one.", metavar="PORT")
@@ -242,7 +249,7 @@ class Settings:
     def as_environ(self) -> dict[str, str]:
         """For processes that are started with these settings."""
         return {
-            variable_of(item): str(value)
+            variable_of(item): text_of(value)
             for item in dataclasses.fields(self)
             if (value := getattr(self, item.name)) is not None
         }
@@ -250,6 +257,11 @@ class Settings:
 
 def variable_of(item: dataclasses.Field[Any]) -> str:
     return PREFIX + item.name.upper()
+
+
+def text_of(value: object) -> str:
+    """As it is read from the environment, and from the command line."""
+    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def flag_of(item: dataclasses.Field[Any]) -> str:
@@ -285,9 +297,11 @@ def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
 
 
 DATABASE = tuple(
-    item.name for item in dataclasses.fields(Settings) if item.name.startswith(("database", "dialect", "time_zone"))
+    item.name
+    for item in dataclasses.fields(Settings)
+    if item.name.startswith(("database", "dialect", "time_zone", "workspace"))
 )
-"""The settings that say which database is meant, and how it is read."""
+"""The settings that say which database is meant, how it is read, and what else a change of it is written to."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
@@ -300,6 +314,8 @@ def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None
             can_be_off = item.default or item.metadata["production"]
             action = argparse.BooleanOptionalAction if can_be_off else "store_true"
             parser.add_argument(flag_of(item), action=action, **options)
+        elif _type_of(item) is _paths:
+            parser.add_argument(flag_of(item), type=_paths, metavar=item.metadata["metavar"], action=_More, **options)
         else:
             choices = item.metadata["choices"] or None
             parser.add_argument(
@@ -333,10 +349,24 @@ def _boolean(text: str) -> bool:
         raise ValueError(text) from None
 
 
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(path) for path in text.split(os.pathsep) if path)
+
+
+class _More(argparse.Action):
+    """A flag that may be given several times, each time with some of the values."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _flag: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, (*(getattr(namespace, self.dest) or ()), *values))
+
+
 _TYPES: Mapping[str, Any] = {
     "str": str,
     "str | None": str,
     "Path | None": Path,
+    "tuple[Path, ...] | None": _paths,
     "int": int,
     "float": float,
     "bool": _boolean,

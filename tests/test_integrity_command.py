@@ -72,3 +72,20 @@ def test_a_database_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("merlin-graphql: There is no database ")
     assert not list(tmp_path.rglob("*.db"))
+
+
+async def test_what_is_mended_of_a_run_is_also_mended_in_merlins_file(tmp_path: Path) -> None:
+    """Below a root; one that is no directory is refused before anything is mended."""
+    workspace = tmp_path / "studies" / "run"
+    (workspace / "merlin_info").mkdir(parents=True)
+    url = f"sqlite:///{tmp_path}/merlin.db"
+    backend = SQLiteBackend(url)
+    await backend.open()
+    await backend.insert([study(1, runs=(uid(11),)), run(11, str(workspace), study_id=uid(1), workers=(uid(99),))])
+    await backend.close()
+    home, repair = tmp_path / "home", ("integrity", "--repair", "--database", url, "--workspace-root")
+    refused = command(home, *repair, str(tmp_path / "nothing"))
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "is no directory here" in refused.stderr
+    assert command(home, *repair, str(tmp_path / "studies")).returncode == 0
+    assert json.loads((workspace / "merlin_info" / "run_metadata.json").read_text())["workers"] == []

@@ -19,6 +19,7 @@ from server.settings import (
     add_arguments,
     flag_of,
     read_settings,
+    text_of,
     told,
     variable_of,
 )
@@ -37,6 +38,7 @@ EVERYTHING = Settings(
     database_poll_interval=0.25,
     time_zone="Europe/Zurich",
     dialect="legacy",
+    workspace_root=(Path("/p/lustre1/studies"), Path("/p/lustre2/studies")),
     host="::1",
     port=0,
     unix_socket=Path("merlin.sock"),
@@ -96,7 +98,7 @@ def as_arguments(settings: Settings) -> list[str]:
             case False:
                 arguments += [f"--no-{flag_of(item)[2:]}"]
             case value:
-                arguments += [flag_of(item), str(value)]
+                arguments += [flag_of(item), text_of(value)]
     return arguments
 
 
@@ -136,7 +138,7 @@ def test_what_is_not_set_is_no_variable() -> None:
 def test_a_flag_wins_over_a_variable(name: str) -> None:
     """What stands on the command line is meant, whatever the environment says, right or wrong."""
     flag, variable = flag_of(FIELDS[name]), variable_of(FIELDS[name])
-    value = str(getattr(EVERYTHING, name))
+    value = text_of(getattr(EVERYTHING, name))
     assert getattr(read([flag, value], {variable: "7"}), name) == getattr(EVERYTHING, name)
 
 
@@ -157,6 +159,19 @@ def test_an_empty_variable_is_none() -> None:
 def test_switches_are_read_in_the_usual_words(text: str, meant: object) -> None:
     """A switch in the environment is on or off."""
     assert read(environ={"MERLIN_GRAPHQL_DEMO": text}).demo is meant
+
+
+def test_several_directories_are_given_by_one_flag_or_by_several() -> None:
+    """As those of a PATH, and one by one; what the flags name is meant, whatever the environment says."""
+    one, other, third = Path("/p/one"), Path("/p/other"), Path("third")
+    assert read(["--workspace-root", "/p/one:/p/other", "--workspace-root", "third"]).workspace_root == (
+        one,
+        other,
+        third,
+    )
+    environ = {"MERLIN_GRAPHQL_WORKSPACE_ROOT": ":/p/one::/p/other:"}
+    assert read(environ=environ).workspace_root == (one, other)
+    assert read(["--workspace-root", "third"], environ).workspace_root == (third,)
 
 
 @pytest.mark.parametrize(

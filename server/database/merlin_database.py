@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Any
 
 from server.database.annotation_sweep import AnnotationSweep
@@ -31,6 +32,7 @@ from server.database.models import EntityKind, Key
 from server.database.pulse import Pulse
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
+from server.database.run_metadata import RunMetadata
 from server.database.transactions import Transactor, Work
 
 
@@ -43,13 +45,15 @@ class MerlinDatabase:
         version: str,
         time_zone: tzinfo | None = None,
         dialect: Dialect | None = None,
+        workspace_roots: Sequence[Path] = (),
     ) -> None:
         self.backend = backend
         self.version = version
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
         self.changes = ChangeLog(self.read_model)
-        self._transactor = Transactor(backend, self.feed, self.read_model, dialect)
+        self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
+        self._transactor = Transactor(backend, self.feed, self.read_model, dialect, self.run_metadata)
         self.sweep = AnnotationSweep(self.read_model, self._transactor)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.around = around = Surroundings(self.read_model, time_zone)
@@ -203,17 +207,18 @@ async def opened(
     *,
     time_zone: tzinfo | None = None,
     dialect: Dialect | None = None,
+    workspace_roots: Sequence[Path] = (),
     progress: Progress = no_progress,
     read_only: bool = False,
 ) -> AsyncIterator[MerlinDatabase]:
     """Connects, reads everything once, and keeps it fresh until the end. Raises `BackendError`.
 
-    `dialect` is that of new records; without it they are written as those already there. Where it is `read_only`,
-    nothing is written but what the managers are told to.
+    `dialect` is that of new records; without it they are written as those already there. `workspace_roots`: below them
+    Merlin's files of runs are kept in step. Where it is `read_only`, only what the managers are told to is written.
     """
     try:
         await backend.open()
-        database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect)
+        database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect, workspace_roots)
         await database.feed.start(progress)
         sweep = None if read_only else asyncio.create_task(database.sweep.run())
         try:

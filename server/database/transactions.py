@@ -24,6 +24,7 @@ from server.database.backends.codec import Dialect, Raw, decode, dialect_of, enc
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import BackendError, ConflictError, InvalidValueError, UnknownOutcomeError
 from server.database.feed import Feed
+from server.database.metadata_file import SAVED_BY_MERLIN, FileState
 from server.database.models import (
     KINDS,
     EntityKind,
@@ -36,6 +37,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
+from server.database.run_metadata import RunMetadata
 
 LOG = logging.getLogger(__name__)
 
@@ -244,6 +246,8 @@ class Work:
     """Partners that were to be changed, and are not there."""
     _noted: set[NoteKey] = field(default_factory=set)
     _dry: Transaction | None = None
+    _files: dict[Key, tuple[Effect, FileState]] = field(default_factory=dict)
+    """What became of Merlin's files of runs, and as of which effect."""
 
     async def step(self, change: Change[Result]) -> Result:
         """Runs a change, again where others interfere. Raises `ConflictError`, `BackendError`, and what it raises."""
@@ -263,7 +267,7 @@ class Work:
         return self._done if self._dry is None else {effect.key: effect for effect in self._dry.effects()}
 
     async def finish(self) -> None:
-        """Returns when the read model has all of it: a client reads its own writes.
+        """Returns when the read model has all of it, so that a client reads its own writes, and Merlin's files, too.
 
         Raises `UnknownOutcomeError` where it can't be read back.
         """
@@ -275,6 +279,32 @@ class Work:
             raise UnknownOutcomeError(
                 f"{error} Some of the change was made, or all of it, which is not known: look before trying again."
             ) from error
+        await self._bring_files_in_step()
+
+    def undone_by_merlin(self, id_: str) -> tuple[str, ...]:
+        """Which changed fields of a run Merlin will set back, once the work is finished.
+
+        It loads a run from the file in its workspace, and its next change of status saves all `SAVED_BY_MERLIN` of it.
+        """
+        effect, state = self._files.get(Key(EntityKind.RUN, id_), (None, FileState.GONE))
+        if effect is None:
+            return ()
+        if effect.action is Action.CREATED:
+            return SAVED_BY_MERLIN if state is FileState.OTHER_RUN else ()
+        is_undone = state in (FileState.OUTSIDE, FileState.FAILED)
+        return tuple(name for name in effect.fields if is_undone and name in SAVED_BY_MERLIN)
+
+    async def _bring_files_in_step(self) -> None:
+        changed = {
+            key: effect
+            for key, effect in self._done.items()
+            if key.kind is EntityKind.RUN and _is_in_file(effect) and self._files.get(key, (None,))[0] is not effect
+        }
+        if changed:
+            states = await self.transactor.run_metadata.bring_in_step(
+                {key.id: effect.action is Action.CREATED for key, effect in changed.items()}
+            )
+            self._files |= {key: (effect, states[key.id]) for key, effect in changed.items()}
 
     def deleted_ids(self) -> list[str]:
         return [effect.key.id for effect in self.effects.values() if effect.action is Action.DELETED]
@@ -307,11 +337,24 @@ class Work:
             self._done[effect.key] = effect
 
 
+def _is_in_file(effect: Effect) -> bool:
+    """Whether Merlin's file of the run should say it, too."""
+    return effect.action is Action.CREATED or not set(SAVED_BY_MERLIN).isdisjoint(effect.fields)
+
+
 class Transactor:
     """Runs changes on one backend, one at a time: those of one process then never conflict with each other."""
 
-    def __init__(self, backend: ResultsBackend, feed: Feed, read_model: ReadModel, dialect: Dialect | None) -> None:
+    def __init__(
+        self,
+        backend: ResultsBackend,
+        feed: Feed,
+        read_model: ReadModel,
+        dialect: Dialect | None,
+        run_metadata: RunMetadata,
+    ) -> None:
         self.feed = feed
+        self.run_metadata = run_metadata
         self._backend = backend
         self._read_model = read_model
         self._dialect = dialect
