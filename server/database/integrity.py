@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -52,7 +52,7 @@ class Problem:
     """Of the model."""
     other_id: str | None = None
     name: str | None = None
-    """The entry of the name map that a NAME_INDEX_MISMATCH is about."""
+    """The entry of the name map that a NAME_INDEX_MISMATCH is about; the name of a run's study that is gone."""
     repairable: bool = False
     """By `repair`, without losing anything."""
 
@@ -89,20 +89,30 @@ SIDES: Mapping[tuple[EntityKind, str], tuple[Side, Side]] = {
 """By kind and field: that side of its link, and the other one."""
 
 
-def find_problems(copy: ReadModel, name_maps: NameMaps, resurrected: Collection[str] = ()) -> list[Problem]:
-    """`resurrected`: ids of runs that stand again although they were deleted here."""
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What is known beside the copy."""
+
+    name_maps: NameMaps
+    resurrected: Collection[str] = ()
+    """Ids of runs that stand again although they were deleted here."""
+    spec_names: Mapping[str, str] = field(default_factory=dict)
+    """By the ids of runs whose study is gone: its name in their specification, where that may be read."""
+
+
+def find_problems(copy: ReadModel, surveyed: Surveyed) -> list[Problem]:
     problems: list[Problem] = []
     for owner, member in RELATIONS:
-        problems += _of_side(copy, owner, member)
-        problems += _of_side(copy, member, owner)
-    problems += _of_names(copy, name_maps)
+        problems += _of_side(copy, owner, member, surveyed)
+        problems += _of_side(copy, member, owner, surveyed)
+    problems += _of_names(copy, surveyed.name_maps)
     problems += (
         Problem(ProblemKind.UNREADABLE_VALUE, key, value.message, value.field)
         for key, values in copy.problems.items()
         for value in values
     )
-    problems += _nameless(copy)
-    problems += _resurrected(copy, resurrected)
+    problems += _nameless(copy, surveyed)
+    problems += _resurrected(copy, surveyed.resurrected)
     problems += _garbage(copy)
     return problems
 
@@ -112,7 +122,7 @@ def is_alive(instance: PhysicalWorkerModel) -> bool:
     return instance.worker_status is not WorkerStatus.STOPPED
 
 
-def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]:
+def _of_side(copy: ReadModel, side: Side, other_side: Side, surveyed: Surveyed) -> Iterator[Problem]:
     """What one side of a relation says, and the other does not."""
     records, others = copy.tables[side.kind].records, copy.tables[other_side.kind].records
     said_back: dict[str, frozenset[str]] = {}
@@ -139,7 +149,8 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]
                     f"{other_side.kind.replace('_', ' ')}.",
                     side.field,
                     other_id,
-                    repairable=is_readable and _can_be_mended(copy, side, record),
+                    name=(name := _study_name(record, surveyed) if side.field == "study_id" else None),
+                    repairable=is_readable and _can_be_mended(copy, side, record, name),
                 )
                 continue
             if other_id not in said_back:
@@ -157,31 +168,51 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]
                 )
 
 
-def _can_be_mended(copy: ReadModel, side: Side, record: Model) -> bool:
+def _can_be_mended(copy: ReadModel, side: Side, record: Model, name: str | None) -> bool:
     """Whether a reference to what is gone can go, or can lead somewhere: Merlin reads no null in two of them."""
-    match side.field, record:
-        case "study_id", RunModel():
-            return bool(copy.study_runs.strays_of(record.id)) or study_name_of(record.workspace) is not None
-        case "logical_worker_id", _:
+    match side.field:
+        case "study_id":
+            return bool(copy.study_runs.strays_of(record.id)) or name is not None
+        case "logical_worker_id":
             return bool(copy.instances.strays_of(record.id))
         case _:
             return True
 
 
-def study_name_of(workspace: str) -> str | None:
-    """The name of the study that a run belongs to, as Merlin makes workspaces: `<name>_<YYYYMMDD-HHMMSS>`.
+def needs_spec(copy: ReadModel) -> dict[str, str]:
+    """The runs whose study is gone, and whose workspaces do not tell its name: workspaces by id."""
+    studies = copy.studies.records
+    return {
+        run.id: run.workspace
+        for run in copy.runs.records.values()
+        if run.study_id not in studies and not copy.study_runs.strays_of(run.id) and not _launched_as(run.workspace)
+    }
 
-    None where that is no name that Merlin would read back.
-    """
-    name = _LAUNCHED_AT.sub("", posixpath.basename(workspace.rstrip("/")))
+
+def _study_name(record: Model, surveyed: Surveyed) -> str | None:
+    """By which Merlin would make the study of a run again; None where nothing tells it."""
+    assert isinstance(record, RunModel)
+    directory = posixpath.basename(record.workspace.rstrip("/"))
+    names = (_launched_as(record.workspace), surveyed.spec_names.get(record.id), _LAUNCHED_AT.sub("", directory))
+    return next((name for name in names if name is not None and _is_name(name)), None)
+
+
+def _launched_as(workspace: str) -> str | None:
+    """The study's name in the name of a workspace, `<name>_<YYYYMMDD-HHMMSS>`; None without one, or a time."""
+    name = posixpath.basename(workspace.rstrip("/"))
+    match = _LAUNCHED_AT.search(name)
+    return name[: match.start()] if match is not None and _is_name(name[: match.start()]) else None
+
+
+def _is_name(name: str) -> bool:
     try:
         check_name("name", name)
     except InvalidValueError:
-        return None
-    return name
+        return False
+    return True
 
 
-def _nameless(copy: ReadModel) -> Iterator[Problem]:
+def _nameless(copy: ReadModel, surveyed: Surveyed) -> Iterator[Problem]:
     """Records that name no study or no logical worker at all, as earlier versions of this server left them."""
     for side, table in (
         (Side(EntityKind.RUN, "study_id"), copy.runs),
@@ -195,7 +226,8 @@ def _nameless(copy: ReadModel) -> Iterator[Problem]:
                     key,
                     f"{_noun(key)} has nothing in {side.field}, which Merlin can't read.",
                     side.field,
-                    repairable=_can_be_mended(copy, side, record),
+                    name=(name := _study_name(record, surveyed) if isinstance(record, RunModel) else None),
+                    repairable=_can_be_mended(copy, side, record, name),
                 )
 
 

@@ -89,7 +89,7 @@ def bring_in_step(
     Raises OSError.
     """
     try:
-        directory = _open_directory(roots, workspace)
+        directory = open_merlin_info(roots, workspace)
     except OutsideError:
         return FileOutcome(FileState.OUTSIDE)
     except FileNotFoundError:
@@ -125,10 +125,12 @@ def content_of(run: RunModel, *, is_legacy: bool = False) -> dict[str, Any]:
     }
 
 
-def _open_directory(roots: Sequence[Path], workspace: str) -> int:
+def open_merlin_info(roots: Sequence[Path], workspace: str, *, readable: bool = False) -> int:
+    """A descriptor of a workspace's `merlin_info`; `readable`: also to be listed. Raises `OutsideError` and OSError."""
     outer = open_below(roots, workspace)
     try:
-        return os.open(_DIRECTORY, DIRECTORY_FLAGS, dir_fd=outer)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW if readable else DIRECTORY_FLAGS
+        return os.open(_DIRECTORY, flags, dir_fd=outer)
     finally:
         os.close(outer)
 
@@ -155,9 +157,9 @@ def _locked(directory: int, given_up: Event) -> Iterator[None]:
 def _open_lock(directory: int) -> int:
     try:
         try:
-            return _open_regular(directory, _LOCK, os.O_RDWR)
+            return open_regular(directory, _LOCK, os.O_RDWR)
         except PermissionError:  # another user's: to read it will do for a lock, but on NFS
-            return _open_regular(directory, _LOCK, os.O_RDONLY)
+            return open_regular(directory, _LOCK, os.O_RDONLY)
     except FileNotFoundError:
         return _make_lock(directory)
 
@@ -208,7 +210,7 @@ def _replace(directory: int, run: RunModel, given_up: Event, *, is_new: bool) ->
 
 def _read(directory: int) -> _Present | None:
     try:
-        descriptor = _open_regular(directory, _FILE, os.O_RDONLY)
+        descriptor = open_regular(directory, _FILE, os.O_RDONLY)
     except FileNotFoundError:
         return None
     with os.fdopen(descriptor, "rb") as file:
@@ -221,7 +223,7 @@ def _read(directory: int) -> _Present | None:
         return _Present(os.fstat(descriptor), content)
 
 
-def _open_regular(directory: int, name: str, flags: int) -> int:
+def open_regular(directory: int, name: str, flags: int) -> int:
     """Raises OSError for anything else: a device or a FIFO is not even opened."""
     _check_regular(os.stat(name, dir_fd=directory, follow_symlinks=False), name)
     descriptor = os.open(name, flags | _SAFELY, dir_fd=directory)

@@ -12,7 +12,7 @@ from functools import partial
 from server.database.backends.codec import is_entity_id
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import StillActiveError
-from server.database.integrity import SIDES, Problem, ProblemKind, Side, study_name_of
+from server.database.integrity import SIDES, Problem, ProblemKind, Side
 from server.database.managers.cleanup import Cleanup
 from server.database.models import MODELS, EntityKind, Model, RunModel, StudyModel, name_of, with_value
 from server.database.read_model import ReadModel
@@ -62,7 +62,7 @@ async def _mend_reference(problem: Problem, side: Side, other_side: Side, transa
         return
     if problem.other_id is None:
         if isinstance(record, RunModel) and record.study_id is None:
-            await _give_study(record, str(uuid.uuid4()), transaction)
+            await _give_study(record, str(uuid.uuid4()), problem.name, transaction)
         return
     if other_id not in side.ids(record):
         return
@@ -72,16 +72,15 @@ async def _mend_reference(problem: Problem, side: Side, other_side: Side, transa
     other = await transaction.get(MODELS[other_side.kind], other_id)
     if other is None:
         if isinstance(record, RunModel) and side.field == "study_id":
-            await _give_study(record, other_id, transaction)
+            await _give_study(record, other_id, problem.name, transaction)
         elif side.field != "logical_worker_id":  # null there is what Merlin can't read
             _forget(transaction, record, side, other_id)
     elif problem.key.id not in other_side.ids(other):
         await _join(transaction, record, side, other, other_side)
 
 
-async def _give_study(run: RunModel, study_id: str, transaction: Transaction) -> None:
+async def _give_study(run: RunModel, study_id: str, name: str | None, transaction: Transaction) -> None:
     """Makes the missing study again, under its id; where there is another one of that name now, the run joins it."""
-    name = study_name_of(run.workspace)
     if name is None:
         return
     owner = await transaction.owner_of(EntityKind.STUDY, name)

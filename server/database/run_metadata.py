@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
 from weakref import WeakValueDictionary
 
-from server.database.daemon_threads import DaemonThreads
+from server.database.daemon_threads import DaemonThreads, ThreadsHangError
 from server.database.errors import BackendError
+from server.database.expanded_spec import name_in_spec
 from server.database.feed import Feed
 from server.database.metadata_file import FileOutcome, FileState, bring_in_step
 from server.database.models import EntityKind, Key, RunModel
@@ -67,6 +69,22 @@ class RunMetadata:
             pass  # what it got to is told
         self._tell(outcomes)
         return {id_: outcome.state for id_, outcome in outcomes.items()}
+
+    async def study_names(self, workspaces: Mapping[str, str]) -> dict[str, str]:
+        """What the specifications of some runs are named, by the runs' ids, as far as they are reached in `SECONDS`."""
+        names: dict[str, str] = {}
+        if not self._roots:
+            return names
+        with suppress(TimeoutError, ThreadsHangError):
+            async with asyncio.timeout(SECONDS):
+                for id_, workspace in workspaces.items():
+                    name = await self._threads.run(partial(self._name_in_spec, workspace))
+                    if name is not None:
+                        names[id_] = name
+        return names
+
+    def _name_in_spec(self, workspace: str, _given_up: Event) -> str | None:
+        return name_in_spec(self._roots, workspace)
 
     async def _outcome(self, id_: str, *, is_new: bool) -> FileOutcome:
         run = self._read_model.runs.get(id_)
