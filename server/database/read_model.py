@@ -15,6 +15,8 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from server.database.backends.codec import STATUS_FIELDS
+from server.database.dialects import Dialects
 from server.database.groups import Groups
 from server.database.links import Links, Position, discard, insert
 from server.database.models import (
@@ -215,6 +217,7 @@ class ReadModel:
         }
         self.problems: dict[Key, tuple[UnreadableValue, ...]] = {}
         """What could not be read, record by record."""
+        self.dialects = Dialects({kind: self.tables[kind].records for kind in STATUS_FIELDS})
         self.run_statuses = Groups[RunStatus, RunModel](lambda run: run.run_status)
         self.worker_statuses = Groups[WorkerStatus, PhysicalWorkerModel](lambda worker: worker.worker_status)
         self._groups: Mapping[EntityKind, Groups[Any, Any]] = {
@@ -295,6 +298,7 @@ class ReadModel:
         noticed = False
         for entry in {entry.key: entry for entry in entries}.values():
             noticed |= self._note_problems(entry)
+            self.dialects.note(entry)
             before = self.get(entry.key)
             if before != entry.record:
                 changes.append(Change(entry.key, before, entry.record))
