@@ -24,6 +24,8 @@ describe(
         ProblemKind.UNREADABLE_VALUE: "A stored value can't be read, and is served as a safe substitute.",
         ProblemKind.EMPTY_STUDY: "A study has no runs.",
         ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it does not run.",
+        ProblemKind.OUTDATED_TABLE: "A table of the SQLite file has the columns of a Merlin before 2.0.0b3, so that "
+        "2.0.0b4 fails to save records there. The message says what to do.",
     },
 )
 
@@ -52,7 +54,7 @@ class Problem:
     def entity_kind(root: strawberry.Parent[DatabaseProblem]) -> EntityKind:
         return root.key.kind
 
-    @strawberry.field(description="The id of the entity it is about.")
+    @strawberry.field(description="The id of the entity it is about; empty where it is about a table as a whole.")
     @staticmethod
     def entity_id(root: strawberry.Parent[DatabaseProblem]) -> strawberry.ID:
         return strawberry.ID(root.key.id)

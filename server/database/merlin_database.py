@@ -12,7 +12,7 @@ from server.database.backends.codec import Dialect
 from server.database.change_log import ChangeLog
 from server.database.entities import Entity, Surroundings
 from server.database.feed import Feed
-from server.database.integrity import NameMaps, Problem, ProblemKind, find_problems
+from server.database.integrity import NameMaps, Problem, ProblemKind, find_problems, outdated_tables
 from server.database.managers import (
     Instances,
     LogicalWorkerManager,
@@ -118,7 +118,8 @@ class MerlinDatabase:
         known = self._problems
         if known is None or known[0] != state:
             name_maps: NameMaps = {kind: await self.backend.name_map(kind) for kind in self.backend.name_maps}
-            known = self._problems = state, find_problems(self.read_model, name_maps)
+            of_tables = outdated_tables(await self.backend.outdated_tables())
+            known = self._problems = state, [*of_tables, *find_problems(self.read_model, name_maps)]
         return known[1]
 
     async def repair(self, work: Work, kinds: Collection[ProblemKind] | None = None) -> list[Problem]:
