@@ -27,6 +27,10 @@ describe(
         ProblemKind.RESURRECTED: (
             "A run that was deleted stands again: Merlin worked on it, and wrote it at its next change of status."
         ),
+        ProblemKind.OUTDATED_TABLE: (
+            "A table of the SQLite file has the columns of a Merlin before 2.0.0b3: 2.0.0b4 fails to save records "
+            "there. The message says what to do."
+        ),
     },
 )
 
@@ -55,7 +59,7 @@ class Problem:
     def entity_kind(root: strawberry.Parent[DatabaseProblem]) -> EntityKind:
         return root.key.kind
 
-    @strawberry.field(description="The id of the entity it is about.")
+    @strawberry.field(description="The id of the entity it is about; empty where it is about a table as a whole.")
     @staticmethod
     def entity_id(root: strawberry.Parent[DatabaseProblem]) -> strawberry.ID:
         return strawberry.ID(root.key.id)

@@ -74,8 +74,9 @@ class Settings:
     )
     dialect: str | None = setting(
         None,
-        "In which dialect new records are written: current (Merlin 2.0.0b3 on) or legacy (up to 2.0.0b2). "
-        "Without it: as the records already there.",
+        "In which dialect new records are written on Redis: current (Merlin 2.0.0b3 on) or legacy (up to 2.0.0b2). "
+        "Without it: legacy where there are only such records, else current. "
+        "With current, a legacy run takes any status.",
         choices=("current", "legacy"),
     )
     time_zone: str | None = setting(

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.database.backends.codec import CURRENT, LEGACY, Dialect, decode, encode, not_a_record
+from server.database.backends.codec import CURRENT, LEGACY, STATUS_FIELDS, Dialect, decode, encode, not_a_record
 from server.database.json_text import MAX_DEPTH, read_json, write_json
 from server.database.models import (
     KINDS,
@@ -621,7 +621,20 @@ def test_a_record_is_read_as_it_was_written(kind: EntityKind, dialect: Dialect, 
         meant: Model = replace(record, run_status=RunStatus.COMPLETED if complete else RunStatus.RUNNING)
     else:
         meant = record
-    assert decode(kind, record.id, encode(record, dialect)) == Entry(Key(kind, record.id), meant)
+    is_legacy = dialect == LEGACY and kind in STATUS_FIELDS
+    assert decode(kind, record.id, encode(record, dialect)) == Entry(Key(kind, record.id), meant, is_legacy=is_legacy)
+
+
+@pytest.mark.parametrize("kind", STATUS_FIELDS)
+def test_a_record_tells_its_dialect(kind: EntityKind) -> None:
+    """By the name of its status: the new one where both stand, as 2.0.0b4 reads it, and none where there is none."""
+    name, old_name = STATUS_FIELDS[kind]
+    rest = {key: text for key, text in encode(BLANKS[kind]).items() if key != name} | {"id": ID}
+    told = {
+        fields: decode(kind, ID, rest | dict.fromkeys(fields, "")).is_legacy
+        for fields in ((), (name,), (old_name,), (name, old_name))
+    }
+    assert told == {(): None, (name,): False, (old_name,): True, (name, old_name): False}
 
 
 def test_an_old_dialect_has_the_old_fields() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from server.database.backends.codec import STATUS_FIELDS
 from server.database.errors import InvalidValueError
 from server.database.models import (
     EntityKind,
@@ -41,12 +42,14 @@ class ProblemKind(StrEnum):
     EMPTY_STUDY = "EMPTY_STUDY"
     ORPHAN_WORKER = "ORPHAN_WORKER"
     RESURRECTED = "RESURRECTED"
+    OUTDATED_TABLE = "OUTDATED_TABLE"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     kind: ProblemKind
     key: Key
+    """Its id is empty where a table as a whole is meant."""
     message: str
     field: str | None = None
     """Of the model."""
@@ -115,6 +118,14 @@ def find_problems(copy: ReadModel, surveyed: Surveyed) -> list[Problem]:
     problems += _resurrected(copy, surveyed.resurrected)
     problems += _garbage(copy)
     return problems
+
+
+def outdated_tables(tables: Mapping[EntityKind, str]) -> list[Problem]:
+    """Of what a backend says of its tables."""
+    return [
+        Problem(ProblemKind.OUTDATED_TABLE, Key(kind, ""), message, STATUS_FIELDS[kind][0])
+        for kind, message in tables.items()
+    ]
 
 
 def is_alive(instance: PhysicalWorkerModel) -> bool:

@@ -17,7 +17,15 @@ from server.database.change_log import ChangeLog
 from server.database.entities import Entity, RunEntity, StudyEntity, Surroundings
 from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed
-from server.database.integrity import NameMaps, Problem, ProblemKind, Surveyed, find_problems, needs_spec
+from server.database.integrity import (
+    NameMaps,
+    Problem,
+    ProblemKind,
+    Surveyed,
+    find_problems,
+    needs_spec,
+    outdated_tables,
+)
 from server.database.json_text import JSON
 from server.database.managers import (
     Instances,
@@ -149,7 +157,8 @@ class MerlinDatabase:
             name_maps: NameMaps = {kind: await self.backend.name_map(kind) for kind in self.backend.name_maps}
             spec_names = await self.run_metadata.study_names(needs_spec(self.read_model))
             surveyed = Surveyed(name_maps, await self._resurrected(), spec_names)
-            known = self._problems = state, find_problems(self.read_model, surveyed)
+            of_tables = outdated_tables(await self.backend.outdated_tables())
+            known = self._problems = state, [*of_tables, *find_problems(self.read_model, surveyed)]
         return known[1]
 
     async def _resurrected(self) -> list[str]:

@@ -168,6 +168,8 @@ class Entry(NamedTuple):
     key: Key
     record: Model | None
     problems: tuple[UnreadableValue, ...] = ()
+    is_legacy: bool | None = False
+    """Whether it stands as a Merlin before 2.0.0b3 writes it; None where nothing in it tells."""
 
 
 def name_of(record: Model) -> str | None:

@@ -15,7 +15,9 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from server.database.backends.codec import STATUS_FIELDS
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.dialects import Dialects
 from server.database.groups import Groups
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links, Position, discard, insert
@@ -223,6 +225,7 @@ class ReadModel:
         """By the id of their entity: the objects that are not empty."""
         self.tombstones: set[str] = set()
         """Ids of deleted runs for which the store holds a tombstone, or did: they expire unheard."""
+        self.dialects = Dialects({kind: self.tables[kind].records for kind in STATUS_FIELDS})
         self.run_statuses = Groups[RunStatus, RunModel](lambda run: run.run_status)
         self.worker_statuses = Groups[WorkerStatus, PhysicalWorkerModel](lambda worker: worker.worker_status)
         self._groups: Mapping[EntityKind, Groups[Any, Any]] = {
@@ -304,6 +307,7 @@ class ReadModel:
         annotated = self._take_notes(notes)
         for entry in {entry.key: entry for entry in entries}.values():
             noticed |= self._note_problems(entry)
+            self.dialects.note(entry)
             before = self.get(entry.key)
             if before != entry.record:
                 changes.append(Change(entry.key, before, entry.record, entry.key.id in annotated))

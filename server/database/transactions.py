@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.batch import Batch, NameKey
-from server.database.backends.codec import Dialect, Raw, decode, dialect_of, encode, encode_field
+from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import BackendError, ConflictError, InvalidValueError, UnknownOutcomeError
 from server.database.feed import Feed
@@ -31,7 +31,6 @@ from server.database.models import (
     Entry,
     Key,
     Model,
-    PhysicalWorkerModel,
     RunModel,
     RunStatus,
     with_value,
@@ -72,9 +71,10 @@ class Effect:
 class Transaction:
     """What one change reads, and what it wants to stand instead. Reads see the transaction's own writes."""
 
-    def __init__(self, backend: ResultsBackend, dialect: Dialect) -> None:
+    def __init__(self, backend: ResultsBackend, dialect: Dialect, *, status_beside: bool = False) -> None:
         self._backend = backend
         self._dialect = dialect
+        self._status_beside = status_beside
         self._raw: dict[Key, Raw | None] = {}
         self._entries: dict[Key, Entry] = {}
         self._now: dict[Key, Model | None] = {}
@@ -147,10 +147,13 @@ class Transaction:
         if not isinstance(record, RunModel) or record.run_status in (RunStatus.RUNNING, RunStatus.COMPLETED):
             return
         raw = self._raw.get(Key(EntityKind.RUN, record.id))
-        dialect = self._dialect if raw is None else dialect_of([raw])
-        if not dialect.run_status:
+        if raw is None or self._status_beside:
+            only_tells_completion = not self._dialect.run_status
+        else:
+            only_tells_completion = is_legacy(EntityKind.RUN, raw) is True
+        if only_tells_completion:
             raise InvalidValueError(
-                "This database is of a Merlin before 2.0.0b3, which stores only whether a run is complete: "
+                "This run is stored as by a Merlin before 2.0.0b3, which tells only whether it is complete: "
                 "use RUNNING or COMPLETED.",
                 "run_status",
             )
@@ -215,7 +218,11 @@ class Transaction:
             elif raw is None or effect.action is Action.CREATED:
                 written[key] = encode(after, self._dialect)
             else:
-                fields = dict(encode_field(after, name, raw) for name in effect.fields if name != ANNOTATIONS)
+                fields = dict(
+                    encode_field(after, name, raw, status_beside=self._status_beside)
+                    for name in effect.fields
+                    if name != ANNOTATIONS
+                )
                 if fields:
                     written[key] = fields
         names = {name: id_ for name, id_ in self._owners_now.items() if id_ != self._owners.get(name)}
@@ -361,7 +368,14 @@ class Transactor:
         self._turn = asyncio.Lock()
 
     async def begin(self) -> Transaction:
-        return Transaction(self._backend, await self._choose_dialect())
+        required = await self._backend.required_dialect()
+        if required is not None:
+            return Transaction(self._backend, required)
+        if self._dialect is not None:
+            return Transaction(self._backend, self._dialect, status_beside=self._dialect == CURRENT)
+        if not self._read_model.dialects.has_current:
+            await self.feed.refresh(())  # one that is told of, and not read yet, decides
+        return Transaction(self._backend, self._read_model.dialects.of_new_records())
 
     async def run(self, change: Change[Result]) -> tuple[Result, list[Effect], list[NoteKey]]:
         """What the change returns, and the entities and notes that it touched."""
@@ -389,15 +403,3 @@ class Transactor:
             for key, text in batch.notes.items()
             if text is not None or key.kind is not NoteKind.ANNOTATIONS or key.id in self._read_model.annotations
         ]
-
-    async def _choose_dialect(self) -> Dialect:
-        """New records are written as the records already there: a Merlin reads those of its own dialect only."""
-        samples = [
-            Key(KINDS[model], id_)
-            for model, table in (
-                (RunModel, self._read_model.runs),
-                (PhysicalWorkerModel, self._read_model.physical_workers),
-            )
-            for _, id_ in table.order[:1]
-        ]
-        return await self._backend.choose_dialect(samples, self._dialect)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from server.database.backends.batch import Batch
-from server.database.backends.codec import Dialect, Raw, dialect_of
+from server.database.backends.codec import Dialect, Raw
 from server.database.backends.notes import Note, NoteKey
 from server.database.models import EntityKind, Entry, Key, Model
 
@@ -128,8 +128,10 @@ class ResultsBackend(ABC):
         `BackendError` with nothing written.
         """
 
-    async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:
-        """The dialect of new records: the preferred one, else that of what stands under some keys."""
-        if preferred is not None:
-            return preferred
-        return dialect_of(raw for raw in (await self.read_raw(samples)).values() if raw is not None)
+    async def required_dialect(self) -> Dialect | None:
+        """The dialect that the store takes new records in; None where it takes any."""
+        return None
+
+    async def outdated_tables(self) -> Mapping[EntityKind, str]:
+        """What keeps Merlin 2.0.0b4 from using a table of the store, and what to do about it."""
+        return {}

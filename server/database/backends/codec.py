@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +57,12 @@ class Dialect:
 CURRENT = Dialect()
 LEGACY = Dialect(run_status=False, worker_status=False)
 
+STATUS_FIELDS: Mapping[EntityKind, tuple[str, str]] = {
+    EntityKind.RUN: ("run_status", "run_complete"),
+    EntityKind.PHYSICAL_WORKER: ("worker_status", "status"),
+}
+"""By which the dialects differ: the field's name since 2.0.0b3, and up to 2.0.0b2."""
+
 
 def is_entity_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
@@ -71,7 +77,7 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
         return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}")
     fields = _Fields(raw)
     record = _DECODERS[kind](sys.intern(id_), fields)
-    return Entry(key, record, tuple(fields.problems))
+    return Entry(key, record, tuple(fields.problems), is_legacy(kind, raw))
 
 
 def not_a_record(key: Key, why: str) -> Entry:
@@ -155,30 +161,32 @@ def encode_value(value: Any) -> str:
             return str(value)
 
 
-def encode_field(record: Model, name: str, raw: Raw) -> tuple[str, str]:
-    """The stored name and text of one field, in the dialect that the record is stored in."""
+def encode_field(record: Model, name: str, raw: Raw, *, status_beside: bool = False) -> tuple[str, str]:
+    """The stored name and text of one field, in the dialect that the record is stored in.
+
+    With `status_beside` a run's status goes to `run_status` in any case. A `run_complete` stays what it was then, as
+    where 2.0.0b4 saves such a run: it reads `run_status` only from there on.
+    """
     match record, name:
-        case RunModel(), "run_status" if "run_complete" in raw and "run_status" not in raw:
+        case RunModel(), "run_status" if not status_beside and is_legacy(EntityKind.RUN, raw):
             return "run_complete", encode_value(record.run_status.is_finished)
-        case PhysicalWorkerModel(), "worker_status" if "status" in raw and "worker_status" not in raw:
+        case PhysicalWorkerModel(), "worker_status" if is_legacy(EntityKind.PHYSICAL_WORKER, raw):
             return "status", _old_status(record.worker_status)
         case _:
             return name, encode_value(getattr(record, name))
 
 
-def dialect_of(samples: Iterable[Raw]) -> Dialect:
-    """The dialect of stored records; that of 2.0.0b4 where they do not tell."""
-    run_status = worker_status = None
-    for raw in samples:
-        if "run_status" in raw or "run_complete" in raw:
-            run_status = "run_status" in raw
-        if "worker_status" in raw or "status" in raw:
-            worker_status = "worker_status" in raw
-    told = [status for status in (run_status, worker_status) if status is not None]
-    return Dialect(
-        run_status=told[0] if told and run_status is None else run_status is not False,
-        worker_status=told[0] if told and worker_status is None else worker_status is not False,
-    )
+def is_legacy(kind: EntityKind, raw: Raw) -> bool | None:
+    """Whether a record stands as a Merlin before 2.0.0b3 writes it; None where no field of it tells.
+
+    One that 2.0.0b4 has saved since, with `run_status` beside `run_complete`, is not.
+    """
+    if kind not in STATUS_FIELDS:
+        return False
+    name, old_name = STATUS_FIELDS[kind]
+    if name in raw:
+        return False
+    return True if old_name in raw else None
 
 
 def _old_status(status: WorkerStatus) -> str:

@@ -29,6 +29,7 @@ from server.database.backends.base import (
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
 from server.database.backends.sqlite_writer import NOTES, Conflict, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
@@ -36,22 +37,9 @@ from server.database.models import (
     EntityKind,
     Entry,
     Key,
-    LogicalWorkerModel,
     Model,
-    PhysicalWorkerModel,
-    RunModel,
-    StudyModel,
     UnreadableValue,
 )
-
-_BLANKS: tuple[Model, ...] = (
-    StudyModel("", ""),
-    RunModel("", ""),
-    LogicalWorkerModel("", ""),
-    PhysicalWorkerModel("", ""),
-)
-COLUMNS: Mapping[EntityKind, tuple[str, ...]] = {KINDS[type(blank)]: tuple(encode(blank)) for blank in _BLANKS}
-"""As Merlin creates the tables, but all TEXT: with its INTEGER `restart_count` Merlin reads no physical worker back."""
 
 _URL = re.compile(r"sqlite:///(?P<path>[^?#]+)", re.IGNORECASE | re.DOTALL)
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
@@ -154,13 +142,17 @@ class SQLiteBackend(ResultsBackend):
     async def commit(self, batch: Batch) -> bool:
         return await self._run(lambda: self._commit(batch))
 
-    async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:  # noqa: ARG002 - the columns decide
-        return await self._run(self._dialect)
+    async def required_dialect(self) -> Dialect:
+        return required_dialect(await self._run(self._all_columns))
+
+    async def outdated_tables(self) -> Mapping[EntityKind, str]:
+        return outdated(await self._run(self._all_columns))
 
     async def watch(self) -> AsyncGenerator[Notice]:
         while True:
             try:
                 version = await self._run(self._reopen)
+                columns = await self._run(self._all_columns)
                 yield Reload()
                 pause = _POLL_INTERVAL
                 while True:
@@ -174,6 +166,10 @@ class SQLiteBackend(ResultsBackend):
                     keys, notes = await self._run(lambda: (self._differences(), self._differing_notes()))
                     pause = max(_POLL_INTERVAL, _POLL_SHARE * (time.monotonic() - started))
                     yield Changed(keys, notes=notes)
+                    now_columns = await self._run(self._all_columns)
+                    if any(names not in ((), columns[kind]) for kind, names in now_columns.items()):
+                        yield Reload()  # the same rows mean something else now
+                    columns = {kind: names or columns[kind] for kind, names in now_columns.items()}
             except BackendError as error:
                 yield Lost(str(error))
                 await asyncio.sleep(_PAUSE)
@@ -301,6 +297,9 @@ class SQLiteBackend(ResultsBackend):
         """Empty where Merlin's flush has dropped the table."""
         return tuple(row["name"] for row in self._execute(f"PRAGMA table_info({kind})"))
 
+    def _all_columns(self) -> Columns:
+        return {kind: self._columns(kind) for kind in EntityKind}
+
     def _count(self, kind: EntityKind) -> int:
         if not self._columns(kind):
             return 0
@@ -377,17 +376,9 @@ class SQLiteBackend(ResultsBackend):
             return False
         return True
 
-    def _dialect(self) -> Dialect:
-        """An older Merlin made the table with other columns."""
-        runs, workers = self._columns(EntityKind.RUN), self._columns(EntityKind.PHYSICAL_WORKER)
-        return Dialect(
-            run_status="run_status" in runs or "run_complete" not in runs,
-            worker_status="worker_status" in workers or "status" not in workers,
-        )
-
     def _insert(self, records: Iterable[Model]) -> None:
         self._prepare_tables()
-        dialect = self._dialect()
+        dialect = required_dialect(self._all_columns())
         with writing(self._execute):
             for record in records:
                 fields = encode(record, dialect)
