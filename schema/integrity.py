@@ -24,6 +24,10 @@ describe(
         ProblemKind.UNREADABLE_VALUE: "A stored value can't be read, and is served as a safe substitute.",
         ProblemKind.EMPTY_STUDY: "A study has no runs.",
         ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it does not run.",
+        ProblemKind.WRONG_TIME_ZONE: (
+            "An entity was created with a time that is off by whole quarters of an hour: Merlin's machine is in "
+            "another time zone than `--time-zone` says. It is the last such one, until one comes with a right time."
+        ),
     },
 )
 

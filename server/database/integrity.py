@@ -33,6 +33,8 @@ class ProblemKind(StrEnum):
     UNREADABLE_VALUE = "UNREADABLE_VALUE"
     EMPTY_STUDY = "EMPTY_STUDY"
     ORPHAN_WORKER = "ORPHAN_WORKER"
+    WRONG_TIME_ZONE = "WRONG_TIME_ZONE"
+    """Found by `clock_check` while a server runs, and not by `find_problems`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
 from server.database.change_log import ChangeLog
+from server.database.clock_check import ClockCheck
 from server.database.entities import Entity, Surroundings
 from server.database.feed import Feed
 from server.database.integrity import NameMaps, Problem, ProblemKind, find_problems
@@ -47,6 +48,8 @@ class MerlinDatabase:
         self._transactor = Transactor(backend, self.feed, self.read_model, dialect)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.around = around = Surroundings(self.read_model, time_zone)
+        self.clock_check = ClockCheck(around, is_fresh=lambda: self.feed.stale_since is None)
+        self._transactor.before_commit = self.clock_check.expect
         self.studies = StudyManager(around, self._transactor)
         self.runs = RunManager(around, self._transactor)
         self.logical_workers = LogicalWorkerManager(around, self._transactor)
@@ -119,7 +122,8 @@ class MerlinDatabase:
         if known is None or known[0] != state:
             name_maps: NameMaps = {kind: await self.backend.name_map(kind) for kind in self.backend.name_maps}
             known = self._problems = state, find_problems(self.read_model, name_maps)
-        return known[1]
+        seen = self.clock_check.problem
+        return known[1] if seen is None else [*known[1], seen]
 
     async def repair(self, work: Work, kinds: Collection[ProblemKind] | None = None) -> list[Problem]:
         """Mends what can be mended without loss, and says what is. Raises `BackendError`."""
@@ -165,6 +169,7 @@ async def opened(
         await backend.open()
         database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect)
         await database.feed.start(progress)
+        database.read_model.listen(database.clock_check.look)  # what was loaded is not new
         try:
             yield database
         finally:

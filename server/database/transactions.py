@@ -268,6 +268,8 @@ class Transactor:
         self._read_model = read_model
         self._dialect = dialect
         self._turn = asyncio.Lock()
+        self.before_commit: Callable[[Collection[Effect]], None] = lambda _effects: None
+        """Called with what is to change, before anybody can see it."""
 
     async def begin(self) -> Transaction:
         return Transaction(self._backend, await self._choose_dialect())
@@ -280,8 +282,10 @@ class Transactor:
                 transaction = await self.begin()
                 result = await change(transaction)
                 batch = transaction.batch(str(uuid.uuid4()))
+                effects = transaction.effects()
+                self.before_commit(effects)
                 if batch.is_empty or await self._backend.commit(batch):
-                    return result, transaction.effects()
+                    return result, effects
                 if time.monotonic() > deadline:
                     raise ConflictError(
                         f"Others kept changing the same records for {PATIENCE:.0f} seconds. "
