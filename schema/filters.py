@@ -121,7 +121,9 @@ class RunFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
     workspace: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its workspace.")
     status: RunStatusFilter | None = strawberry.field(default=strawberry.UNSET, description="Its status.")
-    is_finished: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether it is finished.")
+    is_finished: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether its status is a finished one."
+    )
     queues: StringListFilter | None = strawberry.field(default=strawberry.UNSET, description="Its queues.")
     study_id: IDFilter | None = strawberry.field(
         default=strawberry.UNSET, description="The id of its study, as stored."
@@ -152,10 +154,10 @@ class PhysicalWorkerFilter:
         default=strawberry.UNSET, description="The id of its logical worker, as stored."
     )
     heartbeat_at: DateTimeFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="When it last gave a sign of life."
+        default=strawberry.UNSET, description="When it was registered; no sign of life."
     )
     restart_count: IntFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="How often it was restarted."
+        default=strawberry.UNSET, description="Its restart count, as stored."
     )
     and_: list[PhysicalWorkerFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
     or_: list[PhysicalWorkerFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)

@@ -31,6 +31,10 @@ describe(
             "A table of the SQLite file has the columns of a Merlin before 2.0.0b3: 2.0.0b4 fails to save records "
             "there. The message says what to do."
         ),
+        ProblemKind.WRONG_TIME_ZONE: (
+            "An entity was created with a time that is off by whole quarters of an hour: Merlin's machine is in "
+            "another time zone than `--time-zone` says. It is the last such one, until one comes with a right time."
+        ),
     },
 )
 

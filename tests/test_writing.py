@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import pytest
 import redis
 
@@ -48,6 +49,7 @@ from server.database.models import (
     WorkerStatus,
 )
 from server.database.transactions import Action, Effect, Work
+from tests.asking import ask
 from tests.conftest import Store
 from tests.raw_store import Stored, change, name_in_map, read_store
 from tests.records import logical_worker, physical_worker, run, study, uid
@@ -572,6 +574,51 @@ async def test_unreadable_json_is_not_overwritten(backend: ResultsBackend) -> No
         await doing(database, lambda work: database.runs.update(uid(1), work=work, run_status=RunStatus.FAILED))
         raw = read_store(backend).records[key]
         assert (raw["additional_data"], raw["samples"], raw["run_status"]) == ("{broken", "[broken", "FAILED")
+
+
+async def test_half_a_surrogate_pair_is_told_readably_and_kept(backend: ResultsBackend) -> None:
+    """It is reported, every answer can be encoded, and no change of another field or of a partner loses it."""
+    half = r'{"\ud800": "\ud83d\ude00"}'
+    stored = {
+        Key(E.STUDY, uid(1)): {"runs": r'["\ud800"]'},
+        Key(E.LOGICAL_WORKER, ONE): {"runs": r'["\udc00"]', "queues": r'{"__set__": ["q\ud800"]}'},
+        Key(E.RUN, uid(2)): dict.fromkeys(("additional_data", "parameters", "samples"), half)
+        | dict.fromkeys(("queues", "steps"), r'["\udfff"]'),
+        Key(E.PHYSICAL_WORKER, uid(4)): {"args": half},
+    }
+    await backend.insert(
+        [study(1), run(2, study_id=uid(1)), logical_worker("one"), physical_worker(4, logical_worker_id=ONE)]
+    )
+    for key, texts in stored.items():
+        change(backend, key, texts)
+    async with opened(backend) as database:
+        unreadable = {
+            (problem.key, problem.field)
+            for problem in await database.integrity()
+            if problem.kind is K.UNREADABLE_VALUE and not problem.repairable
+        }
+        assert unreadable == {(key, name) for key, texts in stored.items() for name in texts}
+        told = await ask(
+            database,
+            "{ runs { nodes { queues steps parameters samples additionalData } } queues { queue }"
+            " logicalWorkers { nodes { queues } } physicalWorkers { nodes { args } }"
+            " integrity { problems { message otherId } } }",
+        )
+        assert orjson.dumps(told)  # takes no lone surrogate
+        (node,) = told["runs"]["nodes"]
+        assert node["queues"] == node["steps"] == ["\N{REPLACEMENT CHARACTER}"]
+        assert node["additionalData"] == {"\N{REPLACEMENT CHARACTER}": "\N{GRINNING FACE}"}
+
+        await refused(
+            database, ConflictError, "additional_data", lambda: database.runs.update(uid(2), additional_data={"a": 1})
+        )
+        await doing(database, lambda work: database.runs.update(uid(2), work=work, run_status=RunStatus.FAILED))
+        await doing(database, lambda work: database.runs.attach_workers(uid(2), [ONE], work))
+        await doing(database, lambda work: database.physical_workers.update(uid(4), work=work, pid="7"))
+        await doing(database, database.repair)
+        records = read_store(backend).records
+        assert {key: {name: records[key][name] for name in texts} for key, texts in stored.items()} == stored
+        assert records[Key(E.RUN, uid(2))]["run_status"] == "FAILED"
 
 
 async def test_extra_fields_of_a_record_survive(backend: ResultsBackend) -> None:

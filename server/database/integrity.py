@@ -43,6 +43,8 @@ class ProblemKind(StrEnum):
     ORPHAN_WORKER = "ORPHAN_WORKER"
     RESURRECTED = "RESURRECTED"
     OUTDATED_TABLE = "OUTDATED_TABLE"
+    WRONG_TIME_ZONE = "WRONG_TIME_ZONE"
+    """Found by `clock_check` while a server runs, and not by `find_problems`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.change_log import ChangeLog
+from server.database.clock_check import ClockCheck
 from server.database.entities import Entity, RunEntity, StudyEntity, Surroundings
 from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed
@@ -65,6 +66,8 @@ class MerlinDatabase:
         self.sweep = AnnotationSweep(self.read_model, self._transactor)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.around = around = Surroundings(self.read_model, time_zone)
+        self.clock_check = ClockCheck(around, is_fresh=lambda: self.feed.stale_since is None)
+        self._transactor.before_commit = self.clock_check.expect
         self.studies = StudyManager(around, self._transactor)
         self.runs = RunManager(around, self._transactor)
         self.logical_workers = LogicalWorkerManager(around, self._transactor)
@@ -159,7 +162,8 @@ class MerlinDatabase:
             surveyed = Surveyed(name_maps, await self._resurrected(), spec_names)
             of_tables = outdated_tables(await self.backend.outdated_tables())
             known = self._problems = state, [*of_tables, *find_problems(self.read_model, surveyed)]
-        return known[1]
+        seen = self.clock_check.problem
+        return known[1] if seen is None else [*known[1], seen]
 
     async def _resurrected(self) -> list[str]:
         """The runs that stand, and have a tombstone."""
@@ -231,6 +235,7 @@ async def opened(
         database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect, workspace_roots)
         await database.feed.start(progress)
         sweep = None if read_only else asyncio.create_task(database.sweep.run())
+        database.read_model.listen(database.clock_check.look)  # what was loaded is not new
         try:
             yield database
         finally:

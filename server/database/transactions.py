@@ -366,6 +366,8 @@ class Transactor:
         self._read_model = read_model
         self._dialect = dialect
         self._turn = asyncio.Lock()
+        self.before_commit: Callable[[Collection[Effect]], None] = lambda _effects: None
+        """Called with what is to change, before anybody can see it."""
 
     async def begin(self) -> Transaction:
         required = await self._backend.required_dialect()
@@ -386,8 +388,10 @@ class Transactor:
                 transaction = await self.begin()
                 result = await change(transaction)
                 batch = transaction.batch(str(uuid.uuid4()))
+                effects = transaction.effects()
+                self.before_commit(effects)
                 if batch.is_empty or await self._backend.commit(batch):
-                    return result, transaction.effects(), self._told_of(batch)
+                    return result, effects, self._told_of(batch)
                 if time.monotonic() > deadline:
                     raise ConflictError(
                         f"Others kept changing the same records for {PATIENCE:.0f} seconds. "

@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
-from server.database.json_text import EMPTY, JSONText, checked, load
+from server.database.json_text import EMPTY, JSONText, checked, load, readable, readable_json
 from server.database.models import (
     EntityKind,
     Entry,
@@ -37,7 +37,7 @@ Raw: TypeAlias = Mapping[str, Any]
 
 NULL = "null"
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_HALVES = "It holds halves of surrogate pairs, \\ud800 to \\udfff, which are shown as \N{REPLACEMENT CHARACTER}."
 _SHARED_LENGTH = 400
 """Lists of up to so many characters are decoded once and shared: runs of a study have the same queues."""
 
@@ -81,7 +81,7 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
 
 
 def not_a_record(key: Key, why: str) -> Entry:
-    return Entry(key, None, (UnreadableValue(None, f"{_readable(str(key))} is no record of Merlin's: {why}."),))
+    return Entry(key, None, (UnreadableValue(None, f"{readable(str(key))} is no record of Merlin's: {why}."),))
 
 
 def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
@@ -213,13 +213,13 @@ class _Fields:
         text = _text(value)
         if text is None:
             return None
-        readable = _readable(text)
-        if readable != text:
+        shown = readable(text)
+        if shown != text:
             self.problem(
                 name,
                 "The stored bytes are no valid UTF-8; the bad ones are shown as \N{REPLACEMENT CHARACTER}.",
             )
-        return readable
+        return shown
 
     def name(self, name: str) -> str:
         """A text that every record has. `null` is a name here, and so is `123`."""
@@ -275,11 +275,15 @@ class _Fields:
         if text[:1] not in ("{", "["):
             self.problem(name, f"{_shown(text)} is no JSON object; read as {{}}.")
             return EMPTY
+        shown = readable_json(text)
         try:
-            return checked(text)
+            json_text = checked(shown)
         except ValueError as error:
             self.problem(name, f"{_shown(text)} is no readable JSON ({error}); read as {{}}.")
             return EMPTY
+        if shown != text:
+            self.problem(name, _HALVES)
+        return json_text
 
     def args(self, name: str) -> JSONText:
         """JSON, or the bare text that Merlin's `set_args` stores."""
@@ -397,26 +401,24 @@ def _text(value: object) -> str | None:
             return str(value)
 
 
-def _readable(text: str) -> str:
-    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
     """A stored list or set of texts, and what could not be read of it."""
+    shown = readable_json(text)
     try:
-        value = load(text)
+        value = load(shown)
     except ValueError as error:
         return (), f"{_shown(text)} is no readable JSON ({error}); read as an empty list."
     if isinstance(value, dict) and isinstance(members := value.get("__set__"), list):
         value = sorted(members, key=str)
     if not isinstance(value, list):
         return (), f"{_shown(text)} is no JSON list; read as an empty one."
+    halves = None if shown == text else _HALVES
     try:
-        return tuple(map(sys.intern, value)), None
+        return tuple(map(sys.intern, value)), halves
     except TypeError:  # not only texts
         texts = tuple(str(item) for item in value if _is_scalar(item))
     if len(texts) == len(value):
-        return texts, None
+        return texts, halves
     return texts, f"{len(value) - len(texts)} of the items of {_shown(text)} are no text; left out."
 
 
