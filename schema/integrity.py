@@ -10,7 +10,7 @@ from schema.enums import EntityKind, describe
 from schema.node import Node
 from server.database.entities import Entity
 from server.database.integrity import Problem as DatabaseProblem
-from server.database.integrity import ProblemKind
+from server.database.integrity import ProblemKind, Severity
 
 describe(
     ProblemKind,
@@ -22,6 +22,7 @@ describe(
         ProblemKind.NAME_INDEX_MISMATCH: "Merlin's name map and the entities do not agree.",
         ProblemKind.DUPLICATE_NAME: "Several entities have one name; Merlin finds only one of them by it.",
         ProblemKind.UNREADABLE_VALUE: "A stored value can't be read, and is served as a safe substitute.",
+        ProblemKind.MISSING_REFERENCE: "A run names no study, or a physical worker no logical worker.",
         ProblemKind.EMPTY_STUDY: "A study has no runs.",
         ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it is not said to run.",
         ProblemKind.RESURRECTED: (
@@ -38,6 +39,18 @@ describe(
     },
 )
 
+describe(
+    Severity,
+    "How grave a problem is, tried with Merlin 2.0.0b4.",
+    {
+        Severity.ERROR: "A command of Merlin fails because of it, or Merlin does not find a record.",
+        Severity.WARNING: (
+            "Merlin's commands work. This server shows something else than Merlin, or a value that could not be read."
+        ),
+        Severity.INFO: "Merlin leaves it behind in normal work.",
+    },
+)
+
 KindsArgument = Annotated[
     list[ProblemKind] | None, strawberry.argument(description="Only these kinds. Without it: all.")
 ]
@@ -50,6 +63,7 @@ class Problem:
         return isinstance(obj, DatabaseProblem)
 
     kind: ProblemKind = strawberry.field(description="What is wrong.")
+    severity: Severity = strawberry.field(description="How grave it is; it follows from the kind and the field.")
 
     @strawberry.field(
         description="The entity it is about; null where there is none that can be read.", graphql_type=Node | None
@@ -66,7 +80,7 @@ class Problem:
     @strawberry.field(description="The id of the entity it is about; empty where it is about a table as a whole.")
     @staticmethod
     def entity_id(root: strawberry.Parent[DatabaseProblem]) -> strawberry.ID:
-        return strawberry.ID(root.key.id)
+        return strawberry.ID(root.entity_id)
 
     @strawberry.field(description="The field it is about.")
     @staticmethod

@@ -14,10 +14,11 @@ from tests.records import memory_of, run, study, uid
 pytestmark = pytest.mark.anyio
 
 STAMP = "20260102-030405"
+MISSING = (ProblemKind.DANGLING_REFERENCE, ProblemKind.MISSING_REFERENCE)
 
 
 async def dangling(database: MerlinDatabase) -> Problem:
-    (problem,) = [it for it in await database.integrity() if it.kind is ProblemKind.DANGLING_REFERENCE]
+    (problem,) = [it for it in await database.integrity() if it.kind in MISSING]
     return problem
 
 

@@ -151,7 +151,12 @@ async def sound(database: MerlinDatabase) -> bool:
     """Whether nothing but garbage is reported."""
     database._problems = None
     garbage = (ProblemKind.EMPTY_STUDY, ProblemKind.ORPHAN_WORKER)
-    return [problem for problem in await database.integrity() if problem.kind not in garbage] == []
+    return [problem for problem in await problems_of(database) if problem.kind not in garbage] == []
+
+
+async def problems_of(database: MerlinDatabase) -> list[Problem]:
+    """Without the references that these small records leave out: tests/test_severity.py is about those."""
+    return [problem for problem in await database.integrity() if problem.kind is not ProblemKind.MISSING_REFERENCE]
 
 
 # --- creating ---------------------------------------------------------------------------------------------------------
@@ -1034,14 +1039,9 @@ MINIMAL: dict[
         (run(1, "/runs/2026_20260102-030405", study_id=NOWHERE),),
         [(K.DANGLING_REFERENCE, E.RUN, uid(1), "study_id", NOWHERE, False)],
     ),
-    "no study": ((run(1),), [(K.DANGLING_REFERENCE, E.RUN, uid(1), "study_id", None, True)]),
     "dangling logical worker": (
         (physical_worker(1, logical_worker_id=NOWHERE, worker_status=WorkerStatus.RUNNING),),
         [(K.DANGLING_REFERENCE, E.PHYSICAL_WORKER, uid(1), "logical_worker_id", NOWHERE, False)],
-    ),
-    "no logical worker": (
-        (physical_worker(1, worker_status=WorkerStatus.RUNNING),),
-        [(K.DANGLING_REFERENCE, E.PHYSICAL_WORKER, uid(1), "logical_worker_id", None, False)],
     ),
     "dangling parent": (
         housed(run(1, parent=NOWHERE)),
@@ -1057,10 +1057,7 @@ MINIMAL: dict[
     ),
     "study not named": (
         (study(1, runs=(uid(2),)), run(2)),
-        [
-            (K.ONE_SIDED_REFERENCE, E.STUDY, uid(1), "runs", uid(2), True),
-            (K.DANGLING_REFERENCE, E.RUN, uid(2), "study_id", None, True),
-        ],
+        [(K.ONE_SIDED_REFERENCE, E.STUDY, uid(1), "runs", uid(2), True)],
     ),
     "run of two studies": (
         (study(1, runs=(uid(3),)), study(2, runs=(uid(3),)), run(3, study_id=uid(1))),
@@ -1121,7 +1118,7 @@ async def test_each_problem_is_reported_alone_and_repaired(backend: ResultsBacke
     """The smallest database with a problem has no other; what can be mended is, and stays so."""
     records, expected = MINIMAL[case]
     async with database_of(backend, *records) as database:
-        assert [shown(problem) for problem in await database.integrity()] == expected
+        assert [shown(problem) for problem in await problems_of(database)] == expected
         await check_repair(database)
 
 
@@ -1134,7 +1131,7 @@ async def test_two_children_keep_their_parent(backend: ResultsBackend) -> None:
         child = database.runs.get(uid(1)).record.child
         assert child in (uid(2), uid(3))
         other = uid(3) if child == uid(2) else uid(2)
-        assert [(shown(problem)[2], problem.repairable) for problem in await database.integrity()] == [(other, False)]
+        assert [(shown(problem)[2], problem.repairable) for problem in await problems_of(database)] == [(other, False)]
 
 
 async def test_unreadable_values_are_reported_and_left(backend: ResultsBackend) -> None:
@@ -1145,7 +1142,7 @@ async def test_unreadable_values_are_reported_and_left(backend: ResultsBackend) 
     change(backend, Key(E.LOGICAL_WORKER, ONE), {"runs": "[broken"})
     change(backend, Key(E.RUN, uid(4)), {"samples": "{broken"})
     async with opened(backend) as database:
-        problems = {shown(problem) for problem in await database.integrity()}
+        problems = {shown(problem) for problem in await problems_of(database)}
         assert problems == {
             (K.ONE_SIDED_REFERENCE, E.RUN, uid(2), "study_id", uid(1), False),
             (K.UNREADABLE_VALUE, E.STUDY, uid(1), "runs", None, False),
@@ -1163,7 +1160,7 @@ async def test_duplicate_names_are_reported(backend: ResultsBackend) -> None:
     async with database_of(backend, *housed(run(1, "/same"), run(2, "/same"))) as database:
         owner = (await backend.name_owners(E.RUN, ["/same"]))["/same"]
         other = uid(2) if owner == uid(1) else uid(1)
-        assert [shown(problem) for problem in await database.integrity()] == [
+        assert [shown(problem) for problem in await problems_of(database)] == [
             (K.DUPLICATE_NAME, E.RUN, other, "workspace", owner, False)
         ]
 
@@ -1184,7 +1181,7 @@ async def test_name_maps_are_compared_and_repaired(backend: ResultsBackend, wron
         case _:
             name_in_map(backend, E.RUN, "/runs/run_1", uid(2))
     async with opened(backend) as database:
-        problems = await database.integrity()
+        problems = await problems_of(database)
         assert {(problem.kind, problem.repairable) for problem in problems} == {(K.NAME_INDEX_MISMATCH, True)}
         assert {problem.name for problem in problems} == {"/runs/old" if wrong == "stale" else "/runs/run_1"}
         await check_repair(database)
@@ -1226,8 +1223,8 @@ async def test_garbage_is_what_is_idle(backend: ResultsBackend) -> None:
 async def test_garbage_is_looked_at_again(backend: ResultsBackend) -> None:
     """What got a run, or a process, after the report is no garbage any more."""
     idle = logical_worker("idle")
-    async with database_of(backend, study(1), idle, physical_worker(2, logical_worker_id=NOWHERE)) as database:
-        reported = [problem for problem in await database.integrity() if problem.kind.endswith(("STUDY", "WORKER"))]
+    async with database_of(backend, study(1), idle, physical_worker(2)) as database:
+        reported = await problems_of(database)
         assert len(reported) == 3
         await backend.insert([run(9, study_id=uid(1), workers=(idle.id,))])
         change(backend, Key(E.STUDY, uid(1)), {"runs": json.dumps([uid(9)])})

@@ -12,6 +12,7 @@ from typing import Any
 
 from server.database.backends.codec import STATUS_FIELDS
 from server.database.errors import InvalidValueError
+from server.database.json_text import readable
 from server.database.models import (
     EntityKind,
     Key,
@@ -39,12 +40,64 @@ class ProblemKind(StrEnum):
     NAME_INDEX_MISMATCH = "NAME_INDEX_MISMATCH"
     DUPLICATE_NAME = "DUPLICATE_NAME"
     UNREADABLE_VALUE = "UNREADABLE_VALUE"
+    MISSING_REFERENCE = "MISSING_REFERENCE"
     EMPTY_STUDY = "EMPTY_STUDY"
     ORPHAN_WORKER = "ORPHAN_WORKER"
     RESURRECTED = "RESURRECTED"
     OUTDATED_TABLE = "OUTDATED_TABLE"
     WRONG_TIME_ZONE = "WRONG_TIME_ZONE"
     """Found by `clock_check` while a server runs, and not by `find_problems`."""
+
+
+class Severity(StrEnum):
+    """By one rule: docs/writing.md has it as a table, and tests/test_severity.py asks Merlin."""
+
+    ERROR = "ERROR"
+    """A command of Merlin fails because of it, or Merlin does not find a record."""
+    WARNING = "WARNING"
+    """Merlin's commands work; this server shows something else than Merlin, or than what is stored."""
+    INFO = "INFO"
+    """Merlin leaves it behind in normal work."""
+
+
+SEVERITIES: Mapping[ProblemKind, Severity] = {
+    ProblemKind.DANGLING_REFERENCE: Severity.ERROR,
+    ProblemKind.ONE_SIDED_REFERENCE: Severity.ERROR,
+    ProblemKind.DUPLICATE_REFERENCE: Severity.ERROR,
+    ProblemKind.NAME_INDEX_MISMATCH: Severity.ERROR,
+    ProblemKind.DUPLICATE_NAME: Severity.WARNING,
+    ProblemKind.UNREADABLE_VALUE: Severity.WARNING,
+    ProblemKind.MISSING_REFERENCE: Severity.ERROR,
+    ProblemKind.EMPTY_STUDY: Severity.INFO,
+    ProblemKind.ORPHAN_WORKER: Severity.INFO,
+    ProblemKind.RESURRECTED: Severity.WARNING,
+    ProblemKind.OUTDATED_TABLE: Severity.ERROR,
+    ProblemKind.WRONG_TIME_ZONE: Severity.WARNING,
+}
+_RUN, _LOGICAL_WORKER, _PHYSICAL_WORKER = EntityKind.RUN, EntityKind.LOGICAL_WORKER, EntityKind.PHYSICAL_WORKER
+FIELD_SEVERITIES: Mapping[tuple[ProblemKind, EntityKind, str], Severity] = {
+    (ProblemKind.DANGLING_REFERENCE, _RUN, "parent"): Severity.WARNING,
+    (ProblemKind.DANGLING_REFERENCE, _RUN, "child"): Severity.WARNING,
+    (ProblemKind.DANGLING_REFERENCE, _LOGICAL_WORKER, "runs"): Severity.WARNING,
+    (ProblemKind.DANGLING_REFERENCE, _PHYSICAL_WORKER, "logical_worker_id"): Severity.WARNING,
+    (ProblemKind.ONE_SIDED_REFERENCE, _RUN, "parent"): Severity.WARNING,
+    (ProblemKind.ONE_SIDED_REFERENCE, _RUN, "child"): Severity.WARNING,
+    (ProblemKind.ONE_SIDED_REFERENCE, _LOGICAL_WORKER, "physical_workers"): Severity.INFO,  # two share a default worker
+    (ProblemKind.DUPLICATE_REFERENCE, _LOGICAL_WORKER, "physical_workers"): Severity.INFO,  # one was launched again
+    (ProblemKind.UNREADABLE_VALUE, EntityKind.STUDY, "name"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, EntityKind.STUDY, "runs"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _RUN, "workspace"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _RUN, "run_status"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _RUN, "workers"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "name"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "queues"): Severity.ERROR,  # its id is made of them
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "runs"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "physical_workers"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _PHYSICAL_WORKER, "name"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _PHYSICAL_WORKER, "worker_status"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _PHYSICAL_WORKER, "restart_count"): Severity.ERROR,
+}
+"""Where the field makes a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +113,19 @@ class Problem:
     """The entry of the name map that a NAME_INDEX_MISMATCH is about; the name of a run's study that is gone."""
     repairable: bool = False
     """By `repair`, without losing anything."""
+    fails_merlin: bool = False
+    """Whether Merlin fails at it, whichever field it is."""
+
+    @property
+    def severity(self) -> Severity:
+        if self.fails_merlin:
+            return Severity.ERROR
+        return FIELD_SEVERITIES.get((self.kind, self.key.kind, self.field or ""), SEVERITIES[self.kind])
+
+    @property
+    def entity_id(self) -> str:
+        """As it can be shown: something that is no record may stand under bytes that are no text."""
+        return readable(self.key.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +176,13 @@ def find_problems(copy: ReadModel, surveyed: Surveyed) -> list[Problem]:
     for owner, member in RELATIONS:
         problems += _of_side(copy, owner, member, surveyed)
         problems += _of_side(copy, member, owner, surveyed)
+    problems += _missing(copy, surveyed)
     problems += _of_names(copy, surveyed.name_maps)
     problems += (
-        Problem(ProblemKind.UNREADABLE_VALUE, key, value.message, value.field)
+        Problem(ProblemKind.UNREADABLE_VALUE, key, value.message, value.field, fails_merlin=value.fails_merlin)
         for key, values in copy.problems.items()
         for value in values
     )
-    problems += _nameless(copy, surveyed)
     problems += _resurrected(copy, surveyed.resurrected)
     problems += _garbage(copy)
     return problems
@@ -178,6 +244,26 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side, surveyed: Surveyed) 
                     repairable=is_readable
                     and _is_readable(copy, Key(other_side.kind, other_id), other_side.field)
                     and _can_be_said_back(copy, side, other_side, other),
+                    fails_merlin=other_side.field in ("study_id", "logical_worker_id") and not other_side.ids(other),
+                )
+
+
+def _missing(copy: ReadModel, surveyed: Surveyed) -> Iterator[Problem]:
+    """Merlin fails at a record without these references. Where an owner names it, that is a ONE_SIDED_REFERENCE."""
+    for links, kind, reference in (
+        (copy.study_runs, EntityKind.RUN, "study_id"),
+        (copy.instances, EntityKind.PHYSICAL_WORKER, "logical_worker_id"),
+    ):
+        for id_, record in copy.tables[kind].records.items():
+            key = Key(kind, id_)
+            if getattr(record, reference) is None and not links.owners_of(id_) and _is_readable(copy, key, reference):
+                yield Problem(
+                    ProblemKind.MISSING_REFERENCE,
+                    key,
+                    f"{_noun(key)} has no {reference}, without which Merlin fails at it.",
+                    reference,
+                    name=(name := _study_name(record, surveyed) if kind is EntityKind.RUN else None),
+                    repairable=name is not None,
                 )
 
 
@@ -223,25 +309,6 @@ def _is_name(name: str) -> bool:
     except InvalidValueError:
         return False
     return True
-
-
-def _nameless(copy: ReadModel, surveyed: Surveyed) -> Iterator[Problem]:
-    """Records that name no study or no logical worker at all, as earlier versions of this server left them."""
-    for side, table in (
-        (Side(EntityKind.RUN, "study_id"), copy.runs),
-        (Side(EntityKind.PHYSICAL_WORKER, "logical_worker_id"), copy.physical_workers),
-    ):
-        for record in table.records.values():
-            key = Key(side.kind, record.id)
-            if not side.ids(record) and _is_readable(copy, key, side.field):
-                yield Problem(
-                    ProblemKind.DANGLING_REFERENCE,
-                    key,
-                    f"{_noun(key)} has nothing in {side.field}, which Merlin can't read.",
-                    side.field,
-                    name=(name := _study_name(record, surveyed) if isinstance(record, RunModel) else None),
-                    repairable=_can_be_mended(copy, side, record, name),
-                )
 
 
 def _resurrected(copy: ReadModel, ids: Collection[str]) -> Iterator[Problem]:
@@ -291,7 +358,7 @@ def _of_names(copy: ReadModel, name_maps: NameMaps) -> Iterator[Problem]:
                 yield Problem(
                     ProblemKind.NAME_INDEX_MISMATCH,
                     Key(kind, id_),
-                    f"The name map says that {name!r} is {kind.replace('_', ' ')} {id_}, which {why}.",
+                    f"The name map says that {name!r} is {kind.replace('_', ' ')} {readable(id_)}, which {why}.",
                     name=name,
                     repairable=True,
                 )

@@ -160,6 +160,8 @@ class UnreadableValue:
     field: str | None
     """None where the record as a whole is meant."""
     message: str
+    fails_merlin: bool = False
+    """Whether Merlin can't read the record, or takes something for one that is none, whichever field it is."""
 
 
 class Entry(NamedTuple):

@@ -72,16 +72,19 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
     """The record that stands under an id. Never raises: what is no record at all is an entry with only a problem."""
     key = Key(kind, id_)
     if not is_entity_id(id_):
-        return not_a_record(key, f"its id {_shown(id_)} is no UUID")
+        return not_a_record(key, f"its id {_shown(id_)} is no UUID", fails_merlin="id" in raw)
     if _text(raw.get("id")) != id_:
-        return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}")
+        return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}", fails_merlin="id" in raw)
     fields = _Fields(raw)
     record = _DECODERS[kind](sys.intern(id_), fields)
     return Entry(key, record, tuple(fields.problems), is_legacy(kind, raw))
 
 
-def not_a_record(key: Key, why: str) -> Entry:
-    return Entry(key, None, (UnreadableValue(None, f"{readable(str(key))} is no record of Merlin's: {why}."),))
+def not_a_record(key: Key, why: str, *, fails_merlin: bool = False) -> Entry:
+    """What has an `id` Merlin takes for a record, and it fails at a key that is no UTF-8."""
+    name = readable(str(key))
+    problem = UnreadableValue(None, f"{name} is no record of Merlin's: {why}.", fails_merlin or name != str(key))
+    return Entry(key, None, (problem,))
 
 
 def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
@@ -202,8 +205,8 @@ class _Fields:
         self.raw = raw
         self.problems: list[UnreadableValue] = []
 
-    def problem(self, name: str, why: str) -> None:
-        self.problems.append(UnreadableValue(name, why))
+    def problem(self, name: str, why: str, *, fails_merlin: bool = False) -> None:
+        self.problems.append(UnreadableValue(name, why, fails_merlin))
 
     def value(self, name: str) -> str | None:
         """The stored text; None where the field is missing or NULL."""
@@ -218,6 +221,7 @@ class _Fields:
             self.problem(
                 name,
                 "The stored bytes are no valid UTF-8; the bad ones are shown as \N{REPLACEMENT CHARACTER}.",
+                fails_merlin=True,
             )
         return shown
 
