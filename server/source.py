@@ -32,7 +32,11 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
         gc.disable()  # what is read stays: looking through it again and again takes a fifth of the load
         try:
             opening = opened(
-                backend, time_zone=settings.zone(), dialect=_DIALECTS.get(settings.dialect), progress=progress
+                backend,
+                time_zone=settings.zone(),
+                dialect=_DIALECTS.get(settings.dialect),
+                compare_interval=settings.compare_interval,
+                progress=progress,
             )
             database = await stack.enter_async_context(opening)
         finally:

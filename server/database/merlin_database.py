@@ -10,6 +10,7 @@ from typing import Any
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
 from server.database.change_log import ChangeLog
+from server.database.comparison import Comparison
 from server.database.entities import Entity, Surroundings
 from server.database.feed import Feed
 from server.database.integrity import NameMaps, Problem, ProblemKind, find_problems
@@ -44,6 +45,7 @@ class MerlinDatabase:
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
         self.changes = ChangeLog(self.read_model)
+        self.comparison = Comparison(backend, self.read_model, self.feed, self._distrust_problems)
         self._transactor = Transactor(backend, self.feed, self.read_model, dialect)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.around = around = Surroundings(self.read_model, time_zone)
@@ -121,6 +123,12 @@ class MerlinDatabase:
             known = self._problems = state, find_problems(self.read_model, name_maps)
         return known[1]
 
+    def _distrust_problems(self) -> None:
+        """They are of name maps as well, of which the copy holds a part only: a lost notice of one must not last."""
+        if self._problems is not None and self.backend.name_maps:
+            self._problems = None
+            self.feed.note_name_maps(1)
+
     async def repair(self, work: Work, kinds: Collection[ProblemKind] | None = None) -> list[Problem]:
         """Mends what can be mended without loss, and says what is. Raises `BackendError`."""
         wanted = [problem for problem in await self.integrity() if kinds is None or problem.kind in kinds]
@@ -155,18 +163,21 @@ async def opened(
     *,
     time_zone: tzinfo | None = None,
     dialect: Dialect | None = None,
+    compare_interval: float = 0.0,
     progress: Progress = no_progress,
 ) -> AsyncIterator[MerlinDatabase]:
     """Connects, reads everything once, and keeps it fresh until the end. Raises `BackendError`.
 
-    `dialect` is that of new records; without it they are written as those already there.
+    `dialect` is that of new records; without it they are written as those already there. `compare_interval`: seconds
+    in which the copy is compared with the whole database, again and again; 0: never.
     """
     try:
         await backend.open()
         database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect)
         await database.feed.start(progress)
         try:
-            yield database
+            async with database.comparison.running(compare_interval):
+                yield database
         finally:
             await database.feed.stop()
     finally:

@@ -281,6 +281,7 @@ class Transactor:
                 result = await change(transaction)
                 batch = transaction.batch(str(uuid.uuid4()))
                 if batch.is_empty or await self._backend.commit(batch):
+                    self.feed.unread |= {*batch.written, *batch.deleted}
                     return result, transaction.effects()
                 if time.monotonic() > deadline:
                     raise ConflictError(
