@@ -128,7 +128,7 @@ def integrity(options: argparse.Namespace) -> int:
     settings = read_settings(os.environ, options)
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
-        settings, _ = _with_database(dataclasses.replace(settings, demo=False), stack)
+        settings, _ = _with_database(dataclasses.replace(settings, demo=False, compare_interval=0), stack)
         _check_it_exists(settings)
         mended, left = asyncio.run(_look(settings, kinds, repair=options.repair))
     if options.json:

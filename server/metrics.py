@@ -77,6 +77,11 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._missed = Counter(
+            named("missed_changes"),
+            "Changes that the copy had missed, as comparing it with the database found.",
+            registry=self._registry,
+        )
         executions = Counter(
             named("executions"),
             "How operations were answered: by a compiled function, by graphql-core since there is none "
@@ -150,6 +155,7 @@ class Metrics:
 
     async def follow(self, database: MerlinDatabase) -> None:
         """Tells of the copy whenever it changes, until cancelled."""
+        missed = 0
         while True:
             beat = database.pulse.next
             since = database.stale_since
@@ -157,6 +163,8 @@ class Metrics:
             self._stale_since.set(0 if since is None else since.timestamp())
             self._lag.set(database.feed.lag)
             self._reconnects.set(database.feed.reconnects)
+            self._missed.inc(database.comparison.missed - missed)
+            missed = database.comparison.missed
             await beat.wait()
 
     def text(self) -> bytes:

@@ -20,6 +20,7 @@ _ALL_MODES = 0o777
 PRODUCTION = "production"
 SHORTEST_TOKEN = 20
 """Characters."""
+_OFF_BY_0 = ("compare_interval", "rate_limit", "result_cache")
 
 
 class SettingsError(Exception):
@@ -71,6 +72,12 @@ class Settings:
     )
     database_poll_interval: float = setting(
         2.0, "Seconds between two looks at a Redis that refuses to tell of changes.", metavar="SECONDS"
+    )
+    compare_interval: float = setting(
+        300.0,
+        "Seconds in which everything is compared with the database once, again and again, beside following its "
+        "changes: finds what no notice told of. 0: never.",
+        metavar="SECONDS",
     )
     dialect: str | None = setting(
         None,
@@ -206,11 +213,11 @@ class Settings:
             value = getattr(self, item.name)
             if item.name.startswith("max_") and value < 1:
                 raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 1 or more.")
-            if item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
+            if item.name in _OFF_BY_0:
+                if not 0 <= value < math.inf:
+                    raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 0 or more.")
+            elif item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
                 raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use more than 0.")
-        for name in ("rate_limit", "result_cache"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name.replace('_', '-')}: {getattr(self, name)} is none; use 0 or more.")
         if self.token is not None and len(self.token) < SHORTEST_TOKEN:
             raise SettingsError(f"token: it is too short; use {SHORTEST_TOKEN} characters or more, of random.")
         self.socket_mode()

@@ -40,6 +40,7 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
                 backend,
                 time_zone=settings.zone(),
                 dialect=_DIALECTS.get(settings.dialect),
+                compare_interval=settings.compare_interval,
                 workspace_roots=roots,
                 progress=progress,
                 read_only=settings.read_only,

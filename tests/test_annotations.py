@@ -25,6 +25,7 @@ from tests.asking import ask, execute
 from tests.conftest import Store
 from tests.raw_store import read_store
 from tests.records import logical_worker, memory_of, run, uid
+from tests.servers import RedisServer
 from tests.test_subscriptions import CHANGES, RUN_CHANGES, subscribed
 from tests.test_writing import housed
 
@@ -279,3 +280,21 @@ async def test_subscribers_hear_of_annotations(new_url: Callable[[], str]) -> No
 def change_of(told: Any) -> tuple[str, str]:
     change = told["data"]["change"]
     return change["kind"], change["id"]
+
+
+async def test_annotations_that_no_notice_told_of_are_found(redis_server: RedisServer) -> None:
+    """`SWAPDB` tells nobody: a pass of the comparison reads the annotations of the other database, and counts them."""
+    one, two = (
+        make_backend(redis_server.url, BackendOptions()),
+        make_backend(redis_server.url_for(database=1), BackendOptions()),
+    )
+    async with opened(two) as other, opened(one, compare_interval=0.2) as database:
+        for each, owner in ((database, "ada"), (other, "bob")):
+            await each.backend.insert(housed(run(1)))
+            await each.feed.refresh([RUN])
+            await each.annotate(uid(1), {"owner": owner})
+        with redis_server.client() as client:
+            client.swapdb(0, 1)
+        async with asyncio.timeout(20):
+            while database.runs.get(uid(1)).annotations != {"owner": "bob"} or not database.comparison.missed:
+                await asyncio.sleep(0.01)

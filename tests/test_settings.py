@@ -36,6 +36,7 @@ EVERYTHING = Settings(
     database_keyfile=Path("/etc/client.key"),
     database_cert_reqs="optional",
     database_poll_interval=0.25,
+    compare_interval=60.0,
     time_zone="Europe/Zurich",
     dialect="legacy",
     workspace_root=(Path("/p/lustre1/studies"), Path("/p/lustre2/studies")),
@@ -206,6 +207,9 @@ def test_a_variable_that_cannot_be_read_is_an_error(variable: str, text: str, me
         ("database_poll_interval", -1.0),
         ("database_poll_interval", math.nan),
         ("database_poll_interval", math.inf),
+        ("compare_interval", -1.0),
+        ("compare_interval", math.nan),
+        ("compare_interval", math.inf),
         ("drain", 0.0),
         ("deadline", math.nan),
         ("rate_limit", -1),
@@ -227,6 +231,12 @@ def test_a_value_that_cannot_be_meant_is_an_error(name: str, value: Any) -> None
     """Out of range or unknown: one line that names the setting, before anything is started."""
     with pytest.raises(SettingsError, match=rf"^{name.replace('_', '-')}: .*; use .*\.$"):
         Settings(**{name: value})
+
+
+def test_what_can_be_off_is_off_by_zero() -> None:
+    """0 is a value of those settings that bound, keep or repeat something."""
+    assert read(["--compare-interval", "0"], {PREFIX + "COMPARE_INTERVAL": "9"}).compare_interval == 0
+    assert (read(["--rate-limit", "0"]).rate_limit, read(["--result-cache", "0"]).result_cache) == (0, 0)
 
 
 def test_the_time_zone_is_the_one_named_else_this_machines() -> None:

@@ -15,6 +15,7 @@ from server.database.backends.codec import Dialect
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.change_log import ChangeLog
 from server.database.clock_check import ClockCheck
+from server.database.comparison import Comparison
 from server.database.entities import Entity, RunEntity, StudyEntity, Surroundings
 from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed
@@ -61,6 +62,7 @@ class MerlinDatabase:
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
         self.changes = ChangeLog(self.read_model)
+        self.comparison = Comparison(backend, self.read_model, self.feed, self._distrust_problems)
         self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
         self._transactor = Transactor(backend, self.feed, self.read_model, dialect, self.run_metadata)
         self.sweep = AnnotationSweep(self.read_model, self._transactor)
@@ -172,6 +174,12 @@ class MerlinDatabase:
         notes = await self.backend.read_notes(suspects) if suspects else {}
         return sorted(key.id for key, text in notes.items() if text is not None)
 
+    def _distrust_problems(self) -> None:
+        """They are of name maps as well, of which the copy holds a part only: a lost notice of one must not last."""
+        if self._problems is not None and self.backend.name_maps:
+            self._problems = None
+            self.feed.note_name_maps(1)
+
     async def repair(
         self,
         work: Work,
@@ -221,13 +229,15 @@ async def opened(
     *,
     time_zone: tzinfo | None = None,
     dialect: Dialect | None = None,
+    compare_interval: float = 0.0,
     workspace_roots: Sequence[Path] = (),
     progress: Progress = no_progress,
     read_only: bool = False,
 ) -> AsyncIterator[MerlinDatabase]:
     """Connects, reads everything once, and keeps it fresh until the end. Raises `BackendError`.
 
-    `dialect` is that of new records; without it they are written as those already there. `workspace_roots`: below them
+    `dialect` is that of new records; without it they are written as those already there. `compare_interval`: seconds
+    in which the copy is compared with the whole database, again and again; 0: never. `workspace_roots`: below them
     Merlin's files of runs are kept in step. Where it is `read_only`, only what the managers are told to is written.
     """
     try:
@@ -237,7 +247,8 @@ async def opened(
         sweep = None if read_only else asyncio.create_task(database.sweep.run())
         database.read_model.listen(database.clock_check.look)  # what was loaded is not new
         try:
-            yield database
+            async with database.comparison.running(compare_interval):
+                yield database
         finally:
             if sweep is not None:
                 sweep.cancel()

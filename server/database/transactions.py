@@ -391,6 +391,7 @@ class Transactor:
                 effects = transaction.effects()
                 self.before_commit(effects)
                 if batch.is_empty or await self._backend.commit(batch):
+                    self.feed.unread |= {*batch.written, *batch.deleted}
                     return result, effects, self._told_of(batch)
                 if time.monotonic() > deadline:
                     raise ConflictError(

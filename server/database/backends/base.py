@@ -57,6 +57,8 @@ class ResultsBackend(ABC):
     """
 
     kind: ClassVar[str]
+    notice_delay: float = 2.0
+    """Seconds within which `watch` tells of a change, unless its notice is lost."""
 
     def __init__(self, connection: str) -> None:
         self.connection = connection
@@ -78,6 +80,13 @@ class ResultsBackend(ABC):
     @abstractmethod
     def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         """Everything that stands in the store, batch by batch; no consistent snapshot."""
+
+    @abstractmethod
+    def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        """The same for a reader that pauses after each small batch, for minutes in all: nothing is held meanwhile.
+
+        `progress` is called before each batch. What changes between two batches may come twice, or not at all.
+        """
 
     @abstractmethod
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:

@@ -10,6 +10,7 @@ from server.database.backends.base import Changed, Notice, Progress, Reload, Res
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Raw, decode, encode
 from server.database.backends.notes import Note, NoteKey
+from server.database.backends.portions import SCAN_BATCH
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 _BATCH = 500
@@ -40,6 +41,12 @@ class MemoryBackend(ResultsBackend):
         for start in range(0, len(keys), _BATCH):
             yield await self.fetch(keys[start : start + _BATCH])
             progress(min(start + _BATCH, len(keys)), len(keys))
+
+    async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        keys = list(self._records)
+        for start in range(0, len(keys), SCAN_BATCH):
+            progress(min(start + SCAN_BATCH, len(keys)), len(keys))
+            yield await self.fetch(keys[start : start + SCAN_BATCH])
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         return [

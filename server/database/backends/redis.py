@@ -28,6 +28,7 @@ from server.database.backends.base import (
 from server.database.backends.batch import Batch
 from server.database.backends.codec import CURRENT, Raw, decode, encode, not_a_record
 from server.database.backends.notes import PREFIX, Note, NoteKey, NoteKind
+from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.redis_client import TIMEOUT, RedisClients
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
@@ -122,6 +123,26 @@ class RedisBackend(ResultsBackend):
                     progress(looked_at, total)
         self._load_seconds = time.monotonic() - started
 
+    async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        looked_at = 0
+        cursor: str | None = _FIRST_CURSOR
+        with self._clients.translated():
+            total = await self._client.dbsize()
+            while cursor is not None:
+                async with self._connected() as connection:
+                    await _ask(connection, (), cursor)
+                    cursor, keys = await _read_page(connection)
+                done = 0
+                for start in range(0, len(keys), SCAN_BATCH):
+                    for portion in portions(await self._read_hashes(keys[start : start + SCAN_BATCH]), _length):
+                        done += len(portion)
+                        progress(min(looked_at + _SCAN_COUNT * done // len(keys), total), total)
+                        yield [_read_entry(key, reply) for key, reply in portion]
+                looked_at += _SCAN_COUNT
+                if not keys:
+                    progress(min(looked_at, total), total)
+                    yield []  # other people's keys are looked at as slowly
+
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         return [entry for batch in _batches(list(keys)) for entry in await self._read(batch)]
 
@@ -191,6 +212,7 @@ class RedisBackend(ResultsBackend):
             try:
                 async with self._tracking() as connection, aclosing(self._listen(connection)) as notices:
                     pause, refused = _SHORTEST_PAUSE, False
+                    self.notice_delay = type(self).notice_delay
                     yield Reload()
                     async for notice in notices:
                         yield notice
@@ -205,7 +227,9 @@ class RedisBackend(ResultsBackend):
                     LOG.warning("%s Changes are polled for instead.", failure)
                 refused = True
                 yield Reload()
-                await asyncio.sleep(max(self._poll_interval, _POLL_SHARE * self._load_seconds))
+                poll_pause = max(self._poll_interval, _POLL_SHARE * self._load_seconds)
+                self.notice_delay = type(self).notice_delay + 2 * (poll_pause + self._load_seconds)
+                await asyncio.sleep(poll_pause)
 
     @asynccontextmanager
     async def _tracking(self) -> AsyncIterator[AbstractConnection]:
@@ -350,6 +374,11 @@ def _read_entry(key: Key, reply: Any) -> Entry:
             return Entry(key, None)
         case _:
             return decode(key.kind, key.id, _pairs(reply))
+
+
+def _length(item: tuple[Key, Any]) -> int:
+    _, reply = item
+    return sum(map(len, reply)) if isinstance(reply, list) else 0
 
 
 def _is_of_another_type(error: RedisError) -> bool:

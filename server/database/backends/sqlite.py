@@ -29,6 +29,7 @@ from server.database.backends.base import (
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
 from server.database.backends.sqlite_writer import NOTES, Conflict, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
@@ -102,7 +103,7 @@ class SQLiteBackend(ResultsBackend):
             for kind in EntityKind:
                 repeated: set[Key] = set()
                 after = _BEFORE_ANY_ROW
-                while batch := await self._run(partial(self._page, kind, after)):
+                while batch := await self._run(partial(self._page, kind, after, _BATCH)):
                     after = batch[-1][1]["_row"]
                     entries = []
                     for key, raw in batch:
@@ -119,6 +120,19 @@ class SQLiteBackend(ResultsBackend):
             self._given = given
         finally:
             self._loads -= 1
+
+    async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        """Of several rows with one id, each comes by itself. What was given to `fetch` and `load` stays as it is."""
+        last = {kind: await self._run(partial(self._last_row, kind)) for kind in EntityKind}
+        passed, total = 0, sum(last.values())
+        for kind in EntityKind:
+            after = _BEFORE_ANY_ROW
+            while page := await self._run(partial(self._page, kind, after, SCAN_BATCH)):
+                for portion in portions(page, _length):
+                    after = portion[-1][1]["_row"]
+                    progress(min(passed + max(after, 0), total), total)
+                    yield [_decode(key, row) for key, row in portion]
+            passed += last[kind]
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         return await self._run(lambda: self._fetch(keys, self._given))
@@ -164,7 +178,9 @@ class SQLiteBackend(ResultsBackend):
                         continue
                     version, started = now, time.monotonic()
                     keys, notes = await self._run(lambda: (self._differences(), self._differing_notes()))
-                    pause = max(_POLL_INTERVAL, _POLL_SHARE * (time.monotonic() - started))
+                    took = time.monotonic() - started
+                    pause = max(_POLL_INTERVAL, _POLL_SHARE * took)
+                    self.notice_delay = max(type(self).notice_delay, 2 * (pause + took))
                     yield Changed(keys, notes=notes)
                     now_columns = await self._run(self._all_columns)
                     if any(names not in ((), columns[kind]) for kind, names in now_columns.items()):
@@ -306,6 +322,13 @@ class SQLiteBackend(ResultsBackend):
         (count,) = self._execute(f"SELECT count(*) FROM {kind}").fetchone()  # noqa: S608 - one of our four words
         return int(count)
 
+    def _last_row(self, kind: EntityKind) -> int:
+        """Its number, found without looking at the others; 0 where there is none."""
+        if not self._columns(kind):
+            return 0
+        (last,) = self._execute(f"SELECT max(rowid) FROM {kind}").fetchone()  # noqa: S608 - one of our four words
+        return max(last or 0, 0)
+
     def _rows(
         self, kind: EntityKind, where: str = "", parameters: Collection[Any] = (), limit: str = ""
     ) -> Iterator[tuple[Key, sqlite3.Row]]:
@@ -315,9 +338,9 @@ class SQLiteBackend(ResultsBackend):
         statement = f"SELECT rowid AS _row, * FROM {kind} {where} ORDER BY rowid {limit}"  # noqa: S608 - our own words only
         return ((_key(kind, row), row) for row in self._execute(statement, parameters))
 
-    def _page(self, kind: EntityKind, after: int) -> list[tuple[Key, sqlite3.Row]]:
-        """Read to its end: a statement that stays open would keep us from writing."""
-        return list(self._rows(kind, "WHERE rowid > ?", (after,), f"LIMIT {_BATCH}"))
+    def _page(self, kind: EntityKind, after: int, size: int) -> list[tuple[Key, sqlite3.Row]]:
+        """Read to its end: a statement that stays open would keep us from writing, and others from a checkpoint."""
+        return list(self._rows(kind, "WHERE rowid > ?", (after,), f"LIMIT {size}"))
 
     def _fetch(self, keys: Collection[Key], given: _Fingerprints) -> list[Entry]:
         entries: dict[Key, Entry] = {key: Entry(key, None) for key in keys}
@@ -400,6 +423,10 @@ def _key(kind: EntityKind, row: sqlite3.Row) -> Key:
 
 def _raw(row: sqlite3.Row) -> Raw:
     return {name: row[name] for name in row.keys() if name != "_row"}  # noqa: SIM118 - a row is no mapping
+
+
+def _length(item: tuple[Key, sqlite3.Row]) -> int:
+    return sum(len(value) for value in item[1] if isinstance(value, str))
 
 
 def _note(fingerprints: _Fingerprints, key: Key, row: sqlite3.Row) -> None:
