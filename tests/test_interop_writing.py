@@ -279,3 +279,20 @@ async def test_names_that_are_refused_are_lost_to_merlin(site: Site) -> None:
             with pytest.raises(InvalidValueError):
                 await database.studies.create(name)
             assert database.studies.get(id_).name == name
+
+
+async def test_merlin_reads_the_first_physical_worker_of_its_own_file(tmp_path: Path) -> None:
+    """Its table has a whole number in it, at which it fails itself: made anew with texts while it is empty."""
+    with Merlin(tmp_path / "home") as merlin:
+        merlin.call("studies.create", "made by merlin")  # with its tables
+        async with opened(make_backend(f"sqlite:///{merlin.database_file}", BackendOptions())) as database:
+            owner = await database.logical_workers.create("w", ["q"])
+            made = await database.physical_workers.create("celery@w.h", logical_worker_id=owner.id, restart_count=2)
+            again = await database.physical_workers.create("celery@v.h", logical_worker_id=owner.id)
+        found = {record["id"]: record for record in merlin.dump()["physical_worker"]}
+        assert found.keys() == {made.id, again.id}
+        assert float(found[made.id]["restart_count"]) == 2.0
+        theirs = merlin.call("physical_workers.create", name="celery@x.h", logical_worker_id=owner.id)
+        merlin.entity("physical_worker", theirs, "increment_restart_count")
+        merlin.call("physical_workers.delete", made.id)
+        assert {record["id"] for record in merlin.dump()["physical_worker"]} == {again.id, theirs}

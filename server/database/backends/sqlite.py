@@ -31,7 +31,7 @@ from server.database.backends.codec import Dialect, Raw, decode, encode, is_enti
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
-from server.database.backends.sqlite_writer import NOTES, Conflict, write, writing
+from server.database.backends.sqlite_writer import NOTES, Conflict, make_readable, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
     KINDS,
@@ -403,6 +403,7 @@ class SQLiteBackend(ResultsBackend):
         self._prepare_tables()
         dialect = required_dialect(self._all_columns())
         with writing(self._execute):
+            make_readable(self._execute, self._columns)
             for record in records:
                 fields = encode(record, dialect)
                 columns, marks = ", ".join(fields), ", ".join("?" * len(fields))

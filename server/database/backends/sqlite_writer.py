@@ -51,6 +51,8 @@ def write(
     """
     if _differs(batch, standing, owners, notes):
         raise Conflict
+    if any(key.kind is EntityKind.PHYSICAL_WORKER and key not in standing for key in batch.written):
+        make_readable(execute, columns)
     for key, fields in batch.written.items():
         known = columns(key.kind)
         values = {name: value for name, value in fields.items() if name in known}
@@ -83,6 +85,21 @@ def _differs(
         if any(now.get(name) != owner for name, owner in read.items()):
             return True
     return notes(batch.read_notes) != batch.read_notes
+
+
+def make_readable(execute: Execute, columns: Callable[[EntityKind], tuple[str, ...]]) -> None:
+    """Makes an empty table of physical workers anew, with texts only; to be called before a first row is inserted.
+
+    Merlin 2.0.0b4 makes its `restart_count` INTEGER, and then fails at each row that it reads back: its commands work
+    while there is no physical worker, and not after that. A table that has rows already stays.
+    """
+    kind = EntityKind.PHYSICAL_WORKER
+    types = {row["name"]: row["type"] for row in execute(f"PRAGMA table_info({kind})", ())}
+    if types.get("restart_count", "TEXT") == "TEXT" or execute(f"SELECT 1 FROM {kind} LIMIT 1", ()).fetchone():  # noqa: S608 - our own words only
+        return
+    definitions = ", ".join(f"{name} TEXT" for name in columns(kind))
+    execute(f"DROP TABLE {kind}", ())
+    execute(f"CREATE TABLE {kind} ({definitions})", ())
 
 
 def _write_notes(execute: Execute, notes: Mapping[NoteKey, str | None], now: float) -> None:
