@@ -21,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
+from schema.roles import Role
 from server.auth.door import Door
 from server.auth.identity import AuthenticationError
 from server.contract.manifest import read_manifest
@@ -99,6 +100,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         async with open_database(settings) if database is None else nullcontext(database) as served:
             with told_to_end() as draining:
                 tasks = [
+                    asyncio.create_task(door.authenticator.follow()),
                     asyncio.create_task(metrics.follow(served)),
                     asyncio.create_task(mark_draining(metrics, draining)),
                 ]
@@ -144,7 +146,7 @@ def _schema_text(sdl: str, door: Door) -> Any:
 
     async def schema_text(request: Request) -> Response:
         try:
-            await door.admit(request.headers, request.method)
+            door.check_role(door.admit(request.headers, request.method), Role.READ)
         except AuthenticationError as error:
             return unauthenticated(error)
         except RequestError as error:

@@ -78,13 +78,14 @@ class LeanPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _common_headers(scope)
-        if headers is None or (identity := self._identity(headers)) is None or scope["state"]["draining"].is_set():
+        if headers is None or self._identity(headers) is None or scope["state"]["draining"].is_set():
             await self._general(scope, receive, send)
             return
         id_ = request_id_of(headers.get(b"x-request-id"))
         REQUEST_ID.set(id_)
         message = await receive()
-        reply = self._reply(message, headers, identity, scope)
+        identity = self._identity(headers)  # asked again: the body may have taken its time
+        reply = None if identity is None else self._reply(message, headers, identity, scope)
         if reply is None:
             await self._general(scope, _again(message, receive), send)
             return

@@ -36,7 +36,7 @@ class TokenExchange:
         token = given.pop(PARAMETER, [""])[0]
         rest = urlencode(given, doseq=True)
         name = scope["path"].rsplit("/", 1)[-1] or "."
-        response = await _log_in(self._authenticator, token, Request(scope), f"{name}?{rest}" if rest else name)
+        response = _log_in(self._authenticator, token, Request(scope), f"{name}?{rest}" if rest else name)
         await response(scope, receive, send)
 
 
@@ -60,7 +60,7 @@ class Login:
         if not is_own_or_allowed(request.headers, ()):
             raise RequestError("Log in from a page of this server.", HTTPStatus.FORBIDDEN)
         form = parse_qs((await read_body(request, _LARGEST_FORM)).decode("latin-1"))
-        return await _log_in(self._authenticator, form.get(PARAMETER, [""])[0].strip(), request, ".")
+        return _log_in(self._authenticator, form.get(PARAMETER, [""])[0].strip(), request, ".")
 
 
 class Logout:
@@ -76,9 +76,9 @@ class Logout:
         await response(scope, receive, send)
 
 
-async def _log_in(authenticator: Authenticator, token: str, request: Request, target: str) -> Response:
+def _log_in(authenticator: Authenticator, token: str, request: Request, target: str) -> Response:
     try:
-        value, seconds = await authenticator.log_in(token)
+        value, seconds = authenticator.log_in(token)
     except AuthenticationError as error:
         return refusal(str(error), error.code, HTTPStatus.UNAUTHORIZED, {"www-authenticate": error.challenge})
     headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}

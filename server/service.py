@@ -11,6 +11,7 @@ from schema.operations import Answer, Operation, OperationError, Operations
 from server import __version__
 from server.auth.door import Door
 from server.auth.identity import Identity
+from server.auth.lease import Lease
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.requests import GraphQLRequest
@@ -41,10 +42,11 @@ class Service:
         operation: Operation,
         request: GraphQLRequest,
         database: MerlinDatabase,
-        identity: Identity,
+        lease: Lease,
         protocol: str,
     ) -> AsyncGenerator[Answer]:
-        """Raises `OperationError`."""
+        """Raises `OperationError`, `AuthenticationError`."""
+        identity = lease.identity()
         context = context_of(database, identity)
         with self.telemetry.operation(operation, protocol, identity) as told:
             try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from schema.roles import Role
-from server.auth.identity import AuthenticationError, Identity, invalid, missing
+from server.auth.identity import AuthenticationError, Identity, expired, invalid, missing
+from server.auth.lease import Lease
 from server.auth.sessions import Session, Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenFile, hash_of
+from server.database.pulse import Pulse
 
 OWNER = "owner"
 """The name of whoever has the token that was made at the start."""
@@ -17,6 +20,10 @@ ANYBODY = Identity("anybody", Role.ADMIN)
 _OWNER = Identity(OWNER, Role.ADMIN)
 _LONGEST_TOKEN = 8_192
 """Characters."""
+KEY = "key:"
+"""What a proof begins with that is a key of an identity provider, by its thumbprint; others are hashes of tokens."""
+_LOOK_EVERY = 0.4
+"""Seconds between two looks whether what clients are known by has changed."""
 
 
 class ProviderError(Exception):
@@ -29,99 +36,154 @@ class Provider(Protocol):
     async def open(self) -> None:
         """Raises `ProviderError`."""
 
-    def known(self, token: str) -> Identity | None: ...
+    async def follow(self) -> None: ...
 
-    async def identify(self, token: str) -> Identity: ...
+    def known(self, token: str) -> Session | None: ...
+
+    def identify(self, token: str) -> Session:
+        """Raises `AuthenticationError`."""
+
+    def still(self, session: Session) -> Identity:
+        """Who it is now. Raises `AuthenticationError`."""
+
+    @property
+    def version(self) -> int:
+        """Another one whenever `still` may answer otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
 class Authenticator:
-    sessions: Sessions
-    own_token_hash: str | None = None
-    tokens: TokenFile | None = None
-    provider: Provider | None = None
-    is_open: bool = False
-    """Whether everybody is let in."""
-    most: Role = Role.ADMIN
-    """What nobody has more than."""
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        own_token_hash: str | None = None,
+        tokens: TokenFile | None = None,
+        provider: Provider | None = None,
+        is_open: bool = False,
+        most: Role = Role.ADMIN,
+    ) -> None:
+        """`is_open`: everybody is let in. `most`: what nobody has more than."""
+        self.sessions = sessions
+        self._own_token_hash = own_token_hash
+        self._tokens = tokens
+        self._provider = provider
+        self._is_open = is_open
+        self._most = most
+        self._changes = Pulse()
 
     async def open(self) -> None:
         """Raises `ProviderError`."""
-        if self.provider is not None:
-            await self.provider.open()
+        if self._provider is not None:
+            await self._provider.open()
 
-    async def identify(self, headers: Mapping[str, str]) -> Identity:
+    async def follow(self) -> None:
+        """Keeps up with what clients are known by, and tells leases when it has changed, until cancelled."""
+        await asyncio.gather(self._watch(), *([] if self._provider is None else [self._provider.follow()]))
+
+    async def _watch(self) -> None:
+        seen = self._versions()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if self._tokens is not None:
+                self._tokens.look()
+            now = self._versions()
+            if now != seen:
+                seen = now
+                self._changes.beat()
+
+    def identify(self, headers: Mapping[str, str]) -> Lease:
         """By the headers of a request. Raises `AuthenticationError`."""
-        if self.is_open:
-            return ANYBODY.capped(self.most)
+        if self._is_open:
+            return self._open_lease()
         authorization = headers.get("authorization")
         if authorization is not None:
-            return await self.by_authorization(authorization)
+            return self.by_authorization(authorization)
         cookie = headers.get("cookie")
         if cookie is not None and (value := read_cookie(cookie, cookie_name(headers.get("host", "")))):
-            return self._by_session(value)
+            session = self.sessions.read(value)
+            return self._lease(lambda: self._of_cookie(session))
         raise missing()
 
     def at_once(self, authorization: bytes | None) -> Identity | None:
         """As `identify` does by that header alone, where nothing must be waited for; else None."""
-        if self.is_open:
-            return ANYBODY.capped(self.most)
+        if self._is_open:
+            return ANYBODY.capped(self._most)
         if authorization is None or authorization[:7].lower() != b"bearer ":
             return None
         token = authorization[7:].decode("latin-1").strip()
         try:
             identity = self._by_hash(hash_of(token))
+            if identity is None and self._provider is not None and (known := self._provider.known(token)) is not None:
+                identity = self._provider.still(known)
         except AuthenticationError:
             return None
-        if identity is None and self.provider is not None:
-            identity = self.provider.known(token)
-        return None if identity is None else identity.capped(self.most)
+        return None if identity is None else identity.capped(self._most)
 
-    async def by_authorization(self, value: str) -> Identity:
+    def by_authorization(self, value: str) -> Lease:
         """`Bearer TOKEN`. Raises `AuthenticationError`."""
         scheme, _, token = value.partition(" ")
         if scheme.lower() != "bearer":
             raise invalid("Send the token as `Authorization: Bearer TOKEN`.")
-        return await self.by_token(token.strip())
+        return self.by_token(token.strip())
 
-    async def by_token(self, token: str) -> Identity:
+    def by_token(self, token: str) -> Lease:
         """Raises `AuthenticationError`."""
-        if self.is_open:
-            return ANYBODY.capped(self.most)
-        return (await self._session_of(token)).identity.capped(self.most)
+        if self._is_open:
+            return self._open_lease()
+        session = self._session_of(token)
+        return self._lease(lambda: self._of_proof(session))
 
-    async def log_in(self, token: str) -> tuple[str, int]:
+    def log_in(self, token: str) -> tuple[str, int]:
         """A cookie for a token, and the seconds that it lasts. Raises `AuthenticationError`."""
-        return self.sessions.begin(await self._session_of(token))
+        return self.sessions.begin(self._session_of(token))
 
-    async def _session_of(self, token: str) -> Session:
+    def _session_of(self, token: str) -> Session:
         if not token:
             raise missing()
         if len(token) > _LONGEST_TOKEN:
             raise invalid()
         hash_ = hash_of(token)
         identity = self._by_hash(hash_)
-        if identity is None and self.provider is not None:
-            hash_, identity = "provider", self.provider.known(token) or await self.provider.identify(token)
-        if identity is None:
-            raise invalid()
-        return Session(identity, hash_)
+        if identity is not None:
+            return Session(identity, hash_)
+        if self._provider is not None:
+            return self._provider.known(token) or self._provider.identify(token)
+        raise invalid()
 
     def _by_hash(self, hash_: str) -> Identity | None:
         """Of all that is kept as hashes, a look-up tells no more of a token than its hash does."""
-        if hash_ == self.own_token_hash:
+        if hash_ == self._own_token_hash:
             return _OWNER
-        return None if self.tokens is None else self.tokens.identify(hash_)
+        return None if self._tokens is None else self._tokens.identify(hash_)
 
-    def _by_session(self, value: str) -> Identity:
-        """It ends with the token that began it; what that may do now is what counts."""
-        identity, proof = self.sessions.read(value)
-        if proof == "provider" and self.provider is not None:
-            return identity.capped(self.most)
-        standing = self._by_hash(proof)
+    def _open_lease(self) -> Lease:
+        return self._lease(lambda: ANYBODY)
+
+    def _lease(self, ask: Callable[[], Identity]) -> Lease:
+        """Raises `AuthenticationError`."""
+        lease = Lease(lambda: ask().capped(self._most), self._changes)
+        lease.identity()
+        return lease
+
+    def _of_cookie(self, session: Session) -> Identity:
+        """It ends by itself, and with what began it; what that may do now is what counts."""
+        standing, until = self._of_proof(session), session.identity.expires
+        if until is None:
+            return standing
+        if until <= time.time():
+            raise expired()
+        return Identity(standing.name, standing.role, min(until, standing.expires or until))
+
+    def _of_proof(self, session: Session) -> Identity:
+        if self._provider is not None and session.proof.startswith(KEY):
+            return self._provider.still(session)
+        standing = self._by_hash(session.proof)
         if standing is None:
-            raise invalid("The token of this session does not hold any more: log in again.")
-        return Identity(standing.name, standing.role, identity.expires).capped(self.most)
+            raise invalid("What you logged in by does not hold any more: log in again.")
+        return standing
+
+    def _versions(self) -> tuple[int, ...]:
+        return tuple(it.version for it in (self._tokens, self._provider) if it is not None)
 
 
 __all__ = ["ANYBODY", "OWNER", "AuthenticationError", "Authenticator"]

@@ -6,8 +6,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from schema.roles import Role
 from server.auth.authenticator import Authenticator
 from server.auth.identity import Identity
+from server.auth.lease import Lease
 from server.auth.origins import is_own_or_allowed, may_be_forged
 from server.auth.rate_limit import RateLimit
 from server.requests import RequestError
@@ -20,21 +22,27 @@ class Door:
     """Beside the server's own."""
     rate_limit: RateLimit | None = None
 
-    async def admit(self, headers: Mapping[str, str], method: str) -> Identity:
+    def admit(self, headers: Mapping[str, str], method: str) -> Lease:
         """Raises `AuthenticationError`, `RequestError`."""
         if method == "GET":
             if may_be_forged(headers, self.allowed_origins):
                 raise RequestError("Another site may have made this request: send it by POST.", 403)
         elif "cookie" in headers:
             self.check_origin(headers)
-        identity = await self.authenticator.identify(headers)
-        self.count(identity)
-        return identity
+        lease = self.authenticator.identify(headers)
+        self.count(lease.identity())
+        return lease
 
     def check_origin(self, headers: Mapping[str, str]) -> None:
         """Raises `RequestError`."""
         if not is_own_or_allowed(headers, self.allowed_origins):
             raise RequestError("Pages of this origin are not let in: see the setting --allow-origins.", 403)
+
+    def check_role(self, lease: Lease, need: Role) -> None:
+        """For what is no operation. Raises `RequestError`, `AuthenticationError`."""
+        role = lease.identity().role
+        if role is None or not role.includes(need):
+            raise RequestError(f"This needs the role {need}, and this client has {role or 'none'}.", 403)
 
     def would_refuse(self, identity: Identity) -> bool:
         """Whether `count` would; nothing is counted."""
