@@ -100,7 +100,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         async with open_database(settings) if database is None else nullcontext(database) as served:
             with told_to_end() as draining:
                 tasks = [
-                    asyncio.create_task(door.authenticator.follow()),
+                    asyncio.create_task(door.authenticator.follow(served.backend)),
                     asyncio.create_task(metrics.follow(served)),
                     asyncio.create_task(mark_draining(metrics, draining)),
                 ]
@@ -117,7 +117,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
             Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, deadline=settings.deadline)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
             Route("/login", Login(door.authenticator)),
-            Route("/logout", Logout()),
+            Route("/logout", Logout(door.authenticator)),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", MetricsApp(metrics, door).respond),

@@ -66,9 +66,13 @@ class Login:
 class Logout:
     """`POST /logout` ends the session of this browser."""
 
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         if request.method == "POST" and is_own_or_allowed(request.headers, ()):
+            self._authenticator.log_out(request.headers)
             response: Response = RedirectResponse(".", HTTPStatus.SEE_OTHER)
             response.delete_cookie(cookie_name(request.headers.get("host", "")), path=_path(scope), httponly=True)
         else:
@@ -78,7 +82,7 @@ class Logout:
 
 def _log_in(authenticator: Authenticator, token: str, request: Request, target: str) -> Response:
     try:
-        value, seconds = authenticator.log_in(token)
+        session, value = authenticator.log_in(token)
     except AuthenticationError as error:
         return refusal(str(error), error.code, HTTPStatus.UNAUTHORIZED, {"www-authenticate": error.challenge})
     headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
@@ -86,7 +90,7 @@ def _log_in(authenticator: Authenticator, token: str, request: Request, target: 
     response.set_cookie(
         cookie_name(request.headers.get("host", "")),
         value,
-        max_age=seconds,
+        max_age=session.seconds,
         path=_path(request.scope),
         secure=request.url.scheme == "https",
         httponly=True,

@@ -41,7 +41,7 @@ TOKEN = "a-token-of-twenty-characters-or-more"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 ENVIRON = {
     "MERLIN_GRAPHQL_TOKEN": TOKEN,
-    "MERLIN_GRAPHQL_SESSION_KEY": "shared",
+    "MERLIN_GRAPHQL_SESSION_KEY": "shared-by-the-servers-of-this-site",
     "MERLIN_GRAPHQL_TRUSTED_PROXIES": LOOPBACK,
     "MERLIN_GRAPHQL_LOG_OPERATIONS": "yes",
 }

@@ -32,7 +32,7 @@ PASSWORD, TOKEN, WRONG, KEY = (
     "pa55word-of-redis",
     "token-of-this-server-0123456789",
     "wr0ng-token-guessed",
-    "s3ssion-key",
+    "s3ssion-key-of-all-the-servers-here",
 )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from schema.roles import Role
-from server.auth.identity import AuthenticationError, Identity, expired, invalid, missing
+from server.auth.identity import AuthenticationError, Credential, Identity, invalid, missing
 from server.auth.lease import Lease
 from server.auth.sessions import Session, Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenFile, hash_of
+from server.database.backends.base import ResultsBackend
 from server.database.pulse import Pulse
 
 OWNER = "owner"
@@ -38,13 +38,17 @@ class Provider(Protocol):
 
     async def follow(self) -> None: ...
 
-    def known(self, token: str) -> Session | None: ...
+    def known(self, token: str) -> Credential | None: ...
 
-    def identify(self, token: str) -> Session:
+    def identify(self, token: str) -> Credential:
         """Raises `AuthenticationError`."""
 
-    def still(self, session: Session) -> Identity:
+    def still(self, credential: Credential) -> Identity:
         """Who it is now. Raises `AuthenticationError`."""
+
+    @property
+    def proofs(self) -> Iterable[str]:
+        """Of all credentials that may hold now."""
 
     @property
     def version(self) -> int:
@@ -70,15 +74,24 @@ class Authenticator:
         self._is_open = is_open
         self._most = most
         self._changes = Pulse()
+        self._seals: tuple[tuple[int, ...], Mapping[str, str]] = (), {}
 
     async def open(self) -> None:
         """Raises `ProviderError`."""
         if self._provider is not None:
             await self._provider.open()
 
-    async def follow(self) -> None:
-        """Keeps up with what clients are known by, and tells leases when it has changed, until cancelled."""
-        await asyncio.gather(self._watch(), *([] if self._provider is None else [self._provider.follow()]))
+    async def follow(self, backend: ResultsBackend) -> None:
+        """Keeps up with what clients are known by, and tells leases when it has changed, until cancelled.
+
+        `backend`: where the servers of a database tell each other of sessions that were ended.
+        """
+        if self._is_open:
+            return
+        works = [self._watch(), self.sessions.ended.share(backend)]
+        if self._provider is not None:
+            works.append(self._provider.follow())
+        await asyncio.gather(*works)
 
     async def _watch(self) -> None:
         seen = self._versions()
@@ -98,10 +111,9 @@ class Authenticator:
         authorization = headers.get("authorization")
         if authorization is not None:
             return self.by_authorization(authorization)
-        cookie = headers.get("cookie")
-        if cookie is not None and (value := read_cookie(cookie, cookie_name(headers.get("host", "")))):
+        if (value := _cookie_in(headers)) is not None:
             session = self.sessions.read(value)
-            return self._lease(lambda: self._of_cookie(session))
+            return self._lease(lambda: self._of_session(session))
         raise missing()
 
     def at_once(self, authorization: bytes | None) -> Identity | None:
@@ -130,14 +142,25 @@ class Authenticator:
         """Raises `AuthenticationError`."""
         if self._is_open:
             return self._open_lease()
-        session = self._session_of(token)
-        return self._lease(lambda: self._of_proof(session))
+        credential = self._credential_of(token)
+        return self._lease(lambda: self._of_credential(credential))
 
-    def log_in(self, token: str) -> tuple[str, int]:
-        """A cookie for a token, and the seconds that it lasts. Raises `AuthenticationError`."""
-        return self.sessions.begin(self._session_of(token))
+    def log_in(self, token: str) -> tuple[Session, str]:
+        """A session, and its cookie's value. Raises `AuthenticationError`."""
+        return self.sessions.begin(self._credential_of(token))
 
-    def _session_of(self, token: str) -> Session:
+    def log_out(self, headers: Mapping[str, str]) -> Session | None:
+        """Ends the session of a browser; None where it has none."""
+        value = _cookie_in(headers)
+        try:
+            session = None if value is None else self.sessions.read(value)
+        except AuthenticationError:
+            return None
+        if session is not None:
+            self.sessions.ended.end(session.id)
+        return session
+
+    def _credential_of(self, token: str) -> Credential:
         if not token:
             raise missing()
         if len(token) > _LONGEST_TOKEN:
@@ -145,7 +168,7 @@ class Authenticator:
         hash_ = hash_of(token)
         identity = self._by_hash(hash_)
         if identity is not None:
-            return Session(identity, hash_)
+            return Credential(identity, hash_)
         if self._provider is not None:
             return self._provider.known(token) or self._provider.identify(token)
         raise invalid()
@@ -165,25 +188,41 @@ class Authenticator:
         lease.identity()
         return lease
 
-    def _of_cookie(self, session: Session) -> Identity:
+    def _of_session(self, session: Session) -> Identity:
         """It ends by itself, and with what began it; what that may do now is what counts."""
-        standing, until = self._of_proof(session), session.identity.expires
-        if until is None:
-            return standing
-        if until <= time.time():
-            raise expired()
-        return Identity(standing.name, standing.role, min(until, standing.expires or until))
+        self.sessions.check(session)
+        standing = self._of_credential(Credential(session.identity, self._unsealed(session.seal)))
+        until = min(filter(None, (session.identity.expires, standing.expires)))
+        return Identity(standing.name, standing.role, until)
 
-    def _of_proof(self, session: Session) -> Identity:
-        if self._provider is not None and session.proof.startswith(KEY):
-            return self._provider.still(session)
-        standing = self._by_hash(session.proof)
+    def _of_credential(self, credential: Credential) -> Identity:
+        if self._provider is not None and credential.proof.startswith(KEY):
+            return self._provider.still(credential)
+        standing = self._by_hash(credential.proof)
         if standing is None:
             raise invalid("What you logged in by does not hold any more: log in again.")
         return standing
 
+    def _unsealed(self, seal: str) -> str:
+        """The proof; nothing where it is none of those that may hold."""
+        versions = self._versions()
+        if self._seals[0] != versions:
+            proofs = [
+                *filter(None, [self._own_token_hash]),
+                *([] if self._tokens is None else self._tokens.hashes),
+                *([] if self._provider is None else self._provider.proofs),
+            ]
+            self._seals = versions, {self.sessions.seal(proof): proof for proof in proofs}
+        return self._seals[1].get(seal, "")
+
     def _versions(self) -> tuple[int, ...]:
-        return tuple(it.version for it in (self._tokens, self._provider) if it is not None)
+        """Of all that clients are known by."""
+        return tuple(it.version for it in (self._tokens, self._provider, self.sessions.ended) if it is not None)
+
+
+def _cookie_in(headers: Mapping[str, str]) -> str | None:
+    cookie = headers.get("cookie")
+    return None if cookie is None else read_cookie(cookie, cookie_name(headers.get("host", ""))) or None
 
 
 __all__ = ["ANYBODY", "OWNER", "AuthenticationError", "Authenticator"]

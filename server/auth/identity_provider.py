@@ -24,8 +24,7 @@ from jwt.exceptions import ExpiredSignatureError, InvalidTokenError, PyJWTError
 
 from schema.roles import Role
 from server.auth.authenticator import KEY, ProviderError
-from server.auth.identity import Identity, expired, invalid
-from server.auth.sessions import Session
+from server.auth.identity import Credential, Identity, expired, invalid
 from server.fetching import SCHEMES, FetchError, begin_to_fetch
 
 LOG = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class IdentityProvider:
         self._fetching: Future[bytes] | None = None
         self._missed = asyncio.Event()
         """A token named a key that is not known."""
-        self._known: OrderedDict[str, tuple[float, Session]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float, Credential]] = OrderedDict()
         self.version = 0
         """Counts up whenever the keys are others."""
 
@@ -100,14 +99,14 @@ class IdentityProvider:
             except ProviderError as error:
                 LOG.warning("%s The keys that were read before go on to hold.", error)
 
-    def known(self, token: str) -> Session | None:
+    def known(self, token: str) -> Credential | None:
         """One that was verified a moment ago."""
         found = self._known.get(token)
         if found is None or found[0] < time.time():
             return None
         return found[1]
 
-    def identify(self, token: str) -> Session:
+    def identify(self, token: str) -> Credential:
         """Raises `AuthenticationError`."""
         try:
             key = self._key(jwt.get_unverified_header(token).get("kid"))
@@ -127,19 +126,23 @@ class IdentityProvider:
             LOG.info("A token was refused: %s", type(error).__name__)  # what the error says may be the client's words
             raise invalid() from None
         identity = Identity(name, role_of(_at(claims, self._roles_claim)), expires)
-        session = Session(identity, KEY + key.thumbprint)
-        self._known[token] = min(time.time() + _REMEMBERED_FOR, expires), session
+        credential = Credential(identity, KEY + key.thumbprint)
+        self._known[token] = min(time.time() + _REMEMBERED_FOR, expires), credential
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-        return session
+        return credential
 
-    def still(self, session: Session) -> Identity:
+    def still(self, credential: Credential) -> Identity:
         """As long as its time has not come, and its key is one of the provider's. Raises `AuthenticationError`."""
-        if session.proof.removeprefix(KEY) not in self._thumbprints:
+        if credential.proof.removeprefix(KEY) not in self._thumbprints:
             raise invalid("The key of this token does not hold any more: log in again.")
-        if session.identity.expires is not None and session.identity.expires <= time.time():
+        if credential.identity.expires is not None and credential.identity.expires <= time.time():
             raise expired()
-        return session.identity
+        return credential.identity
+
+    @property
+    def proofs(self) -> Iterable[str]:
+        return [KEY + thumbprint for thumbprint in self._thumbprints]
 
     @property
     def _is_url(self) -> bool:

@@ -15,7 +15,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +92,10 @@ class TokenFile:
         if identity.expires is not None and identity.expires <= time.time():
             raise expired()
         return identity
+
+    @property
+    def hashes(self) -> Iterable[str]:
+        return self._lines
 
     def look(self) -> None:
         """Reads it again if it has changed."""

@@ -119,6 +119,14 @@ class ResultsBackend(ABC):
         `BackendError` with nothing written.
         """
 
+    @abstractmethod
+    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
+        """For the other servers of this database, beside Merlin's records. Of a board the newest `most` are kept."""
+
+    @abstractmethod
+    async def notes(self, board: str, since: float) -> Mapping[str, float]:
+        """Those of a time since then, with their times: seconds since the epoch."""
+
     async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:
         """The dialect of new records: the preferred one, else that of what stands under some keys."""
         if preferred is not None:

@@ -23,6 +23,7 @@ class MemoryBackend(ResultsBackend):
         self._records: dict[Key, Mapping[str, str]] = {}
         self._names: dict[EntityKind, dict[str, str]] = {kind: {} for kind in EntityKind}
         self._watchers: list[asyncio.Queue[Notice]] = []
+        self._notes: dict[str, dict[str, float]] = {}
 
     async def open(self) -> None:
         pass
@@ -76,6 +77,13 @@ class MemoryBackend(ResultsBackend):
         for key in batch.deleted:
             self.store(key, None)
         return True
+
+    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
+        notes = {**self._notes.get(board, {}), note: at}
+        self._notes[board] = dict(sorted(notes.items(), key=lambda item: item[1])[-most:])
+
+    async def notes(self, board: str, since: float) -> Mapping[str, float]:
+        return {note: at for note, at in self._notes.get(board, {}).items() if at >= since}
 
     async def watch(self) -> AsyncGenerator[Notice]:
         notices: asyncio.Queue[Notice] = asyncio.Queue()

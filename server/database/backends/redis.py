@@ -39,6 +39,9 @@ _PATTERN = "[srlp][tuoh][unygd]*:*"
 """Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
 _KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
 _NAME_MAP = "name"
+_NOTES = "merlin-graphql:"
+_NOTES_SECONDS = 24 * 3600
+"""Until a board goes to which nothing was added."""
 _SCAN_COUNT = 2000
 _FIRST_CURSOR = "0"
 _BATCH = 500
@@ -158,6 +161,20 @@ class RedisBackend(ResultsBackend):
 
     async def commit(self, batch: Batch) -> bool:
         return await self._writer.commit(batch)
+
+    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
+        key = f"{_NOTES}{board}"
+        with self._clients.translated():
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.zadd(key, {note: at})
+                pipeline.zremrangebyrank(key, 0, -most - 1)
+                pipeline.expire(key, _NOTES_SECONDS)
+                await pipeline.execute()
+
+    async def notes(self, board: str, since: float) -> Mapping[str, float]:
+        with self._clients.translated():
+            found: Any = await self._client.zrangebyscore(f"{_NOTES}{board}", since, "+inf", withscores=True)
+        return dict(found)
 
     async def watch(self) -> AsyncGenerator[Notice]:
         pause = _SHORTEST_PAUSE

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote
 
+from server.database.backends import sqlite_notes
 from server.database.backends.base import (
     Alive,
     Changed,
@@ -145,6 +146,12 @@ class SQLiteBackend(ResultsBackend):
     async def commit(self, batch: Batch) -> bool:
         return await self._run(lambda: self._commit(batch))
 
+    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
+        await self._run(lambda: sqlite_notes.leave(self._execute, board, note, at, most))
+
+    async def notes(self, board: str, since: float) -> Mapping[str, float]:
+        return await self._run(lambda: sqlite_notes.read(self._execute, board, since))
+
     async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:  # noqa: ARG002 - the columns decide
         return await self._run(self._dialect)
 
@@ -211,7 +218,7 @@ class SQLiteBackend(ResultsBackend):
         tables = {
             name
             for (name,) in self._execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-            if not name.startswith("sqlite_")
+            if not name.startswith("sqlite_") and name != sqlite_notes.TABLE
         }
         if tables and tables.isdisjoint(EntityKind):
             raise WrongDatabaseError(

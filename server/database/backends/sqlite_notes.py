@@ -1,0 +1,32 @@
+"""Notes of servers, in a table of their own beside Merlin's, which Merlin's flush takes along."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+
+from server.database.backends.sqlite_writer import Execute, writing
+
+TABLE = "merlin_graphql_notes"
+"""There is none before the first note."""
+
+
+def leave(execute: Execute, board: str, note: str, at: float, most: int) -> None:
+    with writing(execute):
+        execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (board TEXT, note TEXT, at REAL, PRIMARY KEY (board, note))", ())
+        execute(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?, ?)", (board, note, at))  # noqa: S608 - our own word
+        execute(
+            f"DELETE FROM {TABLE} WHERE board = ? AND note NOT IN"  # noqa: S608 - our own word
+            f" (SELECT note FROM {TABLE} WHERE board = ? ORDER BY at DESC LIMIT ?)",
+            (board, board, most),
+        )
+
+
+def read(execute: Execute, board: str, since: float) -> Mapping[str, float]:
+    try:
+        rows = execute(f"SELECT note, at FROM {TABLE} WHERE board = ? AND at >= ?", (board, since)).fetchall()  # noqa: S608 - our own word
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return {}
+        raise
+    return {row["note"]: row["at"] for row in rows}
