@@ -24,6 +24,7 @@ from schema.operations import Operations
 from schema.roles import Role
 from server.auth.door import Door
 from server.auth.identity import AuthenticationError
+from server.auth.visitor import visitor_of
 from server.contract.manifest import read_manifest
 from server.database.errors import DatabaseError
 from server.database.merlin_database import MerlinDatabase
@@ -41,7 +42,7 @@ from server.responses import http_exception, refused, server_error, unauthentica
 from server.results import Results, is_known
 from server.security import door_of
 from server.service import Service
-from server.settings import Settings, read_settings
+from server.settings import PRODUCTION, Settings, read_settings
 from server.source import open_database
 from server.telemetry import Telemetry
 from server.tracing import open_tracing
@@ -116,15 +117,15 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         routes=[
             Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, deadline=settings.deadline)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
-            Route("/login", Login(door.authenticator)),
-            Route("/logout", Logout(door.authenticator)),
+            Route("/login", Login(door)),
+            Route("/logout", Logout(door)),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", MetricsApp(metrics, door).respond),
             *([Route("/schema.graphql", _schema_text(sdl_of(schema), door))] if settings.introspection else []),
             *(graphiql_routes() if settings.graphiql else []),
         ],
-        middleware=[*_cors(settings), Middleware(TokenExchange, door.authenticator)],
+        middleware=[*_cors(settings), Middleware(TokenExchange, door, is_on=settings.profile != PRODUCTION)],
         exception_handlers={HTTPException: http_exception, Exception: server_error},
         lifespan=lifespan,
     )
@@ -146,7 +147,7 @@ def _schema_text(sdl: str, door: Door) -> Any:
 
     async def schema_text(request: Request) -> Response:
         try:
-            door.check_role(door.admit(request.headers, request.method), Role.READ)
+            door.check_role(door.admit(visitor_of(request.scope)), Role.READ, "The schema")
         except AuthenticationError as error:
             return unauthenticated(error)
         except RequestError as error:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from schema.roles import Role
 from server.auth.door import Door
 from server.auth.identity import AuthenticationError
+from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase
 from server.metrics import CONTENT_TYPE, Metrics
 from server.requests import RequestError
@@ -42,7 +43,7 @@ class MetricsApp:
 
     async def respond(self, request: Request) -> Response:
         try:
-            self._door.check_role(self._door.authenticator.identify(request.headers), Role.READ)
+            self._door.check_role(self._door.identify(visitor_of(request.scope)), Role.READ, "/metrics")
         except AuthenticationError as error:
             return unauthenticated(error)
         except RequestError as error:

@@ -14,6 +14,7 @@ from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN
 from schema.operations import Operation, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
+from server.auth.visitor import visitor_of
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
 from server.requests import GraphQLRequest, RequestError, accepted, read_request
@@ -60,16 +61,14 @@ class GraphQLApp:
         """Raises `RequestError`, `AuthenticationError`."""
         media_type = accepted(request.headers.get("accept"), OFFERED)
         is_stream = media_type == EVENT_STREAM
-        lease = self._service.door.admit(request.headers, request.method)
+        lease = self._service.door.admit(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, get_queries=self._get_queries or is_stream, deadline=self._deadline)
         try:
             operation = self._service.read(given)
             _check(operation, request.method, media_type)
             if operation.type is OperationType.QUERY and not is_stream:
                 return _response(await self._reply(request, operation, given, lease), media_type, request.method)
-            answers = self._service.answers(
-                operation, given, request.state.database, lease, "sse" if is_stream else "http"
-            )
+            answers = self._service.answers(operation, given, request.state.database, lease)
             if is_stream:
                 is_endless = operation.type is OperationType.SUBSCRIPTION
                 return EventStream(answers, request.state.draining if is_endless else None, lease)
@@ -92,7 +91,7 @@ class GraphQLApp:
             if reply is not None:
                 self._service.telemetry.note(operation, "http", identity, Told(reply.cost, is_kept=True), 0.0)
                 return reply
-        async with aclosing(self._service.answers(operation, given, database, lease, "http")) as answers:
+        async with aclosing(self._service.answers(operation, given, database, lease)) as answers:
             answer = await anext(answers)
         if question is None or answer.errors or database.state != state:
             return Reply(200, answer.encoded, None)

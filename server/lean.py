@@ -78,13 +78,13 @@ class LeanPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _common_headers(scope)
-        if headers is None or self._identity(headers) is None or scope["state"]["draining"].is_set():
+        if headers is None or self._identity(headers, scope) is None or scope["state"]["draining"].is_set():
             await self._general(scope, receive, send)
             return
         id_ = request_id_of(headers.get(b"x-request-id"))
         REQUEST_ID.set(id_)
         message = await receive()
-        identity = self._identity(headers)  # asked again: the body may have taken its time
+        identity = self._identity(headers, scope)  # asked again: the body may have taken its time
         reply = None if identity is None else self._reply(message, headers, identity, scope)
         if reply is None:
             await self._general(scope, _again(message, receive), send)
@@ -94,8 +94,8 @@ class LeanPath:
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
 
-    def _identity(self, headers: Mapping[bytes, bytes]) -> Identity | None:
-        return self._service.door.authenticator.at_once(headers.get(b"authorization"))
+    def _identity(self, headers: Mapping[bytes, bytes], scope: Scope) -> Identity | None:
+        return self._service.door.at_once(headers.get(b"authorization"), scope)
 
     def _reply(
         self, message: Message, headers: Mapping[bytes, bytes], identity: Identity, scope: Scope

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from schema.context import Context
+from schema.errors import FORBIDDEN
 from schema.operations import Answer, Operation, OperationError, Operations
 from server import __version__
 from server.auth.door import Door
@@ -43,12 +44,11 @@ class Service:
         request: GraphQLRequest,
         database: MerlinDatabase,
         lease: Lease,
-        protocol: str,
     ) -> AsyncGenerator[Answer]:
         """Raises `OperationError`, `AuthenticationError`."""
         identity = lease.identity()
         context = context_of(database, identity)
-        with self.telemetry.operation(operation, protocol, identity) as told:
+        with self.telemetry.operation(operation, lease.visitor.protocol, identity) as told:
             try:
                 async with aclosing(self.operations.answers(operation, request.variables, context)) as answers:
                     async for answer in answers:
@@ -56,6 +56,9 @@ class Service:
                         yield answer
             except OperationError as error:
                 told.errors(error.errors)
+                if error.code == FORBIDDEN:
+                    what = f"{operation.type.value} {operation.name or 'without a name'}"
+                    self.door.security_log.forbidden(lease.visitor, identity, what)
                 raise
 
 

@@ -21,6 +21,7 @@ from schema.errors import BadInput
 from schema.operations import OperationError
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
+from server.auth.visitor import Visitor, visitor_of
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
 from server.service import Service
@@ -58,8 +59,11 @@ class WebSocketApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
+        visitor = visitor_of(scope, "websocket")
+        given = visitor.headers.get("x-request-id")
+        REQUEST_ID.set(request_id_of(None if given is None else given.encode("latin-1")))
         try:
-            self._service.door.check_origin(socket.headers)
+            self._service.door.check_origin(visitor)
         except RequestError:
             await socket.close()  # before it is accepted: 403
             return
@@ -68,14 +72,15 @@ class WebSocketApp:
             await socket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Speak {PROTOCOL}")
             return
         await socket.accept(PROTOCOL)
-        await Connection(socket, self._service).serve()
+        await Connection(socket, visitor, self._service).serve()
 
 
 class Connection:
     """What one client does over one socket. Every task that it begins ends with it."""
 
-    def __init__(self, socket: WebSocket, service: Service) -> None:
+    def __init__(self, socket: WebSocket, visitor: Visitor, service: Service) -> None:
         self._socket = socket
+        self._visitor = visitor
         self._service = service
         self._lease: Lease | None = None
         """Once the connection is acknowledged."""
@@ -171,24 +176,24 @@ class Connection:
         if self._lease is not None:
             raise CloseError(CloseCode.TOO_MANY_INITIALISATIONS, "Too many initialisation requests")
         try:
-            lease = self._identify(payload or {})
-        except AuthenticationError as error:
+            lease = self._service.door.identify(self._showing(payload or {}))
+        except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
             raise _unknown(error) from None
         await self._send({"type": "connection_ack"})
         self._lease = lease
         self._acknowledged.set()
 
-    def _identify(self, payload: Mapping[str, Any]) -> Lease:
-        """By `Authorization` or `token` of the payload, else as any other request. Raises `AuthenticationError`."""
+    def _showing(self, payload: Mapping[str, Any]) -> Visitor:
+        """`Authorization` or `token` of the payload, else what any other request shows."""
         given = {name.lower(): value for name, value in payload.items()}
         match given:
             case {"authorization": str(value)}:
-                return self._service.door.authenticator.by_authorization(value)
+                return self._visitor.showing(value)
             case {"token": str(value)}:
-                return self._service.door.authenticator.by_token(value)
+                return self._visitor.showing(f"Bearer {value}")
             case _:
-                return self._service.door.authenticator.identify(self._socket.headers)
+                return self._visitor
 
     async def _subscribe(self, id_: str, given: object) -> None:
         lease = self._lease
@@ -243,7 +248,7 @@ class Connection:
         if operation.type is OperationType.SUBSCRIPTION:
             self._endless.add(self._active[id_])
         head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
-        answers = self._service.answers(operation, request, self._socket.state.database, lease, "websocket")
+        answers = self._service.answers(operation, request, self._socket.state.database, lease)
         async with aclosing(answers):
             async for answer in answers:
                 await self._socket.send_text(f"{head}{answer.encoded.decode()}}}")
@@ -271,7 +276,7 @@ def _payload(message: dict[str, Any]) -> dict[str, Any] | None:
     return payload
 
 
-def _unknown(error: AuthenticationError) -> CloseError:
+def _unknown(error: AuthenticationError | RequestError) -> CloseError:
     return CloseError(CloseCode.FORBIDDEN, str(error))
 
 

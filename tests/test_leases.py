@@ -22,6 +22,7 @@ from server.auth import authenticator, ended_sessions, token_file
 from server.auth.identity import Identity, expired
 from server.auth.lease import Lease
 from server.auth.token_file import TokenFile, TokenLine, add_line, hash_of
+from server.auth.visitor import Visitor
 from server.database.pulse import Pulse
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
@@ -193,7 +194,7 @@ async def test_a_lease_waits_for_its_time_and_for_changes() -> None:
             raise expired()
         return answers.pop()
 
-    waiting = asyncio.create_task(Lease(ask, changes).ended())
+    waiting = asyncio.create_task(Lease(Visitor({}, "local", "http"), ask, changes).ended())
     await asyncio.sleep(0)
     changes.beat()
     async with asyncio.timeout(DEADLINE):

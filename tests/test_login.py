@@ -15,14 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
-from websockets.typing import Subprotocol
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
 
 from schema.roles import Role
 from server.auth import token_file
 from server.auth.identity import AuthCode, AuthenticationError, Credential, Identity
 from server.auth.sessions import Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenLine, add_line, hash_of
-from server.settings import Settings
+from server.settings import PRODUCTION, Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of
 
@@ -50,15 +51,20 @@ async def browser(live: Live) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize(
     ("address", "target"),
     [
-        ("/?token={token}", "."),
-        ("/?a=1&token={token}&b=x%20y", ".?a=1&b=x+y"),
-        ("/graphql?token={token}", "graphql"),
+        ("/?token={token}", "./"),
+        ("/?a=1&token={token}&b=x%20y", "./?a=1&b=x+y"),
+        ("/graphql?token={token}", "./graphql"),
+        ("/https:evil.example?token={token}", "./https%3Aevil.example"),
+        ("/https:%5cevil.example?token={token}", "./https%3A%5Cevil.example"),
+        ("/a//evil.example?token={token}", "./evil.example"),
+        ("/a%2f%2fevil.example?token={token}", "./evil.example"),
+        ("/a%3fb%0d%0aset-cookie:x?token={token}", "./a%3Fb%0D%0Aset-cookie%3Ax"),
     ],
 )
 async def test_the_first_visit_exchanges_the_token(
     live: Live, browser: httpx.AsyncClient, address: str, target: str
 ) -> None:
-    """The answer is the address without it, and a cookie that scripts and other sites' requests do not have."""
+    """The answer is that address without it, never another site's, and a cookie that no script has."""
     answer = await browser.get(address.format(token=TOKEN))
     assert (answer.status_code, answer.headers["location"]) == (303, target)
     assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
@@ -77,6 +83,40 @@ async def test_a_wrong_token_in_the_address_is_told(browser: httpx.AsyncClient) 
         assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"origin": "https://evil.example.org"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "none"}, 303),
+        ({"sec-fetch-site": "same-origin"}, 303),
+    ],
+)
+async def test_no_other_site_logs_anybody_in(
+    live: Live, browser: httpx.AsyncClient, headers: dict[str, str], status: int
+) -> None:
+    """By a link to the address with a token of its own, or by a form: what is asked next would be asked in its name."""
+    linked = await browser.get("/", params={"token": TOKEN}, headers=headers)
+    sent = await browser.post("/login", data={"token": TOKEN}, headers=headers)
+    for answer in (linked, sent):
+        assert (answer.status_code, "set-cookie" in answer.headers) == (status, status == 303)
+
+
+async def test_in_production_no_address_holds_a_token() -> None:
+    """Proxies write addresses down; a form still logs in."""
+    settings = Settings(profile=PRODUCTION, token=TOKEN)
+    async with (
+        serving(await memory_of(), settings=settings) as live,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", timeout=DEADLINE) as browser,
+    ):
+        for path in ("/", "/graphql", "/metrics"):
+            answer = await browser.get(path, params={"token": TOKEN})
+            assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+        assert (await browser.post("/login", data={"token": TOKEN})).status_code == 303
+
+
 async def test_a_form_logs_in(browser: httpx.AsyncClient) -> None:
     """By POST, from a page of this server."""
     wrong = await browser.post("/login", data={"token": "wrong"})
@@ -93,7 +133,7 @@ async def test_a_browser_logs_out(browser: httpx.AsyncClient) -> None:
     """Its cookie is gone, and pages of others can't do that to it."""
     await browser.post("/login", data={"token": TOKEN})
     assert (await browser.get("/logout")).status_code == 405
-    assert (await browser.post("/logout", headers={"origin": "https://evil.example.org"})).status_code == 405
+    assert (await browser.post("/logout", headers={"origin": "https://evil.example.org"})).status_code == 403
     assert (await browser.post("/graphql", json=QUERY)).json() == ROLES
     assert (await browser.post("/logout")).status_code == 303
     assert (await browser.post("/graphql", json=QUERY)).status_code == 401
@@ -110,6 +150,37 @@ async def test_a_cookie_is_enough_for_a_websocket(live: Live, browser: httpx.Asy
     ):
         await socket.send('{"type": "connection_init", "payload": {}}')
         assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+
+
+async def test_a_cookie_is_taken_from_pages_of_this_server_only() -> None:
+    """A page that is let in shows a token: the cookie that its browser adds is of somebody who asked for nothing."""
+    dash = "https://dash.example.org"
+    async with (
+        asyncio.timeout(DEADLINE),
+        serving(await memory_of(), settings=Settings(token=TOKEN, allow_origins=dash)) as live,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", timeout=DEADLINE) as browser,
+    ):
+        await browser.post("/login", data={"token": TOKEN})
+        assert (await browser.post("/graphql", json=QUERY, headers={"origin": dash})).status_code == 401
+        query = {"query": QUERY["query"]}
+        for site in ("cross-site", "same-site"):
+            headers = {"origin": dash, "sec-fetch-site": site}
+            assert (await browser.get("/graphql", params=query, headers=headers)).status_code == 401
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        for origin, heard in ((f"http://127.0.0.1:{live.port}", "connection_ack"), (dash, None)):
+            async with connect(
+                live.ws,
+                subprotocols=[Subprotocol("graphql-transport-ws")],
+                additional_headers={"cookie": cookie},
+                origin=Origin(origin),
+            ) as socket:
+                await socket.send('{"type": "connection_init"}')
+                if heard is None:
+                    with pytest.raises(ConnectionClosed):
+                        await socket.recv()
+                    assert socket.close_code == 4403
+                else:
+                    assert json.loads(await socket.recv()) == {"type": heard}
 
 
 async def test_a_session_ends_with_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from typing import Protocol
 from schema.roles import Role
 from server.auth.identity import AuthenticationError, Credential, Identity, invalid, missing
 from server.auth.lease import Lease
+from server.auth.origins import is_own
 from server.auth.sessions import Session, Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenFile, hash_of
+from server.auth.visitor import Visitor
 from server.database.backends.base import ResultsBackend
 from server.database.pulse import Pulse
 
@@ -71,7 +73,7 @@ class Authenticator:
         self._own_token_hash = own_token_hash
         self._tokens = tokens
         self._provider = provider
-        self._is_open = is_open
+        self.is_open = is_open
         self._most = most
         self._changes = Pulse()
         self._seals: tuple[tuple[int, ...], Mapping[str, str]] = (), {}
@@ -86,7 +88,7 @@ class Authenticator:
 
         `backend`: where the servers of a database tell each other of sessions that were ended.
         """
-        if self._is_open:
+        if self.is_open:
             return
         works = [self._watch(), self.sessions.ended.share(backend)]
         if self._provider is not None:
@@ -104,25 +106,25 @@ class Authenticator:
                 seen = now
                 self._changes.beat()
 
-    def identify(self, headers: Mapping[str, str]) -> Lease:
-        """By the headers of a request. Raises `AuthenticationError`."""
-        if self._is_open:
-            return self._open_lease()
-        authorization = headers.get("authorization")
-        if authorization is not None:
-            return self.by_authorization(authorization)
-        if (value := _cookie_in(headers)) is not None:
+    def identify(self, visitor: Visitor) -> Lease:
+        """By a token, or by a session. Raises `AuthenticationError`.
+
+        A session is one of this server's pages: whoever is called from elsewhere shows a token.
+        """
+        if self.is_open:
+            return self._lease(visitor, lambda: ANYBODY)
+        if (authorization := visitor.headers.get("authorization")) is not None:
+            credential = self._credential_of(_bearer_in(authorization))
+            return self._lease(visitor, lambda: self._of_credential(credential))
+        if (value := _cookie_in(visitor.headers)) is not None and is_own(visitor.headers):
             session = self.sessions.read(value)
-            return self._lease(lambda: self._of_session(session))
+            return self._lease(visitor, lambda: self._of_session(session))
         raise missing()
 
-    def at_once(self, authorization: bytes | None) -> Identity | None:
-        """As `identify` does by that header alone, where nothing must be waited for; else None."""
-        if self._is_open:
+    def at_once(self, token: str) -> Identity | None:
+        """Whom a token stands for, where that is known already; else `identify` tells more."""
+        if self.is_open:
             return ANYBODY.capped(self._most)
-        if authorization is None or authorization[:7].lower() != b"bearer ":
-            return None
-        token = authorization[7:].decode("latin-1").strip()
         try:
             identity = self._by_hash(hash_of(token))
             if identity is None and self._provider is not None and (known := self._provider.known(token)) is not None:
@@ -131,27 +133,13 @@ class Authenticator:
             return None
         return None if identity is None else identity.capped(self._most)
 
-    def by_authorization(self, value: str) -> Lease:
-        """`Bearer TOKEN`. Raises `AuthenticationError`."""
-        scheme, _, token = value.partition(" ")
-        if scheme.lower() != "bearer":
-            raise invalid("Send the token as `Authorization: Bearer TOKEN`.")
-        return self.by_token(token.strip())
-
-    def by_token(self, token: str) -> Lease:
-        """Raises `AuthenticationError`."""
-        if self._is_open:
-            return self._open_lease()
-        credential = self._credential_of(token)
-        return self._lease(lambda: self._of_credential(credential))
-
     def log_in(self, token: str) -> tuple[Session, str]:
         """A session, and its cookie's value. Raises `AuthenticationError`."""
         return self.sessions.begin(self._credential_of(token))
 
-    def log_out(self, headers: Mapping[str, str]) -> Session | None:
+    def log_out(self, visitor: Visitor) -> Session | None:
         """Ends the session of a browser; None where it has none."""
-        value = _cookie_in(headers)
+        value = _cookie_in(visitor.headers)
         try:
             session = None if value is None else self.sessions.read(value)
         except AuthenticationError:
@@ -179,12 +167,9 @@ class Authenticator:
             return _OWNER
         return None if self._tokens is None else self._tokens.identify(hash_)
 
-    def _open_lease(self) -> Lease:
-        return self._lease(lambda: ANYBODY)
-
-    def _lease(self, ask: Callable[[], Identity]) -> Lease:
+    def _lease(self, visitor: Visitor, ask: Callable[[], Identity]) -> Lease:
         """Raises `AuthenticationError`."""
-        lease = Lease(lambda: ask().capped(self._most), self._changes)
+        lease = Lease(visitor, lambda: ask().capped(self._most), self._changes)
         lease.identity()
         return lease
 
@@ -218,6 +203,14 @@ class Authenticator:
     def _versions(self) -> tuple[int, ...]:
         """Of all that clients are known by."""
         return tuple(it.version for it in (self._tokens, self._provider, self.sessions.ended) if it is not None)
+
+
+def _bearer_in(authorization: str) -> str:
+    """The token of `Bearer TOKEN`. Raises `AuthenticationError`."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise invalid("Send the token as `Authorization: Bearer TOKEN`.")
+    return token.strip()
 
 
 def _cookie_in(headers: Mapping[str, str]) -> str | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from server.auth.identity import AuthenticationError, Identity
+from server.auth.visitor import Visitor
 from server.database.pulse import Pulse
 
 _ASK_AT_LEAST_EVERY = 60.0
@@ -15,10 +16,11 @@ _ASK_AT_LEAST_EVERY = 60.0
 
 
 class Lease:
-    __slots__ = ("_ask", "_changes")
+    __slots__ = ("_ask", "_changes", "visitor")
 
-    def __init__(self, ask: Callable[[], Identity], changes: Pulse) -> None:
+    def __init__(self, visitor: Visitor, ask: Callable[[], Identity], changes: Pulse) -> None:
         """`ask` raises `AuthenticationError`; `changes` beats whenever it may answer otherwise than before."""
+        self.visitor = visitor
         self._ask = ask
         self._changes = changes
 
