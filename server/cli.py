@@ -35,7 +35,7 @@ from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind
 from server.listening import ListenError, listening
 from server.login import PARAMETER
-from server.logs import logging_config
+from server.logs import logging_config, printable
 from server.merlin_config import ConfigError, find_database
 from server.security import door_of, with_secrets
 from server.serving import Server, allow_many_files, config_of, serve_by_many
@@ -69,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except UnreadableError as error:
-        print(f"merlin-graphql: {error}", file=sys.stderr)
+        print(f"merlin-graphql: {printable(str(error))}", file=sys.stderr)
         return ExitCode.UNREADABLE
     except _TOLD as error:
-        print(f"merlin-graphql: {error}", file=sys.stderr)
+        print(f"merlin-graphql: {printable(str(error))}", file=sys.stderr)
         return 1
 
 

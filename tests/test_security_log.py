@@ -19,7 +19,9 @@ from websockets.typing import Subprotocol
 
 from schema.roles import Role
 from server.auth.guesses import PER_MINUTE, may_be_guess
+from server.auth.identity import Identity
 from server.auth.rate_limit import RateLimit
+from server.auth.security_log import SecurityLog
 from server.auth.token_file import TokenLine, add_line, hash_of, new_token
 from server.auth.visitor import Visitor
 from server.settings import Settings
@@ -106,7 +108,7 @@ async def test_sessions_and_what_a_role_forbids_are_lines(
     who = "address=127.0.0.1 protocol=http who=token:dashboard"
     assert told == [
         f"session begun: {who} session=",
-        f"forbidden: {who} what=mutation Change",
+        f'forbidden: {who} what="mutation Change"',
         f"session ended: {who} session=",
         "refused: address=127.0.0.1 protocol=http code=INVALID_TOKEN",
     ]
@@ -141,6 +143,15 @@ async def test_who_cannot_be_guessed_goes_on(live: Live, client: httpx.AsyncClie
     assert wrong.status_code == 429
     client.cookies = cookies
     assert (await client.post(live.http, json=QUERY)).status_code == 200
+
+
+def test_a_name_is_one_word(caplog: pytest.LogCaptureFixture) -> None:
+    """Also one that looks like the rest of the line."""
+    identity = Identity('jwt:ada what=nothing" request=-', Role.READ)
+    SecurityLog().forbidden(Visitor({}, "local", "http"), identity, "query Here")
+    assert lines(caplog) == [
+        'forbidden: address=local protocol=http who="jwt:ada what=nothing\\" request=-" what="query Here" request=-'
+    ]
 
 
 @pytest.mark.parametrize(

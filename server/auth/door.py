@@ -63,6 +63,7 @@ class Door:
     def log_in(self, visitor: Visitor, token: str) -> tuple[Session, str]:
         """A session, and its cookie's value. Raises `AuthenticationError`, `RequestError`."""
         session, value = self._tried(visitor, token, lambda: self.authenticator.log_in(token))
+        self.count(session.identity)
         self.security_log.begun(visitor, session)
         return session, value
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 
 from server.auth.identity import AuthCode, Identity
 from server.auth.rate_limit import RateLimit
@@ -14,6 +16,7 @@ SECURITY = logging.getLogger("merlin_graphql.security")
 
 _LINES_PER_MINUTE = 30
 """Of strangers from one address: nobody fills the disk by guessing."""
+_PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII)
 _SHOWN_OF_AN_ID = 8
 """Characters: enough to find a session's lines."""
 
@@ -44,8 +47,13 @@ class SecurityLog:
 
 def _tell(level: int, event: str, visitor: Visitor, **more: str) -> None:
     told = {"address": visitor.address, "protocol": visitor.protocol, **{name: str(it) for name, it in more.items()}}
-    words = " ".join(f"{name}={value}" for name, value in {**told, "request": REQUEST_ID.get()}.items())
+    words = " ".join(f"{name}={_quoted(value)}" for name, value in {**told, "request": REQUEST_ID.get()}.items())
     SECURITY.log(level, "%s: %s", event, words, extra={"event": event, **told})
+
+
+def _quoted(value: str) -> str:
+    """So that a name with blanks is no further word."""
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 def _shown(session: Session) -> str:
