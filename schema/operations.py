@@ -144,6 +144,11 @@ class Operations:
         self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
 
     @property
+    def reveals(self) -> bool:
+        """Whether clients are told of the schema, and of where the database is."""
+        return self._reveal
+
+    @property
     def tally(self) -> Tally:
         """How often what was executed was compiled."""
         return Tally() if self._compiler is None else self._compiler.tally

@@ -64,7 +64,7 @@ _TOLD = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or another with one line on stderr."""
     options = _parser().parse_args(arguments)
-    logging.config.dictConfig(dict(logging_config(_log_format(options))))
+    logging.config.dictConfig(dict(logging_config("text")))
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -107,15 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_format(options: argparse.Namespace) -> str:
-    """Known before the settings are: a setting that can't be meant is told, not logged."""
-    given = getattr(options, "log_format", None) or os.environ.get("MERLIN_GRAPHQL_LOG_FORMAT")
-    return "json" if given == "json" else "text"
+def _settings(options: argparse.Namespace) -> Settings:
+    """And logs as they say from now on: one that can't be meant is told, not logged. Raises `SettingsError`."""
+    settings = read_settings(os.environ, options)
+    logging.config.dictConfig(dict(logging_config(settings.log_format)))
+    return settings
 
 
 def integrity(options: argparse.Namespace) -> int:
     """1 where problems remain."""
-    settings = read_settings(os.environ, options)
+    settings = _settings(options)
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
         settings, _ = _with_database(dataclasses.replace(settings, demo=False), stack)
@@ -165,7 +166,7 @@ def _as_json(problem: Problem) -> dict[str, object]:
 
 def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
-    settings = read_settings(os.environ, options)
+    settings = _settings(options)
     with _on_signals(_leave), contextlib.ExitStack() as stack:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):

@@ -26,7 +26,7 @@ from server.logs import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
 from server.responses import JSON
 from server.results import Reply, question_of
-from server.service import Service, context_of
+from server.service import Service
 from server.telemetry import Told
 
 LOG = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class LeanPath:
         """Mostly that of the request before."""
         last = self._last_context
         if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
-            last = self._last_context = context_of(database, identity)
+            last = self._last_context = self._service.context(database, identity)
         return last
 
 

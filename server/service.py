@@ -28,6 +28,9 @@ class Service:
     telemetry: Telemetry
     results: Results
 
+    def context(self, database: MerlinDatabase, identity: Identity) -> Context:
+        return Context(database, __version__, identity.role, identity.name, self.operations.reveals)
+
     def read(self, request: GraphQLRequest) -> Operation:
         """Raises `OperationError`."""
         try:
@@ -47,7 +50,7 @@ class Service:
     ) -> AsyncGenerator[Answer]:
         """Raises `OperationError`, `AuthenticationError`."""
         identity = lease.identity()
-        context = context_of(database, identity)
+        context = self.context(database, identity)
         with self.telemetry.operation(operation, lease.visitor.protocol, identity) as told:
             try:
                 async with aclosing(self.operations.answers(operation, request.variables, context)) as answers:
@@ -60,7 +63,3 @@ class Service:
                     what = f"{operation.type.value} {operation.name or 'without a name'}"
                     self.door.security_log.forbidden(lease.visitor, identity, what)
                 raise
-
-
-def context_of(database: MerlinDatabase, identity: Identity) -> Context:
-    return Context(database, __version__, identity.role, identity.name)
