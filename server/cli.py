@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import uvloop
 from tqdm import tqdm
@@ -119,8 +119,11 @@ def integrity(options: argparse.Namespace) -> int:
     settings = _settings(options)
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
-        settings, _ = _with_database(dataclasses.replace(settings, demo=False), stack)
+        is_found = settings.database is None
+        settings, source = _with_database(dataclasses.replace(settings, demo=False), stack)
         _check_it_exists(settings)
+        if is_found:
+            _tell_of_the_database(settings, source, sys.stderr)  # stdout is the report's
         mended, left = asyncio.run(_look(settings, kinds, repair=options.repair))
     if options.json:
         told = {"repaired": [_as_json(it) for it in mended], "problems": [_as_json(it) for it in left]}
@@ -167,6 +170,7 @@ def _as_json(problem: Problem) -> dict[str, object]:
 def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
     settings = _settings(options)
+    is_found = settings.database is None and not settings.demo
     with _on_signals(_leave), contextlib.ExitStack() as stack:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):
@@ -175,8 +179,11 @@ def serve(options: argparse.Namespace) -> int:
         announce = functools.partial(_announce, settings, None if given else settings.token)
         allow_many_files()
         listener = stack.enter_context(listening(settings))
+        if is_found:
+            _tell_of_the_database(settings, source, sys.stdout)
         _run(_prepare(settings))
-        print(f"Merlin's database: {backend_of(settings).connection} ({source})", flush=True)
+        if not is_found:
+            _tell_of_the_database(settings, source, sys.stdout)
         if settings.workers > 1:
             if not serve_by_many(settings, listener, functools.partial(announce, listener)):
                 raise UsageError("The server processes could not start: the lines above say why.")
@@ -234,6 +241,11 @@ def _with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Set
         with contextlib.suppress(OSError):  # then opening the database says what is wrong
             (home / ".merlin").mkdir(exist_ok=True)
     return dataclasses.replace(settings, database=found.url), f"from {found.source}"
+
+
+def _tell_of_the_database(settings: Settings, source: str, file: TextIO) -> None:
+    """One that was found is told of before anything, such as a password, is sent there."""
+    print(f"Merlin's database: {backend_of(settings).connection} ({source})", file=file, flush=True)
 
 
 def _is_memory(settings: Settings) -> bool:
