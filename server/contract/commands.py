@@ -12,6 +12,7 @@ from typing import Any
 from graphql import get_introspection_query, graphql_sync
 
 from schema.build import make_schema, sdl_of
+from schema.core import core_of
 from schema.limits import DEFAULTS, Limits
 from server.contract.check import check
 from server.contract.diff import diff
@@ -85,7 +86,7 @@ def run_export(options: argparse.Namespace) -> int:
     if options.format == "sdl":
         return _deliver(sdl_of(schema), options)
     query = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
-    result = graphql_sync(schema._schema, query)  # noqa: SLF001 - strawberry has no public name for it
+    result = graphql_sync(core_of(schema), query)
     return _deliver(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
 
 
