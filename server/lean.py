@@ -21,6 +21,7 @@ from schema.operations import Operation
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
+from server.front import SECURITY_HEADERS
 from server.http import GRAPHQL_JSON
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
@@ -44,7 +45,6 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
 }
 """What is answered to the headers `Accept` that are common: as `requests.accepted` does."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"transfer-encoding", b"traceparent"})
 _REMEMBERED = 1_024
 """Bodies."""
@@ -163,7 +163,7 @@ class LeanPath:
 
 
 def _headers_of(reply: Reply, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
-    own = [_NOSNIFF, (b"x-request-id", id_.encode())]
+    own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode())]
     if reply.status == HTTPStatus.OK:
         own.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
     return reply.headers + own

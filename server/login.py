@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 from starlette.requests import Request
@@ -12,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.auth.door import Door
 from server.auth.identity import AuthenticationError
 from server.auth.sessions import cookie_name
-from server.auth.visitor import visitor_of
+from server.auth.visitor import Visitor, visitor_of
 from server.requests import RequestError, read_body
 from server.responses import refused, unauthenticated
 
@@ -48,9 +50,10 @@ class TokenExchange:
         """Raises `RequestError`."""
         if not self._is_on:
             raise RequestError("In production send a token as `Authorization: Bearer TOKEN`, or by POST to login.", 403)
-        self._door.check_own_page(visitor_of(scope))
+        visitor = visitor_of(scope)
+        self._door.check_own_page(visitor)
         name = f"./{quote(scope['path'].rsplit('/', 1)[-1])}"  # without ./ a name such as https: would be an address
-        return _log_in(self._door, token, Request(scope), f"{name}?{rest}" if rest else name)
+        return _log_in(self._door, token, visitor, f"{name}?{rest}" if rest else name)
 
 
 class Login:
@@ -71,9 +74,10 @@ class Login:
         """Raises `RequestError`."""
         if request.method != "POST":
             raise RequestError("Send the token by POST.", 405, {"allow": "POST"})
-        self._door.check_own_page(visitor_of(request.scope))
+        visitor = visitor_of(request.scope)
+        self._door.check_own_page(visitor)
         form = parse_qs((await read_body(request, _LARGEST_FORM)).decode("latin-1"))
-        return _log_in(self._door, form.get(PARAMETER, [""])[0].strip(), request, ".")
+        return _log_in(self._door, form.get(PARAMETER, [""])[0].strip(), visitor, ".")
 
 
 class Logout:
@@ -94,39 +98,37 @@ class Logout:
         """Raises `RequestError`."""
         if request.method != "POST":
             raise RequestError("Log out by POST.", 405, {"allow": "POST"})
-        self._door.log_out(visitor_of(request.scope))
-        response = RedirectResponse(".", HTTPStatus.SEE_OTHER)
-        name = cookie_name(request.headers.get("host", ""))
-        response.delete_cookie(name, path=_path(request.scope), httponly=True)
+        visitor = visitor_of(request.scope)
+        self._door.log_out(visitor)
+        headers = {"cache-control": "no-store", "clear-site-data": '"cache"'}
+        response = RedirectResponse(".", HTTPStatus.SEE_OTHER, headers)
+        response.delete_cookie(**_cookie(visitor))
         return response
 
 
-def _log_in(door: Door, token: str, request: Request, target: str) -> Response:
+def _log_in(door: Door, token: str, visitor: Visitor, target: str) -> Response:
     """Raises `RequestError`."""
     try:
-        session, value = door.log_in(visitor_of(request.scope), token)
+        session, value = door.log_in(visitor, token)
     except AuthenticationError as error:
         return unauthenticated(error)
     headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
     response = RedirectResponse(target, HTTPStatus.SEE_OTHER, headers)
-    response.set_cookie(
-        cookie_name(request.headers.get("host", "")),
-        value,
-        max_age=session.seconds,
-        path=_path(request.scope),
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",  # a bookmark in another site's page opens this one logged in
-    )
+    response.set_cookie(value=value, max_age=session.seconds, **_cookie(visitor))
     return response
+
+
+def _cookie(visitor: Visitor) -> Mapping[str, Any]:
+    return {
+        "key": cookie_name(visitor),
+        "path": visitor.root,
+        "secure": visitor.is_secure,
+        "httponly": True,
+        "samesite": "lax",  # a bookmark in another site's page opens this one logged in
+    }
 
 
 def _parameters(scope: Scope) -> dict[str, list[str]]:
     """Of a query string, unless a look tells that there is no token in it."""
     text = scope["query_string"].decode("latin-1")
     return parse_qs(text, keep_blank_values=True) if f"{PARAMETER}=" in text else {}
-
-
-def _path(scope: Scope) -> str:
-    root = str(scope.get("root_path", ""))
-    return f"{root}/"

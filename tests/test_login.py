@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +24,7 @@ from server.auth import token_file
 from server.auth.identity import AuthCode, AuthenticationError, Credential, Identity
 from server.auth.sessions import Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenLine, add_line, hash_of
+from server.auth.visitor import Visitor
 from server.settings import PRODUCTION, Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of
@@ -33,6 +35,10 @@ TOKEN = "the-token-of-the-owner"
 KEY = "the-key-of-all-servers-that-stand-for-each-other"
 QUERY = {"query": "{ viewer { roles } }"}
 ROLES = {"data": {"viewer": {"roles": ["READ", "WRITE", "ADMIN"]}}}
+
+
+def visitor_at(host: str, **more: Any) -> Visitor:
+    return Visitor({"host": host}, "local", "http", **more)
 
 
 @pytest.fixture
@@ -74,6 +80,39 @@ async def test_the_first_visit_exchanges_the_token(
     assert int(cookie["max-age"]) == 12 * 3600
     assert TOKEN not in str(answer.headers)
     assert (await browser.post("/graphql", json=QUERY)).json() == ROLES
+
+
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        ({}, "merlin_graphql_8000"),
+        ({"is_secure": True}, "__Host-merlin_graphql_8000"),
+        ({"is_secure": True, "root": "/merlin/"}, "__Secure-merlin_graphql_8000"),
+    ],
+)
+def test_over_tls_a_cookie_is_this_hosts_only(more: dict[str, Any], name: str) -> None:
+    """Its name has the prefix by which a browser takes it from nobody else."""
+    assert cookie_name(visitor_at("merlin:8000", **more)) == name
+
+
+async def test_behind_tls_a_browser_is_logged_in() -> None:
+    """By a cookie that goes over TLS only; it is taken back by the same name."""
+    settings = Settings(token=TOKEN, trusted_proxies="127.0.0.1")
+    async with (
+        serving(await memory_of(), settings=settings) as live,
+        httpx.AsyncClient(headers={"x-forwarded-proto": "https"}, timeout=DEADLINE) as browser,
+    ):
+        base = f"http://127.0.0.1:{live.port}"
+        answer = await browser.post(f"{base}/login", data={"token": TOKEN})
+        (cookie,) = SimpleCookie(answer.headers["set-cookie"]).values()
+        assert (cookie.key, cookie["secure"], cookie["path"]) == (f"__Host-merlin_graphql_{live.port}", True, "/")
+        sent = {"cookie": f"{cookie.key}={cookie.value}"}
+        assert (await browser.post(live.http, json=QUERY, headers=sent)).json() == ROLES
+        ended = await browser.post(f"{base}/logout", headers=sent)
+        (gone,) = SimpleCookie(ended.headers["set-cookie"]).values()
+        assert (gone.key, gone.value, gone["secure"], gone["max-age"]) == (cookie.key, "", True, "0")
+        assert ended.headers["clear-site-data"] == '"cache"'
+        assert (await browser.post(live.http, json=QUERY, headers=sent)).status_code == 401
 
 
 async def test_a_wrong_token_in_the_address_is_told(browser: httpx.AsyncClient) -> None:
@@ -207,7 +246,7 @@ async def test_servers_with_one_key_know_each_others_sessions() -> None:
     async with serving(await memory_of(), settings=settings) as live, httpx.AsyncClient(timeout=DEADLINE) as browser:
         for key, status in ((KEY, 200), ("o" * 32, 401)):
             _, value = Sessions(key).begin(credential)
-            headers = {"cookie": f"{cookie_name(f'127.0.0.1:{live.port}')}={value}"}
+            headers = {"cookie": f"{cookie_name(visitor_at(f'127.0.0.1:{live.port}'))}={value}"}
             assert (await browser.post(live.http, json=QUERY, headers=headers)).status_code == status
 
 
@@ -262,7 +301,7 @@ def test_a_cookie_gives_nothing_to_guess_by() -> None:
 @given(st.text(alphabet=st.characters(codec="latin-1"), max_size=300))
 def test_any_cookie_header_can_be_read(header: str) -> None:
     """Ours is found before and behind what others have set, whatever that is."""
-    name = cookie_name("merlin:8000")
+    name = cookie_name(visitor_at("merlin:8000"))
     others = header.replace(name, "")
     assert read_cookie(f"{others};{name}=value", name) == read_cookie(f"{name}=value; {others}", name) == "value"
     assert read_cookie(others, name) is None

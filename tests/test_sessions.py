@@ -58,6 +58,14 @@ async def test_a_cookie_is_worth_nothing_behind_its_logout() -> None:
         assert (await other.post("/graphql", json=QUERY)).status_code == 200
 
 
+async def test_a_new_session_ends_the_one_before() -> None:
+    """Of the same browser: whoever has kept that cookie is not logged in by its next login."""
+    async with serving(await memory_of(), settings=SETTINGS) as live, cookie_of(live) as (browser, value):
+        await browser.post("/login", data={"token": TOKEN})
+        assert (await browser.post("/graphql", json=QUERY)).status_code == 200
+        assert await status_of(live, value) == 401
+
+
 async def test_a_socket_ends_with_its_session() -> None:
     """By 4403, like one whose token ends."""
     async with (

@@ -116,7 +116,7 @@ class Authenticator:
         if (authorization := visitor.headers.get("authorization")) is not None:
             credential = self._credential_of(_bearer_in(authorization))
             return self._lease(visitor, lambda: self._of_credential(credential))
-        if (value := _cookie_in(visitor.headers)) is not None and is_own(visitor.headers):
+        if (value := _cookie_in(visitor)) is not None and is_own(visitor.headers):
             session = self.sessions.read(value)
             return self._lease(visitor, lambda: self._of_session(session))
         raise missing()
@@ -139,7 +139,7 @@ class Authenticator:
 
     def log_out(self, visitor: Visitor) -> Session | None:
         """Ends the session of a browser; None where it has none."""
-        value = _cookie_in(visitor.headers)
+        value = _cookie_in(visitor)
         try:
             session = None if value is None else self.sessions.read(value)
         except AuthenticationError:
@@ -213,9 +213,9 @@ def _bearer_in(authorization: str) -> str:
     return token.strip()
 
 
-def _cookie_in(headers: Mapping[str, str]) -> str | None:
-    cookie = headers.get("cookie")
-    return None if cookie is None else read_cookie(cookie, cookie_name(headers.get("host", ""))) or None
+def _cookie_in(visitor: Visitor) -> str | None:
+    cookie = visitor.headers.get("cookie")
+    return None if cookie is None else read_cookie(cookie, cookie_name(visitor)) or None
 
 
 __all__ = ["ANYBODY", "OWNER", "AuthenticationError", "Authenticator"]

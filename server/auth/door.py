@@ -64,15 +64,14 @@ class Door:
         """A session, and its cookie's value. Raises `AuthenticationError`, `RequestError`."""
         session, value = self._tried(visitor, token, lambda: self.authenticator.log_in(token))
         self.count(session.identity)
+        self._end_session(visitor)  # the one that this browser had, if any
         self.security_log.begun(visitor, session)
         return session, value
 
     def log_out(self, visitor: Visitor) -> None:
         """Raises `RequestError`."""
         self.check_own_page(visitor)
-        session = self.authenticator.log_out(visitor)
-        if session is not None:
-            self.security_log.ended(visitor, session)
+        self._end_session(visitor)
 
     def check_origin(self, visitor: Visitor) -> None:
         """Raises `RequestError`."""
@@ -104,6 +103,11 @@ class Door:
         if wait:
             seconds = math.ceil(wait)
             raise RequestError(f"Too many requests: try again in {seconds} s.", 429, {"retry-after": str(seconds)})
+
+    def _end_session(self, visitor: Visitor) -> None:
+        session = self.authenticator.log_out(visitor)
+        if session is not None:
+            self.security_log.ended(visitor, session)
 
     def _tried(self, visitor: Visitor, token: str, act: Callable[[], T]) -> T:
         """`token`: that is tried, if one is. Raises `AuthenticationError`, `RequestError`."""

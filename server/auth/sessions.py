@@ -13,6 +13,7 @@ from typing import NamedTuple
 from schema.roles import Role
 from server.auth.ended_sessions import EndedSessions
 from server.auth.identity import Credential, Identity, expired, invalid
+from server.auth.visitor import Visitor
 
 HOURS = 12
 """How long a session lasts at most."""
@@ -73,10 +74,16 @@ class Sessions:
         return _text(hmac.digest(self._key, payload.encode(), "sha256"))
 
 
-def cookie_name(host: str) -> str:
-    """A browser sends cookies to every port of a host: servers on several are told apart by the name."""
-    port = host.rpartition(":")[2]
-    return f"merlin_graphql_{port}" if port.isdigit() else "merlin_graphql"
+def cookie_name(visitor: Visitor) -> str:
+    """A browser sends cookies to every port of a host: servers on several are told apart by the name.
+
+    By its prefix a browser takes it over TLS only, and from no other host: RFC 6265bis, section 4.1.3.
+    """
+    port = visitor.headers.get("host", "").rpartition(":")[2]
+    name = f"merlin_graphql_{port}" if port.isdigit() else "merlin_graphql"
+    if not visitor.is_secure:
+        return name
+    return f"__Host-{name}" if visitor.root == "/" else f"__Secure-{name}"
 
 
 def read_cookie(header: str, name: str) -> str | None:

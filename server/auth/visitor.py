@@ -21,6 +21,10 @@ class Visitor:
     protocol: str
     """`http`, `sse` or `websocket`."""
     method: str = "GET"
+    is_secure: bool = False
+    """Whether TLS brought it here, or to a trusted proxy."""
+    root: str = "/"
+    """The path below which this server is reached."""
 
     @property
     def token(self) -> str:
@@ -46,4 +50,11 @@ class Visitor:
 def visitor_of(scope: Scope, protocol: str = "http") -> Visitor:
     client = scope.get("client")
     address = client[0] if client and client[0] else "local"
-    return Visitor(Headers(scope=scope), address, protocol, scope.get("method", "GET"))
+    return Visitor(
+        Headers(scope=scope),
+        address,
+        protocol,
+        scope.get("method", "GET"),
+        scope.get("scheme") in ("https", "wss"),
+        f"{scope.get('root_path', '')}/",
+    )
