@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
@@ -113,6 +114,21 @@ async def test_behind_tls_a_browser_is_logged_in() -> None:
         assert (gone.key, gone.value, gone["secure"], gone["max-age"]) == (cookie.key, "", True, "0")
         assert ended.headers["clear-site-data"] == '"cache"'
         assert (await browser.post(live.http, json=QUERY, headers=sent)).status_code == 401
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "192.0.2.1", None])
+async def test_only_a_trusted_proxy_is_believed(trusted: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Of whom it came from, and whether by TLS: anybody can send these headers."""
+    caplog.set_level(logging.INFO)
+    headers = {"x-forwarded-for": "203.0.113.7", "x-forwarded-proto": "https"}
+    async with (
+        serving(await memory_of(), settings=Settings(token=TOKEN, trusted_proxies=trusted)) as live,
+        httpx.AsyncClient(headers=headers, timeout=DEADLINE) as browser,
+    ):
+        answer = await browser.post(f"http://127.0.0.1:{live.port}/login", data={"token": TOKEN})
+    is_believed = trusted == "127.0.0.1"
+    assert ("__Host-" in answer.headers["set-cookie"]) == is_believed
+    assert f"session begun: address={'203.0.113.7' if is_believed else '127.0.0.1'} " in caplog.text
 
 
 async def test_a_wrong_token_in_the_address_is_told(browser: httpx.AsyncClient) -> None:

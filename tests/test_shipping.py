@@ -130,3 +130,20 @@ def test_constraints_are_names_and_versions() -> None:
             assert requirement.specifier.contains(pinned[name], prereleases=True), requirement
     for name in ("Makefile", "Dockerfile"):
         assert "--constraint constraints.txt" in (ROOT / name).read_text()
+
+
+def test_the_tests_that_the_documentation_names_are_there() -> None:
+    """So that what is said to be held is held by something."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = re.findall(r"(test_\w+\.py)::(test_\w+)", text)
+    assert len(named) > 60
+    for file, name in set(named):
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), (file, name)
+
+
+def test_documents_install_into_an_environment_of_its_own() -> None:
+    """Into another's they would break what has a `schema` or a `server`, too."""
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for line in path.read_text().splitlines():
+            if re.search(r"\bpip install\b", line):
+                assert "/bin/pip install" in line, (path.name, line)
