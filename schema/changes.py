@@ -21,7 +21,8 @@ describe(
         ChangeKind.SNAPSHOT: "It stood when the subscription began.",
         ChangeKind.CREATED: "It is new, or matches now and did not before.",
         ChangeKind.UPDATED: "What is stored of it changed, once or several times.",
-        ChangeKind.DELETED: "It is gone, or does not match any more.",
+        ChangeKind.LEFT: "It still exists, and does not match the filter any more. Only `runChanges` has one.",
+        ChangeKind.DELETED: "It is gone.",
     },
 )
 
@@ -58,7 +59,7 @@ class RunChange:
     kind: ChangeKind = strawberry.field(description=_KIND)
     id: strawberry.ID = strawberry.field(description="Its id.")
     run: RunEntity | None = strawberry.field(
-        graphql_type=Run | None, description="The run as it is now; null once deleted, and where it does not match."
+        graphql_type=Run | None, description="The run as it is now, also where it has left; null once deleted."
     )
     revision: int = strawberry.field(description=_REVISION)
 

@@ -25,6 +25,7 @@ from server.database.errors import (
     InvalidValueError,
     MissingPartnerError,
     RefusedError,
+    StillActiveError,
 )
 from server.database.transactions import Action, Work
 from server.database.transactions import Effect as DatabaseEffect
@@ -52,6 +53,7 @@ class UserErrorCode(StrEnum):
     INVALID = "INVALID"
     CONFLICT = "CONFLICT"
     CONFIRMATION_REQUIRED = "CONFIRMATION_REQUIRED"
+    STILL_ACTIVE = "STILL_ACTIVE"
 
 
 describe(
@@ -63,6 +65,10 @@ describe(
         UserErrorCode.INVALID: "A value can't be meant, or Merlin would misread it.",
         UserErrorCode.CONFLICT: "Others kept changing the same records, or what is stored would be lost.",
         UserErrorCode.CONFIRMATION_REQUIRED: "Deleting this much needs `confirm: true`.",
+        UserErrorCode.STILL_ACTIVE: (
+            "Merlin still works on a run that would be deleted, or whose worker would be, or would work on it again: "
+            "that needs `force: true`. The message names the runs."
+        ),
     },
 )
 describe(
@@ -81,6 +87,7 @@ _CODES: tuple[tuple[type[DatabaseError], UserErrorCode], ...] = (
     (MissingPartnerError, UserErrorCode.NOT_FOUND),
     (AlreadyExistsError, UserErrorCode.ALREADY_EXISTS),
     (ConfirmationRequiredError, UserErrorCode.CONFIRMATION_REQUIRED),
+    (StillActiveError, UserErrorCode.STILL_ACTIVE),
     (ConflictError, UserErrorCode.CONFLICT),
     (InvalidValueError, UserErrorCode.INVALID),
     (InvalidRequestError, UserErrorCode.INVALID),

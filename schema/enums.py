@@ -10,11 +10,19 @@ import strawberry
 from server.database.models import EntityKind, RunStatus, WorkerStatus
 
 
-def describe(enum: type[StrEnum], description: str, values: Mapping[StrEnum, str], name: str | None = None) -> None:
+def describe(
+    enum: type[StrEnum],
+    description: str,
+    values: Mapping[StrEnum, str],
+    name: str | None = None,
+    *,
+    deprecated: Mapping[StrEnum, str] | None = None,
+) -> None:
     """Makes an enum of a lower layer one of the schema, each of its values described."""
     strawberry.enum(enum, name=name, description=description)
     for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]  # set by strawberry.enum
         value.description = values[enum[value.name]]
+        value.deprecation_reason = (deprecated or {}).get(enum[value.name])
 
 
 describe(
@@ -29,25 +37,51 @@ describe(
 )
 describe(
     RunStatus,
-    "INITIALIZED, QUEUED and RUNNING are active; COMPLETED, CANCELLED and FAILED are finished.",
+    (
+        "INITIALIZED, QUEUED and RUNNING are active; COMPLETED, CANCELLED and FAILED are finished. It is what Merlin "
+        "wrote last, at a few moments of a run; Merlin writes any status over any other. "
+        "What is said of Merlin here was tried with 2.0.0b4."
+    ),
     {
-        RunStatus.INITIALIZED: "Created, and not yet handed to the queues.",
-        RunStatus.QUEUED: "Its tasks wait in the queues.",
-        RunStatus.RUNNING: "Workers execute its tasks.",
-        RunStatus.COMPLETED: "All its tasks are done.",
-        RunStatus.CANCELLED: "Stopped on demand.",
-        RunStatus.FAILED: "Ended by a failure.",
+        RunStatus.INITIALIZED: "Its record was made, and nothing is queued yet.",
+        RunStatus.QUEUED: (
+            "`merlin run` or `merlin restart` is about to queue its first task, or has. It may stand for ever: "
+            "without workers, after `merlin purge`, or where making the samples failed."
+        ),
+        RunStatus.RUNNING: (
+            "A worker has taken its first task. It may stand for ever: nothing is written when its workers are killed."
+        ),
+        RunStatus.COMPLETED: (
+            "Its last step has ended, well or not. It is written over any other status: also after failed tasks, "
+            "after FAILED and after CANCELLED. A dry run ends with it, too."
+        ),
+        RunStatus.CANCELLED: (
+            "`merlin cancel`, or a client of this API, set it. Setting it stops nothing: if a task is still queued, "
+            "the run goes on when workers are there, and ends as COMPLETED."
+        ),
+        RunStatus.FAILED: (
+            "A task ended with MERLIN_HARD_FAIL; nothing else sets it. It is not final: the run goes on, and "
+            "COMPLETED is written over it, often within seconds. A subscriber sees it."
+        ),
         RunStatus.UNKNOWN: "The stored value is none of these.",
     },
 )
 describe(
     WorkerStatus,
-    "What a physical worker, or Merlin's monitor, last said of it.",
+    (
+        "What was last written of a worker's process: when it started first, when it was shut down, and by "
+        "`merlin query-workers`. What is said of Merlin here was tried with 2.0.0b4."
+    ),
     {
-        WorkerStatus.RUNNING: "At work.",
-        WorkerStatus.STALLED: "Runs, but has stopped processing.",
-        WorkerStatus.STOPPED: "Does not run.",
-        WorkerStatus.REBOOTING: "Is being restarted.",
+        WorkerStatus.RUNNING: (
+            "It was started. It may be dead: nothing is written when it crashes, is killed or loses its machine."
+        ),
+        WorkerStatus.STALLED: (
+            "It was RUNNING, and `merlin query-workers` did not reach it; nothing else sets it. "
+            "It may be at work again: a relaunch does not change it."
+        ),
+        WorkerStatus.STOPPED: "It was shut down. It may be at work again: a relaunch does not change it.",
+        WorkerStatus.REBOOTING: "Merlin 2.0.0b4 has this word, and never sets it.",
         WorkerStatus.UNKNOWN: "The stored value is none of these.",
     },
 )

@@ -14,10 +14,12 @@ from typing import Annotated, Any, TypeAlias
 import strawberry
 
 from schema.enums import RunStatus, WorkerStatus
+from schema.scalars import JSON
 
 _AND = "All of these must hold."
 _OR = "At least one of these must hold."
 _NOT = "This must not hold."
+_ANNOTATION = "One of its annotations; `and` combines several."
 
 
 @strawberry.input(description="Of an id.")
@@ -83,11 +85,21 @@ class IntFilter:
     gte: int | None = strawberry.field(default=strawberry.UNSET, description="Is this or more.")
 
 
+@strawberry.input(description="Of one annotation: `eq` or `exists`.")
+class AnnotationFilter:
+    key: str = strawberry.field(description="Its key.")
+    eq: JSON | None = strawberry.field(
+        default=strawberry.UNSET, description="Is this JSON value; null: there is none of that key."
+    )
+    exists: bool | None = strawberry.field(default=strawberry.UNSET, description="Is there, or is not.")
+
+
 @strawberry.input(description="Which studies: every given key must hold.")
 class StudyFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
     name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its name.")
     has_runs: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether it has runs.")
+    annotation: AnnotationFilter | None = strawberry.field(default=strawberry.UNSET, description=_ANNOTATION)
     and_: list[StudyFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
     or_: list[StudyFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)
     not_: StudyFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
@@ -109,7 +121,9 @@ class RunFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
     workspace: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its workspace.")
     status: RunStatusFilter | None = strawberry.field(default=strawberry.UNSET, description="Its status.")
-    is_finished: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether it is finished.")
+    is_finished: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether its status is a finished one."
+    )
     queues: StringListFilter | None = strawberry.field(default=strawberry.UNSET, description="Its queues.")
     study_id: IDFilter | None = strawberry.field(
         default=strawberry.UNSET, description="The id of its study, as stored."
@@ -124,6 +138,7 @@ class RunFilter:
         default=strawberry.UNSET, description="At least one of its logical workers."
     )
     launched_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="When it was launched.")
+    annotation: AnnotationFilter | None = strawberry.field(default=strawberry.UNSET, description=_ANNOTATION)
     and_: list[RunFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
     or_: list[RunFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)
     not_: RunFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
@@ -139,10 +154,10 @@ class PhysicalWorkerFilter:
         default=strawberry.UNSET, description="The id of its logical worker, as stored."
     )
     heartbeat_at: DateTimeFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="When it last gave a sign of life."
+        default=strawberry.UNSET, description="When it was registered; no sign of life."
     )
     restart_count: IntFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="How often it was restarted."
+        default=strawberry.UNSET, description="Its restart count, as stored."
     )
     and_: list[PhysicalWorkerFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
     or_: list[PhysicalWorkerFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)

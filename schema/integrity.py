@@ -10,7 +10,7 @@ from schema.enums import EntityKind, describe
 from schema.node import Node
 from server.database.entities import Entity
 from server.database.integrity import Problem as DatabaseProblem
-from server.database.integrity import ProblemKind
+from server.database.integrity import ProblemKind, Severity
 
 describe(
     ProblemKind,
@@ -22,8 +22,32 @@ describe(
         ProblemKind.NAME_INDEX_MISMATCH: "Merlin's name map and the entities do not agree.",
         ProblemKind.DUPLICATE_NAME: "Several entities have one name; Merlin finds only one of them by it.",
         ProblemKind.UNREADABLE_VALUE: "A stored value can't be read, and is served as a safe substitute.",
+        ProblemKind.MISSING_REFERENCE: "A run names no study, or a physical worker no logical worker.",
         ProblemKind.EMPTY_STUDY: "A study has no runs.",
-        ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it does not run.",
+        ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it is not said to run.",
+        ProblemKind.RESURRECTED: (
+            "A run that was deleted stands again: Merlin worked on it, and wrote it at its next change of status."
+        ),
+        ProblemKind.OUTDATED_TABLE: (
+            "A table of the SQLite file has the columns of a Merlin before 2.0.0b3: 2.0.0b4 fails to save records "
+            "there. The message says what to do."
+        ),
+        ProblemKind.WRONG_TIME_ZONE: (
+            "An entity was created with a time that is off by whole quarters of an hour: Merlin's machine is in "
+            "another time zone than `--time-zone` says. It is the last such one, until one comes with a right time."
+        ),
+    },
+)
+
+describe(
+    Severity,
+    "How grave a problem is, tried with Merlin 2.0.0b4.",
+    {
+        Severity.ERROR: "A command of Merlin fails because of it, or Merlin does not find a record.",
+        Severity.WARNING: (
+            "Merlin's commands work. This server shows something else than Merlin, or a value that could not be read."
+        ),
+        Severity.INFO: "Merlin leaves it behind in normal work.",
     },
 )
 
@@ -39,6 +63,7 @@ class Problem:
         return isinstance(obj, DatabaseProblem)
 
     kind: ProblemKind = strawberry.field(description="What is wrong.")
+    severity: Severity = strawberry.field(description="How grave it is; it follows from the kind and the field.")
 
     @strawberry.field(
         description="The entity it is about; null where there is none that can be read.", graphql_type=Node | None
@@ -52,10 +77,10 @@ class Problem:
     def entity_kind(root: strawberry.Parent[DatabaseProblem]) -> EntityKind:
         return root.key.kind
 
-    @strawberry.field(description="The id of the entity it is about.")
+    @strawberry.field(description="The id of the entity it is about; empty where it is about a table as a whole.")
     @staticmethod
     def entity_id(root: strawberry.Parent[DatabaseProblem]) -> strawberry.ID:
-        return strawberry.ID(root.key.id)
+        return strawberry.ID(root.entity_id)
 
     @strawberry.field(description="The field it is about.")
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import strawberry
 
+from schema.mutations.annotations import AnnotationMutations
 from schema.mutations.logical_workers import LogicalWorkerMutations
 from schema.mutations.maintenance import MaintenanceMutations
 from schema.mutations.physical_workers import PhysicalWorkerMutations
@@ -17,5 +18,12 @@ from schema.mutations.studies import StudyMutations
         "A mutation answers when all that is read later has its changes."
     )
 )
-class Mutation(StudyMutations, RunMutations, LogicalWorkerMutations, PhysicalWorkerMutations, MaintenanceMutations):
+class Mutation(
+    StudyMutations,
+    RunMutations,
+    LogicalWorkerMutations,
+    PhysicalWorkerMutations,
+    AnnotationMutations,
+    MaintenanceMutations,
+):
     pass

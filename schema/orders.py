@@ -58,8 +58,8 @@ _WORDS = {
     "WORKSPACE": "By workspace.",
     "STATUS": "By status, in the order of the enum's values.",
     "HOST": "By host.",
-    "HEARTBEAT_AT": "By the last heartbeat.",
-    "RESTART_COUNT": "By how often it was restarted.",
+    "HEARTBEAT_AT": "By `heartbeatAt`, when it was registered.",
+    "RESTART_COUNT": "By restart count, as stored.",
 }
 describe(
     OrderDirection,

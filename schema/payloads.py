@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import strawberry
 
-from schema.effects import Effect, Outcome, UserError
+from schema.effects import Effect, Outcome, UserError, graphql_name
 from schema.logical_worker import LogicalWorker
+from schema.node import Node
 from schema.physical_worker import PhysicalWorker
 from schema.run import Run
 from schema.study import Study
@@ -16,6 +17,15 @@ _EFFECTS = "Every entity that was changed, each once."
 _ERRORS = "Why it was refused; empty where it was done."
 _CREATED = "Whether it is new; false where it was there already."
 _SKIPPED = "What was to be changed as well, and is not there any more."
+
+_OVERWRITTEN = (
+    "Fields of the run that this changed, and that Merlin will set back at the run's next change of status: it takes "
+    "`parent`, `child`, `status`, `additionalData` and `workers` from `merlin_info/run_metadata.json` in the "
+    "workspace, not from the database. Empty where that file has the change, too: the server writes it below its "
+    "`--workspace-root`. Without such a root, or where the file could not be written, all of these that changed are "
+    "named, also for a run that will never change its status again. Of a new run all five are named where the file "
+    "of another run stands in its workspace and could not be replaced, else none."
+)
 
 
 @strawberry.type(description="What came of a mutation of a study.")
@@ -35,15 +45,35 @@ class StudyPayload:
         )
 
 
-@strawberry.type(description="What came of a mutation of a run.")
-class RunPayload:
-    run: RunEntity | None = strawberry.field(graphql_type=Run | None, description="The run; null if refused.")
+@strawberry.type(description="What came of noting something of a study or a run.")
+class AnnotatePayload:
+    node: StudyEntity | RunEntity | None = strawberry.field(
+        graphql_type=Node | None, description="The study or the run; null if refused."
+    )
     effects: list[Effect] = strawberry.field(description=_EFFECTS)
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)
 
     @classmethod
+    def of(cls, outcome: Outcome[StudyEntity | RunEntity]) -> AnnotatePayload:
+        return cls(node=outcome.result, effects=outcome.effects, user_errors=outcome.user_errors)
+
+
+@strawberry.type(description="What came of a mutation of a run.")
+class RunPayload:
+    run: RunEntity | None = strawberry.field(graphql_type=Run | None, description="The run; null if refused.")
+    effects: list[Effect] = strawberry.field(description=_EFFECTS)
+    overwritten_by_merlin: list[str] = strawberry.field(description=_OVERWRITTEN)
+    user_errors: list[UserError] = strawberry.field(description=_ERRORS)
+
+    @classmethod
     def of(cls, outcome: Outcome[RunEntity]) -> RunPayload:
-        return cls(run=outcome.result, effects=outcome.effects, user_errors=outcome.user_errors)
+        undone = () if outcome.result is None else outcome.work.undone_by_merlin(outcome.result.id)
+        return cls(
+            run=outcome.result,
+            effects=outcome.effects,
+            overwritten_by_merlin=[graphql_name(field) for field in undone],
+            user_errors=outcome.user_errors,
+        )
 
 
 @strawberry.type(description="What came of a mutation of a logical worker.")

@@ -21,15 +21,31 @@ class PhysicalWorker(Node):
         return isinstance(obj, PhysicalWorkerEntity)
 
     name: str = strawberry.field(description="Celery's name of it, `celery@worker.host`.")
-    status: WorkerStatus = strawberry.field(description="What was last said of it.")
+    status: WorkerStatus = strawberry.field(
+        description="What was last written of it; no proof of life or death. Each value says what it means."
+    )
     host: str | None = strawberry.field(description="The machine it runs on.")
-    pid: str | None = strawberry.field(description="Its process id; null while it does not run.")
-    launch_command: str | None = strawberry.field(description="The command that started it.")
-    args: JSON = strawberry.field(description="The arguments it was configured with.")
-    heartbeat_at: datetime | None = strawberry.field(description="When it last gave a sign of life.")
-    heartbeat_age: float | None = strawberry.field(description="Seconds since the last heartbeat.")
-    started_at: datetime | None = strawberry.field(description="When its process was last started.")
-    restart_count: int = strawberry.field(description="How often it was restarted.")
+    pid: str | None = strawberry.field(
+        description=(
+            "The id of its first process; null once that was shut down. "
+            "Merlin 2.0.0b4 does not store that of a relaunch."
+        )
+    )
+    launch_command: str | None = strawberry.field(description="As stored. Merlin 2.0.0b4 never fills it: null.")
+    args: JSON = strawberry.field(description="As stored. Merlin 2.0.0b4 never fills it: `{}`.")
+    heartbeat_at: datetime | None = strawberry.field(
+        description=(
+            "When it was registered, at its first start. Merlin 2.0.0b4 writes it once, and never moves it: "
+            "it is no sign of life."
+        )
+    )
+    heartbeat_age: float | None = strawberry.field(
+        description="Seconds since `heartbeatAt`, which grow while the worker is well; below zero where clocks differ."
+    )
+    started_at: datetime | None = strawberry.field(
+        description="When it was first started. Merlin 2.0.0b4 does not change it at a relaunch."
+    )
+    restart_count: int = strawberry.field(description="As stored. Merlin 2.0.0b4 counts nothing there: 0.")
     logical_worker: Annotated[LogicalWorker, strawberry.lazy("schema.logical_worker")] | None = strawberry.field(
         description="The logical worker it runs as; null where that no longer exists."
     )

@@ -28,6 +28,7 @@ from schema.filters import (
     keys_of,
 )
 from server.database.entities import Surroundings
+from server.database.json_text import EMPTY, is_same_json, read_json
 from server.database.links import Position
 from server.database.models import RunModel, RunStatus
 from server.database.ordered import Ordered, Place
@@ -151,6 +152,7 @@ class _Compiler:
             *self._id(given, path, self._model.studies),
             *self._text(given, "name", path, "record.name", self._model.studies),
             *self._has_runs(given, path, self._model.study_runs.members_of),
+            *self._annotation(given, path, self._model.studies),
         ]
 
     def _logical_worker(self, given: LogicalWorkerFilter, path: str) -> list[Meaning]:
@@ -184,6 +186,7 @@ class _Compiler:
             *self._list(given, "worker_ids", path, "record.workers", self._model.worker_runs.members_of),
             *self._any_worker(given, path),
             *self._launched(given, path),
+            *self._annotation(given, path, self._model.runs),
         ]
 
     # Each of these is the meaning of one key: none where it is left out.
@@ -332,6 +335,32 @@ class _Compiler:
             return []
         return [Meaning(f"({self._bind(members)}(record.id) {'!=' if wanted else '=='} ())")]
 
+    def _annotation(self, of: RunFilter | StudyFilter, path: str, table: Table[Any]) -> list[Meaning]:
+        given, path = _key(of, "annotation", path)
+        if given is strawberry.UNSET:
+            return []
+        annotations, key = self._model.annotations, given.key
+        exists = _value(given, "exists", path)
+        if exists is given.eq is strawberry.UNSET:
+            raise BadInput(f"{path}: pass `eq` or `exists` beside the key.", "filter")
+
+        def values_of(id_: str) -> Any:
+            return read_json(annotations.get(id_, EMPTY))
+
+        def places() -> Parts:
+            return [[table.position(record)] for id_ in annotations if (record := table.get(id_)) is not None]
+
+        meanings = []
+        if exists is not strawberry.UNSET:
+            source = f"{self._bind(lambda id_: key in values_of(id_))}(record.id)"
+            meanings.append(Meaning(source, places) if exists else Meaning(f"(not {source})"))
+        if given.eq is None:
+            meanings.append(Meaning(f"{self._bind(lambda id_: key not in values_of(id_))}(record.id)"))
+        elif (wanted := given.eq) is not strawberry.UNSET:
+            test = self._bind(lambda id_: key in (values := values_of(id_)) and is_same_json(values[key], wanted))
+            meanings.append(Meaning(f"{test}(record.id)", places))
+        return [_all(meanings)]
+
     def _number(self, of: Filter, name: str, path: str, subject: str) -> list[Meaning]:
         given, path = _key(of, name, path)
         if given is strawberry.UNSET:
@@ -391,7 +420,7 @@ class _Compiler:
             return []
         studies, links = self._model.studies, self._model.study_runs
         predicate = self._apart(given, path)
-        matches = _remembered(predicate.matches)
+        matches = _remembered(predicate.matches, self._model.annotations)
 
         def test(run: RunModel) -> bool:
             study = None if run.study_id is None else studies.records.get(run.study_id)
@@ -413,7 +442,7 @@ class _Compiler:
             return []
         workers, links = self._model.logical_workers, self._model.worker_runs
         predicate = self._apart(given, path)
-        matches = _remembered(predicate.matches)
+        matches = _remembered(predicate.matches, self._model.annotations)
 
         def test(run: RunModel) -> bool:
             for ids in (run.workers, links.strays_of(run.id)):
@@ -444,15 +473,16 @@ def _members(owners: Ordered[Any], predicate: Predicate, members: Callable[[str]
     return lambda: [found for _, id_ in owners.where(predicate).positions if (found := members(id_))]
 
 
-def _remembered(matches: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """A record never changes: another one takes its place."""
-    verdicts: dict[str, tuple[Any, bool]] = {}
+def _remembered(matches: Callable[[Any], bool], annotations: Mapping[str, str]) -> Callable[[Any], bool]:
+    """A record never changes: another one takes its place. So do its annotations."""
+    verdicts: dict[str, tuple[Any, str | None, bool]] = {}
 
     def test(record: Any) -> bool:
         known = verdicts.get(record.id)
-        if known is None or known[0] is not record:
-            known = verdicts[record.id] = record, matches(record)
-        return known[1]
+        noted = annotations.get(record.id)
+        if known is None or known[0] is not record or known[1] is not noted:
+            known = verdicts[record.id] = record, noted, matches(record)
+        return known[2]
 
     return test
 

@@ -46,6 +46,7 @@ NEEDS: Mapping[str, Role] = MappingProxyType(
         "Mutation.createRun": Role.WRITE,
         "Mutation.createLogicalWorker": Role.WRITE,
         "Mutation.createPhysicalWorker": Role.WRITE,
+        "Mutation.annotate": Role.WRITE,
         "Mutation.updateRun": Role.WRITE,
         "Mutation.updatePhysicalWorker": Role.WRITE,
         "Mutation.attachWorkers": Role.WRITE,

@@ -60,4 +60,7 @@ class Study(Node):
     latest_run: Annotated[Run, strawberry.lazy("schema.run")] | None = strawberry.field(
         description="The run launched last; null while none has a launch time."
     )
+    annotations: JSON = strawberry.field(
+        description="What clients have noted of it by `annotate`, an object. Nothing that Merlin writes undoes it."
+    )
     additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")

@@ -57,7 +57,8 @@ class Subscription:
 
     @strawberry.subscription(
         description=(
-            "Every change of runs, coalesced. A run that begins or ceases to match arrives as created or deleted. "
+            "Every change of runs, coalesced. A run that begins to match arrives as CREATED. One that ceases to match "
+            "arrives once: as LEFT if it still exists, as DELETED if it is gone. "
             "With `snapshot`, the runs that match now come first, in their default order."
         ),
         graphql_type=AsyncGenerator[RunChange, None],

@@ -42,7 +42,7 @@ from server.responses import http_exception, refused, server_error, unauthentica
 from server.results import Results, is_known
 from server.security import door_of
 from server.service import Service
-from server.settings import PRODUCTION, Settings, read_settings
+from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 from server.source import open_database
 from server.telemetry import Telemetry
 from server.tracing import open_tracing
@@ -99,6 +99,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
         await door.authenticator.open()
         async with open_database(settings) if database is None else nullcontext(database) as served:
+            served.run_metadata.listen(metrics.count_file)
             with told_to_end() as draining:
                 tasks = [
                     asyncio.create_task(door.authenticator.follow(served.backend)),
@@ -182,7 +183,7 @@ def _in_one_line(send: Send) -> Send:
 
     async def send_in_one_line(message: Message) -> None:
         error = sys.exception()
-        if message["type"] == "lifespan.startup.failed" and isinstance(error, DatabaseError):
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, DatabaseError | SettingsError):
             message["message"] = str(error)
         await send(message)
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,7 @@ from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
 from server.database.backends.sqlite import path_of
 from server.database.errors import DatabaseError
-from server.database.integrity import Problem, ProblemKind
+from server.database.integrity import Problem, ProblemKind, Severity
 from server.listening import ListenError, listening
 from server.login import PARAMETER
 from server.logs import logging_config, printable
@@ -40,7 +41,7 @@ from server.merlin_config import ConfigError, find_database
 from server.security import door_of, with_secrets
 from server.serving import Server, allow_many_files, config_of, serve_by_many
 from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings, secrets_help
-from server.source import backend_of, fill_with_demo, open_database
+from server.source import backend_of, fill_with_demo, open_database, workspace_roots_of
 from server.tracing import TracingError, open_tracing
 
 
@@ -93,11 +94,20 @@ def _parser() -> argparse.ArgumentParser:
     integrity_parser = commands.add_parser(
         "integrity",
         help="find, and mend, what does not agree in a Merlin database",
-        description="Finds what does not agree in a Merlin database. The exit code is 1 where problems remain.",
+        description=(
+            "Finds what does not agree in a Merlin database. "
+            "The exit code is 1 where problems of the severity --level, or graver ones, remain."
+        ),
     )
     integrity_parser.add_argument("--repair", action="store_true", help="mend what can be mended without loss")
     integrity_parser.add_argument(
         "--kinds", nargs="+", choices=[kind.value for kind in ProblemKind], help="only problems of these kinds"
+    )
+    integrity_parser.add_argument(
+        "--level",
+        choices=[severity.value.lower() for severity in Severity],
+        default=Severity.ERROR.value.lower(),
+        help="the least severity that makes the exit code 1 (default: error); all problems are shown",
     )
     integrity_parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_arguments(integrity_parser, DATABASE)
@@ -115,12 +125,12 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def integrity(options: argparse.Namespace) -> int:
-    """1 where problems remain."""
+    """1 where problems remain that are as grave as is asked for."""
     settings = _settings(options)
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
         is_found = settings.database is None
-        settings, source = _with_database(dataclasses.replace(settings, demo=False), stack)
+        settings, source = _with_database(dataclasses.replace(settings, demo=False, compare_interval=0), stack)
         _check_it_exists(settings)
         if is_found:
             _tell_of_the_database(settings, source, sys.stderr)  # stdout is the report's
@@ -130,12 +140,21 @@ def integrity(options: argparse.Namespace) -> int:
         print(json.dumps(told, indent=2))
     else:
         for problem in mended:
-            print(f"repaired  {problem.kind}: {problem.message}")
+            print(f"repaired  {problem.severity} {problem.kind}: {problem.message}")
         for problem in left:
             hint = "  (--repair mends it)" if problem.repairable else ""
-            print(f"{problem.kind}: {problem.message}{hint}")
-        print(f"{len(left)} problems" + (f", {len(mended)} repaired" if options.repair else ""))
-    return 1 if left else 0
+            print(f"{problem.severity} {problem.kind}: {problem.message}{hint}")
+        print(_summary(left) + (f"; {len(mended)} repaired" if options.repair else ""))
+    severities = list(Severity)
+    grave = severities[: severities.index(Severity(options.level.upper())) + 1]
+    return 1 if any(problem.severity in grave for problem in left) else 0
+
+
+def _summary(problems: Collection[Problem]) -> str:
+    """As `3 problems: 1 ERROR, 2 INFO`."""
+    counts = Counter(problem.severity for problem in problems)
+    told = ", ".join(f"{counts[severity]} {severity}" for severity in Severity if counts[severity])
+    return f"{len(problems)} problems" + (f": {told}" if told else "")
 
 
 def _check_it_exists(settings: Settings) -> None:
@@ -148,18 +167,20 @@ def _check_it_exists(settings: Settings) -> None:
 async def _look(
     settings: Settings, kinds: Collection[ProblemKind] | None, *, repair: bool
 ) -> tuple[list[Problem], list[Problem]]:
-    """What was mended, and what is left."""
+    """What was mended, and what is left, the gravest first."""
     async with open_database(settings) as database:
         mended = await database.repair(database.work(), kinds) if repair else []
         left = [problem for problem in await database.integrity() if kinds is None or problem.kind in kinds]
-    return mended, left
+    order = list(Severity)
+    return mended, sorted(left, key=lambda problem: order.index(problem.severity))
 
 
 def _as_json(problem: Problem) -> dict[str, object]:
     return {
         "kind": problem.kind.value,
+        "severity": problem.severity.value,
         "entityKind": problem.key.kind.name,
-        "entityId": problem.key.id,
+        "entityId": problem.entity_id,
         "field": problem.field,
         "otherId": problem.other_id,
         "message": problem.message,
@@ -255,6 +276,7 @@ def _is_memory(settings: Settings) -> bool:
 async def _prepare(settings: Settings) -> None:
     """What can't be had is told before anything of the server runs."""
     documents_of(settings)
+    workspace_roots_of(settings)
     open_tracing(is_on=settings.tracing).close()
     await door_of(settings).authenticator.open()
     backend = backend_of(settings)

@@ -21,6 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from schema.compiler.compiler import Tally
 from server.database.merlin_database import MerlinDatabase
+from server.database.metadata_file import FileState
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The library's own: where processes of one machine meet. To be set before the library is imported."""
@@ -76,6 +77,11 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._missed = Counter(
+            named("missed_changes"),
+            "Changes that the copy had missed, as comparing it with the database found.",
+            registry=self._registry,
+        )
         executions = Counter(
             named("executions"),
             "How operations were answered: by a compiled function, by graphql-core since there is none "
@@ -83,6 +89,16 @@ class Metrics:
             ["by"],
             registry=self._registry,
         )
+        files = Counter(
+            named("run_metadata_files"),
+            "Merlin's files of runs that were to be brought in step with a change: written or failed.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._files = {
+            FileState.IN_STEP: files.labels("written"),
+            FileState.FAILED: files.labels("failed"),
+        }
         self._tallied = Tally()
         # Finding the counter of some labels takes longer than counting.
         self._operations, self._requests = cache(operations.labels), cache(requests.labels)
@@ -119,6 +135,10 @@ class Metrics:
     def count_kept(self) -> None:
         self._executions("kept").inc()
 
+    def count_file(self, state: FileState) -> None:
+        if state in self._files:
+            self._files[state].inc()
+
     def observe_seconds(self, name: str, seconds: float) -> None:
         self._seconds(name).observe(seconds)
 
@@ -135,6 +155,7 @@ class Metrics:
 
     async def follow(self, database: MerlinDatabase) -> None:
         """Tells of the copy whenever it changes, until cancelled."""
+        missed = 0
         while True:
             beat = database.pulse.next
             since = database.stale_since
@@ -142,6 +163,8 @@ class Metrics:
             self._stale_since.set(0 if since is None else since.timestamp())
             self._lag.set(database.feed.lag)
             self._reconnects.set(database.feed.reconnects)
+            self._missed.inc(database.comparison.missed - missed)
+            missed = database.comparison.missed
             await beat.wait()
 
     def text(self) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -20,6 +21,7 @@ PRODUCTION = "production"
 SHORTEST_TOKEN = 20
 SHORTEST_KEY = 32
 """Characters."""
+_OFF_BY_0 = ("compare_interval", "rate_limit", "result_cache")
 
 
 class SettingsError(Exception):
@@ -72,16 +74,29 @@ class Settings:
     database_poll_interval: float = setting(
         2.0, "Seconds between two looks at a Redis that refuses to tell of changes.", metavar="SECONDS"
     )
+    compare_interval: float = setting(
+        300.0,
+        "Seconds in which everything is compared with the database once, again and again, beside following its "
+        "changes: finds what no notice told of. 0: never.",
+        metavar="SECONDS",
+    )
     dialect: str | None = setting(
         None,
-        "In which dialect new records are written: current (Merlin 2.0.0b3 on) or legacy (up to 2.0.0b2). "
-        "Without it: as the records already there.",
+        "In which dialect new records are written on Redis: current (Merlin 2.0.0b3 on) or legacy (up to 2.0.0b2). "
+        "Without it: legacy where there are only such records, else current. "
+        "With current, a legacy run takes any status.",
         choices=("current", "legacy"),
     )
     time_zone: str | None = setting(
         None,
         "The time zone of the times that Merlin stores, such as Europe/Zurich. Without it: this machine's.",
         metavar="NAME",
+    )
+    workspace_root: tuple[Path, ...] | None = setting(
+        None,
+        f"A directory below which Merlin's studies are written: what is changed of a run there is also written to its "
+        f"run_metadata.json, else Merlin undoes it. Several with {os.pathsep!r} between them, or by several flags.",
+        metavar="DIR",
     )
     host: str = setting("127.0.0.1", "The address to listen on.", metavar="ADDRESS")
     port: int = setting(8000, "The port to listen on; 0 takes a free one.", metavar="PORT")
@@ -200,11 +215,11 @@ class Settings:
             value = getattr(self, item.name)
             if item.name.startswith("max_") and value < 1:
                 raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 1 or more.")
-            if item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
+            if item.name in _OFF_BY_0:
+                if not 0 <= value < math.inf:
+                    raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 0 or more.")
+            elif item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
                 raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use more than 0.")
-        for name in ("rate_limit", "result_cache"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name.replace('_', '-')}: {getattr(self, name)} is none; use 0 or more.")
         self._check_secrets()
         self.socket_mode()
         if self.only_trusted and self.trusted_documents is None:
@@ -250,7 +265,7 @@ class Settings:
     def as_environ(self) -> dict[str, str]:
         """For processes that are started with these settings."""
         return {
-            variable_of(item): str(value)
+            variable_of(item): text_of(value)
             for item in dataclasses.fields(self)
             if (value := getattr(self, item.name)) is not None
         }
@@ -258,6 +273,11 @@ class Settings:
 
 def variable_of(item: dataclasses.Field[Any]) -> str:
     return PREFIX + item.name.upper()
+
+
+def text_of(value: object) -> str:
+    """As it is read from the environment, and from the command line."""
+    return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def flag_of(item: dataclasses.Field[Any]) -> str:
@@ -293,9 +313,11 @@ def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
 
 
 DATABASE = tuple(
-    item.name for item in dataclasses.fields(Settings) if item.name.startswith(("database", "dialect", "time_zone"))
+    item.name
+    for item in dataclasses.fields(Settings)
+    if item.name.startswith(("database", "dialect", "time_zone", "workspace"))
 )
-"""The settings that say which database is meant, and how it is read."""
+"""The settings that say which database is meant, how it is read, and what else a change of it is written to."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
@@ -308,6 +330,8 @@ def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None
             can_be_off = item.default or item.metadata["production"]
             action = argparse.BooleanOptionalAction if can_be_off else "store_true"
             parser.add_argument(flag_of(item), action=action, **options)
+        elif _type_of(item) is _paths:
+            parser.add_argument(flag_of(item), type=_paths, metavar=item.metadata["metavar"], action=_More, **options)
         else:
             choices = item.metadata["choices"] or None
             parser.add_argument(
@@ -341,10 +365,24 @@ def _boolean(text: str) -> bool:
         raise ValueError(text) from None
 
 
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(path) for path in text.split(os.pathsep) if path)
+
+
+class _More(argparse.Action):
+    """A flag that may be given several times, each time with some of the values."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _flag: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, (*(getattr(namespace, self.dest) or ()), *values))
+
+
 _TYPES: Mapping[str, Any] = {
     "str": str,
     "str | None": str,
     "Path | None": Path,
+    "tuple[Path, ...] | None": _paths,
     "int": int,
     "float": float,
     "bool": _boolean,

@@ -6,6 +6,7 @@ import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from server.database.backends.base import Progress, ResultsBackend, no_progress
@@ -15,7 +16,7 @@ from server.database.backends.tls import TLS
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase, opened
 from server.demo_data import demo_records
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 
 _DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
 _RARELY = 50_000, 50, 50
@@ -24,7 +25,11 @@ _RARELY = 50_000, 50, 50
 
 @asynccontextmanager
 async def open_database(settings: Settings, progress: Progress = no_progress) -> AsyncIterator[MerlinDatabase]:
-    """The database that the settings name, read once and kept fresh until the end. Raises `BackendError`."""
+    """The database that the settings name, read once and kept fresh until the end.
+
+    Raises `BackendError` and `SettingsError`.
+    """
+    roots = workspace_roots_of(settings)
     backend = backend_of(settings)
     if settings.demo and backend.kind == "memory":
         await fill_with_demo(backend)
@@ -32,7 +37,13 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
         gc.disable()  # what is read stays: looking through it again and again takes a fifth of the load
         try:
             opening = opened(
-                backend, time_zone=settings.zone(), dialect=_DIALECTS.get(settings.dialect), progress=progress
+                backend,
+                time_zone=settings.zone(),
+                dialect=_DIALECTS.get(settings.dialect),
+                compare_interval=settings.compare_interval,
+                workspace_roots=roots,
+                progress=progress,
+                read_only=settings.read_only,
             )
             database = await stack.enter_async_context(opening)
         finally:
@@ -40,6 +51,19 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
         gc.freeze()
         gc.set_threshold(*_RARELY)
         yield database
+
+
+def workspace_roots_of(settings: Settings) -> tuple[Path, ...]:
+    """Raises `SettingsError` for one that is no directory."""
+    roots = tuple(root.absolute() for root in settings.workspace_root or ())
+    for root in roots:
+        try:
+            is_there = root.is_dir()
+        except OSError:  # not to be reached from here
+            is_there = False
+        if not is_there:
+            raise SettingsError(f"workspace-root: {str(root)!r} is no directory here; use one that this server sees.")
+    return roots
 
 
 def backend_of(settings: Settings) -> ResultsBackend:

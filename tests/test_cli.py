@@ -277,6 +277,8 @@ def assert_refused(
         (["--demo", "--host", "no-such-host.invalid"], {}, "Can't listen on no-such-host.invalid:"),
         (["--demo"], {"MERLIN_GRAPHQL_WORKERS": "many"}, "MERLIN_GRAPHQL_WORKERS: 'many' can't be read"),
         (["--demo"], {"MERLIN_GRAPHQL_DATABASE_CERT_REQS": "maybe"}, "is none of required, optional, none"),
+        (["--demo", "--workspace-root", "/:/no/such"], {}, "workspace-root: '/no/such' is no directory here"),
+        (["--demo"], {"MERLIN_GRAPHQL_WORKSPACE_ROOT": "/dev/null"}, "workspace-root: '/dev/null' is no directory"),
         ([], {"HOME": "/no/such/home"}, "/no/such/home/.merlin/merlin.db: its directory does not exist"),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -21,7 +23,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from server.database.backends.factory import BackendOptions, make_backend
-from server.database.models import RunModel
+from server.database.models import EntityKind, Key, RunModel, RunStatus
 from tests.conftest import Store
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import run, uid
@@ -31,6 +33,9 @@ pytestmark = pytest.mark.anyio
 CLIENTS = Path(__file__).parent / "clients"
 NODE = shutil.which("node")
 CHROMIUM = shutil.which("chromium")
+(EXAMPLE,) = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs/subscribing.md").read_text(), re.DOTALL
+)
 QUERY = "subscription { runChanges(snapshot: true) { kind id run { workspace } } }"
 SNAPSHOT = {"runChanges": {"kind": "SNAPSHOT", "id": uid(1), "run": {"workspace": "/there"}}}
 CREATED = {"runChanges": {"kind": "CREATED", "id": uid(2), "run": {"workspace": "/new"}}}
@@ -88,6 +93,30 @@ async def test_gql_subscribes(store: Store, transport: str) -> None:
             assert await anext(told) == CREATED
             await told.aclose()
         await until(lambda: live.database.changes.followers == 0)
+
+
+@one_store
+async def test_the_example_of_the_documentation_keeps_the_active_runs(store: Store) -> None:
+    """As it stands in docs/subscribing.md: it adds what comes, and tells how one was finished."""
+    told: list[tuple[str, str]] = []
+    names: dict[str, Any] = {"token": "any", "print": lambda *words: told.append(words)}
+    async with serving_one_run(store) as live:
+        source = EXAMPLE.replace("ws://localhost:8000/graphql", live.ws)
+        example = eval(compile(source, "subscribing.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+        follower = asyncio.ensure_future(example)
+        try:
+            await until(lambda: set(names.get("runs", ())) == {uid(1)})
+            with closing(store.writer()) as writer:
+                writer.create(run(2, "/new"))
+                await until(lambda: set(names["runs"]) == {uid(1), uid(2)})
+                writer.save(run(1, "/there", run_status=RunStatus.FAILED))
+                await until(lambda: set(names["runs"]) == {uid(2)})
+                writer.delete(Key(EntityKind.RUN, uid(2)))
+                await until(lambda: names["runs"] == {})
+        finally:
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
+    assert told == [("/there", "FAILED")]
 
 
 @one_store

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.database.backends.codec import CURRENT, LEGACY, Dialect, decode, encode, not_a_record
+from schema.encoding import encode_json
+from server.database.backends.codec import CURRENT, LEGACY, STATUS_FIELDS, Dialect, decode, encode, not_a_record
 from server.database.json_text import MAX_DEPTH, read_json, write_json
 from server.database.models import (
     KINDS,
@@ -380,7 +382,7 @@ def test_json_may_be_empty(kind: EntityKind, field: str, stored: object) -> None
     [
         '{"a": NaN, "b": [Infinity, -Infinity]}',
         '{"a": %s}' % 10**100,
-        '{"a": "\\ud800", "\\udc00": 1}',
+        '{"a": "\\ud83d\\ude00", "\\ud83d\\udc4d": "\\\\ud800"}',
         '{"a": 0.1, "b": 1e-300, "c": -0.0, "d": 1, "e": true, "f": null}',
         '["a", {"__set__": ["b"]}]',
         '{"__set__": ["b", "a"]}',
@@ -464,6 +466,80 @@ def test_bytes_that_are_no_text_are_shown_readably(
     """Only the bytes that are no UTF-8 are replaced, and that is one problem, of that field."""
     value = stored.decode(errors="surrogateescape") if as_text else stored
     assert substitute_for(read(kind, **{field: value}), field) == shown
+
+
+SHOWN = "\N{REPLACEMENT CHARACTER}"
+HALVES = [
+    ("\\ud800", SHOWN),
+    ("\\uDFFF\\udc00", SHOWN * 2),
+    ("a\\ud800\\ud83d\\ude00\\udc00b", f"a{SHOWN}\N{GRINNING FACE}{SHOWN}b"),
+    ("\\\\ud800\\ud800", f"\\ud800{SHOWN}"),
+    ("\\ud83d\\\\ude00", f"{SHOWN}\\ude00"),
+    ("\\ud83d\\n\\ude00", f"{SHOWN}\n{SHOWN}"),
+]
+
+
+@pytest.mark.parametrize(("kind", "field"), LISTS + JSONS)
+@pytest.mark.parametrize(("escaped", "shown"), HALVES)
+def test_half_a_surrogate_pair_is_shown_readably(kind: EntityKind, field: str, escaped: str, shown: str) -> None:
+    """An escape that no UTF-8 can carry is U+FFFD, and a problem of its field; a whole pair is its character."""
+    if (kind, field) in LISTS:
+        assert substitute_for(read(kind, **{field: f'["{escaped}"]'}), field) == (shown,)
+        assert substitute_for(read(kind, **{field: f'{{"__set__": ["{escaped}"]}}'}), field) == (shown,)
+    else:
+        stored = f'{{"{escaped}": [1.50, "{escaped}"]}}'
+        assert substitute_for(read(kind, **{field: stored}), field) == {shown: [1.5, shown]}
+
+
+units = st.lists(st.integers(0xD7FF, 0xE000) | st.integers(0x20, 0x7E), max_size=6).map(
+    lambda numbers: "".join(map(chr, numbers))
+)
+documents = st.dictionaries(units, st.recursive(units | st.integers(-9, 9), lambda inner: st.lists(inner, max_size=3)))
+
+
+def as_shown(value: Any) -> Any:
+    match value:
+        case str():
+            return "".join(SHOWN if 0xD800 <= ord(character) <= 0xDFFF else character for character in value)
+        case dict():
+            return {as_shown(key): as_shown(item) for key, item in value.items()}
+        case list():
+            return [as_shown(item) for item in value]
+        case _:
+            return value
+
+
+@pytest.mark.parametrize(("kind", "field"), JSONS)
+@settings(max_examples=50, deadline=None)
+@given(document=documents)
+def test_whatever_is_escaped_can_be_told(kind: EntityKind, field: str, document: dict[str, Any]) -> None:
+    """What is shown differs from what is stored by U+FFFD only, says so, and is JSON that a strict reader takes."""
+    stored = json.dumps(document)
+    as_merlin_reads = json.loads(stored)
+    entry = read(kind, **{field: stored})
+    assert _value(entry, field) == as_shown(as_merlin_reads)
+    assert bool(entry.problems) == (repr(as_shown(as_merlin_reads)) != repr(as_merlin_reads))
+    assert json.loads(encode_json(_value(entry, field)).decode()) == as_shown(as_merlin_reads)
+    assert entry.problems or getattr(entry.record, field) == stored
+
+
+@pytest.mark.parametrize(("kind", "field"), LISTS)
+@settings(max_examples=25, deadline=None)
+@given(items=st.lists(units, max_size=4, unique=True))
+def test_whatever_is_escaped_in_a_list_can_be_told(kind: EntityKind, field: str, items: list[str]) -> None:
+    """Item by item, U+FFFD in place of what no UTF-8 can carry; a problem where there is any."""
+    as_merlin_reads = json.loads(json.dumps(items))
+    entry = read(kind, **{field: json.dumps(items)})
+    assert sorted(set(_value(entry, field))) == sorted(set(as_shown(as_merlin_reads)))
+    assert bool(entry.problems) == (as_shown(as_merlin_reads) != as_merlin_reads)
+    assert orjson.dumps(_value(entry, field))
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udc00": 1}, [["\udfff\ud800"]]])
+def test_half_a_surrogate_pair_is_not_written(value: object) -> None:
+    """It would not be read back as it is."""
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        write_json(value)
 
 
 def test_text_from_a_blob_is_text() -> None:
@@ -621,7 +697,20 @@ def test_a_record_is_read_as_it_was_written(kind: EntityKind, dialect: Dialect, 
         meant: Model = replace(record, run_status=RunStatus.COMPLETED if complete else RunStatus.RUNNING)
     else:
         meant = record
-    assert decode(kind, record.id, encode(record, dialect)) == Entry(Key(kind, record.id), meant)
+    is_legacy = dialect == LEGACY and kind in STATUS_FIELDS
+    assert decode(kind, record.id, encode(record, dialect)) == Entry(Key(kind, record.id), meant, is_legacy=is_legacy)
+
+
+@pytest.mark.parametrize("kind", STATUS_FIELDS)
+def test_a_record_tells_its_dialect(kind: EntityKind) -> None:
+    """By the name of its status: the new one where both stand, as 2.0.0b4 reads it, and none where there is none."""
+    name, old_name = STATUS_FIELDS[kind]
+    rest = {key: text for key, text in encode(BLANKS[kind]).items() if key != name} | {"id": ID}
+    told = {
+        fields: decode(kind, ID, rest | dict.fromkeys(fields, "")).is_legacy
+        for fields in ((), (name,), (old_name,), (name, old_name))
+    }
+    assert told == {(): None, (name,): False, (old_name,): True, (name, old_name): False}
 
 
 def test_an_old_dialect_has_the_old_fields() -> None:
@@ -688,7 +777,7 @@ def test_records_are_written_as_merlin_writes_them(tmp_path: Path) -> None:
     """Field by field, in the same order, the text is that of Merlin's own `serialize_entity`."""
     queues = ("[merlin]_a", "[merlin]_é")
     worker_id = LogicalWorkerModel.generate_id("wörker", queues)
-    data = write_json({"é": [1, 2.5, None, True, float("inf"), 10**30, "\ud800"], "nested": {"a": {}}})
+    data = write_json({"é": [1, 2.5, None, True, float("inf"), 10**30, "\N{GRINNING FACE}"], "nested": {"a": {}}})
     models: list[Model] = [
         *(record for kind, record in BLANKS.items() if kind is not LOGICAL),
         StudyModel(ID, "ein Name", (OTHER_ID, OTHER_ID), data),

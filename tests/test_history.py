@@ -124,7 +124,7 @@ class Writer:
         if (id_ := self._pick(involved)) is not None:
             status, key = self.dice.choice(STATUSES), f"key{self.dice.randrange(4)}"
             value = self.dice.choice((None, self.dice.randrange(9)))
-            await self.database.runs.update(id_, run_status=status, additional_data={key: value})
+            await self.database.runs.update(id_, force=True, run_status=status, additional_data={key: value})
             run = self.runs[id_]
             run.status = status
             run.data = {name: each for name, each in (run.data | {key: value}).items() if each is not None}
@@ -160,7 +160,7 @@ class Writer:
         if (id_ := self._pick(involved)) is not None:
             relatives = self._relatives(id_)
             involved.update(relatives)
-            assert await self.database.runs.delete(id_) == [id_]
+            assert await self.database.runs.delete(id_, force=True) == [id_]
             for relative in relatives:
                 run = self.runs[relative]
                 run.parent = None if run.parent == id_ else run.parent

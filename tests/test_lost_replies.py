@@ -40,6 +40,7 @@ MUTATIONS: Mapping[str, str] = {
     "createRun": f"""(input: {{studyName: "alpha", workspace: "/new", queues: ["[merlin]_q"],
         workerIds: ["{WORKER.id}"], parentId: "{uid(12)}"}})
         {{ run {{ workspace study {{ id }} workers {{ id }} parent {{ id }} }} {EFFECTS} }}""",
+    "annotate": f'(input: {{id: "{uid(11)}", annotations: {{a: 1}}}}) {{ node {{ id }} {EFFECTS} }}',
     "updateRun": f"""(input: {{id: "{uid(11)}", status: FAILED, childId: "{uid(12)}", additionalData: {{why: "x"}}}})
         {{ run {{ status child {{ id }} additionalData }} {EFFECTS} }}""",
     "attachWorkers": f'(input: {{runId: "{uid(12)}", workerIds: ["{WORKER.id}", "{IDLE.id}"]}}) {{ {EFFECTS} }}',
@@ -80,12 +81,15 @@ def reset(server: RedisServer) -> None:
 
 
 def contents(server: RedisServer) -> dict[str, dict[str, str]]:
-    """All hashes, and nothing else; what a mutation makes anew by chance or by the clock looks the same each time."""
+    """All of Merlin's and this server's; what a mutation makes anew by chance or the clock looks the same each time."""
     with server.client() as client:
         names = sorted(name for name in client.scan_iter(count=1000) if not name.startswith(MARK))
-        assert all(name.partition(":")[0] in KINDS for name in names)
+        assert all(name.partition(":")[0] in (*KINDS, "merlin-graphql") for name in names)
         found = {}
         for name in names:
+            if name.startswith("merlin-graphql:"):
+                found[plain(name)] = {"": plain(str(client.get(name)))}
+                continue
             fields = client.hgetall(name)
             assert isinstance(fields, dict)
             found[plain(name)] = {plain(field): plain(value) for field, value in fields.items()}

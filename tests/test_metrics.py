@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from server.contract.manifest import read_manifest
+from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
 from server.settings import Settings
 from tests.live import DEADLINE, serving
@@ -169,6 +170,26 @@ async def test_the_state_of_the_feed_is_told(redis_server: RedisServer) -> None:
                 while (told := await scraped(client))("stale_since_seconds"):
                     await asyncio.sleep(0.01)
             assert told("database_reconnects") == 1
+
+
+async def test_missed_changes_are_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comparing everything found is counted at once, whether or not anything changes later."""
+    monkeypatch.setattr(ResultsBackend, "notice_delay", 0.1)
+    backend = make_backend(redis_server.url, BackendOptions())
+    with redis_server.client() as redis:
+        async with (
+            serving(backend) as live,
+            client_of(live.http) as client,
+            live.database.comparison.running(0.01),
+        ):
+            assert (await scraped(client))("missed_changes_total") == 0
+            await client.post("/graphql", json={"query": 'mutation { createStudy(input: {name: "new"}) { created } }'})
+            redis.swapdb(0, 5)
+            async with asyncio.timeout(DEADLINE):
+                while not (told := await scraped(client))("missed_changes_total"):
+                    await asyncio.sleep(0.01)
+            assert told("missed_changes_total") == 1
+            assert told("revision") == live.database.revision
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for the children")

@@ -33,9 +33,11 @@ async def do(database: MerlinDatabase, query: str, **variables: Any) -> Any:
 async def database() -> AsyncIterator[MerlinDatabase]:
     records: list[Model] = [
         study(1, runs=(uid(11), uid(12))),
+        study(2),
         run(11, study_id=uid(1), workers=(SIM.id,)),
         run(12, study_id=uid(1), child=uid(13)),
-        run(13, parent=uid(12)),
+        study(3, runs=(uid(13),)),
+        run(13, study_id=uid(3), parent=uid(12)),
         SIM,
         physical_worker(21, logical_worker_id=SIM.id, worker_status=WorkerStatus.RUNNING),
     ]
@@ -261,7 +263,7 @@ async def test_physical_workers_are_made_and_changed(database: MerlinDatabase) -
 
 DELETIONS = [
     ("deleteStudy", {"name": "study_1"}, {uid(1), uid(11), uid(12)}),
-    ("deleteStudy", {"id": uid(1), "runs": "KEEP"}, {uid(1)}),
+    ("deleteStudy", {"id": uid(2), "runs": "KEEP"}, {uid(2)}),
     ("deleteRun", {"workspace": "/runs/run_11"}, {uid(11)}),
     ("deleteRun", {"id": uid(12)}, {uid(12)}),
     ("deleteRuns", {"filter": {"study": {"name": {"eq": "study_1"}}}}, {uid(11), uid(12)}),
@@ -270,8 +272,8 @@ DELETIONS = [
     ("deleteLogicalWorker", {"id": SIM.id, "physicalWorkers": "DELETE"}, {SIM.id, uid(21)}),
     ("deletePhysicalWorker", {"id": uid(21)}, {uid(21)}),
     ("deleteAll", {"kind": "RUN"}, {uid(11), uid(12), uid(13)}),
-    ("deleteAll", {"kind": "STUDY"}, {uid(1), uid(11), uid(12)}),
-    ("deleteEverything", {}, {uid(1), uid(11), uid(12), uid(13), SIM.id, uid(21)}),
+    ("deleteAll", {"kind": "STUDY"}, {uid(1), uid(2), uid(3), uid(11), uid(12), uid(13)}),
+    ("deleteEverything", {}, {uid(1), uid(2), uid(3), uid(11), uid(12), uid(13), SIM.id, uid(21)}),
 ]
 
 
@@ -392,11 +394,14 @@ async def test_garbage_is_looked_at_before_it_is_collected() -> None:
     idle, alive = logical_worker("idle"), logical_worker("alive", physical_workers=(uid(21),))
     process = physical_worker(21, logical_worker_id=alive.id, worker_status=WorkerStatus.RUNNING)
     async with opened(await memory_of(study(1), idle, alive, process)) as database:
-        query = f"mutation ($dry: Boolean!) {{ collectGarbage(input: {{dryRun: $dry}}) {{ deletedIds {REFUSED} }} }}"
-        default = f"mutation {{ collectGarbage(input: {{}}) {{ deletedIds {REFUSED} }} }}"
+        kinds, told = "kinds: [STUDY, LOGICAL_WORKER]", f"{{ deletedIds {REFUSED} }}"
+        query = f"mutation ($dry: Boolean!) {{ collectGarbage(input: {{{kinds}, dryRun: $dry}}) {told} }}"
+        nothing_named = f"mutation {{ collectGarbage(input: {{dryRun: false}}) {{ deletedIds {REFUSED} }} }}"
+        default = f"mutation {{ collectGarbage(input: {{{kinds}}}) {{ deletedIds {REFUSED} }} }}"
         assert set((await do(database, default))["deletedIds"]) == {uid(1), idle.id}
         assert len(database.studies) == 1
-        assert set((await do(database, query, dry=False))["deletedIds"]) == {uid(1), idle.id}
+        assert (await do(database, nothing_named))["deletedIds"] == [uid(1)]  # studies only
+        assert (await do(database, query, dry=False))["deletedIds"] == [idle.id]
         assert (await do(database, query, dry=False))["deletedIds"] == []
         none = "mutation { collectGarbage(input: {kinds: [], dryRun: false}) { deletedIds } }"
         assert (await do(database, none))["deletedIds"] == []

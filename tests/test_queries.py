@@ -37,6 +37,7 @@ def variables(records: list[Model]) -> dict[str, Any]:
         "workerIds": [worker.id],
         "name": study.name,
         "queues": ["[merlin]_new"],
+        "force": True,
         "before": "2100-01-01T00:00:00Z",
         "additionalData": {"note": "by hand"},
         "input": {

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.database import read_model as module
-from server.database.backends.codec import decode, encode
+from server.database.backends.codec import CURRENT, LEGACY, decode, encode
 from server.database.entities import Surroundings
 from server.database.json_text import write_json
 from server.database.links import Links
@@ -109,6 +109,7 @@ LISTED: Mapping[str, tuple[EntityKind, EntityKind, Callable[[Any], Any], Callabl
 
 
 def expected(world: World) -> Mapping[str, Any]:
+    told = {it.is_legacy for it in world.entries.values() if it.key.kind in (RUN, PHYSICAL) and it.record is not None}
     state: dict[str, Any] = {
         "keys": sorted(world.entries),
         "problems": {key: it.problems for key, it in world.entries.items() if it.problems},
@@ -121,6 +122,7 @@ def expected(world: World) -> Mapping[str, Any]:
         "queues": {
             kind: Counter(queue for it in world.records(kind) for queue in set(it.queues)) for kind in (RUN, LOGICAL)
         },
+        "dialect": (False in told, LEGACY if True in told and False not in told else CURRENT),
     }
     for kind in EntityKind:
         records = world.records(kind)
@@ -152,6 +154,7 @@ def observed(model: ReadModel) -> Mapping[str, Any]:
         "worker statuses": model.worker_statuses.counts(),
         "workers of": {status: [id_ for _, id_ in model.worker_statuses.of(status)] for status in WorkerStatus},
         "queues": model.queues,
+        "dialect": (model.dialects.has_current, model.dialects.of_new_records()),
     }
     for kind, table in model.tables.items():
         assert len(table) == len(list(table)) == len(table.order)
@@ -232,7 +235,12 @@ records: Mapping[EntityKind, st.SearchStrategy[Model]] = {
 }
 kinds = st.sampled_from([STUDY, RUN, RUN, LOGICAL, PHYSICAL])
 batches = st.lists(
-    st.builds(lambda record, notes: entry(record, *notes), kinds.flatmap(records.__getitem__), problems)
+    st.builds(
+        lambda record, notes, is_legacy: entry(record, *notes)._replace(is_legacy=is_legacy),
+        kinds.flatmap(records.__getitem__),
+        problems,
+        st.sampled_from([True, True, False, None]),
+    )
     | kinds.flatmap(lambda kind: st.builds(gone, st.just(kind), one[kind]))
     | kinds.flatmap(lambda kind: st.builds(lambda id_, notes: gone(kind, id_, *notes), one[kind], problems)),
     max_size=6,

@@ -55,7 +55,7 @@ def literal(type_: GraphQLType) -> str:
         return "{" + ", ".join(f"{name}: {literal(field.type)}" for name, field in needed.items()) + "}"
     if is_enum_type(type_):
         return str(next(iter(type_.values)))
-    return {"Int": "1", "Boolean": "false", "String": '"x"', "ID": '"x"'}[get_named_type(type_).name]
+    return {"Int": "1", "Boolean": "false", "String": '"x"', "ID": '"x"', "JSON": "{}"}[get_named_type(type_).name]
 
 
 def operation_of(coordinate: str) -> str:

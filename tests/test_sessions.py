@@ -112,31 +112,31 @@ async def test_servers_of_one_database_agree(store: Store) -> None:
         assert answer.json() == {"data": {"createStudy": {"created": True}}}  # Merlin's records stand beside it
 
 
-async def test_notes_are_kept_beside_the_records(backend: ResultsBackend) -> None:
+async def test_messages_are_kept_beside_the_records(backend: ResultsBackend) -> None:
     """The newest of a board, with their times; there are none before the first."""
-    assert await backend.notes("board", 0) == {}
+    assert await backend.messages("board", 0) == {}
     for number in (3, 1, 2, 4):
-        await backend.leave_note("board", f"note {number}", float(number), most=3)
-    await backend.leave_note("board", "note 2", 5.0, most=3)
-    await backend.leave_note("another", "note", 9.0, most=3)
-    assert await backend.notes("board", 0) == {"note 3": 3.0, "note 4": 4.0, "note 2": 5.0}
-    assert await backend.notes("board", 4.0) == {"note 4": 4.0, "note 2": 5.0}
+        await backend.leave_message("board", f"message {number}", float(number), most=3)
+    await backend.leave_message("board", "message 2", 5.0, most=3)
+    await backend.leave_message("another", "message", 9.0, most=3)
+    assert await backend.messages("board", 0) == {"message 3": 3.0, "message 4": 4.0, "message 2": 5.0}
+    assert await backend.messages("board", 4.0) == {"message 4": 4.0, "message 2": 5.0}
     assert [batch async for batch in backend.load() if batch] == []
 
 
-async def test_an_sqlite_file_with_notes_only_is_one_of_merlins(tmp_path: Path) -> None:
+async def test_an_sqlite_file_with_messages_only_is_one_of_merlins(tmp_path: Path) -> None:
     """As it is after Merlin's flush, and a logout."""
     url = f"sqlite:///{tmp_path}/merlin.db"
     backend = make_backend(url, BackendOptions())
     await backend.open()
-    await backend.leave_note("board", "note", 1.0, most=3)
+    await backend.leave_message("board", "message", 1.0, most=3)
     backend._execute("DROP TABLE study")  # type: ignore[attr-defined]
     for table in ("run", "logical_worker", "physical_worker"):
         backend._execute(f"DROP TABLE {table}")  # type: ignore[attr-defined]
     await backend.close()
     again = make_backend(url, BackendOptions())
     await again.open()
-    assert await again.notes("board", 0) == {"note": 1.0}
+    assert await again.messages("board", 0) == {"message": 1.0}
     await again.close()
 
 
@@ -145,10 +145,10 @@ async def test_an_outage_ends_sessions_here_and_tells_the_others_later(caplog: p
     is_down = True
 
     class Unreachable(MemoryBackend):
-        async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
+        async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
             if is_down:
                 raise BackendUnavailableError("It is away.")
-            await super().leave_note(board, note, at, most=most)
+            await super().leave_message(board, message, at, most=most)
 
     backend, ended = Unreachable(), EndedSessions(3600)
     sharing = asyncio.create_task(ended.share(backend))
@@ -159,7 +159,7 @@ async def test_an_outage_ends_sessions_here_and_tells_the_others_later(caplog: p
     is_down = False
     ended.end("three")
     async with asyncio.timeout(DEADLINE):
-        while set(await backend.notes("ended-sessions", 0)) != {"one", "two", "three"}:
+        while set(await backend.messages("ended-sessions", 0)) != {"one", "two", "three"}:
             await asyncio.sleep(0.01)
     assert caplog.text.count("It is away.") == 1
     sharing.cancel()

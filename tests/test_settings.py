@@ -19,6 +19,7 @@ from server.settings import (
     add_arguments,
     flag_of,
     read_settings,
+    text_of,
     told,
     variable_of,
 )
@@ -35,8 +36,10 @@ EVERYTHING = Settings(
     database_keyfile=Path("/etc/client.key"),
     database_cert_reqs="optional",
     database_poll_interval=0.25,
+    compare_interval=60.0,
     time_zone="Europe/Zurich",
     dialect="legacy",
+    workspace_root=(Path("/p/lustre1/studies"), Path("/p/lustre2/studies")),
     host="::1",
     port=0,
     unix_socket=Path("merlin.sock"),
@@ -96,7 +99,7 @@ def as_arguments(settings: Settings) -> list[str]:
             case False:
                 arguments += [f"--no-{flag_of(item)[2:]}"]
             case value:
-                arguments += [flag_of(item), str(value)]
+                arguments += [flag_of(item), text_of(value)]
     return arguments
 
 
@@ -136,7 +139,7 @@ def test_what_is_not_set_is_no_variable() -> None:
 def test_a_flag_wins_over_a_variable(name: str) -> None:
     """What stands on the command line is meant, whatever the environment says, right or wrong."""
     flag, variable = flag_of(FIELDS[name]), variable_of(FIELDS[name])
-    value = str(getattr(EVERYTHING, name))
+    value = text_of(getattr(EVERYTHING, name))
     assert getattr(read([flag, value], {variable: "7"}), name) == getattr(EVERYTHING, name)
 
 
@@ -157,6 +160,19 @@ def test_an_empty_variable_is_none() -> None:
 def test_switches_are_read_in_the_usual_words(text: str, meant: object) -> None:
     """A switch in the environment is on or off."""
     assert read(environ={"MERLIN_GRAPHQL_DEMO": text}).demo is meant
+
+
+def test_several_directories_are_given_by_one_flag_or_by_several() -> None:
+    """As those of a PATH, and one by one; what the flags name is meant, whatever the environment says."""
+    one, other, third = Path("/p/one"), Path("/p/other"), Path("third")
+    assert read(["--workspace-root", "/p/one:/p/other", "--workspace-root", "third"]).workspace_root == (
+        one,
+        other,
+        third,
+    )
+    environ = {"MERLIN_GRAPHQL_WORKSPACE_ROOT": ":/p/one::/p/other:"}
+    assert read(environ=environ).workspace_root == (one, other)
+    assert read(["--workspace-root", "third"], environ).workspace_root == (third,)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +207,9 @@ def test_a_variable_that_cannot_be_read_is_an_error(variable: str, text: str, me
         ("database_poll_interval", -1.0),
         ("database_poll_interval", math.nan),
         ("database_poll_interval", math.inf),
+        ("compare_interval", -1.0),
+        ("compare_interval", math.nan),
+        ("compare_interval", math.inf),
         ("drain", 0.0),
         ("deadline", math.nan),
         ("rate_limit", -1),
@@ -212,6 +231,12 @@ def test_a_value_that_cannot_be_meant_is_an_error(name: str, value: Any) -> None
     """Out of range or unknown: one line that names the setting, before anything is started."""
     with pytest.raises(SettingsError, match=rf"^{name.replace('_', '-')}: .*; use .*\.$"):
         Settings(**{name: value})
+
+
+def test_what_can_be_off_is_off_by_zero() -> None:
+    """0 is a value of those settings that bound, keep or repeat something."""
+    assert read(["--compare-interval", "0"], {PREFIX + "COMPARE_INTERVAL": "9"}).compare_interval == 0
+    assert (read(["--rate-limit", "0"]).rate_limit, read(["--result-cache", "0"]).result_cache) == (0, 0)
 
 
 def test_the_time_zone_is_the_one_named_else_this_machines() -> None:

@@ -219,13 +219,16 @@ async def standing(database: MerlinDatabase, document: str, said: Said) -> dict[
     return {node["id"]: node for node in found if node["id"] in said.get("ids", [node["id"]])}
 
 
+GONE = ("LEFT", "DELETED")
+
+
 def take(subscriber: Subscriber, answers: list[Said], recreated: set[str]) -> None:
     """Adds what it is told to what it knows, and checks that it makes sense to who knows that."""
     for answer in answers:
         change = answer["data"]["change"]
         kind, id_, node = change["kind"], change["id"], change["node"]
         assert (node is None) == (kind == "DELETED")
-        if kind == "DELETED":
+        if kind in GONE:
             assert id_ in subscriber.known or id_ in recreated
             subscriber.known.pop(id_, None)
         else:
@@ -286,6 +289,81 @@ def test_what_was_told_adds_up_to_what_stands(
         change_log._TIDY_FROM = tidied
 
 
+# --- how a run leaves --------------------------------------------------------------------------------------------
+
+RUNNING: Said = {"filter": {"status": {"eq": "RUNNING"}}}
+HISTORY = st.lists(st.tuples(st.sampled_from([11, 12]), st.sampled_from([None, *RunStatus])), min_size=1, max_size=12)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(HISTORY, HISTORY, st.booleans())
+def test_a_map_kept_by_the_events_is_the_result_of_the_filter(
+    before: list[tuple[int, RunStatus | None]], history: list[tuple[int, RunStatus | None]], snapshot: bool
+) -> None:
+    """Told each step or all at once: LEFT comes with the run as it is, which does not match, DELETED with none."""
+
+    def stand(database: MerlinDatabase, number: int, status: RunStatus | None) -> None:
+        database.read_model.apply(
+            [Entry(Key(EntityKind.RUN, uid(number)), None if status is None else run(number, run_status=status))]
+        )
+
+    async def go() -> None:
+        database = copy_of()
+        for number, status in before:
+            stand(database, number, status)
+        async with (
+            subscribed(database, RUN_CHANGES, **RUNNING, snapshot=snapshot) as eager,
+            subscribed(database, RUN_CHANGES, **RUNNING, snapshot=snapshot) as late,
+        ):
+            for subscriber in (eager, late):
+                if not snapshot:
+                    subscriber.known = await standing(database, RUN_CHANGES, RUNNING)
+                take(subscriber, await subscriber.read(), set())
+            for number, status in history:
+                stand(database, number, status)
+                told = await eager.read()
+                take(eager, told, set())
+                assert eager.known == await standing(database, RUN_CHANGES, RUNNING)
+                for answer in told:
+                    change = answer["data"]["change"]
+                    now = None if status is None else status.value
+                    assert (change["node"] and change["node"]["status"]) == now
+                    assert (change["kind"] == "DELETED") == (now is None)
+                    assert (change["kind"] == "LEFT") == (now not in (None, "RUNNING"))
+            take(late, await late.read(), set())
+            assert late.known == await standing(database, RUN_CHANGES, RUNNING)
+
+    anyio.run(go)
+
+
+async def test_a_run_that_ceases_to_match_arrives_as_left_with_what_it_is_now() -> None:
+    """And when it is deleted later, nothing more is told of it."""
+    database = copy_of(run(11, run_status=RunStatus.RUNNING))
+    async with subscribed(database, RUN_CHANGES, **RUNNING) as subscriber:
+        assert await subscriber.read() == []
+        put(database, run(11, run_status=RunStatus.COMPLETED))
+        (told,) = await subscriber.read()
+        assert kinds_and_ids([told]) == [("LEFT", uid(11))]
+        assert told["data"]["change"]["node"]["status"] == "COMPLETED"
+        drop(database, run(11))
+        assert await subscriber.read() == []
+
+
+async def test_a_run_that_goes_while_it_matches_arrives_as_deleted() -> None:
+    """Also where it had ceased to match before that, and nobody was told yet."""
+    working = [run(number, run_status=RunStatus.RUNNING) for number in (11, 12)]
+    database = copy_of(*working)
+    async with subscribed(database, RUN_CHANGES, **RUNNING) as subscriber:
+        assert await subscriber.read() == []
+        drop(database, working[0])
+        assert kinds_and_ids(await subscriber.read()) == [("DELETED", uid(11))]
+        put(database, run(13, run_status=RunStatus.RUNNING))  # the one that it waits for, and takes at once
+        await asyncio.sleep(0)
+        put(database, run(12, run_status=RunStatus.FAILED))
+        drop(database, working[1])
+        assert kinds_and_ids(await subscriber.read()) == [("CREATED", uid(13)), ("DELETED", uid(12))]
+
+
 # --- one by one --------------------------------------------------------------------------------------------------
 
 
@@ -296,7 +374,7 @@ async def test_a_snapshot_comes_first_and_in_order() -> None:
     async with subscribed(database, RUN_CHANGES, filter={"status": {"eq": "INITIALIZED"}}, snapshot=True) as subscriber:
         assert kinds_and_ids(await subscriber.read()) == [("SNAPSHOT", new.id), ("SNAPSHOT", old.id)]
         put(database, replace(old, run_status=RunStatus.FAILED))
-        assert kinds_and_ids(await subscriber.read()) == [("DELETED", old.id)]
+        assert kinds_and_ids(await subscriber.read()) == [("LEFT", old.id)]
         put(database, old)
         assert kinds_and_ids(await subscriber.read()) == [("CREATED", old.id)]
 
@@ -351,7 +429,7 @@ async def test_a_run_matches_when_its_study_comes() -> None:
         put(database, study(1, "x", runs=(member.id,)))
         assert await subscriber.read() == []
         put(database, study(1, "y", runs=(member.id,)))
-        assert kinds_and_ids(await subscriber.read()) == [("DELETED", member.id)]
+        assert kinds_and_ids(await subscriber.read()) == [("LEFT", member.id)]
 
 
 @pytest.mark.parametrize(

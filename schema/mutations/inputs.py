@@ -11,6 +11,10 @@ from server.database.errors import InvalidValueError
 from server.database.managers import EntityManager
 
 DRY_RUN = "Tell what would change, and change nothing."
+FORCE = (
+    "Also where Merlin still works on a run (QUEUED, RUNNING) that this would take, or whose worker: else refused as "
+    "STILL_ACTIVE. Merlin may bring such a run back."
+)
 
 E = TypeVar("E", bound=DatabaseEntity[Any])
 Given = TypeVar("Given")

@@ -5,7 +5,7 @@ import strawberry
 from schema.context import Info
 from schema.effects import attempt
 from schema.enums import describe
-from schema.mutations.inputs import DRY_RUN, InputArgument, existing
+from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, existing
 from schema.payloads import DeletePayload, LogicalWorkerPayload
 from server.database.entities import LogicalWorkerEntity
 from server.database.errors import InvalidValueError
@@ -16,11 +16,13 @@ describe(
     Instances,
     "What becomes of the physical workers of a logical worker that goes.",
     {
+        Instances.DELETE_STOPPED: "Those that are STOPPED go with it. The others stay, and name what is gone.",
         Instances.DELETE: "They go with it.",
-        Instances.DETACH: "They stay, and belong to no logical worker any more.",
+        Instances.DETACH: "They stay as they are, as with KEEP: Merlin can't read a worker that names none.",
         Instances.KEEP: "They stay as they are, and name what is gone: Merlin's way.",
     },
     name="LogicalWorkerInstances",
+    deprecated={Instances.DETACH: "Use `KEEP` instead. Removed on or after 2027-06-01."},
 )
 
 
@@ -36,8 +38,9 @@ class DeleteLogicalWorkerInput:
     name: str | None = strawberry.field(default=None, description="Its name; goes with `queues`.")
     queues: list[str] | None = strawberry.field(default=None, description="All of its queues; goes with `name`.")
     physical_workers: Instances = strawberry.field(
-        default=Instances.DETACH, description="What becomes of its physical workers."
+        default=Instances.DELETE_STOPPED, description="What becomes of its physical workers."
     )
+    force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
@@ -52,7 +55,7 @@ class LogicalWorkerMutations:
         )
 
     @strawberry.mutation(
-        description="Deletes a logical worker. It leaves its runs; its physical workers are detached, deleted or kept."
+        description="Deletes a logical worker. It leaves its runs; its physical workers go with it or stay."
     )
     @staticmethod
     async def delete_logical_worker(info: Info, input: InputArgument[DeleteLogicalWorkerInput]) -> DeletePayload:
@@ -60,7 +63,9 @@ class LogicalWorkerMutations:
 
         async def act(work: Work) -> list[str]:
             worker = _named(workers, input)
-            return await workers.delete(worker.id, physical_workers=input.physical_workers, work=work)
+            return await workers.delete(
+                worker.id, physical_workers=input.physical_workers, force=input.force, work=work
+            )
 
         about = "name" if input.id is None else "id"
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))

@@ -6,15 +6,26 @@ import strawberry
 
 from schema.context import Info
 from schema.effects import Effect, UserError, attempt
-from schema.enums import EntityKind
+from schema.enums import EntityKind, describe
 from schema.integrity import Problem
-from schema.mutations.inputs import DRY_RUN, InputArgument
+from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument
 from schema.mutations.studies import StudyRuns
 from schema.payloads import DeletePayload
 from server.database.errors import ConfirmationRequiredError
 from server.database.integrity import Problem as DatabaseProblem
 from server.database.integrity import ProblemKind
+from server.database.repair import Resurrected
 from server.database.transactions import Work
+
+describe(
+    Resurrected,
+    "What `repair` does with runs that were deleted and stand again.",
+    {
+        Resurrected.DELETE: "They are deleted again, but those that Merlin still works on.",
+        Resurrected.KEEP: "They are runs like any other, linked with their study again, anew if it is gone.",
+    },
+    name="ResurrectedRuns",
+)
 
 _CONFIRM = "Must be true unless `dryRun` is."
 
@@ -25,11 +36,13 @@ class DeleteAllInput:
     runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="Of studies: what becomes of their runs.")
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
     confirm: bool = strawberry.field(default=False, description=_CONFIRM)
+    force: bool = strawberry.field(default=False, description=FORCE)
 
 
 @strawberry.input(description="All entities of all kinds, and nothing else of the database.")
 class DeleteEverythingInput:
     confirm: bool = strawberry.field(default=False, description=_CONFIRM)
+    force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
@@ -38,13 +51,16 @@ class RepairInput:
     kinds: list[ProblemKind] | None = strawberry.field(
         default=None, description="Only problems of these kinds. Without it: all that can be mended."
     )
+    resurrected: Resurrected = strawberry.field(
+        default=Resurrected.DELETE, description="What becomes of RESURRECTED runs."
+    )
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.input(description="What is to be cleared away.")
 class CollectGarbageInput:
     kinds: list[EntityKind] | None = strawberry.field(
-        default=None, description="Only these kinds. Without it: studies and workers."
+        default=None, description="These kinds. Without it: studies only, since a worker that is STOPPED may be alive."
     )
     dry_run: bool = strawberry.field(default=True, description=DRY_RUN)
 
@@ -70,13 +86,15 @@ class MaintenanceMutations:
             match input.kind:
                 case EntityKind.STUDY:
                     remove = input.runs is StudyRuns.DELETE
-                    return await database.studies.delete_all(remove_associated_runs=remove, work=work)
+                    return await database.studies.delete_all(
+                        remove_associated_runs=remove, force=input.force, work=work
+                    )
                 case EntityKind.RUN:
-                    return await database.runs.delete_all(work)
+                    return await database.runs.delete_all(work, force=input.force)
                 case EntityKind.LOGICAL_WORKER:
-                    return await database.logical_workers.delete_all(work=work)
+                    return await database.logical_workers.delete_all(force=input.force, work=work)
                 case EntityKind.PHYSICAL_WORKER:
-                    return await database.physical_workers.delete_all(work)
+                    return await database.physical_workers.delete_all(work, force=input.force)
 
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="confirm"))
 
@@ -90,14 +108,14 @@ class MaintenanceMutations:
     async def delete_everything(info: Info, input: InputArgument[DeleteEverythingInput]) -> DeletePayload:
         async def act(work: Work) -> list[str]:
             _confirmed(input)
-            return await info.context.database.delete_everything(work)
+            return await info.context.database.delete_everything(work, force=input.force)
 
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="confirm"))
 
     @strawberry.mutation(
         description=(
-            "Studies without runs, and workers that no run or logical worker names. "
-            "A registered worker that is alive is no garbage."
+            "Deletes studies without runs; and, where `kinds` names them, workers that no run or logical worker names "
+            "and that are STOPPED. Merlin leaves the record of a relaunched worker as it was: it may be alive."
         )
     )
     @staticmethod
@@ -114,7 +132,10 @@ class MaintenanceMutations:
     async def repair(info: Info, input: InputArgument[RepairInput]) -> RepairPayload:
         database = info.context.database
         outcome = await attempt(
-            info, lambda work: database.repair(work, input.kinds), dry_run=input.dry_run, about="kinds"
+            info,
+            lambda work: database.repair(work, input.kinds, input.resurrected),
+            dry_run=input.dry_run,
+            about="kinds",
         )
         return RepairPayload(repaired=outcome.result or [], effects=outcome.effects, user_errors=outcome.user_errors)
 

@@ -7,7 +7,7 @@ import strawberry
 from schema.context import Info
 from schema.effects import attempt
 from schema.enums import WorkerStatus
-from schema.mutations.inputs import DRY_RUN, InputArgument, existing, given, one_of, refuse_null
+from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, existing, given, one_of, refuse_null
 from schema.payloads import DeletePayload, PhysicalWorkerPayload
 from schema.scalars import JSON
 from server.database.entities import PhysicalWorkerEntity
@@ -46,6 +46,7 @@ class UpdatePhysicalWorkerInput:
 class DeletePhysicalWorkerInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     name: str | None = strawberry.field(default=None, description="Its name.")
+    force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
@@ -96,7 +97,8 @@ class PhysicalWorkerMutations:
         workers = info.context.database.physical_workers
 
         async def act(work: Work) -> list[str]:
-            return await workers.delete_these([one_of(workers, "id", input.id, "name", input.name).id], work)
+            worker = one_of(workers, "id", input.id, "name", input.name)
+            return await workers.delete_these([worker.id], work, force=input.force)
 
         about = "name" if input.id is None else "id"
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))

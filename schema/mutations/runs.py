@@ -6,7 +6,7 @@ from schema.context import Info
 from schema.effects import attempt
 from schema.enums import RunStatus
 from schema.filters import RunFilter, is_empty
-from schema.mutations.inputs import DRY_RUN, InputArgument, existing, given, one_of, refuse_null
+from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, existing, given, one_of, refuse_null
 from schema.payloads import DeletePayload, RunPayload
 from schema.predicates import matching
 from schema.scalars import JSON
@@ -52,6 +52,10 @@ class UpdateRunInput:
         default=UNSET, description="The id of the run that it launched; null for none."
     )
     additional_data: JSON | None = strawberry.field(default=UNSET, description="An object whose keys are merged.")
+    force: bool = strawberry.field(
+        default=False,
+        description="Also make a finished run unfinished: `merlin monitor` launches it anew. Else: STILL_ACTIVE.",
+    )
 
 
 @strawberry.input(description="A run, and logical workers.")
@@ -64,12 +68,14 @@ class RunWorkersInput:
 class DeleteRunInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     workspace: str | None = strawberry.field(default=None, description="Its workspace, as stored.")
+    force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.input(description="An empty filter is refused: deleting all has mutations of its own.")
 class DeleteRunsInput:
     filter: RunFilter = strawberry.field(description="Which runs.")
+    force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
@@ -100,7 +106,7 @@ class RunMutations:
         async def act(work: Work) -> RunEntity:
             fields = given(input, **_NAMES)
             refuse_null(fields, "run_status", "additional_data")
-            return await runs.update(existing(runs, input.id).id, work=work, **fields)
+            return await runs.update(existing(runs, input.id).id, force=input.force, work=work, **fields)
 
         return RunPayload.of(await attempt(info, act))
 
@@ -133,7 +139,7 @@ class RunMutations:
 
         async def act(work: Work) -> list[str]:
             run = one_of(runs, "id", input.id, "workspace", input.workspace)
-            return await runs.delete_these([run.id], work)
+            return await runs.delete_these([run.id], work, force=input.force)
 
         about = "workspace" if input.id is None else "id"
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))
@@ -149,6 +155,6 @@ class RunMutations:
             if is_empty(input.filter):
                 raise InvalidValueError("An empty filter means every run: use deleteAll for that.", "filter")
             found = matching(runs.all(), input.filter, info.context.database.around)
-            return await runs.delete_these([id_ for _, id_ in found.positions], work)
+            return await runs.delete_these([id_ for _, id_ in found.positions], work, force=input.force)
 
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="filter"))

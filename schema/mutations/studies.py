@@ -7,7 +7,7 @@ import strawberry
 from schema.context import Info
 from schema.effects import attempt
 from schema.enums import describe
-from schema.mutations.inputs import DRY_RUN, InputArgument, one_of
+from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, one_of
 from schema.payloads import DeletePayload, StudyPayload
 from server.database.transactions import Work
 
@@ -22,8 +22,9 @@ describe(
     "What becomes of the runs of a study that goes.",
     {
         StudyRuns.DELETE: "They go with it.",
-        StudyRuns.KEEP: "They stay, and their `studyId` still tells which study it was.",
+        StudyRuns.KEEP: "A study that has runs is refused: Merlin can't show a run whose study is gone.",
     },
+    deprecated={StudyRuns.KEEP: "Use `DELETE` instead. Removed on or after 2027-06-01."},
 )
 
 
@@ -37,6 +38,7 @@ class DeleteStudyInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     name: str | None = strawberry.field(default=None, description="Its name.")
     runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="What becomes of its runs.")
+    force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
@@ -49,7 +51,7 @@ class StudyMutations:
         return StudyPayload.of(await attempt(info, lambda work: studies.create(input.name, work), about="name"))
 
     @strawberry.mutation(
-        description="Deletes a study with its runs, or keeps them. Runs go first, in small steps, and the study last."
+        description="Deletes a study with its runs. Runs go first, in small steps, and the study last."
     )
     @staticmethod
     async def delete_study(info: Info, input: InputArgument[DeleteStudyInput]) -> DeletePayload:
@@ -57,7 +59,8 @@ class StudyMutations:
 
         async def act(work: Work) -> list[str]:
             study = one_of(studies, "id", input.id, "name", input.name)
-            return await studies.delete(study.id, remove_associated_runs=input.runs is StudyRuns.DELETE, work=work)
+            remove = input.runs is StudyRuns.DELETE
+            return await studies.delete(study.id, remove_associated_runs=remove, force=input.force, work=work)
 
         return DeletePayload.of(
             await attempt(info, act, dry_run=input.dry_run, about="name" if input.id is None else "id")

@@ -60,11 +60,11 @@ class EndedSessions:
             change, now = self._pulse.next, time.time()
             try:
                 while self._untold:
-                    await backend.leave_note(
+                    await backend.leave_message(
                         _BOARD, *self._untold[0], most=MOST + 1
                     )  # so many tell that some were forgotten
                     self._untold.popleft()
-                for id_, at in sorted((await backend.notes(_BOARD, since)).items(), key=lambda note: note[1]):
+                for id_, at in sorted((await backend.messages(_BOARD, since)).items(), key=lambda message: message[1]):
                     self._add(id_, at)
                 since, problem = now - _CLOCKS_DIFFER, None
             except BackendError as error:

@@ -29,6 +29,7 @@ class ChangeKind(StrEnum):
     SNAPSHOT = "SNAPSHOT"
     CREATED = "CREATED"
     UPDATED = "UPDATED"
+    LEFT = "LEFT"
     DELETED = "DELETED"
 
 
@@ -51,7 +52,7 @@ class Interest:
     standing: Callable[[], Iterable[Key]]
     """Those of them that stand, and match, when called."""
     matches: Test | None = None
-    """Which of those that stand: what begins to match is told as created, what ceases to as deleted. None: all."""
+    """Which of those that stand: what begins to match is told as created, what ceases to as having left. None: all."""
     follows_links: bool = False
     """Whether a run may begin or cease to match by a change of its study or its logical workers."""
 
@@ -170,7 +171,7 @@ class ChangeLog:
             case _:
                 return set()
         before, after = _listed(change.before), _listed(change.after)
-        if _seen_from_runs(change.before) == _seen_from_runs(change.after):
+        if not change.annotated and _seen_from_runs(change.before) == _seen_from_runs(change.after):
             return before ^ after
         return before | after | {id_ for _, id_ in members_of(change.key.id)}
 
@@ -256,7 +257,7 @@ class _Follower:
                 return ChangeKind.CREATED
             case True, False:
                 matching.discard(key)
-                return ChangeKind.DELETED
+                return ChangeKind.LEFT if self._log.stands(key) else ChangeKind.DELETED
             case True, True if is_own:
                 return ChangeKind.UPDATED
             case _:

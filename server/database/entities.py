@@ -10,7 +10,7 @@ from datetime import UTC, datetime, tzinfo
 from types import EllipsisType
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from server.database.json_text import JSON, read_json
+from server.database.json_text import EMPTY, JSON, read_json
 from server.database.models import (
     EntityKind,
     LogicalWorkerModel,
@@ -123,6 +123,10 @@ class StudyEntity(DatabaseEntity[StudyModel]):
         self.name = record.name
 
     @property
+    def annotations(self) -> JSON:
+        return _annotations(self._around, self.id)
+
+    @property
     def runs(self) -> Ordered[RunEntity]:
         return _runs(self._around, self._around.read_model.study_runs.members_of(self.id))
 
@@ -163,6 +167,10 @@ class RunEntity(DatabaseEntity[RunModel]):
         self._study_of = self._workers_of = -1
         """The revisions that its study and its workers were found at: they are so until anything changes."""
         self._workers: list[LogicalWorkerEntity] = []
+
+    @property
+    def annotations(self) -> JSON:
+        return _annotations(self._around, self.id)
 
     @property
     def is_finished(self) -> bool:
@@ -288,6 +296,11 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
 
 
 Entity: TypeAlias = StudyEntity | RunEntity | LogicalWorkerEntity | PhysicalWorkerEntity
+
+
+def _annotations(around: Surroundings, id_: str) -> JSON:
+    """What clients have noted of a study or a run, beside Merlin's record of it."""
+    return read_json(around.read_model.annotations.get(id_, EMPTY))
 
 
 def _runs(around: Surroundings, positions: Sequence[tuple[int | str, str]]) -> Ordered[RunEntity]:

@@ -12,6 +12,7 @@ DatabaseError
 │   ├── AlreadyExistsError       an entity of that name is there already
 │   ├── MissingPartnerError      another entity that the change names is not there
 │   ├── ConfirmationRequiredError
+│   ├── StillActiveError         Merlin still works on it, or would again: only `force` does it
 │   └── ConflictError            others kept interfering, or what is stored can't be changed without loss
 └── EntityNotFoundError          no entity has this identifier
     ├── StudyNotFoundError
@@ -71,6 +72,10 @@ class MissingPartnerError(RefusedError):
 
 
 class ConfirmationRequiredError(RefusedError):
+    pass
+
+
+class StillActiveError(RefusedError):
     pass
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from datetime import UTC, datetime
 from time import monotonic
 
-from server.database.backends.base import Alive, Changed, Lost, Progress, Reload, ResultsBackend, no_progress
+from server.database.backends.base import Alive, Changed, Lost, Notice, Progress, Reload, ResultsBackend, no_progress
+from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
 from server.database.pulse import Pulse
@@ -33,6 +34,7 @@ class Feed:
         self._read_model = read_model
         self._progress: Progress = no_progress
         self._marked: set[Key] = set()
+        self._marked_notes: set[NoteKey] = set()
         self._ambiguous: set[EntityKind] = set()
         self._reload = False
         self._work = asyncio.Event()
@@ -54,6 +56,12 @@ class Feed:
         """How often a name map was told to have changed: that changes no record, so no revision either."""
         self.stale_since: datetime | None = None
         """When the database was last seen, while it can't be reached; None while changes arrive."""
+        self.settled = asyncio.Event()
+        """Set while the copy only follows changes: not while the database is lost, or everything is to be read."""
+        self.on_notice: Callable[[Notice], None] = _ignore
+        """Called with each notice of the database, and with what others ask `refresh` for as if it were one."""
+        self.unread: set[Key] = set()
+        """What this process has written and not yet marked to be read back. Only some databases tell of it, too."""
 
     async def start(self, progress: Progress = no_progress) -> None:
         """Returns when everything was read once. Raises `BackendError` where that fails."""
@@ -68,24 +76,30 @@ class Feed:
             raise
 
     async def stop(self) -> None:
-        while pending := [task for task in self._tasks if not task.done()]:
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending, timeout=_CANCEL_AGAIN_AFTER)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self._tasks.clear()
         for future in self._waiting:
             _fail(future, BackendUnavailableError("The database was closed meanwhile."))
         self._waiting.clear()
 
-    async def refresh(self, keys: Collection[Key]) -> None:
+    async def refresh(self, keys: Collection[Key], notes: Collection[NoteKey] = ()) -> None:
         """Returns when the read model has what stands under the keys now, or something newer.
 
-        Raises `BackendError` where they could not be read.
+        For those who know of a change. Raises `BackendError` where they could not be read.
         """
+        self.on_notice(Changed(frozenset(keys)))
+        await self.read_again(keys, notes=notes)
+
+    async def read_again(
+        self, keys: Collection[Key], name_maps: Collection[EntityKind] = (), notes: Collection[NoteKey] = ()
+    ) -> None:
+        """`refresh` for those who only suspect a change; also of whom Merlin finds by the names of some kinds."""
         if not self._tasks:
             raise BackendUnavailableError("The database is not open.")
+        self.unread.difference_update(keys)
         self._marked.update(keys)
+        self._marked_notes.update(notes)
+        self._ambiguous.update(name_maps)
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         self._work.set()
@@ -104,15 +118,20 @@ class Feed:
     async def _watch(self) -> None:
         async with aclosing(self._backend.watch()) as notices:
             async for notice in notices:
+                self.on_notice(notice)
                 match notice:
                     case Reload():
                         self._watch_lost = False
-                        self._note_name_maps(1)
+                        self.note_name_maps(1)
                         self._reload = True
+                        self.unread.clear()
+                        self.settled.clear()
                     case Changed():
+                        self.unread -= notice.keys
                         self._marked |= notice.keys
+                        self._marked_notes |= notice.notes
                         self._ambiguous |= notice.name_maps
-                        self._note_name_maps(len(notice.name_maps))
+                        self.note_name_maps(len(notice.name_maps))
                     case Lost():
                         self._watch_lost = True
                         self._lost(BackendUnavailableError(notice.reason))
@@ -120,11 +139,12 @@ class Feed:
                     case Alive():
                         pass
                 self._last_seen = datetime.now(UTC)
-                if self._reload or self._marked or self._ambiguous:
+                if self._reload or self._marked or self._marked_notes or self._ambiguous:
                     self._noticed_at = self._noticed_at or monotonic()
                     self._work.set()
 
-    def _note_name_maps(self, count: int) -> None:
+    def note_name_maps(self, count: int) -> None:
+        """That so many name maps may have changed."""
         if count:
             self.name_map_notices += count
             self.pulse.beat()
@@ -135,6 +155,7 @@ class Feed:
             self._work.clear()
             reload, self._reload = self._reload, False
             marked, self._marked = self._marked, set()
+            notes, self._marked_notes = self._marked_notes, set()
             ambiguous, self._ambiguous = self._ambiguous, set()
             waiting, self._waiting = self._waiting, []
             losses = self._losses
@@ -144,7 +165,8 @@ class Feed:
                     await self._read_everything()
                     ambiguous.update(EntityKind)
                 else:
-                    self._take_over(await self._backend.fetch(marked), ambiguous)
+                    entries = await self._backend.fetch(marked) if marked else []
+                    self._take_over(entries, await self._read_notes(notes), ambiguous)
                 await self._settle_names(ambiguous)
             except asyncio.CancelledError:
                 self._waiting += waiting  # `stop` answers them
@@ -166,13 +188,21 @@ class Feed:
     async def _read_everything(self) -> None:
         async with aclosing(self._backend.load(self._progress)) as batches:
             entries = [entry async for batch in batches for entry in batch]
+        notes = await self._backend.load_notes()
         self._progress = no_progress
-        self._read_model.replace(entries)
+        self._read_model.replace(entries, notes)
 
-    def _take_over(self, entries: list[Entry], ambiguous: set[EntityKind]) -> None:
-        for change in self._read_model.apply(entries):
-            name = None if change.after is None else name_of(change.after)
-            if name is not None and self._read_model.tables[change.key.kind].is_duplicate(name):
+    async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
+        """Of a tombstone only that it was told of: a deletion of many runs leaves as many."""
+        tombstones = [Note(key, "") for key in keys if key.kind is NoteKind.DELETED]
+        others = [key for key in keys if key.kind is not NoteKind.DELETED]
+        read = await self._backend.read_notes(others) if others else {}
+        return [*tombstones, *(Note(key, text) for key, text in read.items())]
+
+    def _take_over(self, entries: list[Entry], notes: list[Note], ambiguous: set[EntityKind]) -> None:
+        for change in self._read_model.apply(entries, notes):
+            names = {name_of(record) for record in (change.before, change.after) if record is not None}
+            if any(name is not None and self._read_model.tables[change.key.kind].is_duplicate(name) for name in names):
                 ambiguous.add(change.key.kind)
 
     async def _settle_names(self, kinds: set[EntityKind]) -> None:
@@ -191,15 +221,31 @@ class Feed:
                 self.reconnects += 1
                 self.pulse.beat()
             _succeed(self._loaded)
+            if not self._reload:
+                self.settled.set()
 
     def _lost(self, error: BackendError) -> None:
         self._losses += 1
+        self.settled.clear()
         if not self._loaded.done():
             self._loaded.set_exception(error)
         elif self.stale_since is None:
             self.stale_since = self._last_seen
             self.pulse.beat()
             LOG.warning("%s Reads go on from what was seen until %s.", error, self._last_seen.isoformat())
+
+
+def _ignore(_notice: Notice) -> None:
+    pass
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancels them until they have ended, whatever they raise."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_CANCEL_AGAIN_AFTER)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _as_backend_error(error: Exception) -> BackendError:

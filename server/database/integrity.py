@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from server.database.backends.codec import STATUS_FIELDS
+from server.database.errors import InvalidValueError
+from server.database.json_text import readable
 from server.database.models import (
     EntityKind,
     Key,
     LogicalWorkerModel,
     Model,
     PhysicalWorkerModel,
+    RunModel,
     WorkerStatus,
     name_of,
     optional,
 )
+from server.database.names import check_name
 from server.database.read_model import ReadModel, Table
+
+_LAUNCHED_AT = re.compile(r"_\d{8}-\d{6}$")
 
 NameMaps = Mapping[EntityKind, Mapping[str, str]]
 """The stored name maps; a store without them has none."""
@@ -31,22 +40,92 @@ class ProblemKind(StrEnum):
     NAME_INDEX_MISMATCH = "NAME_INDEX_MISMATCH"
     DUPLICATE_NAME = "DUPLICATE_NAME"
     UNREADABLE_VALUE = "UNREADABLE_VALUE"
+    MISSING_REFERENCE = "MISSING_REFERENCE"
     EMPTY_STUDY = "EMPTY_STUDY"
     ORPHAN_WORKER = "ORPHAN_WORKER"
+    RESURRECTED = "RESURRECTED"
+    OUTDATED_TABLE = "OUTDATED_TABLE"
+    WRONG_TIME_ZONE = "WRONG_TIME_ZONE"
+    """Found by `clock_check` while a server runs, and not by `find_problems`."""
+
+
+class Severity(StrEnum):
+    """By one rule: docs/writing.md has it as a table, and tests/test_severity.py asks Merlin."""
+
+    ERROR = "ERROR"
+    """A command of Merlin fails because of it, or Merlin does not find a record."""
+    WARNING = "WARNING"
+    """Merlin's commands work; this server shows something else than Merlin, or than what is stored."""
+    INFO = "INFO"
+    """Merlin leaves it behind in normal work."""
+
+
+SEVERITIES: Mapping[ProblemKind, Severity] = {
+    ProblemKind.DANGLING_REFERENCE: Severity.ERROR,
+    ProblemKind.ONE_SIDED_REFERENCE: Severity.ERROR,
+    ProblemKind.DUPLICATE_REFERENCE: Severity.ERROR,
+    ProblemKind.NAME_INDEX_MISMATCH: Severity.ERROR,
+    ProblemKind.DUPLICATE_NAME: Severity.WARNING,
+    ProblemKind.UNREADABLE_VALUE: Severity.WARNING,
+    ProblemKind.MISSING_REFERENCE: Severity.ERROR,
+    ProblemKind.EMPTY_STUDY: Severity.INFO,
+    ProblemKind.ORPHAN_WORKER: Severity.INFO,
+    ProblemKind.RESURRECTED: Severity.WARNING,
+    ProblemKind.OUTDATED_TABLE: Severity.ERROR,
+    ProblemKind.WRONG_TIME_ZONE: Severity.WARNING,
+}
+_RUN, _LOGICAL_WORKER, _PHYSICAL_WORKER = EntityKind.RUN, EntityKind.LOGICAL_WORKER, EntityKind.PHYSICAL_WORKER
+FIELD_SEVERITIES: Mapping[tuple[ProblemKind, EntityKind, str], Severity] = {
+    (ProblemKind.DANGLING_REFERENCE, _RUN, "parent"): Severity.WARNING,
+    (ProblemKind.DANGLING_REFERENCE, _RUN, "child"): Severity.WARNING,
+    (ProblemKind.DANGLING_REFERENCE, _LOGICAL_WORKER, "runs"): Severity.WARNING,
+    (ProblemKind.DANGLING_REFERENCE, _PHYSICAL_WORKER, "logical_worker_id"): Severity.WARNING,
+    (ProblemKind.ONE_SIDED_REFERENCE, _RUN, "parent"): Severity.WARNING,
+    (ProblemKind.ONE_SIDED_REFERENCE, _RUN, "child"): Severity.WARNING,
+    (ProblemKind.ONE_SIDED_REFERENCE, _LOGICAL_WORKER, "physical_workers"): Severity.INFO,  # two share a default worker
+    (ProblemKind.DUPLICATE_REFERENCE, _LOGICAL_WORKER, "physical_workers"): Severity.INFO,  # one was launched again
+    (ProblemKind.UNREADABLE_VALUE, EntityKind.STUDY, "name"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, EntityKind.STUDY, "runs"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _RUN, "workspace"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _RUN, "run_status"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _RUN, "workers"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "name"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "queues"): Severity.ERROR,  # its id is made of them
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "runs"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _LOGICAL_WORKER, "physical_workers"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _PHYSICAL_WORKER, "name"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _PHYSICAL_WORKER, "worker_status"): Severity.ERROR,
+    (ProblemKind.UNREADABLE_VALUE, _PHYSICAL_WORKER, "restart_count"): Severity.ERROR,
+}
+"""Where the field makes a difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     kind: ProblemKind
     key: Key
+    """Its id is empty where a table as a whole is meant."""
     message: str
     field: str | None = None
     """Of the model."""
     other_id: str | None = None
     name: str | None = None
-    """The entry of the name map that a NAME_INDEX_MISMATCH is about."""
+    """The entry of the name map that a NAME_INDEX_MISMATCH is about; the name of a run's study that is gone."""
     repairable: bool = False
     """By `repair`, without losing anything."""
+    fails_merlin: bool = False
+    """Whether Merlin fails at it, whichever field it is."""
+
+    @property
+    def severity(self) -> Severity:
+        if self.fails_merlin:
+            return Severity.ERROR
+        return FIELD_SEVERITIES.get((self.kind, self.key.kind, self.field or ""), SEVERITIES[self.kind])
+
+    @property
+    def entity_id(self) -> str:
+        """As it can be shown: something that is no record may stand under bytes that are no text."""
+        return readable(self.key.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +160,40 @@ SIDES: Mapping[tuple[EntityKind, str], tuple[Side, Side]] = {
 """By kind and field: that side of its link, and the other one."""
 
 
-def find_problems(copy: ReadModel, name_maps: NameMaps) -> list[Problem]:
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What is known beside the copy."""
+
+    name_maps: NameMaps
+    resurrected: Collection[str] = ()
+    """Ids of runs that stand again although they were deleted here."""
+    spec_names: Mapping[str, str] = field(default_factory=dict)
+    """By the ids of runs whose study is gone: its name in their specification, where that may be read."""
+
+
+def find_problems(copy: ReadModel, surveyed: Surveyed) -> list[Problem]:
     problems: list[Problem] = []
     for owner, member in RELATIONS:
-        problems += _of_side(copy, owner, member)
-        problems += _of_side(copy, member, owner)
-    problems += _of_names(copy, name_maps)
+        problems += _of_side(copy, owner, member, surveyed)
+        problems += _of_side(copy, member, owner, surveyed)
+    problems += _missing(copy, surveyed)
+    problems += _of_names(copy, surveyed.name_maps)
     problems += (
-        Problem(ProblemKind.UNREADABLE_VALUE, key, value.message, value.field)
+        Problem(ProblemKind.UNREADABLE_VALUE, key, value.message, value.field, fails_merlin=value.fails_merlin)
         for key, values in copy.problems.items()
         for value in values
     )
+    problems += _resurrected(copy, surveyed.resurrected)
     problems += _garbage(copy)
     return problems
+
+
+def outdated_tables(tables: Mapping[EntityKind, str]) -> list[Problem]:
+    """Of what a backend says of its tables."""
+    return [
+        Problem(ProblemKind.OUTDATED_TABLE, Key(kind, ""), message, STATUS_FIELDS[kind][0])
+        for kind, message in tables.items()
+    ]
 
 
 def is_alive(instance: PhysicalWorkerModel) -> bool:
@@ -101,7 +201,7 @@ def is_alive(instance: PhysicalWorkerModel) -> bool:
     return instance.worker_status is not WorkerStatus.STOPPED
 
 
-def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]:
+def _of_side(copy: ReadModel, side: Side, other_side: Side, surveyed: Surveyed) -> Iterator[Problem]:
     """What one side of a relation says, and the other does not."""
     records, others = copy.tables[side.kind].records, copy.tables[other_side.kind].records
     said_back: dict[str, frozenset[str]] = {}
@@ -128,7 +228,8 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]
                     f"{other_side.kind.replace('_', ' ')}.",
                     side.field,
                     other_id,
-                    repairable=is_readable,
+                    name=(name := _study_name(record, surveyed) if side.field == "study_id" else None),
+                    repairable=is_readable and _can_be_mended(copy, side, record, name),
                 )
                 continue
             if other_id not in said_back:
@@ -143,7 +244,83 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side) -> Iterator[Problem]
                     repairable=is_readable
                     and _is_readable(copy, Key(other_side.kind, other_id), other_side.field)
                     and _can_be_said_back(copy, side, other_side, other),
+                    fails_merlin=other_side.field in ("study_id", "logical_worker_id") and not other_side.ids(other),
                 )
+
+
+def _missing(copy: ReadModel, surveyed: Surveyed) -> Iterator[Problem]:
+    """Merlin fails at a record without these references. Where an owner names it, that is a ONE_SIDED_REFERENCE."""
+    for links, kind, reference in (
+        (copy.study_runs, EntityKind.RUN, "study_id"),
+        (copy.instances, EntityKind.PHYSICAL_WORKER, "logical_worker_id"),
+    ):
+        for id_, record in copy.tables[kind].records.items():
+            key = Key(kind, id_)
+            if getattr(record, reference) is None and not links.owners_of(id_) and _is_readable(copy, key, reference):
+                yield Problem(
+                    ProblemKind.MISSING_REFERENCE,
+                    key,
+                    f"{_noun(key)} has no {reference}, without which Merlin fails at it.",
+                    reference,
+                    name=(name := _study_name(record, surveyed) if kind is EntityKind.RUN else None),
+                    repairable=name is not None,
+                )
+
+
+def _can_be_mended(copy: ReadModel, side: Side, record: Model, name: str | None) -> bool:
+    """Whether a reference to what is gone can go, or can lead somewhere: Merlin reads no null in two of them."""
+    match side.field:
+        case "study_id":
+            return bool(copy.study_runs.strays_of(record.id)) or name is not None
+        case "logical_worker_id":
+            return bool(copy.instances.strays_of(record.id))
+        case _:
+            return True
+
+
+def needs_spec(copy: ReadModel) -> dict[str, str]:
+    """The runs whose study is gone, and whose workspaces do not tell its name: workspaces by id."""
+    studies = copy.studies.records
+    return {
+        run.id: run.workspace
+        for run in copy.runs.records.values()
+        if run.study_id not in studies and not copy.study_runs.strays_of(run.id) and not _launched_as(run.workspace)
+    }
+
+
+def _study_name(record: Model, surveyed: Surveyed) -> str | None:
+    """By which Merlin would make the study of a run again; None where nothing tells it."""
+    assert isinstance(record, RunModel)
+    directory = posixpath.basename(record.workspace.rstrip("/"))
+    names = (_launched_as(record.workspace), surveyed.spec_names.get(record.id), _LAUNCHED_AT.sub("", directory))
+    return next((name for name in names if name is not None and _is_name(name)), None)
+
+
+def _launched_as(workspace: str) -> str | None:
+    """The study's name in the name of a workspace, `<name>_<YYYYMMDD-HHMMSS>`; None without one, or a time."""
+    name = posixpath.basename(workspace.rstrip("/"))
+    match = _LAUNCHED_AT.search(name)
+    return name[: match.start()] if match is not None and _is_name(name[: match.start()]) else None
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name("name", name)
+    except InvalidValueError:
+        return False
+    return True
+
+
+def _resurrected(copy: ReadModel, ids: Collection[str]) -> Iterator[Problem]:
+    for id_ in ids:
+        if (run := copy.runs.get(id_)) is not None:
+            state = "works on it still" if run.run_status.is_active else "has written it again"
+            yield Problem(
+                ProblemKind.RESURRECTED,
+                Key(EntityKind.RUN, id_),
+                f"The run {id_} was deleted, and Merlin {state}: delete it again once it is finished, or keep it.",
+                repairable=True,
+            )
 
 
 def _is_readable(copy: ReadModel, key: Key, field: str) -> bool:
@@ -181,7 +358,7 @@ def _of_names(copy: ReadModel, name_maps: NameMaps) -> Iterator[Problem]:
                 yield Problem(
                     ProblemKind.NAME_INDEX_MISMATCH,
                     Key(kind, id_),
-                    f"The name map says that {name!r} is {kind.replace('_', ' ')} {id_}, which {why}.",
+                    f"The name map says that {name!r} is {kind.replace('_', ' ')} {readable(id_)}, which {why}.",
                     name=name,
                     repairable=True,
                 )

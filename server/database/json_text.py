@@ -28,22 +28,70 @@ _SHARED_LENGTH = 400
 """Texts of up to so many characters are checked once, and shared: runs of a study have the same parameters."""
 
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_ESCAPES = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair, which is one character
+    r"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half of one
+    r"|\\.",  # whatever else is escaped: a backslash, too
+    re.DOTALL,
+)
+
+
+def readable(text: str) -> str:
+    """With U+FFFD for each lone surrogate, which no UTF-8 can carry: bytes that are no UTF-8 are read as such."""
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def readable_json(text: str) -> str:
+    """With U+FFFD for each escape of a lone surrogate; all else stays as it is written, pairs too."""
+    if r"\ud" not in text and r"\uD" not in text:
+        return text
+    return _ESCAPES.sub(lambda escape: r"\ufffd" if escape[1] else escape[0], text)
+
+
 def read_json(text: JSONText) -> JSON:
-    """As Merlin reads it: NaN, large integers and lone surrogates are kept."""
+    """As Merlin reads it: NaN and large integers are kept."""
     return json.loads(text) if text[:1] in ("{", "[") else text
 
 
 def write_json(value: JSON) -> JSONText:
-    """As Merlin writes it. Raises ValueError for what is no JSON, or nests deeper than `MAX_DEPTH`."""
+    """As Merlin writes it.
+
+    Raises ValueError for what is no JSON, nests deeper than `MAX_DEPTH`, or would not be read back as it is.
+    """
     try:
-        return checked(json.dumps(value))
+        text = json.dumps(value)
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
+    if readable_json(text) != text:
+        raise ValueError("a text in it holds half of a surrogate pair")
+    return checked(text)
 
 
 def checked(text: JSONText) -> JSONText:
     """The same text, if it is readable JSON. Raises ValueError."""
     return _shared(text) if len(text) <= _SHARED_LENGTH else _checked(text)
+
+
+def is_same_json(one: JSON, other: JSON) -> bool:
+    """Whether two values are the same JSON: 1 and 1.0 are one number, and neither is true."""
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(is_same_json(value, other[key]) for key, value in one.items())
+        case list(), list():
+            return len(one) == len(other) and all(map(is_same_json, one, other))
+        case _:
+            return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
+
+
+def object_text(text: str | None) -> JSONText:
+    """The same text if it is a readable JSON object, else an empty one."""
+    if text is None or text[:1] != "{":
+        return EMPTY
+    try:
+        return checked(text)
+    except ValueError:
+        return EMPTY
 
 
 def load(text: str) -> JSON:
@@ -57,7 +105,7 @@ def _checked(text: str) -> str:
     try:
         orjson.loads(text)
     except ValueError:
-        json.loads(text)  # takes NaN and lone surrogates, as Merlin writes them
+        json.loads(text)  # takes NaN and large integers, as Merlin writes them
     return text
 
 

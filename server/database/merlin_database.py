@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Any
 
+from server.database.annotation_sweep import AnnotationSweep
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
+from server.database.backends.notes import NoteKey, NoteKind
 from server.database.change_log import ChangeLog
-from server.database.entities import Entity, Surroundings
+from server.database.clock_check import ClockCheck
+from server.database.comparison import Comparison
+from server.database.entities import Entity, RunEntity, StudyEntity, Surroundings
+from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed
-from server.database.integrity import NameMaps, Problem, ProblemKind, find_problems
+from server.database.integrity import (
+    NameMaps,
+    Problem,
+    ProblemKind,
+    Surveyed,
+    find_problems,
+    needs_spec,
+    outdated_tables,
+)
+from server.database.json_text import JSON
 from server.database.managers import (
     Instances,
     LogicalWorkerManager,
@@ -25,7 +41,8 @@ from server.database.managers.entity_manager import EntityManager
 from server.database.models import EntityKind, Key
 from server.database.pulse import Pulse
 from server.database.read_model import ReadModel
-from server.database.repair import repair
+from server.database.repair import Resurrected, repair, settle_resurrected
+from server.database.run_metadata import RunMetadata
 from server.database.transactions import Transactor, Work
 
 
@@ -38,15 +55,21 @@ class MerlinDatabase:
         version: str,
         time_zone: tzinfo | None = None,
         dialect: Dialect | None = None,
+        workspace_roots: Sequence[Path] = (),
     ) -> None:
         self.backend = backend
         self.version = version
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
         self.changes = ChangeLog(self.read_model)
-        self._transactor = Transactor(backend, self.feed, self.read_model, dialect)
+        self.comparison = Comparison(backend, self.read_model, self.feed, self._distrust_problems)
+        self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
+        self._transactor = Transactor(backend, self.feed, self.read_model, dialect, self.run_metadata)
+        self.sweep = AnnotationSweep(self.read_model, self._transactor)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.around = around = Surroundings(self.read_model, time_zone)
+        self.clock_check = ClockCheck(around, is_fresh=lambda: self.feed.stale_since is None)
+        self._transactor.before_commit = self.clock_check.expect
         self.studies = StudyManager(around, self._transactor)
         self.runs = RunManager(around, self._transactor)
         self.logical_workers = LogicalWorkerManager(around, self._transactor)
@@ -101,12 +124,31 @@ class MerlinDatabase:
         """A piece of work that spans several calls of the managers; whoever begins it finishes it."""
         return Work(self._transactor, dry_run)
 
-    async def delete_everything(self, work: Work) -> list[str]:
-        """All entities of the four kinds, with their names, and nothing else. Children first. Raises `BackendError`."""
-        await self.runs.delete_all(work)
-        await self.physical_workers.delete_all(work)
-        await self.logical_workers.delete_all(physical_workers=Instances.KEEP, work=work)
-        await self.studies.delete_all(work=work)
+    async def annotate(self, id_: str, annotations: JSON, work: Work | None = None) -> StudyEntity | RunEntity:
+        """Merges annotations of a study or a run key by key; None removes a key.
+
+        Raises `EntityNotFoundError`, `RefusedError` and `BackendError`.
+        """
+        match self.by_id(id_):
+            case StudyEntity(id=study_id):
+                return await self.studies.annotate(study_id, annotations, work)
+            case RunEntity(id=run_id):
+                return await self.runs.annotate(run_id, annotations, work)
+            case None:
+                raise EntityNotFoundError(f"There is nothing with the id {id_!r} in the database.")
+            case worker:
+                noun = worker.kind.replace("_", " ")
+                raise InvalidValueError(f"This is the id of a {noun}: only studies and runs have annotations.", "id")
+
+    async def delete_everything(self, work: Work, *, force: bool = False) -> list[str]:
+        """All entities of the four kinds, with their names, and nothing else. Children first.
+
+        Raises `StillActiveError` and `BackendError`.
+        """
+        await self.runs.delete_all(work, force=force)
+        await self.physical_workers.delete_all(work, force=force)
+        await self.logical_workers.delete_all(physical_workers=Instances.KEEP, force=force, work=work)
+        await self.studies.delete_all(force=force, work=work)
         if not work.dry_run:
             await work.finish()
             await self.repair(work, [ProblemKind.NAME_INDEX_MISMATCH])
@@ -118,29 +160,61 @@ class MerlinDatabase:
         known = self._problems
         if known is None or known[0] != state:
             name_maps: NameMaps = {kind: await self.backend.name_map(kind) for kind in self.backend.name_maps}
-            known = self._problems = state, find_problems(self.read_model, name_maps)
-        return known[1]
+            spec_names = await self.run_metadata.study_names(needs_spec(self.read_model))
+            surveyed = Surveyed(name_maps, await self._resurrected(), spec_names)
+            of_tables = outdated_tables(await self.backend.outdated_tables())
+            known = self._problems = state, [*of_tables, *find_problems(self.read_model, surveyed)]
+        seen = self.clock_check.problem
+        return known[1] if seen is None else [*known[1], seen]
 
-    async def repair(self, work: Work, kinds: Collection[ProblemKind] | None = None) -> list[Problem]:
+    async def _resurrected(self) -> list[str]:
+        """The runs that stand, and have a tombstone."""
+        runs = self.read_model.runs.records
+        suspects = [NoteKey(NoteKind.DELETED, id_) for id_ in self.read_model.tombstones if id_ in runs]
+        notes = await self.backend.read_notes(suspects) if suspects else {}
+        return sorted(key.id for key, text in notes.items() if text is not None)
+
+    def _distrust_problems(self) -> None:
+        """They are of name maps as well, of which the copy holds a part only: a lost notice of one must not last."""
+        if self._problems is not None and self.backend.name_maps:
+            self._problems = None
+            self.feed.note_name_maps(1)
+
+    async def repair(
+        self,
+        work: Work,
+        kinds: Collection[ProblemKind] | None = None,
+        resurrected: Resurrected = Resurrected.DELETE,
+    ) -> list[Problem]:
         """Mends what can be mended without loss, and says what is. Raises `BackendError`."""
         wanted = [problem for problem in await self.integrity() if kinds is None or problem.kind in kinds]
+        came_back = [problem.key.id for problem in wanted if problem.kind is ProblemKind.RESURRECTED]
+        await settle_resurrected(work, self.read_model, came_back, resurrected)
         await repair(work, wanted)
         if work.dry_run:
-            return [problem for problem in wanted if problem.repairable]
+            return [problem for problem in wanted if problem.repairable and not self._stays(problem, resurrected)]
         await work.finish()
         self._problems = None
         left = set(await self.integrity())
         return [problem for problem in wanted if problem not in left]
 
+    def _stays(self, problem: Problem, resurrected: Resurrected) -> bool:
+        """Whether it is a run that came back, and that Merlin still works on."""
+        run = self.read_model.runs.get(problem.key.id) if problem.kind is ProblemKind.RESURRECTED else None
+        return run is not None and resurrected is Resurrected.DELETE and run.run_status.is_active
+
     async def collect_garbage(self, work: Work, kinds: Collection[EntityKind] | None = None) -> list[str]:
-        """Deletes studies without runs, and workers that nothing names and that do not run. Raises `BackendError`."""
+        """Deletes studies without runs; of workers, only where their kind is named, those that nothing names.
+
+        A worker that is STOPPED may be alive: Merlin leaves a relaunched one as it was. Raises `BackendError`.
+        """
         wanted = {
             kind: [
                 problem.key.id
                 for problem in await self.integrity()
                 if problem.kind in (ProblemKind.EMPTY_STUDY, ProblemKind.ORPHAN_WORKER) and problem.key.kind is kind
             ]
-            for kind in (EntityKind if kinds is None else kinds)
+            for kind in ((EntityKind.STUDY,) if kinds is None else kinds)
         }
         cleanup = Cleanup(work, self.read_model)
         await cleanup.delete_idle_workers(wanted.get(EntityKind.LOGICAL_WORKER, ()))
@@ -155,19 +229,31 @@ async def opened(
     *,
     time_zone: tzinfo | None = None,
     dialect: Dialect | None = None,
+    compare_interval: float = 0.0,
+    workspace_roots: Sequence[Path] = (),
     progress: Progress = no_progress,
+    read_only: bool = False,
 ) -> AsyncIterator[MerlinDatabase]:
     """Connects, reads everything once, and keeps it fresh until the end. Raises `BackendError`.
 
-    `dialect` is that of new records; without it they are written as those already there.
+    `dialect` is that of new records; without it they are written as those already there. `compare_interval`: seconds
+    in which the copy is compared with the whole database, again and again; 0: never. `workspace_roots`: below them
+    Merlin's files of runs are kept in step. Where it is `read_only`, only what the managers are told to is written.
     """
     try:
         await backend.open()
-        database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect)
+        database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect, workspace_roots)
         await database.feed.start(progress)
+        sweep = None if read_only else asyncio.create_task(database.sweep.run())
+        database.read_model.listen(database.clock_check.look)  # what was loaded is not new
         try:
-            yield database
+            async with database.comparison.running(compare_interval):
+                yield database
         finally:
+            if sweep is not None:
+                sweep.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sweep
             await database.feed.stop()
     finally:
         await backend.close()

@@ -42,8 +42,14 @@ class RunStatus(StrEnum):
     def is_finished(self) -> bool:
         return self in _FINISHED
 
+    @property
+    def is_active(self) -> bool:
+        """Whether Merlin may work on the run, and write it again: it is QUEUED or RUNNING."""
+        return self in _ACTIVE
+
 
 _FINISHED = frozenset({RunStatus.COMPLETED, RunStatus.CANCELLED, RunStatus.FAILED})
+_ACTIVE = frozenset({RunStatus.QUEUED, RunStatus.RUNNING})
 
 
 class WorkerStatus(StrEnum):
@@ -154,6 +160,8 @@ class UnreadableValue:
     field: str | None
     """None where the record as a whole is meant."""
     message: str
+    fails_merlin: bool = False
+    """Whether Merlin can't read the record, or takes something for one that is none, whichever field it is."""
 
 
 class Entry(NamedTuple):
@@ -162,6 +170,8 @@ class Entry(NamedTuple):
     key: Key
     record: Model | None
     problems: tuple[UnreadableValue, ...] = ()
+    is_legacy: bool | None = False
+    """Whether it stands as a Merlin before 2.0.0b3 writes it; None where nothing in it tells."""
 
 
 def name_of(record: Model) -> str | None:

@@ -15,7 +15,11 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from server.database.backends.codec import STATUS_FIELDS
+from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.dialects import Dialects
 from server.database.groups import Groups
+from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links, Position, discard, insert
 from server.database.models import (
     KINDS,
@@ -53,6 +57,8 @@ class Change:
     key: Key
     before: Model | None
     after: Model | None
+    annotated: bool = False
+    """Whether its annotations changed; the record itself may be the same then."""
 
 
 Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
@@ -215,6 +221,11 @@ class ReadModel:
         }
         self.problems: dict[Key, tuple[UnreadableValue, ...]] = {}
         """What could not be read, record by record."""
+        self.annotations: dict[str, JSONText] = {}
+        """By the id of their entity: the objects that are not empty."""
+        self.tombstones: set[str] = set()
+        """Ids of deleted runs for which the store holds a tombstone, or did: they expire unheard."""
+        self.dialects = Dialects({kind: self.tables[kind].records for kind in STATUS_FIELDS})
         self.run_statuses = Groups[RunStatus, RunModel](lambda run: run.run_status)
         self.worker_statuses = Groups[WorkerStatus, PhysicalWorkerModel](lambda worker: worker.worker_status)
         self._groups: Mapping[EntityKind, Groups[Any, Any]] = {
@@ -289,15 +300,19 @@ class ReadModel:
             yield from (Key(kind, id_) for id_ in table.records)
         yield from (key for key in self.problems if self.get(key) is None)
 
-    def apply(self, entries: Iterable[Entry]) -> Sequence[Change]:
+    def apply(self, entries: Iterable[Entry], notes: Iterable[Note] = ()) -> Sequence[Change]:
         """Takes over what stands under some keys now. Tells the listeners, and returns, what that changed."""
         changes: list[Change] = []
         noticed = False
+        annotated = self._take_notes(notes)
         for entry in {entry.key: entry for entry in entries}.values():
             noticed |= self._note_problems(entry)
+            self.dialects.note(entry)
             before = self.get(entry.key)
             if before != entry.record:
-                changes.append(Change(entry.key, before, entry.record))
+                changes.append(Change(entry.key, before, entry.record, entry.key.id in annotated))
+        annotated.difference_update(change.key.id for change in changes)
+        changes += self._annotated(annotated)
         wholesale = len(changes) > _WHOLESALE * sum(map(len, self.tables.values()))
         for change in changes:
             self.tables[change.key.kind].store(change.key.id, change.after)
@@ -313,17 +328,46 @@ class ReadModel:
             self._tell(changes)
         return changes
 
-    def replace(self, entries: Iterable[Entry]) -> Sequence[Change]:
-        """Takes over everything: what the entries do not name is gone."""
+    def replace(self, entries: Iterable[Entry], notes: Iterable[Note] = ()) -> Sequence[Change]:
+        """Takes over everything: what the entries and the notes do not name is gone."""
         new = {entry.key: entry for entry in entries}
         for key in self.keys():
             new.setdefault(key, Entry(key, None))
-        return self.apply(new.values())
+        standing = {note.key: note for note in notes}
+        for id_ in self.annotations:
+            note = NoteKey(NoteKind.ANNOTATIONS, id_)
+            standing.setdefault(note, Note(note, None))
+        self.tombstones.clear()
+        return self.apply(new.values(), standing.values())
 
     def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
         """Takes over whom Merlin finds by the names that several records have: all such names of the kind."""
         if self.tables[kind].assign_names(owners):
             self._tell(())
+
+    def _take_notes(self, notes: Iterable[Note]) -> set[str]:
+        """The ids whose annotations changed."""
+        annotated: set[str] = set()
+        for (kind, id_), text in notes:
+            if kind is NoteKind.DELETED:
+                if text is None:
+                    self.tombstones.discard(id_)
+                else:
+                    self.tombstones.add(id_)
+            elif self.annotations.get(id_, EMPTY) != (readable := object_text(text)):
+                annotated.add(id_)
+                if readable == EMPTY:
+                    del self.annotations[id_]
+                else:
+                    self.annotations[id_] = readable
+        return annotated
+
+    def _annotated(self, ids: Iterable[str]) -> Iterator[Change]:
+        """For those that stand."""
+        for id_ in ids:
+            for kind in (EntityKind.RUN, EntityKind.STUDY):
+                if (record := self.tables[kind].get(id_)) is not None:
+                    yield Change(Key(kind, id_), record, record, annotated=True)
 
     def _position(self, record: Model) -> Position:
         return self.tables[KINDS[type(record)]].position(record)

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from enum import StrEnum
 from functools import partial
 
+from server.database.backends.codec import is_entity_id
+from server.database.backends.notes import NoteKey, NoteKind
+from server.database.errors import StillActiveError
 from server.database.integrity import SIDES, Problem, ProblemKind, Side
-from server.database.models import MODELS, EntityKind, Model, name_of, with_value
+from server.database.managers.cleanup import Cleanup
+from server.database.models import MODELS, EntityKind, Model, RunModel, StudyModel, name_of, with_value
+from server.database.read_model import ReadModel
 from server.database.transactions import Transaction, Work
 
 STEP = 100
 """So many problems are mended in one transaction."""
+
+
+class Resurrected(StrEnum):
+    """What becomes of runs that were deleted and came back."""
+
+    DELETE = "DELETE"
+    KEEP = "KEEP"
+
+
+async def settle_resurrected(work: Work, copy: ReadModel, ids: Collection[str], fate: Resurrected) -> None:
+    """Deletes the runs again, but those that Merlin works on; or lets them be runs like any other."""
+    for id_ in ids:
+        if fate is Resurrected.KEEP:
+            await work.step(partial(_keep, id_))
+            continue
+        with suppress(StillActiveError):
+            await Cleanup(work, copy).delete_runs([id_])
 
 
 async def repair(work: Work, problems: Sequence[Problem]) -> None:
@@ -25,23 +51,53 @@ async def _mend_all(problems: Sequence[Problem], transaction: Transaction) -> No
     for problem in problems:
         if problem.kind is ProblemKind.NAME_INDEX_MISMATCH:
             await _mend_name(problem, transaction)
-        elif problem.field is not None and problem.other_id is not None:
+        elif problem.field is not None:
             await _mend_reference(problem, *SIDES[problem.key.kind, problem.field], transaction)
 
 
 async def _mend_reference(problem: Problem, side: Side, other_side: Side, transaction: Transaction) -> None:
     record = await transaction.get(MODELS[side.kind], problem.key.id)
     other_id = problem.other_id or ""
-    if record is None or other_id not in side.ids(record) or not transaction.is_readable(problem.key, side.field):
+    if record is None or not transaction.is_readable(problem.key, side.field):
+        return
+    if problem.other_id is None:
+        if isinstance(record, RunModel) and record.study_id is None:
+            await _give_study(record, str(uuid.uuid4()), problem.name, transaction)
+        return
+    if other_id not in side.ids(record):
         return
     if problem.kind is ProblemKind.DUPLICATE_REFERENCE:
         transaction.put(with_value(record, side.field, tuple(dict.fromkeys(side.ids(record)))))
         return
     other = await transaction.get(MODELS[other_side.kind], other_id)
     if other is None:
-        _forget(transaction, record, side, other_id)
+        if isinstance(record, RunModel) and side.field == "study_id":
+            await _give_study(record, other_id, problem.name, transaction)
+        elif side.field != "logical_worker_id":  # null there is what Merlin can't read
+            _forget(transaction, record, side, other_id)
     elif problem.key.id not in other_side.ids(other):
         await _join(transaction, record, side, other, other_side)
+
+
+async def _give_study(run: RunModel, study_id: str, name: str | None, transaction: Transaction) -> None:
+    """Makes the missing study again, under its id; where there is another one of that name now, the run joins it."""
+    if name is None:
+        return
+    owner = await transaction.owner_of(EntityKind.STUDY, name)
+    study = None if owner is None else await transaction.get(StudyModel, owner)
+    if study is None or study.name != name:
+        study = StudyModel(study_id if is_entity_id(study_id) else str(uuid.uuid4()), name)
+        transaction.put(study)
+        transaction.set_owner(EntityKind.STUDY, name, study.id)
+    if run.study_id != study.id:
+        transaction.put(replace(run, study_id=study.id))
+    transaction.append(study, "runs", run.id)
+
+
+async def _keep(id_: str, transaction: Transaction) -> None:
+    """The run is one like any other again; what its references need is a problem of its own."""
+    if await transaction.get(RunModel, id_) is not None:
+        transaction.set_note(NoteKey(NoteKind.DELETED, id_), None)
 
 
 async def _join(transaction: Transaction, record: Model, side: Side, other: Model, other_side: Side) -> None:

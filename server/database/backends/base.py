@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from server.database.backends.batch import Batch
-from server.database.backends.codec import Dialect, Raw, dialect_of
+from server.database.backends.codec import Dialect, Raw
+from server.database.backends.notes import Note, NoteKey
 from server.database.models import EntityKind, Entry, Key, Model
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -31,6 +32,7 @@ class Changed:
     keys: frozenset[Key] = frozenset()
     name_maps: frozenset[EntityKind] = frozenset()
     """Kinds in whose name map an entry may have changed."""
+    notes: frozenset[NoteKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class ResultsBackend(ABC):
     """
 
     kind: ClassVar[str]
+    notice_delay: float = 2.0
+    """Seconds within which `watch` tells of a change, unless its notice is lost."""
 
     def __init__(self, connection: str) -> None:
         self.connection = connection
@@ -76,6 +80,13 @@ class ResultsBackend(ABC):
     @abstractmethod
     def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         """Everything that stands in the store, batch by batch; no consistent snapshot."""
+
+    @abstractmethod
+    def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        """The same for a reader that pauses after each small batch, for minutes in all: nothing is held meanwhile.
+
+        `progress` is called before each batch. What changes between two batches may come twice, or not at all.
+        """
 
     @abstractmethod
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
@@ -112,6 +123,13 @@ class ResultsBackend(ABC):
         """
 
     @abstractmethod
+    async def load_notes(self) -> list[Note]:
+        """Every note that stands in the store. What a tombstone holds need not be read: there may be many."""
+
+    @abstractmethod
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]: ...
+
+    @abstractmethod
     async def commit(self, batch: Batch) -> bool:
         """Writes a batch if everything that it has read still stands as it was read, else nothing.
 
@@ -120,15 +138,17 @@ class ResultsBackend(ABC):
         """
 
     @abstractmethod
-    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
         """For the other servers of this database, beside Merlin's records. Of a board the newest `most` are kept."""
 
     @abstractmethod
-    async def notes(self, board: str, since: float) -> Mapping[str, float]:
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
         """Those of a time since then, with their times: seconds since the epoch."""
 
-    async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:
-        """The dialect of new records: the preferred one, else that of what stands under some keys."""
-        if preferred is not None:
-            return preferred
-        return dialect_of(raw for raw in (await self.read_raw(samples)).values() if raw is not None)
+    async def required_dialect(self) -> Dialect | None:
+        """The dialect that the store takes new records in; None where it takes any."""
+        return None
+
+    async def outdated_tables(self) -> Mapping[EntityKind, str]:
+        """What keeps Merlin 2.0.0b4 from using a table of the store, and what to do about it."""
+        return {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from server.database.backends.codec import Raw
+from server.database.backends.notes import NoteKey
 from server.database.models import EntityKind, Key
 
 
@@ -30,7 +31,11 @@ class Batch:
     deleted: frozenset[Key]
     names: Mapping[NameKey, str | None]
     """What the name maps are to hold; None drops the entry. A store without name maps has nothing to do for them."""
+    read_notes: Mapping[NoteKey, str | None] = field(default_factory=dict)
+    """The notes as they were read; compared like the records."""
+    notes: Mapping[NoteKey, str | None] = field(default_factory=dict)
+    """What the notes are to hold; None removes one. They expire as `LIFETIMES` says."""
 
     @property
     def is_empty(self) -> bool:
-        return not (self.written or self.deleted or self.names)
+        return not (self.written or self.deleted or self.names or self.notes)

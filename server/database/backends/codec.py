@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
-from server.database.json_text import EMPTY, JSONText, checked, load
+from server.database.json_text import EMPTY, JSONText, checked, load, readable, readable_json
 from server.database.models import (
     EntityKind,
     Entry,
@@ -37,7 +37,7 @@ Raw: TypeAlias = Mapping[str, Any]
 
 NULL = "null"
 _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_HALVES = "It holds halves of surrogate pairs, \\ud800 to \\udfff, which are shown as \N{REPLACEMENT CHARACTER}."
 _SHARED_LENGTH = 400
 """Lists of up to so many characters are decoded once and shared: runs of a study have the same queues."""
 
@@ -57,6 +57,12 @@ class Dialect:
 CURRENT = Dialect()
 LEGACY = Dialect(run_status=False, worker_status=False)
 
+STATUS_FIELDS: Mapping[EntityKind, tuple[str, str]] = {
+    EntityKind.RUN: ("run_status", "run_complete"),
+    EntityKind.PHYSICAL_WORKER: ("worker_status", "status"),
+}
+"""By which the dialects differ: the field's name since 2.0.0b3, and up to 2.0.0b2."""
+
 
 def is_entity_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
@@ -66,16 +72,19 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
     """The record that stands under an id. Never raises: what is no record at all is an entry with only a problem."""
     key = Key(kind, id_)
     if not is_entity_id(id_):
-        return not_a_record(key, f"its id {_shown(id_)} is no UUID")
+        return not_a_record(key, f"its id {_shown(id_)} is no UUID", fails_merlin="id" in raw)
     if _text(raw.get("id")) != id_:
-        return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}")
+        return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}", fails_merlin="id" in raw)
     fields = _Fields(raw)
     record = _DECODERS[kind](sys.intern(id_), fields)
-    return Entry(key, record, tuple(fields.problems))
+    return Entry(key, record, tuple(fields.problems), is_legacy(kind, raw))
 
 
-def not_a_record(key: Key, why: str) -> Entry:
-    return Entry(key, None, (UnreadableValue(None, f"{_readable(str(key))} is no record of Merlin's: {why}."),))
+def not_a_record(key: Key, why: str, *, fails_merlin: bool = False) -> Entry:
+    """What has an `id` Merlin takes for a record, and it fails at a key that is no UTF-8."""
+    name = readable(str(key))
+    problem = UnreadableValue(None, f"{name} is no record of Merlin's: {why}.", fails_merlin or name != str(key))
+    return Entry(key, None, (problem,))
 
 
 def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
@@ -155,30 +164,32 @@ def encode_value(value: Any) -> str:
             return str(value)
 
 
-def encode_field(record: Model, name: str, raw: Raw) -> tuple[str, str]:
-    """The stored name and text of one field, in the dialect that the record is stored in."""
+def encode_field(record: Model, name: str, raw: Raw, *, status_beside: bool = False) -> tuple[str, str]:
+    """The stored name and text of one field, in the dialect that the record is stored in.
+
+    With `status_beside` a run's status goes to `run_status` in any case. A `run_complete` stays what it was then, as
+    where 2.0.0b4 saves such a run: it reads `run_status` only from there on.
+    """
     match record, name:
-        case RunModel(), "run_status" if "run_complete" in raw and "run_status" not in raw:
+        case RunModel(), "run_status" if not status_beside and is_legacy(EntityKind.RUN, raw):
             return "run_complete", encode_value(record.run_status.is_finished)
-        case PhysicalWorkerModel(), "worker_status" if "status" in raw and "worker_status" not in raw:
+        case PhysicalWorkerModel(), "worker_status" if is_legacy(EntityKind.PHYSICAL_WORKER, raw):
             return "status", _old_status(record.worker_status)
         case _:
             return name, encode_value(getattr(record, name))
 
 
-def dialect_of(samples: Iterable[Raw]) -> Dialect:
-    """The dialect of stored records; that of 2.0.0b4 where they do not tell."""
-    run_status = worker_status = None
-    for raw in samples:
-        if "run_status" in raw or "run_complete" in raw:
-            run_status = "run_status" in raw
-        if "worker_status" in raw or "status" in raw:
-            worker_status = "worker_status" in raw
-    told = [status for status in (run_status, worker_status) if status is not None]
-    return Dialect(
-        run_status=told[0] if told and run_status is None else run_status is not False,
-        worker_status=told[0] if told and worker_status is None else worker_status is not False,
-    )
+def is_legacy(kind: EntityKind, raw: Raw) -> bool | None:
+    """Whether a record stands as a Merlin before 2.0.0b3 writes it; None where no field of it tells.
+
+    One that 2.0.0b4 has saved since, with `run_status` beside `run_complete`, is not.
+    """
+    if kind not in STATUS_FIELDS:
+        return False
+    name, old_name = STATUS_FIELDS[kind]
+    if name in raw:
+        return False
+    return True if old_name in raw else None
 
 
 def _old_status(status: WorkerStatus) -> str:
@@ -194,8 +205,8 @@ class _Fields:
         self.raw = raw
         self.problems: list[UnreadableValue] = []
 
-    def problem(self, name: str, why: str) -> None:
-        self.problems.append(UnreadableValue(name, why))
+    def problem(self, name: str, why: str, *, fails_merlin: bool = False) -> None:
+        self.problems.append(UnreadableValue(name, why, fails_merlin))
 
     def value(self, name: str) -> str | None:
         """The stored text; None where the field is missing or NULL."""
@@ -205,13 +216,14 @@ class _Fields:
         text = _text(value)
         if text is None:
             return None
-        readable = _readable(text)
-        if readable != text:
+        shown = readable(text)
+        if shown != text:
             self.problem(
                 name,
                 "The stored bytes are no valid UTF-8; the bad ones are shown as \N{REPLACEMENT CHARACTER}.",
+                fails_merlin=True,
             )
-        return readable
+        return shown
 
     def name(self, name: str) -> str:
         """A text that every record has. `null` is a name here, and so is `123`."""
@@ -267,11 +279,15 @@ class _Fields:
         if text[:1] not in ("{", "["):
             self.problem(name, f"{_shown(text)} is no JSON object; read as {{}}.")
             return EMPTY
+        shown = readable_json(text)
         try:
-            return checked(text)
+            json_text = checked(shown)
         except ValueError as error:
             self.problem(name, f"{_shown(text)} is no readable JSON ({error}); read as {{}}.")
             return EMPTY
+        if shown != text:
+            self.problem(name, _HALVES)
+        return json_text
 
     def args(self, name: str) -> JSONText:
         """JSON, or the bare text that Merlin's `set_args` stores."""
@@ -389,26 +405,24 @@ def _text(value: object) -> str | None:
             return str(value)
 
 
-def _readable(text: str) -> str:
-    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
     """A stored list or set of texts, and what could not be read of it."""
+    shown = readable_json(text)
     try:
-        value = load(text)
+        value = load(shown)
     except ValueError as error:
         return (), f"{_shown(text)} is no readable JSON ({error}); read as an empty list."
     if isinstance(value, dict) and isinstance(members := value.get("__set__"), list):
         value = sorted(members, key=str)
     if not isinstance(value, list):
         return (), f"{_shown(text)} is no JSON list; read as an empty one."
+    halves = None if shown == text else _HALVES
     try:
-        return tuple(map(sys.intern, value)), None
+        return tuple(map(sys.intern, value)), halves
     except TypeError:  # not only texts
         texts = tuple(str(item) for item in value if _is_scalar(item))
     if len(texts) == len(value):
-        return texts, None
+        return texts, halves
     return texts, f"{len(value) - len(texts)} of the items of {_shown(text)} are no text; left out."
 
 

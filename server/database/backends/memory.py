@@ -9,6 +9,8 @@ from typing import ClassVar
 from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_progress
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Raw, decode, encode
+from server.database.backends.notes import Note, NoteKey
+from server.database.backends.portions import SCAN_BATCH
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 _BATCH = 500
@@ -22,8 +24,9 @@ class MemoryBackend(ResultsBackend):
         super().__init__("memory://")
         self._records: dict[Key, Mapping[str, str]] = {}
         self._names: dict[EntityKind, dict[str, str]] = {kind: {} for kind in EntityKind}
+        self._notes: dict[NoteKey, str] = {}
         self._watchers: list[asyncio.Queue[Notice]] = []
-        self._notes: dict[str, dict[str, float]] = {}
+        self._messages: dict[str, dict[str, float]] = {}
 
     async def open(self) -> None:
         pass
@@ -39,6 +42,12 @@ class MemoryBackend(ResultsBackend):
         for start in range(0, len(keys), _BATCH):
             yield await self.fetch(keys[start : start + _BATCH])
             progress(min(start + _BATCH, len(keys)), len(keys))
+
+    async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        keys = list(self._records)
+        for start in range(0, len(keys), SCAN_BATCH):
+            progress(min(start + SCAN_BATCH, len(keys)), len(keys))
+            yield await self.fetch(keys[start : start + SCAN_BATCH])
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         return [
@@ -62,10 +71,18 @@ class MemoryBackend(ResultsBackend):
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
         return {key: self._records.get(key) for key in keys}
 
+    async def load_notes(self) -> list[Note]:
+        return [Note(key, text) for key, text in self._notes.items()]
+
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        return {key: self._notes.get(key) for key in keys}
+
     async def commit(self, batch: Batch) -> bool:
         if any(self._records.get(key) != raw for key, raw in batch.read.items()):
             return False
         if any(self._names[kind].get(name) != owner for (kind, name), owner in batch.owners.items()):
+            return False
+        if any(self._notes.get(key) != text for key, text in batch.read_notes.items()):
             return False
         for (kind, name), owner in batch.names.items():
             if owner is None:
@@ -76,14 +93,16 @@ class MemoryBackend(ResultsBackend):
             self.store(key, {**self._records.get(key, {}), **fields})
         for key in batch.deleted:
             self.store(key, None)
+        for note, text in batch.notes.items():
+            self.store_note(note, text)
         return True
 
-    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
-        notes = {**self._notes.get(board, {}), note: at}
-        self._notes[board] = dict(sorted(notes.items(), key=lambda item: item[1])[-most:])
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
+        messages = {**self._messages.get(board, {}), message: at}
+        self._messages[board] = dict(sorted(messages.items(), key=lambda item: item[1])[-most:])
 
-    async def notes(self, board: str, since: float) -> Mapping[str, float]:
-        return {note: at for note, at in self._notes.get(board, {}).items() if at >= since}
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
+        return {message: at for message, at in self._messages.get(board, {}).items() if at >= since}
 
     async def watch(self) -> AsyncGenerator[Notice]:
         notices: asyncio.Queue[Notice] = asyncio.Queue()
@@ -101,5 +120,16 @@ class MemoryBackend(ResultsBackend):
             self._records.pop(key, None)
         else:
             self._records[key] = fields
+        self._tell(Changed(frozenset({key})))
+
+    def store_note(self, key: NoteKey, text: str | None) -> None:
+        """Writes a note as another process would; None removes it."""
+        if text is None:
+            self._notes.pop(key, None)
+        else:
+            self._notes[key] = text
+        self._tell(Changed(notes=frozenset({key})))
+
+    def _tell(self, notice: Notice) -> None:
         for notices in self._watchers:
-            notices.put_nowait(Changed(frozenset({key})))
+            notices.put_nowait(notice)

@@ -27,6 +27,8 @@ from server.database.backends.base import (
 )
 from server.database.backends.batch import Batch
 from server.database.backends.codec import CURRENT, Raw, decode, encode, not_a_record
+from server.database.backends.notes import PREFIX, Note, NoteKey, NoteKind
+from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.redis_client import TIMEOUT, RedisClients
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
@@ -39,9 +41,10 @@ _PATTERN = "[srlp][tuoh][unygd]*:*"
 """Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
 _KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
 _NAME_MAP = "name"
-_NOTES = "merlin-graphql:"
-_NOTES_SECONDS = 24 * 3600
-"""Until a board goes to which nothing was added."""
+_BOARD_SECONDS = 24 * 3600
+"""Until a board of messages goes to which nothing was added."""
+_NOTE_KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in NoteKind}
+_INITIALS = "".join(kind[0] for kind in NoteKind)
 _SCAN_COUNT = 2000
 _FIRST_CURSOR = "0"
 _BATCH = 500
@@ -122,6 +125,26 @@ class RedisBackend(ResultsBackend):
                     progress(looked_at, total)
         self._load_seconds = time.monotonic() - started
 
+    async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        looked_at = 0
+        cursor: str | None = _FIRST_CURSOR
+        with self._clients.translated():
+            total = await self._client.dbsize()
+            while cursor is not None:
+                async with self._connected() as connection:
+                    await _ask(connection, (), cursor)
+                    cursor, keys = await _read_page(connection)
+                done = 0
+                for start in range(0, len(keys), SCAN_BATCH):
+                    for portion in portions(await self._read_hashes(keys[start : start + SCAN_BATCH]), _length):
+                        done += len(portion)
+                        progress(min(looked_at + _SCAN_COUNT * done // len(keys), total), total)
+                        yield [_read_entry(key, reply) for key, reply in portion]
+                looked_at += _SCAN_COUNT
+                if not keys:
+                    progress(min(looked_at, total), total)
+                    yield []  # other people's keys are looked at as slowly
+
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         return [entry for batch in _batches(list(keys)) for entry in await self._read(batch)]
 
@@ -154,26 +177,48 @@ class RedisBackend(ResultsBackend):
         for batch in _batches(list(keys)):
             with self._clients.translated():
                 for key, reply in await self._read_hashes(batch):
-                    if isinstance(reply, RedisError) and not _is_no_hash(reply):
+                    if isinstance(reply, RedisError) and not _is_of_another_type(reply):
                         raise reply
                     found[key] = {} if isinstance(reply, RedisError) else _pairs(reply) or None
+        return found
+
+    async def load_notes(self) -> list[Note]:
+        with self._clients.translated():
+            names = self._client.scan_iter(match=f"{PREFIX}:[{_INITIALS}]*", count=_SCAN_COUNT)
+            keys = [key async for name in names if (key := _read_note_key(name)) is not None]
+        texts = await self.read_notes([key for key in keys if key.kind is NoteKind.ANNOTATIONS])
+        found = [Note(key, texts.get(key, "")) for key in keys]
+        return [note for note in found if note.text is not None]
+
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        found: dict[NoteKey, str | None] = {}
+        for batch in _batches(list(keys)):
+            with self._clients.translated():
+                async with self._client.pipeline(transaction=False) as pipeline:
+                    for key in batch:
+                        pipeline.get(str(key))
+                    texts = await pipeline.execute(raise_on_error=False)
+            for key, text in zip(batch, texts, strict=True):
+                if isinstance(text, RedisError) and not _is_of_another_type(text):
+                    raise self._clients.translate(text)
+                found[key] = text if isinstance(text, str) else None
         return found
 
     async def commit(self, batch: Batch) -> bool:
         return await self._writer.commit(batch)
 
-    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
-        key = f"{_NOTES}{board}"
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
+        key = f"{PREFIX}:{board}"
         with self._clients.translated():
             async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.zadd(key, {note: at})
+                pipeline.zadd(key, {message: at})
                 pipeline.zremrangebyrank(key, 0, -most - 1)
-                pipeline.expire(key, _NOTES_SECONDS)
+                pipeline.expire(key, _BOARD_SECONDS)
                 await pipeline.execute()
 
-    async def notes(self, board: str, since: float) -> Mapping[str, float]:
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
         with self._clients.translated():
-            found: Any = await self._client.zrangebyscore(f"{_NOTES}{board}", since, "+inf", withscores=True)
+            found: Any = await self._client.zrangebyscore(f"{PREFIX}:{board}", since, "+inf", withscores=True)
         return dict(found)
 
     async def watch(self) -> AsyncGenerator[Notice]:
@@ -183,6 +228,7 @@ class RedisBackend(ResultsBackend):
             try:
                 async with self._tracking() as connection, aclosing(self._listen(connection)) as notices:
                     pause, refused = _SHORTEST_PAUSE, False
+                    self.notice_delay = type(self).notice_delay
                     yield Reload()
                     async for notice in notices:
                         yield notice
@@ -197,7 +243,9 @@ class RedisBackend(ResultsBackend):
                     LOG.warning("%s Changes are polled for instead.", failure)
                 refused = True
                 yield Reload()
-                await asyncio.sleep(max(self._poll_interval, _POLL_SHARE * self._load_seconds))
+                poll_pause = max(self._poll_interval, _POLL_SHARE * self._load_seconds)
+                self.notice_delay = type(self).notice_delay + 2 * (poll_pause + self._load_seconds)
+                await asyncio.sleep(poll_pause)
 
     @asynccontextmanager
     async def _tracking(self) -> AsyncIterator[AbstractConnection]:
@@ -209,7 +257,8 @@ class RedisBackend(ResultsBackend):
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's decorator
         try:
             connection._parser.set_invalidation_push_handler(_as_it_is)  # noqa: SLF001 - there is no public way to it
-            prefixes = [word for kind in EntityKind for word in ("PREFIX", f"{kind}:")]
+            places = [*EntityKind, *(f"{PREFIX}:{kind}" for kind in NoteKind)]
+            prefixes = [word for place in places for word in ("PREFIX", f"{place}:")]
             await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
             await connection.read_response()
             yield connection
@@ -281,15 +330,23 @@ def _read_notice(notification: PushNotification) -> Notice:
     if names is None:
         return Reload()
     keys = [key for name in names if (key := _read_key(name)) is not None]
+    notes = [note for name in names if (note := _read_note_key(name)) is not None]
     return Changed(
         keys=frozenset(key for key in keys if key.id != _NAME_MAP),
         name_maps=frozenset(key.kind for key in keys if key.id == _NAME_MAP),
+        notes=frozenset(notes),
     )
 
 
 def _read_key(name: str) -> Key | None:
     prefix, _, id_ = name.partition(":")
     return Key(_KINDS[prefix], id_) if prefix in _KINDS else None
+
+
+def _read_note_key(name: str) -> NoteKey | None:
+    prefix, _, rest = name.partition(":")
+    kind, _, id_ = rest.partition(":")
+    return NoteKey(_NOTE_KINDS[kind], id_) if prefix == PREFIX and kind in _NOTE_KINDS else None
 
 
 async def _ask(connection: AbstractConnection, keys: Sequence[Key], cursor: str | None = None) -> None:
@@ -325,7 +382,7 @@ async def _read_reply(connection: AbstractConnection) -> Any:
 
 def _read_entry(key: Key, reply: Any) -> Entry:
     match reply:
-        case ResponseError() if _is_no_hash(reply):
+        case ResponseError() if _is_of_another_type(reply):
             return not_a_record(key, "it is no hash")
         case RedisError():
             raise reply
@@ -335,7 +392,12 @@ def _read_entry(key: Key, reply: Any) -> Entry:
             return decode(key.kind, key.id, _pairs(reply))
 
 
-def _is_no_hash(error: RedisError) -> bool:
+def _length(item: tuple[Key, Any]) -> int:
+    _, reply = item
+    return sum(map(len, reply)) if isinstance(reply, list) else 0
+
+
+def _is_of_another_type(error: RedisError) -> bool:
     return str(error).startswith("WRONGTYPE")
 
 

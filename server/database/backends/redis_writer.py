@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from server.database.backends.batch import Batch
+from server.database.backends.notes import LIFETIMES, PREFIX
 from server.database.backends.redis_client import RedisClients
 from server.database.errors import BackendError, UnknownOutcomeError
 from server.database.models import EntityKind
@@ -19,7 +20,7 @@ from server.database.models import EntityKind
 PATIENCE = 10.0
 """Seconds for which a write is sent again after its reply was lost: a failover takes some."""
 _PAUSE = 0.05
-_MARK = "merlin-graphql:written:"
+_MARK = f"{PREFIX}:written:"
 _MARK_SECONDS = 60
 _NOT_NOW = (ReadOnlyError, BusyLoadingError)
 """By these the server tells that it has not written, and that it or another will."""
@@ -69,6 +70,16 @@ for _ = 1, count() do
     same = same and not stands
   end
 end
+for _ = 1, count() do
+  local stands = redis.call('GET', key())
+  local present = take()
+  local value = take()
+  if present == '1' then
+    same = same and stands == value
+  else
+    same = same and not stands
+  end
+end
 if not same then
   return 0
 end
@@ -86,6 +97,15 @@ for _ = 1, count() do
   for _ = 1, count() do
     local field = take()
     redis.call('HSET', hash, field, take())
+  end
+end
+for _ = 1, count() do
+  local note = key()
+  local lifetime = take()
+  if lifetime == '0' then
+    redis.call('SET', note, take())
+  else
+    redis.call('SET', note, take(), 'EX', lifetime)
   end
 end
 return 1
@@ -153,6 +173,9 @@ def _program(batch: Batch) -> tuple[list[str], list[str | int]]:
     arguments.append(len(batch.owners))
     for (kind, name), owner in batch.owners.items():
         arguments += [number(_name_map(kind)), name, "0" if owner is None else "1", owner or ""]
+    arguments.append(len(batch.read_notes))
+    for note, text in batch.read_notes.items():
+        arguments += [number(str(note)), "0" if text is None else "1", text or ""]
     writes = {str(key): dict(fields) for key, fields in batch.written.items()}
     drops: list[str | int] = []
     for (kind, name), owner in batch.names.items():
@@ -161,10 +184,15 @@ def _program(batch: Batch) -> tuple[list[str], list[str | int]]:
         else:
             writes.setdefault(_name_map(kind), {})[name] = owner
     arguments += [_MARK_SECONDS, len(drops) // 2, *drops]
-    arguments += [len(batch.deleted), *(number(str(key)) for key in batch.deleted)]
+    gone = [*batch.deleted, *(note for note, text in batch.notes.items() if text is None)]
+    arguments += [len(gone), *(number(str(key)) for key in gone)]
     arguments.append(len(writes))
     for key_text, fields in writes.items():
         arguments += [number(key_text), len(fields), *pairs(fields.items())]
+    kept = {note: text for note, text in batch.notes.items() if text is not None}
+    arguments.append(len(kept))
+    for note, text in kept.items():
+        arguments += [number(str(note)), LIFETIMES.get(note.kind, 0), text]
     return [_MARK + batch.id, *numbers], arguments
 
 

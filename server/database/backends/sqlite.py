@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote
 
-from server.database.backends import sqlite_notes
+from server.database.backends import sqlite_messages
 from server.database.backends.base import (
     Alive,
     Changed,
@@ -29,29 +29,19 @@ from server.database.backends.base import (
 )
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
-from server.database.backends.sqlite_writer import Conflict, write, writing
+from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.portions import SCAN_BATCH, portions
+from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
+from server.database.backends.sqlite_writer import NOTES, Conflict, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
     KINDS,
     EntityKind,
     Entry,
     Key,
-    LogicalWorkerModel,
     Model,
-    PhysicalWorkerModel,
-    RunModel,
-    StudyModel,
     UnreadableValue,
 )
-
-_BLANKS: tuple[Model, ...] = (
-    StudyModel("", ""),
-    RunModel("", ""),
-    LogicalWorkerModel("", ""),
-    PhysicalWorkerModel("", ""),
-)
-COLUMNS: Mapping[EntityKind, tuple[str, ...]] = {KINDS[type(blank)]: tuple(encode(blank)) for blank in _BLANKS}
-"""As Merlin creates the tables, but all TEXT: with its INTEGER `restart_count` Merlin reads no physical worker back."""
 
 _URL = re.compile(r"sqlite:///(?P<path>[^?#]+)", re.IGNORECASE | re.DOTALL)
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
@@ -89,6 +79,7 @@ class SQLiteBackend(ResultsBackend):
         self._file: tuple[int, int] | None = None
         self._given: _Fingerprints = {}
         """What was read last of every key. Compared with what stands there, it misses no change that is undone soon."""
+        self._given_notes: dict[NoteKey, str] = {}
         self._loads = 0
         """Under way; until they end, it is not known what was given."""
         self._is_closed = False
@@ -113,7 +104,7 @@ class SQLiteBackend(ResultsBackend):
             for kind in EntityKind:
                 repeated: set[Key] = set()
                 after = _BEFORE_ANY_ROW
-                while batch := await self._run(partial(self._page, kind, after)):
+                while batch := await self._run(partial(self._page, kind, after, _BATCH)):
                     after = batch[-1][1]["_row"]
                     entries = []
                     for key, raw in batch:
@@ -131,6 +122,19 @@ class SQLiteBackend(ResultsBackend):
         finally:
             self._loads -= 1
 
+    async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
+        """Of several rows with one id, each comes by itself. What was given to `fetch` and `load` stays as it is."""
+        last = {kind: await self._run(partial(self._last_row, kind)) for kind in EntityKind}
+        passed, total = 0, sum(last.values())
+        for kind in EntityKind:
+            after = _BEFORE_ANY_ROW
+            while page := await self._run(partial(self._page, kind, after, SCAN_BATCH)):
+                for portion in portions(page, _length):
+                    after = portion[-1][1]["_row"]
+                    progress(min(passed + max(after, 0), total), total)
+                    yield [_decode(key, row) for key, row in portion]
+            passed += last[kind]
+
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         return await self._run(lambda: self._fetch(keys, self._given))
 
@@ -143,22 +147,33 @@ class SQLiteBackend(ResultsBackend):
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
         return await self._run(lambda: self._read_raw(keys))
 
+    async def load_notes(self) -> list[Note]:
+        self._given_notes = await self._run(self._notes)
+        return [Note(key, text) for key, text in self._given_notes.items()]
+
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        return await self._run(lambda: self._read_notes(keys))
+
     async def commit(self, batch: Batch) -> bool:
         return await self._run(lambda: self._commit(batch))
 
-    async def leave_note(self, board: str, note: str, at: float, *, most: int) -> None:
-        await self._run(lambda: sqlite_notes.leave(self._execute, board, note, at, most))
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
+        await self._run(lambda: sqlite_messages.leave(self._execute, board, message, at, most))
 
-    async def notes(self, board: str, since: float) -> Mapping[str, float]:
-        return await self._run(lambda: sqlite_notes.read(self._execute, board, since))
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
+        return await self._run(lambda: sqlite_messages.read(self._execute, board, since))
 
-    async def choose_dialect(self, samples: Collection[Key], preferred: Dialect | None) -> Dialect:  # noqa: ARG002 - the columns decide
-        return await self._run(self._dialect)
+    async def required_dialect(self) -> Dialect:
+        return required_dialect(await self._run(self._all_columns))
+
+    async def outdated_tables(self) -> Mapping[EntityKind, str]:
+        return outdated(await self._run(self._all_columns))
 
     async def watch(self) -> AsyncGenerator[Notice]:
         while True:
             try:
                 version = await self._run(self._reopen)
+                columns = await self._run(self._all_columns)
                 yield Reload()
                 pause = _POLL_INTERVAL
                 while True:
@@ -169,9 +184,15 @@ class SQLiteBackend(ResultsBackend):
                         yield Alive()
                         continue
                     version, started = now, time.monotonic()
-                    differences = await self._run(self._differences)
-                    pause = max(_POLL_INTERVAL, _POLL_SHARE * (time.monotonic() - started))
-                    yield Changed(differences)
+                    keys, notes = await self._run(lambda: (self._differences(), self._differing_notes()))
+                    took = time.monotonic() - started
+                    pause = max(_POLL_INTERVAL, _POLL_SHARE * took)
+                    self.notice_delay = max(type(self).notice_delay, 2 * (pause + took))
+                    yield Changed(keys, notes=notes)
+                    now_columns = await self._run(self._all_columns)
+                    if any(names not in ((), columns[kind]) for kind, names in now_columns.items()):
+                        yield Reload()  # the same rows mean something else now
+                    columns = {kind: names or columns[kind] for kind, names in now_columns.items()}
             except BackendError as error:
                 yield Lost(str(error))
                 await asyncio.sleep(_PAUSE)
@@ -218,7 +239,7 @@ class SQLiteBackend(ResultsBackend):
         tables = {
             name
             for (name,) in self._execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-            if not name.startswith("sqlite_") and name != sqlite_notes.TABLE
+            if not name.startswith(("sqlite_", "merlin_graphql_"))
         }
         if tables and tables.isdisjoint(EntityKind):
             raise WrongDatabaseError(
@@ -258,6 +279,36 @@ class SQLiteBackend(ResultsBackend):
                 _note(standing, key, raw)
         return frozenset(key for key, _ in standing.items() ^ self._given.items())
 
+    def _notes(self) -> dict[NoteKey, str]:
+        """All of them; empty where none was ever written."""
+        kinds = {kind.value: kind for kind in NoteKind}
+        rows = self._note_rows("kind, id, text")
+        return {NoteKey(kinds[kind], id_): text for kind, id_, text in rows if kind in kinds}
+
+    def _note_rows(self, columns: str, where: str = "", parameters: Collection[Any] = ()) -> list[sqlite3.Row]:
+        if not self._execute(f"PRAGMA table_info({NOTES})").fetchone():
+            return []
+        statement = f"SELECT {columns} FROM {NOTES} WHERE (expires IS NULL OR expires >= ?) {where}"  # noqa: S608 - our own words only
+        return self._execute(statement, (time.time(), *parameters)).fetchall()
+
+    def _notes_under(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
+        found: dict[NoteKey, str | None] = {}
+        for key in keys:
+            rows = self._note_rows("text", "AND kind = ? AND id = ?", key)
+            found[key] = rows[0]["text"] if rows else None
+        return found
+
+    def _read_notes(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
+        found = self._notes_under(keys)
+        for key, text in found.items():
+            self._given_notes.pop(key, None)
+            if text is not None:
+                self._given_notes[key] = text
+        return found
+
+    def _differing_notes(self) -> frozenset[NoteKey]:
+        return frozenset(key for key, _ in self._notes().items() ^ self._given_notes.items())
+
     def _execute(self, statement: str, parameters: Collection[Any] = ()) -> sqlite3.Cursor:
         if self._connection is None:
             raise BackendUnavailableError(f"The database {self.path} is not open.")
@@ -269,11 +320,21 @@ class SQLiteBackend(ResultsBackend):
         """Empty where Merlin's flush has dropped the table."""
         return tuple(row["name"] for row in self._execute(f"PRAGMA table_info({kind})"))
 
+    def _all_columns(self) -> Columns:
+        return {kind: self._columns(kind) for kind in EntityKind}
+
     def _count(self, kind: EntityKind) -> int:
         if not self._columns(kind):
             return 0
         (count,) = self._execute(f"SELECT count(*) FROM {kind}").fetchone()  # noqa: S608 - one of our four words
         return int(count)
+
+    def _last_row(self, kind: EntityKind) -> int:
+        """Its number, found without looking at the others; 0 where there is none."""
+        if not self._columns(kind):
+            return 0
+        (last,) = self._execute(f"SELECT max(rowid) FROM {kind}").fetchone()  # noqa: S608 - one of our four words
+        return max(last or 0, 0)
 
     def _rows(
         self, kind: EntityKind, where: str = "", parameters: Collection[Any] = (), limit: str = ""
@@ -284,9 +345,9 @@ class SQLiteBackend(ResultsBackend):
         statement = f"SELECT rowid AS _row, * FROM {kind} {where} ORDER BY rowid {limit}"  # noqa: S608 - our own words only
         return ((_key(kind, row), row) for row in self._execute(statement, parameters))
 
-    def _page(self, kind: EntityKind, after: int) -> list[tuple[Key, sqlite3.Row]]:
-        """Read to its end: a statement that stays open would keep us from writing."""
-        return list(self._rows(kind, "WHERE rowid > ?", (after,), f"LIMIT {_BATCH}"))
+    def _page(self, kind: EntityKind, after: int, size: int) -> list[tuple[Key, sqlite3.Row]]:
+        """Read to its end: a statement that stays open would keep us from writing, and others from a checkpoint."""
+        return list(self._rows(kind, "WHERE rowid > ?", (after,), f"LIMIT {size}"))
 
     def _fetch(self, keys: Collection[Key], given: _Fingerprints) -> list[Entry]:
         entries: dict[Key, Entry] = {key: Entry(key, None) for key in keys}
@@ -338,22 +399,16 @@ class SQLiteBackend(ResultsBackend):
                     rows={key: [row["_row"] for row in rows] for key, rows in standing.items()},
                     owners=self._name_owners,
                     columns=self._columns,
+                    notes=self._notes_under,
+                    now=time.time(),
                 )
         except Conflict:
             return False
         return True
 
-    def _dialect(self) -> Dialect:
-        """An older Merlin made the table with other columns."""
-        runs, workers = self._columns(EntityKind.RUN), self._columns(EntityKind.PHYSICAL_WORKER)
-        return Dialect(
-            run_status="run_status" in runs or "run_complete" not in runs,
-            worker_status="worker_status" in workers or "status" not in workers,
-        )
-
     def _insert(self, records: Iterable[Model]) -> None:
         self._prepare_tables()
-        dialect = self._dialect()
+        dialect = required_dialect(self._all_columns())
         with writing(self._execute):
             for record in records:
                 fields = encode(record, dialect)
@@ -375,6 +430,10 @@ def _key(kind: EntityKind, row: sqlite3.Row) -> Key:
 
 def _raw(row: sqlite3.Row) -> Raw:
     return {name: row[name] for name in row.keys() if name != "_row"}  # noqa: SIM118 - a row is no mapping
+
+
+def _length(item: tuple[Key, sqlite3.Row]) -> int:
+    return sum(len(value) for value in item[1] if isinstance(value, str))
 
 
 def _note(fingerprints: _Fingerprints, key: Key, row: sqlite3.Row) -> None:

@@ -8,7 +8,11 @@ from contextlib import contextmanager, suppress
 
 from server.database.backends.batch import Batch
 from server.database.backends.codec import Raw
+from server.database.backends.notes import LIFETIMES, NoteKey
 from server.database.models import EntityKind, Key
+
+NOTES = "merlin_graphql_notes"
+"""The table of this server's own notes."""
 
 Execute = Callable[[str, Collection[object]], sqlite3.Cursor]
 
@@ -38,18 +42,15 @@ def write(
     rows: Mapping[Key, Sequence[int]],
     owners: Callable[[EntityKind, Collection[str]], Mapping[str, str]],
     columns: Callable[[EntityKind], tuple[str, ...]],
+    notes: Callable[[Collection[NoteKey]], Mapping[NoteKey, str | None]],
+    now: float,
 ) -> None:
     """Within a transaction. `standing` is what stands now of what the batch reads and writes, and `rows` where.
 
     There is no index: an update by id would look through the whole table for each. Raises `Conflict`.
     """
-    if any(standing.get(key) != raw for key, raw in batch.read.items()):
+    if _differs(batch, standing, owners, notes):
         raise Conflict
-    for kind in {kind for kind, _ in batch.owners}:
-        names = [name for other, name in batch.owners if other is kind]
-        now = owners(kind, names)
-        if any(now.get(name) != owner for (other, name), owner in batch.owners.items() if other is kind):
-            raise Conflict
     for key, fields in batch.written.items():
         known = columns(key.kind)
         values = {name: value for name, value in fields.items() if name in known}
@@ -64,3 +65,36 @@ def write(
         ids = [key.id for key in batch.deleted if key.kind is kind]
         marks = ", ".join("?" * len(ids))
         execute(f"DELETE FROM {kind} WHERE id IN ({marks})", ids)  # noqa: S608 - our own words only
+    _write_notes(execute, batch.notes, now)
+
+
+def _differs(
+    batch: Batch,
+    standing: Mapping[Key, Raw],
+    owners: Callable[[EntityKind, Collection[str]], Mapping[str, str]],
+    notes: Callable[[Collection[NoteKey]], Mapping[NoteKey, str | None]],
+) -> bool:
+    """Whether anything that the batch has read stands otherwise now."""
+    if any(standing.get(key) != raw for key, raw in batch.read.items()):
+        return True
+    for kind in {kind for kind, _ in batch.owners}:
+        read = {name: owner for (other, name), owner in batch.owners.items() if other is kind}
+        now = owners(kind, read)
+        if any(now.get(name) != owner for name, owner in read.items()):
+            return True
+    return notes(batch.read_notes) != batch.read_notes
+
+
+def _write_notes(execute: Execute, notes: Mapping[NoteKey, str | None], now: float) -> None:
+    """`now` is in seconds since 1970: notes that have expired go at the next write."""
+    if not execute(f"PRAGMA table_info({NOTES})", ()).fetchone():
+        if not any(notes.values()):
+            return
+        execute(f"CREATE TABLE {NOTES} (kind TEXT, id TEXT, text TEXT, expires REAL, PRIMARY KEY (kind, id))", ())
+    execute(f"DELETE FROM {NOTES} WHERE expires < ?", (now,))  # noqa: S608 - our own words only
+    for key, text in notes.items():
+        if text is None:
+            execute(f"DELETE FROM {NOTES} WHERE kind = ? AND id = ?", (key.kind, key.id))  # noqa: S608 - as above
+        else:
+            expires = now + LIFETIMES[key.kind] if key.kind in LIFETIMES else None
+            execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?, ?, ?)", (key.kind, key.id, text, expires))  # noqa: S608 - as above

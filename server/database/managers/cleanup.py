@@ -6,12 +6,15 @@ noted as skipped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
+from server.database.backends.notes import NoteKey, NoteKind
+from server.database.errors import InvalidValueError, StillActiveError
 from server.database.integrity import is_alive
+from server.database.json_text import write_json
 from server.database.models import (
     KINDS,
     EntityKind,
@@ -27,6 +30,8 @@ from server.database.models import (
 from server.database.read_model import ReadModel
 from server.database.transactions import Action, Effect, Transaction, Work
 
+_SHOWN = 20
+"""Ids in a message."""
 STEP = 200
 """So many entities change in one transaction: it takes tens of milliseconds, and reads go on in between."""
 
@@ -34,11 +39,31 @@ Record = TypeVar("Record", bound=Model)
 
 
 class Cleanup:
-    """The steps of one piece of work that deletes. `copy` tells who names an entity that does not name it back."""
+    """The steps of one piece of work that deletes. `copy` tells who names an entity that does not name it back.
 
-    def __init__(self, work: Work, copy: ReadModel) -> None:
+    Without `force`, a step raises `StillActiveError` and changes nothing where a run is active that it takes along, or
+    whose worker it takes.
+    """
+
+    def __init__(self, work: Work, copy: ReadModel, *, force: bool = False) -> None:
         self._work = work
         self._copy = copy
+        self._force = force
+
+    def check_runs(self, ids: Iterable[str]) -> None:
+        """Before the first step, so that nothing at all is changed. Raises `StillActiveError`."""
+        self._refuse_active(run for id_ in ids if (run := self._copy.runs.get(id_)) is not None)
+
+    def check_workers(self, ids: Iterable[str]) -> None:
+        """Likewise of the runs that use some logical workers."""
+        links = self._copy.worker_runs
+        self.check_runs(dict.fromkeys(run_id for id_ in ids for _, run_id in links.members_of(id_)))
+
+    def check_instances(self, ids: Iterable[str]) -> None:
+        """Likewise of the runs that some physical workers, unless they are STOPPED, may be at work for."""
+        known = self._copy.physical_workers
+        alive = [id_ for id_ in ids if (instance := known.get(id_)) is not None and is_alive(instance)]
+        self.check_workers(dict.fromkeys(owner for id_ in alive for owner in self._copy.instances.owners_of(id_)))
 
     async def delete_runs(self, ids: Iterable[str]) -> None:
         """A run leaves its study, every logical worker, its parent and its child."""
@@ -46,8 +71,13 @@ class Cleanup:
             await self._work.step(partial(self._delete_runs, batch))
 
     async def delete_study(self, id_: str, *, with_runs: bool) -> None:
-        """The study alone: its runs are kept, or have gone before; those that came meanwhile go now."""
-        while left := await self._work.step(partial(self._delete_study, id_, with_runs)):
+        """The study alone: its runs have gone before. Those that came meanwhile go now, or it stays because of them.
+
+        Raises `InvalidValueError` without `with_runs`, where it has any.
+        """
+        while left := await self._work.step(partial(self._delete_study, id_)):
+            if not with_runs:
+                raise kept_without_study(left)
             await self.delete_runs(left)
 
     async def delete_logical_worker(self, id_: str) -> None:
@@ -56,12 +86,10 @@ class Cleanup:
             await self._work.step(partial(self._release_runs, id_, batch))
         await self._work.step(partial(self._delete_logical_worker, id_))
 
-    async def detach_physical_workers(self, worker_id: str) -> None:
-        """They stay, and belong to no logical worker any more."""
-        worker = self._copy.logical_workers.get(worker_id)
-        listed = () if worker is None else worker.physical_workers
-        for batch in _batches((*listed, *(id_ for _, id_ in self._copy.instances.members_of(worker_id)))):
-            await self._work.step(partial(self._detach, worker_id, batch))
+    async def delete_stopped_instances(self, worker_id: str) -> None:
+        """Those physical workers of a logical worker that do not run when looked at again."""
+        for batch in _batches(id_ for _, id_ in self._copy.instances.members_of(worker_id)):
+            await self._work.step(partial(self._delete_stopped, batch))
 
     async def delete_physical_workers(self, ids: Iterable[str]) -> None:
         """A physical worker leaves its logical worker."""
@@ -99,9 +127,7 @@ class Cleanup:
         instances = await self._standing(transaction, PhysicalWorkerModel, instance_ids)
         if any(map(is_alive, instances)) or await self._standing(transaction, RunModel, run_ids):
             return
-        for instance in instances:
-            if instance.logical_worker_id == id_:
-                transaction.put(replace(instance, logical_worker_id=None))
+        await self._delete_physical_workers([instance.id for instance in instances], transaction)
         transaction.delete(Key(EntityKind.LOGICAL_WORKER, id_))
 
     async def _delete_idle_instance(self, id_: str, transaction: Transaction) -> None:
@@ -111,6 +137,7 @@ class Cleanup:
 
     async def _delete_runs(self, ids: Collection[str], transaction: Transaction) -> None:
         runs = await self._standing(transaction, RunModel, ids)
+        self._refuse_active(runs)
         gone = frozenset(run.id for run in runs)
         for model, named, links in (
             (StudyModel, {run.study_id for run in runs if run.study_id is not None}, self._copy.study_runs),
@@ -129,12 +156,15 @@ class Cleanup:
                 if getattr(relative, field) in gone:
                     transaction.put(with_value(relative, field, None))
         await self._delete(transaction, runs)
+        for run in runs:
+            await _bury(run, transaction)
 
-    async def _delete_study(self, id_: str, with_runs: bool, transaction: Transaction) -> list[str]:
+    async def _delete_study(self, id_: str, transaction: Transaction) -> list[str]:
         """The ids of runs that have to go first; the study stays as long as there are any."""
         studies = await self._standing(transaction, StudyModel, [id_])
-        listed = {run_id for study in studies for run_id in study.runs} if with_runs else set()
-        left = await self._standing(transaction, RunModel, listed)
+        named = {run_id for study in studies for run_id in study.runs}
+        named.update(run_id for _, run_id in self._copy.study_runs.members_of(id_))
+        left = await self._standing(transaction, RunModel, named)
         if not left:
             await self._delete(transaction, studies)
         return [run.id for run in left]
@@ -147,19 +177,17 @@ class Cleanup:
 
     async def _release_runs(self, worker_id: str, run_ids: Collection[str], transaction: Transaction) -> None:
         runs = await self._partners(transaction, RunModel, run_ids, "workers")
+        self._refuse_active(runs)
         for run in runs:
             transaction.remove(run, "workers", {worker_id})
         worker = await transaction.get(LogicalWorkerModel, worker_id)
         if worker is not None:
             transaction.remove(worker, "runs", frozenset(run_ids))
 
-    async def _detach(self, worker_id: str, ids: Collection[str], transaction: Transaction) -> None:
-        for instance in await self._partners(transaction, PhysicalWorkerModel, ids, "logical_worker_id"):
-            if instance.logical_worker_id == worker_id:
-                transaction.put(replace(instance, logical_worker_id=None))
-        worker = await transaction.get(LogicalWorkerModel, worker_id)
-        if worker is not None:
-            transaction.remove(worker, "physical_workers", frozenset(ids))
+    async def _delete_stopped(self, ids: Collection[str], transaction: Transaction) -> None:
+        instances = await self._standing(transaction, PhysicalWorkerModel, ids)
+        stopped = [instance.id for instance in instances if not is_alive(instance)]
+        await self._delete_physical_workers(stopped, transaction)
 
     async def _delete_physical_workers(self, ids: Collection[str], transaction: Transaction) -> None:
         instances = await self._standing(transaction, PhysicalWorkerModel, ids)
@@ -169,6 +197,16 @@ class Cleanup:
         for owner in await self._partners(transaction, LogicalWorkerModel, owners, "physical_workers"):
             transaction.remove(owner, "physical_workers", gone)
         await self._delete(transaction, instances)
+
+    def _refuse_active(self, runs: Iterable[RunModel]) -> None:
+        """Raises `StillActiveError`."""
+        active = [] if self._force else [run.id for run in runs if run.run_status.is_active]
+        if active:
+            raise StillActiveError(
+                f"Merlin still works on {counted(active)}: {listed(active)}. At the next change of status it writes "
+                "the record again. Wait for the end, or cancel by `merlin cancel` first; `force: true` does it now.",
+                "force",
+            )
 
     async def _delete(self, transaction: Transaction, records: Collection[Model]) -> None:
         """The records, and what the name map holds for them: it goes to another record of the name, if there is one."""
@@ -204,6 +242,38 @@ class Cleanup:
         keys = [key for id_ in sorted(missing) if not self._work.has_deleted(key := Key(KINDS[model], id_))]
         self._work.skip(Effect(Action.UPDATED, key, (field,)) for key in keys)
         return partners
+
+
+async def _bury(run: RunModel, transaction: Transaction) -> None:
+    """Leaves a tombstone, which tells the run from a new one where Merlin brings it back."""
+    study = None if run.study_id is None else await transaction.get(StudyModel, run.study_id)
+    text = write_json(
+        {
+            "deletedAt": datetime.now(UTC).isoformat(timespec="seconds"),
+            "workspace": run.workspace,
+            "studyId": run.study_id,
+            "studyName": None if study is None else study.name,
+        }
+    )
+    transaction.set_note(NoteKey(NoteKind.DELETED, run.id), text)
+
+
+def kept_without_study(runs: Collection[str]) -> InvalidValueError:
+    return InvalidValueError(
+        f"{counted(runs)} would name a study that is gone, and `merlin database get all-runs` of 2.0.0b4 ends at the "
+        "first such run. Delete the runs with their study, or before it.",
+        "runs",
+    )
+
+
+def counted(runs: Collection[str]) -> str:
+    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}"
+
+
+def listed(ids: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return ", ".join(ids[:_SHOWN]) + more
 
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -16,8 +16,8 @@ from server.database.errors import (
     MissingPartnerError,
     UnknownFilterError,
 )
-from server.database.json_text import EMPTY, JSON, JSONText, read_json, write_json
-from server.database.models import KINDS, EntityKind, Key, Model, RunModel, name_of, optional
+from server.database.json_text import EMPTY, JSON, JSONText, write_json
+from server.database.models import KINDS, EntityKind, Model, name_of, optional
 from server.database.ordered import Ordered
 from server.database.read_model import Table, order_of
 from server.database.transactions import Transaction, Transactor, Work
@@ -139,7 +139,8 @@ class EntityManager(Generic[E, Record]):
                 return record
         return None
 
-    async def _partner(self, transaction: Transaction, model: type[Partner], id_: str, field: str) -> Partner:
+    @staticmethod
+    async def partner(transaction: Transaction, model: type[Partner], id_: str, field: str) -> Partner:
         """Raises `MissingPartnerError`."""
         record = await transaction.get(model, id_)
         if record is None:
@@ -174,15 +175,14 @@ def as_json(field: str, value: JSON) -> JSONText:
         raise InvalidValueError(f"It is no JSON that can be stored: {error}.", field) from None
 
 
-def merged(transaction: Transaction, run: RunModel, changes: JSON) -> JSONText:
-    """Additional data with some keys set, and those dropped that are None.
+def merged(field: str, stored: JSON, changes: JSON) -> JSONText:
+    """An object with some keys set, and those dropped that are None.
 
-    Raises `InvalidValueError`, and `ConflictError` where what is stored can't be read and would be lost.
+    Raises `InvalidValueError`, and `ConflictError` where what is stored is no object (None where it can't be read).
     """
     if not isinstance(changes, dict):
-        raise InvalidValueError("Pass an object: its keys are merged one by one.", "additional_data")
-    stored = read_json(run.additional_data)
-    if not isinstance(stored, dict) or not transaction.is_readable(Key(EntityKind.RUN, run.id), "additional_data"):
-        raise ConflictError("What is stored can't be read as an object, and would be lost.", "additional_data")
+        raise InvalidValueError("Pass an object: its keys are merged one by one.", field)
+    if not isinstance(stored, dict):
+        raise ConflictError("What is stored can't be read as an object, and would be lost.", field)
     kept = {key: value for key, value in (stored | changes).items() if key not in changes or changes[key] is not None}
-    return as_json("additional_data", kept)
+    return as_json(field, kept)

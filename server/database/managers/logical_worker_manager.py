@@ -17,8 +17,10 @@ from server.database.transactions import Transaction, Transactor, Work
 class Instances(StrEnum):
     """What becomes of the physical workers of a logical worker that goes."""
 
+    DELETE_STOPPED = "DELETE_STOPPED"
     DELETE = "DELETE"
     DETACH = "DETACH"
+    """As KEEP: what Merlin can delete names a logical worker, if one that is gone."""
     KEEP = "KEEP"
 
 
@@ -73,22 +75,30 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         worker_name: str | None = None,
         queues: Iterable[str] | None = None,
         *,
-        physical_workers: Instances = Instances.DETACH,
+        physical_workers: Instances = Instances.DELETE_STOPPED,
+        force: bool = False,
         work: Work | None = None,
     ) -> list[str]:
-        """The ids of what is gone. Raises `LogicalWorkerNotFoundError` and `BackendError`."""
+        """The ids of what is gone; one that an active run uses goes only where it is forced.
+
+        Raises `LogicalWorkerNotFoundError`, `StillActiveError` and `BackendError`.
+        """
         worker = self.get(worker_id, worker_name, queues)
-        return await self._delete([worker.id], physical_workers, work)
+        return await self._delete([worker.id], physical_workers, force, work)
 
     async def delete_all(
-        self, *, physical_workers: Instances = Instances.DETACH, work: Work | None = None
+        self,
+        *,
+        physical_workers: Instances = Instances.DELETE_STOPPED,
+        force: bool = False,
+        work: Work | None = None,
     ) -> list[str]:
-        """The ids of what is gone. Raises `BackendError`."""
-        return await self._delete([id_ for _, id_ in self._table.order], physical_workers, work)
+        """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
+        return await self._delete([id_ for _, id_ in self._table.order], physical_workers, force, work)
 
-    async def delete_these(self, ids: Iterable[str], work: Work | None = None) -> list[str]:
-        """The ids of what is gone: those of them that were there. Raises `BackendError`."""
-        return await self._delete(list(ids), Instances.DETACH, work)
+    async def delete_these(self, ids: Iterable[str], work: Work | None = None, *, force: bool = False) -> list[str]:
+        """The ids of what is gone: those of them that were there. Raises `StillActiveError` and `BackendError`."""
+        return await self._delete(list(ids), Instances.DELETE_STOPPED, force, work)
 
     async def _create(self, wanted: LogicalWorkerModel, transaction: Transaction) -> LogicalWorkerModel:
         worker = await transaction.get(LogicalWorkerModel, wanted.id)
@@ -97,17 +107,18 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
             transaction.put(worker)
         return worker
 
-    async def _delete(self, ids: list[str], physical_workers: Instances, work: Work | None) -> list[str]:
+    async def _delete(self, ids: list[str], physical_workers: Instances, force: bool, work: Work | None) -> list[str]:
         async with self._working(work) as its:
-            cleanup = Cleanup(its, self._around.read_model)
+            cleanup = Cleanup(its, self._around.read_model, force=force)
+            cleanup.check_workers(ids)
             for id_ in ids:
-                instances = [other for _, other in self._around.read_model.instances.members_of(id_)]
                 match physical_workers:
+                    case Instances.DELETE_STOPPED:
+                        await cleanup.delete_stopped_instances(id_)
                     case Instances.DELETE:
+                        instances = [other for _, other in self._around.read_model.instances.members_of(id_)]
                         await cleanup.delete_physical_workers(instances)
-                    case Instances.DETACH:
-                        await cleanup.detach_physical_workers(id_)
-                    case Instances.KEEP:
+                    case Instances.DETACH | Instances.KEEP:
                         pass
                 await cleanup.delete_logical_worker(id_)
         return its.deleted_ids()

@@ -56,18 +56,24 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
             worker = await its.step(partial(self._update, id_, fields))
         return PhysicalWorkerEntity(worker, self._around)
 
-    async def delete(self, worker_id_or_name: str, work: Work | None = None) -> list[str]:
-        """The ids of what is gone. Raises `PhysicalWorkerNotFoundError` and `BackendError`."""
-        return await self.delete_these([self.get(worker_id_or_name).id], work)
+    async def delete(self, worker_id_or_name: str, work: Work | None = None, *, force: bool = False) -> list[str]:
+        """The ids of what is gone. Raises `PhysicalWorkerNotFoundError`, `StillActiveError` and `BackendError`."""
+        return await self.delete_these([self.get(worker_id_or_name).id], work, force=force)
 
-    async def delete_all(self, work: Work | None = None) -> list[str]:
-        """The ids of what is gone. Raises `BackendError`."""
-        return await self.delete_these([id_ for _, id_ in self._table.order], work)
+    async def delete_all(self, work: Work | None = None, *, force: bool = False) -> list[str]:
+        """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
+        return await self.delete_these([id_ for _, id_ in self._table.order], work, force=force)
 
-    async def delete_these(self, ids: Collection[str], work: Work | None = None) -> list[str]:
-        """The ids of what is gone: those of them that were there. Raises `BackendError`."""
+    async def delete_these(self, ids: Collection[str], work: Work | None = None, *, force: bool = False) -> list[str]:
+        """The ids of what is gone: those of them that were there.
+
+        Where it is not forced, none of them may be said to run as a logical worker that an active run uses.
+        Raises `StillActiveError` and `BackendError`.
+        """
         async with self._working(work) as its:
-            await Cleanup(its, self._around.read_model).delete_physical_workers(ids)
+            cleanup = Cleanup(its, self._around.read_model, force=force)
+            cleanup.check_instances(ids)
+            await cleanup.delete_physical_workers(ids)
         return its.deleted_ids()
 
     def _checked(self, given: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
@@ -101,12 +107,12 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         transaction.put(wanted)
         transaction.set_owner(EntityKind.PHYSICAL_WORKER, wanted.name, wanted.id)
         if wanted.logical_worker_id is not None:
-            owner = await self._partner(transaction, LogicalWorkerModel, wanted.logical_worker_id, "logical_worker_id")
+            owner = await self.partner(transaction, LogicalWorkerModel, wanted.logical_worker_id, "logical_worker_id")
             transaction.append(owner, "physical_workers", wanted.id)
         return wanted
 
     async def _update(self, id_: str, fields: Mapping[str, Any], transaction: Transaction) -> PhysicalWorkerModel:
-        worker = replace(await self._partner(transaction, PhysicalWorkerModel, id_, "id"), **fields)
+        worker = replace(await self.partner(transaction, PhysicalWorkerModel, id_, "id"), **fields)
         transaction.put(worker)
         return worker
 

@@ -8,10 +8,19 @@ from functools import partial
 from typing import Any, ClassVar
 
 from server.database.backends.codec import is_entity_id
+from server.database.backends.notes import NoteKey, NoteKind
 from server.database.entities import RunEntity, Surroundings
-from server.database.errors import AlreadyExistsError, InvalidRequestError, InvalidValueError, RunNotFoundError
+from server.database.errors import (
+    AlreadyExistsError,
+    InvalidRequestError,
+    InvalidValueError,
+    RunNotFoundError,
+    StillActiveError,
+)
+from server.database.json_text import read_json
+from server.database.managers.annotations import AnnotatedManager
 from server.database.managers.cleanup import Cleanup
-from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case, merged
+from server.database.managers.entity_manager import FilterKey, as_json, in_upper_case, merged
 from server.database.models import (
     EntityKind,
     Key,
@@ -31,7 +40,7 @@ _FIELDS = frozenset(item.name for item in dataclasses.fields(RunModel)) - {"stud
 _CHANGEABLE = frozenset({"run_status", "parent", "child", "additional_data"})
 
 
-class RunManager(EntityManager[RunEntity, RunModel]):
+class RunManager(AnnotatedManager[RunEntity, RunModel]):
     kind = EntityKind.RUN
     noun = "run"
     not_found = RunNotFoundError
@@ -61,17 +70,20 @@ class RunManager(EntityManager[RunEntity, RunModel]):
             run = await its.step(partial(self._create, study_name, str(uuid.uuid4()), run, explicit))
         return RunEntity(run, self._around)
 
-    async def update(self, run_id_or_workspace: str, *, work: Work | None = None, **changes: Any) -> RunEntity:
+    async def update(
+        self, run_id_or_workspace: str, *, force: bool = False, work: Work | None = None, **changes: Any
+    ) -> RunEntity:
         """Changes `run_status`, `parent` and `child`, and merges `additional_data` key by key; None drops a key.
 
-        Raises `RunNotFoundError`, `InvalidRequestError`, `RefusedError` and `BackendError`.
+        A finished run becomes unfinished only where it is forced, with `StillActiveError` otherwise: Merlin's monitor
+        launches its workflow anew. Raises `RunNotFoundError`, `InvalidRequestError`, `RefusedError` and `BackendError`.
         """
         if unknown := changes.keys() - _CHANGEABLE:
             raise InvalidRequestError(f"A run's {', '.join(sorted(unknown))} can't be set.")
         _check_status(changes.get("run_status"))
         id_ = self.get(run_id_or_workspace).id
         async with self._working(work) as its:
-            run = await its.step(partial(self._update, id_, changes))
+            run = await its.step(partial(self._update, id_, changes, force))
         return RunEntity(run, self._around)
 
     async def attach_workers(
@@ -92,18 +104,23 @@ class RunManager(EntityManager[RunEntity, RunModel]):
             run = await its.step(partial(self._detach, id_, frozenset(worker_ids)))
         return RunEntity(run, self._around)
 
-    async def delete(self, run_id_or_workspace: str, work: Work | None = None) -> list[str]:
-        """The ids of what is gone. Raises `RunNotFoundError` and `BackendError`."""
-        return await self.delete_these([self.get(run_id_or_workspace).id], work)
+    async def delete(self, run_id_or_workspace: str, work: Work | None = None, *, force: bool = False) -> list[str]:
+        """The ids of what is gone. Raises `RunNotFoundError`, `StillActiveError` and `BackendError`."""
+        return await self.delete_these([self.get(run_id_or_workspace).id], work, force=force)
 
-    async def delete_all(self, work: Work | None = None) -> list[str]:
-        """The ids of what is gone. Raises `BackendError`."""
-        return await self.delete_these([id_ for _, id_ in self._table.order], work)
+    async def delete_all(self, work: Work | None = None, *, force: bool = False) -> list[str]:
+        """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
+        return await self.delete_these([id_ for _, id_ in self._table.order], work, force=force)
 
-    async def delete_these(self, ids: Collection[str], work: Work | None = None) -> list[str]:
-        """The ids of what is gone: those of them that were there. Raises `BackendError`."""
+    async def delete_these(self, ids: Collection[str], work: Work | None = None, *, force: bool = False) -> list[str]:
+        """The ids of what is gone: those of them that were there. An active one goes only where it is forced.
+
+        Raises `StillActiveError`, with nothing changed unless a run became active meanwhile, and `BackendError`.
+        """
         async with self._working(work) as its:
-            await Cleanup(its, self._around.read_model).delete_runs(ids)
+            cleanup = Cleanup(its, self._around.read_model, force=force)
+            cleanup.check_runs(ids)
+            await cleanup.delete_runs(ids)
         return its.deleted_ids()
 
     async def _create(
@@ -122,21 +139,30 @@ class RunManager(EntityManager[RunEntity, RunModel]):
         study = await self.db.studies.find_or_make(study_name, new_study_id, transaction)
         transaction.put(replace(run, study_id=study.id, parent=None, child=None))
         transaction.set_owner(EntityKind.RUN, run.workspace, run.id)
-        transaction.append(await self._partner(transaction, StudyModel, study.id, "study_name"), "runs", run.id)
+        transaction.set_note(NoteKey(NoteKind.DELETED, run.id), None)  # under an id that was given it may be one again
+        transaction.append(await self.partner(transaction, StudyModel, study.id, "study_name"), "runs", run.id)
         await transaction.prefetch(Key(EntityKind.LOGICAL_WORKER, id_) for id_ in run.workers)
         for worker_id in run.workers:
-            worker = await self._partner(transaction, LogicalWorkerModel, worker_id, "workers")
+            worker = await self.partner(transaction, LogicalWorkerModel, worker_id, "workers")
             transaction.append(worker, "runs", run.id)
         return await self._relate(run.id, {"parent": run.parent, "child": run.child}, transaction)
 
-    async def _update(self, id_: str, changes: Mapping[str, Any], transaction: Transaction) -> RunModel:
-        run = await self._partner(transaction, RunModel, id_, "id")
+    async def _update(self, id_: str, changes: Mapping[str, Any], force: bool, transaction: Transaction) -> RunModel:
+        run = await self.partner(transaction, RunModel, id_, "id")
         changed = run
         if "run_status" in changes:
             changed = replace(changed, run_status=changes["run_status"])
             transaction.check_storable(changed)
+            if run.run_status.is_finished and not changed.run_status.is_finished and not force:
+                raise StillActiveError(
+                    f"The run {id_} is {run.run_status}. As {changed.run_status} it is active again, and a running "
+                    "`merlin monitor` of its study launches its workflow anew: pass `force: true` if that is meant.",
+                    "force",
+                )
         if "additional_data" in changes:
-            text = merged(transaction, run, changes["additional_data"])
+            is_readable = transaction.is_readable(Key(EntityKind.RUN, id_), "additional_data")
+            stored = read_json(run.additional_data) if is_readable else None
+            text = merged("additional_data", stored, changes["additional_data"])
             changed = replace(changed, additional_data=text)
         transaction.put(changed)
         relatives = {name: changes[name] for name in ("parent", "child") if name in changes}
@@ -147,7 +173,7 @@ class RunManager(EntityManager[RunEntity, RunModel]):
         for name, other_name in (("parent", "child"), ("child", "parent")):
             if name not in relatives:
                 continue
-            run = await self._partner(transaction, RunModel, id_, "id")
+            run = await self.partner(transaction, RunModel, id_, "id")
             wanted, stands = relatives[name], getattr(run, name)
             if wanted is not None and wanted == stands:
                 continue
@@ -158,14 +184,14 @@ class RunManager(EntityManager[RunEntity, RunModel]):
             if wanted is not None:
                 if wanted == id_:
                     raise InvalidValueError(f"A run can't be its own {name}.", name)
-                other = await self._partner(transaction, RunModel, wanted, name)
+                other = await self.partner(transaction, RunModel, wanted, name)
                 taken = getattr(other, other_name)
                 if taken not in (None, id_) and await transaction.get(RunModel, taken) is not None:
                     raise InvalidValueError(f"The run {wanted} has the {other_name} {taken} already.", name)
                 transaction.put(with_value(other, other_name, id_))
-            run = await self._partner(transaction, RunModel, id_, "id")
+            run = await self.partner(transaction, RunModel, id_, "id")
             transaction.put(with_value(run, name, wanted))
-        return await self._partner(transaction, RunModel, id_, "id")
+        return await self.partner(transaction, RunModel, id_, "id")
 
     def _relatives(self, id_: str, name: str) -> list[str]:
         """The runs linked as parent or child by either side, as the copy has them."""
@@ -174,18 +200,18 @@ class RunManager(EntityManager[RunEntity, RunModel]):
 
     async def _attach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:
         for worker_id in worker_ids:
-            worker = await self._partner(transaction, LogicalWorkerModel, worker_id, "workers")
+            worker = await self.partner(transaction, LogicalWorkerModel, worker_id, "workers")
             transaction.append(worker, "runs", id_)
-            transaction.append(await self._partner(transaction, RunModel, id_, "id"), "workers", worker_id)
-        return await self._partner(transaction, RunModel, id_, "id")
+            transaction.append(await self.partner(transaction, RunModel, id_, "id"), "workers", worker_id)
+        return await self.partner(transaction, RunModel, id_, "id")
 
     async def _detach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:
         for worker_id in worker_ids:
             worker = await transaction.get(LogicalWorkerModel, worker_id)
             if worker is not None:
                 transaction.remove(worker, "runs", {id_})
-        transaction.remove(await self._partner(transaction, RunModel, id_, "id"), "workers", worker_ids)
-        return await self._partner(transaction, RunModel, id_, "id")
+        transaction.remove(await self.partner(transaction, RunModel, id_, "id"), "workers", worker_ids)
+        return await self.partner(transaction, RunModel, id_, "id")
 
 
 def _new_run(workspace: str, queues: tuple[str, ...], kwargs: Mapping[str, Any]) -> RunModel:

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 from server.database.entities import StudyEntity, Surroundings
 from server.database.errors import StudyNotFoundError
-from server.database.managers.cleanup import Cleanup
-from server.database.managers.entity_manager import EntityManager, FilterKey
+from server.database.managers.annotations import AnnotatedManager
+from server.database.managers.cleanup import Cleanup, kept_without_study
+from server.database.managers.entity_manager import FilterKey
 from server.database.models import EntityKind, StudyModel
 from server.database.names import check_name
 from server.database.transactions import Transaction, Transactor, Work
 
 
-class StudyManager(EntityManager[StudyEntity, StudyModel]):
+class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
     kind = EntityKind.STUDY
     noun = "study"
     not_found = StudyNotFoundError
@@ -40,22 +41,34 @@ class StudyManager(EntityManager[StudyEntity, StudyModel]):
         return study
 
     async def delete(
-        self, study_id_or_name: str, *, remove_associated_runs: bool = True, work: Work | None = None
+        self,
+        study_id_or_name: str,
+        *,
+        remove_associated_runs: bool = True,
+        force: bool = False,
+        work: Work | None = None,
     ) -> list[str]:
-        """The ids of what is gone: the study, and its runs unless they are kept, with their `study_id` as it is.
+        """The ids of what is gone: the study and its runs, also active ones where it is forced.
 
-        The runs go first, in steps, so that an interrupted deletion leaves a smaller, consistent study.
-        Raises `StudyNotFoundError` and `BackendError`.
+        The runs go first, in steps, so that an interrupted deletion leaves a smaller, consistent study. A study whose
+        runs are to be kept is deleted only where it has none: Merlin can't show a run without its study.
+        Raises `StudyNotFoundError`, `StillActiveError`, `InvalidValueError` and `BackendError`.
         """
-        return await self._delete([self.get(study_id_or_name)], remove_associated_runs, work)
+        return await self._delete([self.get(study_id_or_name)], remove_associated_runs, force, work)
 
-    async def delete_all(self, *, remove_associated_runs: bool = True, work: Work | None = None) -> list[str]:
-        """The ids of what is gone. Raises `BackendError`."""
-        return await self._delete(list(self.all()), remove_associated_runs, work)
+    async def delete_all(
+        self, *, remove_associated_runs: bool = True, force: bool = False, work: Work | None = None
+    ) -> list[str]:
+        """The ids of what is gone, as of `delete`; all of it or, where one is refused, nothing."""
+        return await self._delete(list(self.all()), remove_associated_runs, force, work)
 
-    async def _delete(self, studies: list[StudyEntity], remove_runs: bool, work: Work | None) -> list[str]:
+    async def _delete(self, studies: list[StudyEntity], remove_runs: bool, force: bool, work: Work | None) -> list[str]:
+        run_ids = [id_ for study in studies for _, id_ in study.runs.positions]
+        if run_ids and not remove_runs:
+            raise kept_without_study(run_ids)
         async with self._working(work) as its:
-            cleanup = Cleanup(its, self._around.read_model)
+            cleanup = Cleanup(its, self._around.read_model, force=force)
+            cleanup.check_runs(run_ids)
             for study in studies:
                 if remove_runs:
                     await cleanup.delete_runs([run.id for run in study.runs])

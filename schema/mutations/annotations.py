@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import strawberry
+
+from schema.context import Info
+from schema.effects import attempt
+from schema.mutations.inputs import InputArgument
+from schema.payloads import AnnotatePayload
+from schema.scalars import JSON
+
+
+@strawberry.input(description="What is to be noted of a study or a run.")
+class AnnotateInput:
+    id: strawberry.ID = strawberry.field(description="The id of the study or the run.")
+    annotations: JSON = strawberry.field(
+        description="An object whose keys are merged into what is noted; a null value removes its key."
+    )
+
+
+@strawberry.type
+class AnnotationMutations:
+    @strawberry.mutation(
+        description=(
+            "Notes something of a study or a run, beside Merlin's record: nothing that Merlin writes undoes it. "
+            "It goes with its entity."
+        )
+    )
+    @staticmethod
+    async def annotate(info: Info, input: InputArgument[AnnotateInput]) -> AnnotatePayload:
+        database = info.context.database
+        return AnnotatePayload.of(
+            await attempt(info, lambda work: database.annotate(input.id, input.annotations, work))
+        )

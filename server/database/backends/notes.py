@@ -1,0 +1,42 @@
+"""What this server keeps in Merlin's database for itself, beside Merlin's records and never inside of them.
+
+A note belongs to an entity and has a kind: in Redis it stands under `merlin-graphql:<kind>:<id>`, in SQLite in a table
+of its own. Merlin looks at neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+PREFIX = "merlin-graphql"
+_DAY = 86_400
+
+
+class NoteKind(StrEnum):
+    ANNOTATIONS = "annotations"
+    """A JSON object of a client's own, of a study or a run; it goes with its entity."""
+    DELETED = "deleted"
+    """A tombstone: a JSON object that says what a deleted run was. It tells a run that comes back from a new one."""
+
+
+LIFETIMES: Mapping[NoteKind, int] = MappingProxyType({NoteKind.DELETED: 7 * _DAY})
+"""Seconds for which a note of a kind is kept; the others are kept until they are removed."""
+
+
+class NoteKey(NamedTuple):
+    kind: NoteKind
+    id: str
+    """The id of the entity; ids are unique over the four kinds of entities."""
+
+    def __str__(self) -> str:
+        return f"{PREFIX}:{self.kind}:{self.id}"
+
+
+class Note(NamedTuple):
+    """What stands under a key; None where nothing does."""
+
+    key: NoteKey
+    text: str | None

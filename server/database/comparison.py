@@ -1,0 +1,226 @@
+"""Compares the copy with the whole database, a little at a time and again and again, whatever the notices said.
+
+A notice can be lost, and not every change sends one: `SWAPDB` of Redis tells nobody. What differs is only suspected
+here, and read again by the feed, so that nothing is applied from an older read. A difference whose notice is on its way
+is no missed change: it is counted only where it stood, untold, for longer than the database's notices take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from time import monotonic
+from typing import TypeVar
+
+from server.database.backends.base import Changed, Lost, Notice, Reload, ResultsBackend
+from server.database.backends.notes import NoteKey, NoteKind
+from server.database.errors import BackendError
+from server.database.feed import Feed, end_tasks
+from server.database.json_text import EMPTY, JSONText, object_text
+from server.database.models import EntityKind, Entry, Key, name_of
+from server.database.read_model import ReadModel
+
+LOG = logging.getLogger(__name__)
+
+_KEYS_AT_ONCE = 50
+"""That are taken over in one step of the event loop."""
+_NAMES_AT_ONCE = 500
+"""That are asked for in one question: for each, SQLite looks through a whole table."""
+
+_Item = TypeVar("_Item")
+
+
+class Comparison:
+    def __init__(
+        self, backend: ResultsBackend, read_model: ReadModel, feed: Feed, end_of_pass: Callable[[], None]
+    ) -> None:
+        self._backend = backend
+        self._read_model = read_model
+        self._feed = feed
+        self._end_of_pass = end_of_pass
+        self.missed = 0
+        """Changes that were found so far, and that no notice had told of."""
+        self._met: Mapping[EntityKind, set[str]] = {}
+        """The ids that this pass has seen in the database."""
+        self._shared_names: Mapping[EntityKind, set[str]] = {}
+        """Names of the records that this pass has seen, which several have."""
+        self._suspects: dict[Key, Entry | None] = {}
+        """What differs and had no notice since, with what the database held; None where that does not tell."""
+        self._rereads: deque[tuple[float, Collection[Key]]] = deque()
+        """When the suspects are to be read again: by then a notice would have come."""
+        self._noticed_kinds: set[EntityKind] = set()
+        """Those of which a notice came since their names were asked for."""
+
+    @asynccontextmanager
+    async def running(self, interval: float) -> AsyncIterator[None]:
+        """One pass after another, each of which takes about so many seconds; 0 is none at all."""
+        if not interval:
+            yield
+            return
+        self._feed.on_notice = self._handle
+        task = asyncio.create_task(self._run(interval))
+        try:
+            yield
+        finally:
+            await end_tasks([task])
+
+    async def _run(self, interval: float) -> None:
+        while True:
+            await self._feed.settled.wait()
+            began, missed = monotonic(), self.missed
+            try:
+                await self._compare(began, interval)
+            except BackendError as error:
+                if self._feed.settled.is_set():  # else the feed has said so
+                    LOG.warning("Comparing the copy with the database ended early, and will be begun again: %s", error)
+            except Exception:  # a bug; the next pass may not meet it
+                LOG.exception("Comparing the copy with the database failed, and will be begun again.")
+            else:
+                self._end_of_pass()
+            if self.missed > missed:
+                LOG.warning(
+                    "The copy had missed %d changes of the database, of which no notice had come; it has them now.",
+                    self.missed - missed,
+                )
+            await _sleep_until(began + interval)
+
+    async def _compare(self, began: float, interval: float) -> None:
+        """One pass. Raises `BackendError`."""
+        standing = {kind: list(table.records) for kind, table in self._read_model.tables.items()}
+        for key in self._read_model.problems:  # some of them are no records
+            standing[key.kind].append(key.id)
+        self._met = {kind: set() for kind in EntityKind}
+        self._shared_names = {kind: set() for kind in EntityKind}
+        self._suspects.clear()
+        self._rereads.clear()
+        share = 0.0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal share
+            share = done / total if total else 1.0
+
+        async with aclosing(self._backend.scan(progress)) as batches:
+            async for entries in batches:
+                self._check(entries)
+                await self._pause(began + share * interval if share < 1 else began)
+                await self._feed.settled.wait()
+        for kind, ids in standing.items():
+            for some in _batches(ids, _KEYS_AT_ONCE):
+                absent = (Entry(Key(kind, id_), None) for id_ in some if id_ not in self._met[kind])
+                self._suspect({entry.key: entry for entry in absent if not self._agrees(entry)})
+                await asyncio.sleep(0)
+        for kind, names in self._shared_names.items():
+            await self._compare_names(kind, list(names))
+        while self._rereads:
+            await self._pause(self._rereads[0][0])
+        await self._compare_annotations()
+
+    def _check(self, entries: Iterable[Entry]) -> None:
+        differing: dict[Key, Entry | None] = {}
+        for entry in entries:
+            key, record = entry.key, entry.record
+            met, id_ = self._met[key.kind], key.id
+            if record is not None:
+                id_ = record.id  # the copy's own text, which takes no room
+                name = name_of(record)
+                if name is not None and self._read_model.tables[key.kind].is_duplicate(name):
+                    self._shared_names[key.kind].add(name)
+            if id_ in met:
+                differing[key] = None  # two rows of a table may have one id: then neither is the whole
+            elif not self._agrees(entry):
+                differing[key] = entry
+            met.add(id_)
+        self._suspect(differing)
+
+    def _agrees(self, entry: Entry) -> bool:
+        copy = self._read_model
+        return copy.get(entry.key) == entry.record and copy.problems.get(entry.key, ()) == entry.problems
+
+    def _suspect(self, differing: Mapping[Key, Entry | None]) -> None:
+        if differing:
+            self._suspects.update(differing)
+            self._rereads.append((monotonic() + self._backend.notice_delay, differing.keys()))
+
+    def _handle(self, notice: Notice) -> None:
+        """What it names is read again by the feed itself, later than whatever was found here."""
+        match notice:
+            case Changed():
+                for key in notice.keys:
+                    self._suspects.pop(key, None)
+                    self._noticed_kinds.add(key.kind)
+                self._noticed_kinds |= notice.name_maps
+            case Reload() | Lost():
+                self._suspects.clear()
+                self._noticed_kinds.update(EntityKind)
+
+    async def _pause(self, until: float) -> None:
+        """Meanwhile what is due is read again."""
+        while self._rereads and self._rereads[0][0] <= until:
+            at, keys = self._rereads.popleft()
+            await _sleep_until(at)
+            if not self._suspects.keys().isdisjoint(keys):
+                await self._read_again(keys)
+        await _sleep_until(until)
+
+    async def _read_again(self, keys: Collection[Key]) -> None:
+        await self._feed.read_again(())  # what was told of earlier has been read then
+        suspects = [key for key in keys if key in self._suspects]
+        unexplained = {
+            key: entry
+            for key in suspects
+            if (entry := self._suspects[key]) is not None and not self._agrees(entry) and key not in self._feed.unread
+        }
+        await self._feed.read_again(suspects)
+        self._count(sum(key in self._suspects and self._agrees(entry) for key, entry in unexplained.items()))
+        for key in suspects:
+            self._suspects.pop(key, None)
+
+    async def _compare_names(self, kind: EntityKind, names: Sequence[str]) -> None:
+        """Of several records of one name, whom Merlin finds by it. Raises `BackendError`."""
+        table = self._read_model.tables[kind]
+        self._noticed_kinds.discard(kind)
+        owners: dict[str, str | None] = {}
+        for some in _batches(names, _NAMES_AT_ONCE):
+            found = await self._backend.name_owners(kind, some)
+            owners |= {name: found.get(name) for name in some if found.get(name) != table.name_owners.get(name)}
+        if not owners:
+            return
+        await self._pause(monotonic() + self._backend.notice_delay)
+        await self._feed.read_again(())
+        if kind in self._noticed_kinds or any(key.kind is kind for key in self._feed.unread):
+            owners.clear()
+        unexplained = {name: owner for name, owner in owners.items() if owner != table.name_owners.get(name)}
+        await self._feed.read_again((), {kind})
+        self._count(sum(owner == table.name_owners.get(name) for name, owner in unexplained.items()))
+
+    async def _compare_annotations(self) -> None:
+        """All at once: few entities have any. Raises `BackendError`."""
+        notes = await self._backend.load_notes()
+        standing = {key.id: object_text(text) for key, text in notes if key.kind is NoteKind.ANNOTATIONS}
+        suspects = self._differing_annotations(standing)
+        if not suspects:
+            return
+        await self._pause(monotonic() + self._backend.notice_delay)
+        suspects &= self._differing_annotations(standing)
+        await self._feed.read_again((), notes=[NoteKey(NoteKind.ANNOTATIONS, id_) for id_ in suspects])
+        self._count(len(suspects - self._differing_annotations(standing)))
+
+    def _differing_annotations(self, standing: Mapping[str, JSONText]) -> set[str]:
+        known = self._read_model.annotations
+        return {id_ for id_ in standing.keys() | known.keys() if standing.get(id_, EMPTY) != known.get(id_, EMPTY)}
+
+    def _count(self, missed: int) -> None:
+        if missed:
+            self.missed += missed
+            self._feed.pulse.beat()
+
+
+async def _sleep_until(time: float) -> None:
+    await asyncio.sleep(max(time - monotonic(), 0))
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

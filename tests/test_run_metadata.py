@@ -1,0 +1,502 @@
+"""What is changed here lasts beside a working Merlin: its file of a run says it, too. Where it can't, that is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from server.database import run_metadata
+from server.database.backends.base import ResultsBackend
+from server.database.backends.factory import BackendOptions, make_backend
+from server.database.merlin_database import MerlinDatabase, opened
+from server.database.metadata_file import FileOutcome, FileState, content_of
+from server.database.models import EntityKind, Key, RunModel, RunStatus
+from server.metrics import Metrics
+from tests.asking import ask
+from tests.conftest import Store
+from tests.live import until
+from tests.merlin_process import Merlin, MerlinError
+from tests.records import logical_worker, memory_of, run, study, uid
+from tests.servers import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+UPDATE = """mutation ($input: UpdateRunInput!) { updateRun(input: $input) {
+  run { id } overwrittenByMerlin userErrors { code } } }"""
+CREATE = """mutation ($input: CreateRunInput!) { createRun(input: $input) {
+  run { id } overwrittenByMerlin userErrors { code } } }"""
+ATTACH = """mutation ($input: RunWorkersInput!) { attachWorkers(input: $input) {
+  overwrittenByMerlin userErrors { code } } }"""
+ODD: list[dict[str, Any]] = [
+    {},
+    {"a": {"nested": [[], {}, [{}], None, True, 1, 2.5, -3e-10, 1e300, 10**30, "grüße 世界 \N{SNOWMAN}", '"\\/\n']}},
+    {"": "", "not a number": float("nan"), "endless": float("-inf"), "2024-01-01": "[x"},
+]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A database of Merlin's with a root for its studies, and this server beside it."""
+
+    merlin: Merlin
+    url: str
+    root: Path
+
+    @asynccontextmanager
+    async def database(self, *, has_root: bool = True) -> AsyncIterator[MerlinDatabase]:
+        roots = [self.root] if has_root else []
+        async with opened(make_backend(self.url, BackendOptions()), workspace_roots=roots) as database:
+            yield database
+
+    async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(self.merlin.call, method, *args, **kwargs)
+
+    async def run(self, identifier: object, method: str, *args: Any) -> Any:
+        """By its workspace Merlin reads its file, by its id the database."""
+        return await asyncio.to_thread(self.merlin.entity, "run", str(identifier), method, *args)
+
+    async def launched(self, name: str = "hello_20260102-030405") -> tuple[str, Path]:
+        """The id and the workspace of a run that Merlin has made, with its directory and its file."""
+        workspace = self.root / name
+        id_ = await self.call("runs.create", study_name="hello", workspace=str(workspace), queues=["[merlin]_q"])
+        return id_, workspace
+
+
+@pytest.fixture
+def site(store: Store, tmp_path: Path) -> Iterator[Site]:
+    with Merlin(tmp_path / "home", store.url if store.kind == "redis" else None) as merlin:
+        url = store.url if store.kind == "redis" else f"sqlite:///{merlin.database_file}"
+        root = tmp_path / "studies"
+        root.mkdir()
+        yield Site(merlin, url, root.resolve())
+
+
+def file_of(workspace: Path) -> Path:
+    return workspace / "merlin_info" / "run_metadata.json"
+
+
+def content(workspace: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(file_of(workspace).read_text())
+    return read
+
+
+async def test_merlin_keeps_what_was_changed_here(site: Site) -> None:
+    """Its next change of status, by the workspace, starts from our change of each of the five fields."""
+    id_, workspace = await site.launched()
+    other_id, _ = await site.launched("hello_20260103-030405")
+    async with site.database() as database:
+        worker = await database.logical_workers.create("w", ["[merlin]_q"])
+        changes = {"id": id_, "additionalData": {"note": [1]}, "parentId": other_id, "status": "CANCELLED"}
+        updated = await ask(database, UPDATE, input=changes)
+        attached = await ask(database, ATTACH, input={"runId": id_, "workerIds": [worker.id]})
+        assert updated["updateRun"]["overwrittenByMerlin"] == attached["attachWorkers"]["overwrittenByMerlin"] == []
+        assert content(workspace) == content_of(database.runs.get(id_).record)
+        assert content(site.root / "hello_20260103-030405")["child"] == id_
+        await site.run(workspace, "set_run_status", "COMPLETED")
+        await until(lambda: database.runs.get(id_).status is RunStatus.COMPLETED)
+        record = database.runs.get(id_).record
+        assert (json.loads(record.additional_data), record.parent, record.workers) == (
+            {"note": [1]},
+            other_id,
+            (worker.id,),
+        )
+
+
+async def test_without_a_root_merlin_undoes_it_and_that_is_told(site: Site) -> None:
+    """Just the fields are named that its next change of status sets back; what it can't know of stays out of it."""
+    id_, workspace = await site.launched()
+    async with site.database(has_root=False) as database:
+        worker = await database.logical_workers.create("w", ["[merlin]_q"])
+        updated = await ask(database, UPDATE, input={"id": id_, "status": "FAILED", "additionalData": {"note": 1}})
+        assert updated["updateRun"]["overwrittenByMerlin"] == ["status", "additionalData"]
+        attached = await ask(database, ATTACH, input={"runId": id_, "workerIds": [worker.id]})
+        assert attached["attachWorkers"]["overwrittenByMerlin"] == ["workers"]
+        again = await ask(database, ATTACH, input={"runId": id_, "workerIds": [worker.id]})
+        assert again["attachWorkers"]["overwrittenByMerlin"] == []
+        await site.run(workspace, "set_run_status", "COMPLETED")
+        await until(lambda: database.runs.get(id_).status is RunStatus.COMPLETED)
+        record = database.runs.get(id_).record
+        assert (record.additional_data, record.workers) == ("{}", ())
+
+
+async def test_the_file_is_merlins_byte_for_byte(site: Site) -> None:
+    """What its own `dump_metadata` makes of the same record is what stands there already."""
+    async with site.database() as database:
+        worker = await database.logical_workers.create("w", ["[merlin]_q"])
+        made: list[str] = []
+        for number, data in enumerate(ODD):
+            workspace = site.root / f"grüße {number}_20260102-030405"
+            (workspace / "merlin_info").mkdir(parents=True)
+            launched = await database.runs.create(
+                "hello",
+                str(workspace),
+                ["[merlin]_q", "grüße"],
+                steps=["one", "123"],
+                parameters=data,
+                samples=data,
+                additional_data=data,
+                workers=[worker.id],
+                parent=made[-1] if made else None,
+            )
+            made.append(launched.id)
+        for id_ in made:
+            file = file_of(Path(database.runs.get(id_).record.workspace))
+            written = file.read_bytes()
+            await site.run(id_, "dump_metadata")
+            assert file.read_bytes() == written
+
+
+async def test_a_record_of_an_older_merlin_is_written_as_this_one_would(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """`run_complete` becomes the status that 2.0.0b4 takes it for. (To an older SQLite file it can't write.)"""
+    with Merlin(tmp_path / "home", redis_server.url) as merlin, redis_server.client() as client:
+        site = Site(merlin, redis_server.url, tmp_path.resolve())
+        id_, workspace = await site.launched()
+        file_of(workspace).unlink()
+        client.hdel(f"run:{id_}", "run_status")
+        client.hset(f"run:{id_}", "run_complete", "True")
+        async with site.database() as database:
+            await database.runs.update(id_, additional_data={"note": 1})
+        written = file_of(workspace).read_bytes()
+        assert content(workspace)["run_status"] == "COMPLETED"
+        await site.run(id_, "dump_metadata")
+        assert file_of(workspace).read_bytes() == written
+
+
+async def test_a_new_run_takes_over_its_workspace(site: Site) -> None:
+    """Merlin finds it there, whether there was no file or that of a run that was deleted."""
+    (site.root / "empty" / "merlin_info").mkdir(parents=True)
+    old, workspace = await site.launched()
+    async with site.database() as database:
+        await until(lambda: len(database.runs) == 1)
+        before = file_of(workspace).read_bytes()
+        await database.runs.delete(old)
+        assert file_of(workspace).read_bytes() == before
+        for path in (workspace, site.root / "empty"):
+            made = await ask(database, CREATE, input={"studyName": "hello", "workspace": str(path), "queues": []})
+            assert made["createRun"]["overwrittenByMerlin"] == []
+            assert await site.run(path, "get_id") == made["createRun"]["run"]["id"]
+
+
+async def test_without_a_directory_of_merlin_nothing_is_made_or_undone(site: Site) -> None:
+    """By such a workspace Merlin loads nothing, so it can't set anything back."""
+    bare = site.root / "bare"
+    bare.mkdir()
+    async with site.database() as database:
+        made = await database.runs.create("hello", str(bare), [])
+        missing = await database.runs.create("hello", str(site.root / "missing"), [])
+        for id_ in (made.id, missing.id):
+            updated = await ask(database, UPDATE, input={"id": id_, "additionalData": {"note": 1}})
+            assert updated["updateRun"]["overwrittenByMerlin"] == []
+        assert [path.name for path in site.root.rglob("*")] == ["bare"]
+        with pytest.raises(MerlinError, match="ValueError"):
+            await site.run(bare, "get_id")
+        await site.run(made.id, "set_run_status", "COMPLETED")  # by id it starts from the database
+        assert content(bare)["additional_data"] == {"note": 1}
+
+
+async def test_the_deletion_of_a_worker_reaches_the_files_of_its_runs(site: Site) -> None:
+    """Else Merlin would bring its id back, of which its monitor then finds nothing."""
+    id_, workspace = await site.launched()
+    async with site.database() as database:
+        worker = await database.logical_workers.create("w", ["[merlin]_q"])
+        await database.runs.attach_workers(id_, [worker.id])
+        assert content(workspace)["workers"] == [worker.id]
+        await database.logical_workers.delete(worker.id)
+        assert content(workspace)["workers"] == []
+        await site.run(workspace, "set_run_status", "RUNNING")
+        await until(lambda: database.runs.get(id_).status is RunStatus.RUNNING)
+        assert database.runs.get(id_).record.workers == ()
+
+
+async def test_a_repair_reaches_the_files_too(site: Site) -> None:
+    """Whatever changes one of the five fields does."""
+    id_, workspace = await site.launched()
+    await site.run(id_, "add_worker", uid(404))
+    async with site.database() as database:
+        assert content(workspace)["workers"] == [uid(404)]
+        await database.repair(database.work())
+        assert content(workspace)["workers"] == []
+
+
+async def test_concurrent_changes_end_with_the_newest(site: Site) -> None:
+    """Of two servers and of Merlin at once: in the end the file is the record."""
+    id_, workspace = await site.launched()
+    async with site.database() as one, site.database() as other:
+
+        async def change(database: MerlinDatabase, name: str) -> None:
+            for number in range(10):
+                await database.runs.update(id_, additional_data={name: number})
+
+        async def dump() -> None:
+            for _ in range(10):
+                await site.run(id_, "dump_metadata")
+
+        await asyncio.gather(
+            *(change(database, f"{database is one} {each}") for database in (one, other) for each in range(4)), dump()
+        )
+        await one.feed.refresh([Key(EntityKind.RUN, id_)])
+        assert len(content(workspace)["additional_data"]) == 8
+        assert content(workspace) == content_of(one.runs.get(id_).record)
+
+
+async def test_what_others_changed_meanwhile_is_written_too(site: Site) -> None:
+    """Also where this server has not heard of it yet: it reads the record again once it has the lock."""
+    id_, workspace = await site.launched()
+    async with site.database() as database, site.database(has_root=False) as other:
+        database.feed._tasks[0].cancel()  # it hears of nothing
+        with FileLock(f"{file_of(workspace)}.lock"):
+            change = asyncio.create_task(database.runs.update(id_, additional_data={"ours": 1}))
+            await until(lambda: "ours" in database.runs.get(id_).record.additional_data)
+            await other.runs.update(id_, additional_data={"theirs": 2})
+        await change
+        assert content(workspace)["additional_data"] == {"ours": 1, "theirs": 2}
+
+
+@asynccontextmanager
+async def database_of(*roots: Path, records: Sequence[RunModel]) -> AsyncIterator[MerlinDatabase]:
+    backend: ResultsBackend = await memory_of(study(1), *records)
+    async with opened(backend, workspace_roots=roots) as database:
+        yield database
+
+
+def runs_below(root: Path, number: int = 1, **fields: Any) -> list[RunModel]:
+    """With the directories for their files."""
+    records = [run(each + 10, str(root / f"run_{each}"), study_id=uid(1), **fields) for each in range(number)]
+    for record in records:
+        (Path(record.workspace) / "merlin_info").mkdir(parents=True)
+    return records
+
+
+async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    """With Merlin's lock or without, while the file is replaced again and again."""
+    (record,) = runs_below(tmp_path)
+    file, seen, ended = file_of(Path(record.workspace)), list[int](), Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            with FileLock(f"{file}.lock"):
+                seen.append(json.loads(file.read_text())["additional_data"]["number"])
+            json.loads(file.read_text())
+
+    async with database_of(tmp_path, records=[record]) as database:
+        filling = {"text": "x" * 300_000}
+        await database.runs.update(record.id, additional_data={"number": 0, **filling})
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(1, 30):
+            await database.runs.update(record.id, additional_data={"number": number})
+        ended.set()
+        reader.join()
+    assert seen
+    assert seen == sorted(seen)
+
+
+async def test_a_lock_that_others_keep_costs_seconds_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The change is made; the fields that Merlin will set back are named, and the file is left for good."""
+    monkeypatch.setattr(run_metadata, "FILE_SECONDS", 0.3)
+    (record,) = runs_below(tmp_path)
+    file = file_of(Path(record.workspace))
+    async with database_of(tmp_path, records=[record]) as database:
+        await database.runs.update(record.id, run_status=RunStatus.QUEUED)
+        before = file.read_bytes()
+        with FileLock(f"{file}.lock"):
+            begun = time.monotonic()
+            updated = await ask(database, UPDATE, input={"id": record.id, "status": "RUNNING"})
+            assert time.monotonic() - begun < 3
+        assert updated["updateRun"]["overwrittenByMerlin"] == ["status"]
+        assert database.runs.get(record.id).status is RunStatus.RUNNING
+        await asyncio.to_thread(join_writers)
+        assert file.read_bytes() == before
+    (line,) = [record for record in caplog.records if record.name == run_metadata.__name__]
+    assert line.levelno == logging.WARNING
+    assert all(text in line.getMessage() for text in (record.id, record.workspace, "longer than 0.3 s"))
+
+
+def join_writers() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "workspace":
+            thread.join()
+
+
+class Hanging:
+    """A file system that does not answer."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.end = Event()
+        self.replaced = 0
+
+    def bring_in_step(self, *args: Any, **_: Any) -> FileOutcome:
+        self.calls += 1
+        self.end.wait()
+        given_up: Event = args[3]
+        if given_up.is_set():
+            raise TimeoutError
+        self.replaced += 1
+        return FileOutcome(FileState.IN_STEP)
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    hanging = Hanging()
+    monkeypatch.setattr(run_metadata, "FILE_SECONDS", 0.2)
+    monkeypatch.setattr(run_metadata, "SECONDS", 0.5)
+    monkeypatch.setattr(run_metadata, "bring_in_step", hanging.bring_in_step)
+    yield hanging
+    hanging.end.set()
+    join_writers()
+
+
+async def test_a_file_system_that_hangs_holds_up_nobody(tmp_path: Path, hanging: Hanging) -> None:
+    """A few threads are lost to it, and no more: then files fail at once; when it is back they are written again."""
+    records = runs_below(tmp_path, 30)
+    async with database_of(tmp_path, records=records) as database:
+        await asyncio.wait_for(changed(database, records), 5)
+        assert hanging.calls == run_metadata.THREADS
+        assert len([thread for thread in threading.enumerate() if thread.name == "workspace"]) == hanging.calls
+        begun = time.monotonic()
+        states = await changed(database, records)
+        assert time.monotonic() - begun < run_metadata.FILE_SECONDS
+        assert set(states.values()) == {FileState.FAILED}
+        assert hanging.calls == run_metadata.THREADS
+        hanging.end.set()
+        await asyncio.to_thread(join_writers)
+        await asyncio.sleep(0)
+        assert set((await changed(database, records)).values()) == {FileState.IN_STEP}
+        assert hanging.replaced == len(records)
+
+
+async def changed(database: MerlinDatabase, records: Sequence[RunModel]) -> dict[str, FileState]:
+    return await database.run_metadata.bring_in_step({record.id: False for record in records})
+
+
+async def test_a_system_without_threads_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change is made, and is not in the file; the next one is."""
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    (record,) = runs_below(tmp_path)
+    async with database_of(tmp_path, records=[record]) as database:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", fail)
+            for _ in range(run_metadata.THREADS + 1):
+                assert await changed(database, [record]) == {record.id: FileState.FAILED}
+        assert await changed(database, [record]) == {record.id: FileState.IN_STEP}
+
+
+async def test_the_end_does_not_wait_for_a_file_system(tmp_path: Path, hanging: Hanging) -> None:
+    """Its threads are no reason for a process to stay."""
+    records = runs_below(tmp_path, 3)
+    async with database_of(tmp_path, records=records) as database:
+        await changed(database, records)
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "workspace")
+
+
+async def test_thousands_of_files_take_no_longer_than_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was not reached by then has failed, in one line of the log, and every file is counted."""
+    worker = logical_worker("sim", runs=tuple(uid(each + 10) for each in range(2_000)))
+    records = [run(each + 10, str(tmp_path / f"run_{each}"), workers=(worker.id,)) for each in range(2_000)]
+
+    def slowly(*_: Any, **__: Any) -> FileOutcome:
+        time.sleep(0.01)
+        return FileOutcome(FileState.IN_STEP)
+
+    monkeypatch.setattr(run_metadata, "SECONDS", 0.3)
+    monkeypatch.setattr(run_metadata, "bring_in_step", slowly)
+    metrics = Metrics()
+    async with opened(await memory_of(worker, *records), workspace_roots=[tmp_path]) as database:
+        database.run_metadata.listen(metrics.count_file)
+        work = database.work()
+        await database.logical_workers.delete(worker.id, work=work)
+        begun = time.monotonic()
+        await work.finish()
+        assert time.monotonic() - begun < 3
+        undone = [record.id for record in records if work.undone_by_merlin(record.id) == ("workers",)]
+        assert 0 < len(undone) < 2_000
+    (line,) = [record for record in caplog.records if record.name == run_metadata.__name__]
+    assert f"{len(undone)} of 2000 changed runs" in line.getMessage()
+    figures = metrics.text().decode()
+    assert f'merlin_graphql_run_metadata_files_total{{outcome="failed"}} {float(len(undone))}' in figures
+    assert f'merlin_graphql_run_metadata_files_total{{outcome="written"}} {float(2_000 - len(undone))}' in figures
+
+
+async def test_a_run_outside_of_the_roots_is_told(tmp_path: Path) -> None:
+    """Its file is left as it is."""
+    (record,) = runs_below(tmp_path / "outside")
+    (tmp_path / "root").mkdir()
+    async with database_of(tmp_path / "root", records=[record]) as database:
+        updated = await ask(database, UPDATE, input={"id": record.id, "status": "RUNNING"})
+        assert updated["updateRun"]["overwrittenByMerlin"] == ["status"]
+        assert list((Path(record.workspace) / "merlin_info").iterdir()) == []
+
+
+async def test_a_workspace_that_stays_another_runs_is_told(tmp_path: Path) -> None:
+    """Of a new run all is named, since Merlin goes on with the other; of an old one nothing: it isn't read there."""
+    (record,) = runs_below(tmp_path)
+    other = run(99, str(tmp_path / "new"))
+    (tmp_path / "new" / "merlin_info" / "run_metadata.json.merlin-graphql.tmp").mkdir(parents=True)
+    for workspace in (Path(record.workspace), tmp_path / "new"):
+        file_of(workspace).write_text(json.dumps(content_of(other)))
+    async with database_of(tmp_path, records=[record]) as database:
+        updated = await ask(database, UPDATE, input={"id": record.id, "status": "RUNNING"})
+        assert updated["updateRun"]["overwrittenByMerlin"] == []
+        made = await ask(database, CREATE, input={"studyName": "s", "workspace": str(tmp_path / "new"), "queues": []})
+        fields = ["parent", "child", "status", "additionalData", "workers"]
+        assert made["createRun"]["overwrittenByMerlin"] == fields
+        for workspace in (Path(record.workspace), tmp_path / "new"):
+            assert content(workspace)["id"] == uid(99)
+
+
+async def test_a_record_that_cannot_be_read_whole_is_not_written(tmp_path: Path) -> None:
+    """The substitute would go from the file over what is stored."""
+    path = tmp_path / "merlin.db"
+    (record,) = runs_below(tmp_path)
+    backend = make_backend(f"sqlite:///{path}", BackendOptions())
+    await backend.open()
+    await backend.insert([record])
+    await backend.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE run SET additional_data = '[broken'")
+    async with opened(make_backend(f"sqlite:///{path}", BackendOptions()), workspace_roots=[tmp_path]) as database:
+        updated = await ask(database, UPDATE, input={"id": record.id, "status": "RUNNING"})
+        assert updated["updateRun"]["overwrittenByMerlin"] == ["status"]
+        assert not file_of(Path(record.workspace)).exists()
+
+
+async def test_a_dry_run_touches_no_file(tmp_path: Path) -> None:
+    """It changes nothing, there either."""
+    worker = logical_worker("sim", runs=(uid(10),))
+    (record,) = runs_below(tmp_path, workers=(worker.id,))
+    async with opened(await memory_of(worker, record), workspace_roots=[tmp_path]) as database:
+        work = database.work(dry_run=True)
+        await database.logical_workers.delete(worker.id, work=work)
+        await work.finish()
+        assert list((Path(record.workspace) / "merlin_info").iterdir()) == []
+
+
+async def test_a_refused_change_undoes_nothing(tmp_path: Path) -> None:
+    """Nothing changed, so nothing will be set back."""
+    async with database_of(tmp_path, records=[]) as database:
+        refused = await ask(database, UPDATE, input={"id": uid(1), "status": "RUNNING"})
+        assert refused["updateRun"]["userErrors"] == [{"code": "NOT_FOUND"}]
+        assert refused["updateRun"]["overwrittenByMerlin"] == []
