@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -422,15 +423,15 @@ def test_unreadable_file(places: Places, unreadable: str, monkeypatch: pytest.Mo
     (places.merlin / "app.yaml").write_text(REDIS.replace("}", ", password: redis.pass}"))
     (places.merlin / "redis.pass").write_text("hunter2")
     (places.merlin / "config_path.txt").touch()
-    read_text = Path.read_text
+    open_ = Path.open
 
-    def refuse(path: Path, encoding: str | None = None) -> str:
+    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
         # Not by the file's mode: tests may run as root, who may read everything.
         if path.name == unreadable:
             raise PermissionError(13, "Permission denied")
-        return read_text(path, encoding)
+        return open_(path, *arguments, **more)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     path = places.merlin / unreadable
     assert places.error() == f"{path}: can't be read (Permission denied); make it readable"
 
