@@ -111,6 +111,7 @@ async def test_a_token_of_the_provider_is_let_in(tmp_path: Path) -> None:
         (token()[:-5], AuthCode.INVALID_TOKEN),
         (token().rpartition(".")[0] + ".", AuthCode.INVALID_TOKEN),
         ("a.b.c", AuthCode.INVALID_TOKEN),
+        (f"{base64.urlsafe_b64encode(b'[' * 5_900).decode()}.e30.YQ", AuthCode.INVALID_TOKEN),
         ("", AuthCode.INVALID_TOKEN),
         ("é.é.é", AuthCode.INVALID_TOKEN),
     ],

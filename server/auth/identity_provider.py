@@ -122,7 +122,7 @@ class IdentityProvider:
             name, expires = _name_in(claims), float(claims["exp"]) + LEEWAY
         except ExpiredSignatureError:
             raise expired() from None
-        except (InvalidTokenError, ValueError, TypeError, OverflowError) as error:
+        except (InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
             LOG.info("A token was refused: %s", type(error).__name__)  # what the error says may be the client's words
             raise invalid() from None
         identity = Identity(name, role_of(_at(claims, self._roles_claim)), expires)
