@@ -31,7 +31,7 @@ from server.auth.token_file import TokenFileError
 from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
-from server.database.backends.sqlite import path_of
+from server.database.backends.sqlite_path import path_of
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind, Severity
 from server.listening import ListenError, listening
