@@ -1,20 +1,21 @@
 # Stage 1 builds GraphiQL; stage 2 the wheel and everything it needs into a virtual environment; stage 3 has only that.
 FROM node:22.21.1-bookworm-slim AS graphiql
 WORKDIR /src/graphiql
-COPY graphiql/package.json graphiql/.npmrc ./
-RUN npm install --no-audit --no-fund
+COPY graphiql/package.json graphiql/package-lock.json graphiql/.npmrc ./
+RUN npm ci --ignore-scripts
 COPY graphiql ./
 COPY queries ../queries
 RUN npm run build
 
 FROM python:3.13.9-slim-bookworm AS build
 WORKDIR /src
-COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schema schema
 COPY server server
 COPY --from=graphiql /src/server/static server/static
 RUN python -m venv /opt/merlin-graphql \
-    && /opt/merlin-graphql/bin/pip install --no-cache-dir --disable-pip-version-check '.[jwt,tracing]'
+    && /opt/merlin-graphql/bin/pip install --no-cache-dir --disable-pip-version-check \
+        --constraint constraints.txt '.[jwt,tracing]'
 
 FROM python:3.13.9-slim-bookworm
 LABEL org.opencontainers.image.title="merlin-graphql" \

@@ -2,15 +2,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test check graphiql schema soak bench bench-load clean
+.PHONY: help serve test check graphiql wheel locks schema soak bench bench-load clean
 
 help:
 	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
 	@echo "make test      everything that has to pass: make check, then the test suite"
 	@echo "make check     format, lint, types, layers, Dockerfile"
 	@echo "make graphiql  build the page at / into the server, so that it needs no internet (needs npm)"
+	@echo "make wheel     make dist/*.whl, with that page inside (needs npm)"
+	@echo "make locks     write constraints.txt and graphiql/package-lock.json anew, with the newest versions"
 	@echo "make schema    write schema/schema.graphql anew, after a change of the schema"
 	@echo "make soak      the long tests that make test leaves out"
 	@echo "make bench     measure serving beside others, and write BENCHMARKS.md (ARGS='--queries runs-20' repeats one row)"
@@ -31,9 +34,18 @@ check: $(VENV)/.test
 	$(BIN)/hadolint Dockerfile
 	.ci/contract $(BIN)/merlin-graphql
 
+# What is installed is what the lock file names, by its checksum, and none of it runs anything of its own.
 graphiql:
-	npm install --prefix graphiql --silent --no-audit --no-fund
+	npm ci --prefix graphiql --ignore-scripts --loglevel=error
 	npm run --prefix graphiql --silent build
+
+wheel: graphiql | $(BIN)/pip
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+locks: | $(BIN)/pip
+	node graphiql/lock.mjs
+	$(PYTHON) -m venv --clear $(VENV)/locks && $(VENV)/locks/bin/pip install --quiet --editable '.[dev]'
+	$(VENV)/locks/bin/pip freeze --exclude-editable >constraints.txt
 
 schema: $(VENV)/.serve
 	$(BIN)/merlin-graphql schema export --output schema/schema.graphql
@@ -67,26 +79,27 @@ $(BIN)/pip:
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable .
+$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.serve
 
 # JavaScript clients: where they can't be had, the tests that need them are skipped.
 $(VENV)/.node: tests/package.json | $(BIN)/pip
 	@if command -v npm >/dev/null; then \
-		npm install --prefix tests --silent --no-audit --no-fund || echo "npm could not install: tests are skipped"; \
+		npm install --prefix tests --ignore-scripts --loglevel=error --no-audit --no-fund || echo "npm could not install: tests are skipped"; \
 	fi
 	@touch $@
 
 # Where GraphiQL can't be built, the server falls back to its public copy.
 $(VENV)/.graphiql: $(wildcard graphiql/*.* queries/*.graphql) | $(BIN)/pip
-	@if command -v npm >/dev/null; then \
-		$(MAKE) --no-print-directory graphiql || echo "GraphiQL could not be built: the page at / loads its public copy"; \
-	else \
+	@if ! command -v npm >/dev/null; then \
 		echo "There is no npm to build GraphiQL: the page at / loads its public copy"; \
+	elif $(MAKE) --no-print-directory graphiql; then \
+		touch $@; \
+	else \
+		echo "GraphiQL could not be built, as said above: the page at / loads its public copy. The next make tries again"; \
 	fi
-	@touch $@

@@ -6,6 +6,7 @@ import strawberry
 from graphql import lexicographic_sort_schema, print_schema
 from strawberry.schema.config import StrawberryConfig
 
+from schema.core import core_of
 from schema.logical_worker import LogicalWorker
 from schema.mutation import Mutation
 from schema.physical_worker import PhysicalWorker
@@ -28,4 +29,4 @@ def make_schema() -> strawberry.Schema:
 
 def sdl_of(schema: strawberry.Schema) -> str:
     """The schema in GraphQL's definition language, sorted, so that it is the same text each time."""
-    return f"{print_schema(lexicographic_sort_schema(schema._schema))}\n"  # noqa: SLF001 - strawberry has no public name for it
+    return f"{print_schema(lexicographic_sort_schema(core_of(schema)))}\n"

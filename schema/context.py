@@ -19,6 +19,8 @@ class Context:
     """The highest that the viewer has."""
     who: str | None = field(default=None, compare=False)
     """The viewer's name, for the audit log: no answer depends on it."""
+    reveals: bool = True
+    """Whether clients are told where the database is."""
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

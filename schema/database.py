@@ -16,8 +16,18 @@ class Database:
         return isinstance(obj, MerlinDatabase)
 
     kind: str = strawberry.field(description="`redis`, `sqlite` or `memory`.")
-    version: str = strawberry.field(description="What the database says it is.")
-    connection: str = strawberry.field(description="Where it is. Never holds a password.")
+
+    @strawberry.field(description="What the database says it is; no more than its kind where the server is discreet.")
+    @staticmethod
+    def version(root: strawberry.Parent[MerlinDatabase], info: Info) -> str:
+        return root.version if info.context.reveals else root.kind
+
+    @strawberry.field(
+        description="Where it is, without a password; no more than its kind where the server is discreet."
+    )
+    @staticmethod
+    def connection(root: strawberry.Parent[MerlinDatabase], info: Info) -> str:
+        return root.connection if info.context.reveals else root.kind
 
     @strawberry.field(description="How many studies there are.")
     @staticmethod

@@ -19,7 +19,6 @@ from graphql import (
     Executor,
     GraphQLError,
     GraphQLFormattedError,
-    GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
@@ -36,6 +35,7 @@ from schema.changes import Look, Told
 from schema.compiler.compiler import Compiler, Tally
 from schema.context import Context
 from schema.coordinates import coordinates_of, name_of
+from schema.core import core_of
 from schema.deprecations import deprecated, uses_of
 from schema.encoding import encode_json
 from schema.errors import (
@@ -131,7 +131,7 @@ class Operations:
 
         `deadline`: seconds that a query or a mutation may take. `compiled`: whether what can be is.
         """
-        self._schema: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
+        self._schema = core_of(schema)
         self._compiler = Compiler(schema) if compiled else None
         self._limits = limits
         self._reveal = introspection
@@ -142,6 +142,11 @@ class Operations:
         self._costs: dict[Hashable, int] = {}
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
+
+    @property
+    def reveals(self) -> bool:
+        """Whether clients are told of the schema, and of where the database is."""
+        return self._reveal
 
     @property
     def tally(self) -> Tally:

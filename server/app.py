@@ -21,8 +21,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
+from schema.roles import Role
 from server.auth.door import Door
 from server.auth.identity import AuthenticationError
+from server.auth.visitor import visitor_of
 from server.contract.manifest import read_manifest
 from server.database.errors import DatabaseError
 from server.database.merlin_database import MerlinDatabase
@@ -40,7 +42,7 @@ from server.responses import http_exception, refused, server_error, unauthentica
 from server.results import Results, is_known
 from server.security import door_of
 from server.service import Service
-from server.settings import Settings, SettingsError, read_settings
+from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 from server.source import open_database
 from server.telemetry import Telemetry
 from server.tracing import open_tracing
@@ -100,6 +102,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
             served.run_metadata.listen(metrics.count_file)
             with told_to_end() as draining:
                 tasks = [
+                    asyncio.create_task(door.authenticator.follow(served.backend)),
                     asyncio.create_task(metrics.follow(served)),
                     asyncio.create_task(mark_draining(metrics, draining)),
                 ]
@@ -115,15 +118,15 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         routes=[
             Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, deadline=settings.deadline)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
-            Route("/login", Login(door.authenticator)),
-            Route("/logout", Logout()),
+            Route("/login", Login(door)),
+            Route("/logout", Logout(door)),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", MetricsApp(metrics, door).respond),
             *([Route("/schema.graphql", _schema_text(sdl_of(schema), door))] if settings.introspection else []),
             *(graphiql_routes() if settings.graphiql else []),
         ],
-        middleware=[*_cors(settings), Middleware(TokenExchange, door.authenticator)],
+        middleware=[*_cors(settings), Middleware(TokenExchange, door, is_on=settings.profile != PRODUCTION)],
         exception_handlers={HTTPException: http_exception, Exception: server_error},
         lifespan=lifespan,
     )
@@ -145,7 +148,7 @@ def _schema_text(sdl: str, door: Door) -> Any:
 
     async def schema_text(request: Request) -> Response:
         try:
-            await door.admit(request.headers, request.method)
+            door.check_role(door.admit(visitor_of(request.scope)), Role.READ, "The schema")
         except AuthenticationError as error:
             return unauthenticated(error)
         except RequestError as error:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import uvloop
 from tqdm import tqdm
@@ -31,12 +31,12 @@ from server.auth.token_file import TokenFileError
 from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
-from server.database.backends.sqlite import path_of
+from server.database.backends.sqlite_path import path_of
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind, Severity
 from server.listening import ListenError, listening
 from server.login import PARAMETER
-from server.logs import logging_config
+from server.logs import logging_config, printable
 from server.merlin_config import ConfigError, find_database
 from server.security import door_of, with_secrets
 from server.serving import Server, allow_many_files, config_of, serve_by_many
@@ -65,15 +65,15 @@ _TOLD = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or another with one line on stderr."""
     options = _parser().parse_args(arguments)
-    logging.config.dictConfig(dict(logging_config(_log_format(options))))
+    logging.config.dictConfig(dict(logging_config("text")))
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
     except UnreadableError as error:
-        print(f"merlin-graphql: {error}", file=sys.stderr)
+        print(f"merlin-graphql: {printable(str(error))}", file=sys.stderr)
         return ExitCode.UNREADABLE
     except _TOLD as error:
-        print(f"merlin-graphql: {error}", file=sys.stderr)
+        print(f"merlin-graphql: {printable(str(error))}", file=sys.stderr)
         return 1
 
 
@@ -117,19 +117,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_format(options: argparse.Namespace) -> str:
-    """Known before the settings are: a setting that can't be meant is told, not logged."""
-    given = getattr(options, "log_format", None) or os.environ.get("MERLIN_GRAPHQL_LOG_FORMAT")
-    return "json" if given == "json" else "text"
+def _settings(options: argparse.Namespace) -> Settings:
+    """And logs as they say from now on: one that can't be meant is told, not logged. Raises `SettingsError`."""
+    settings = read_settings(os.environ, options)
+    logging.config.dictConfig(dict(logging_config(settings.log_format)))
+    return settings
 
 
 def integrity(options: argparse.Namespace) -> int:
     """1 where problems remain that are as grave as is asked for."""
-    settings = read_settings(os.environ, options)
+    settings = _settings(options)
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
-        settings, _ = _with_database(dataclasses.replace(settings, demo=False, compare_interval=0), stack)
+        is_found = settings.database is None
+        settings, source = _with_database(dataclasses.replace(settings, demo=False, compare_interval=0), stack)
         _check_it_exists(settings)
+        if is_found:
+            _tell_of_the_database(settings, source, sys.stderr)  # stdout is the report's
         mended, left = asyncio.run(_look(settings, kinds, repair=options.repair))
     if options.json:
         told = {"repaired": [_as_json(it) for it in mended], "problems": [_as_json(it) for it in left]}
@@ -186,7 +190,8 @@ def _as_json(problem: Problem) -> dict[str, object]:
 
 def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
-    settings = read_settings(os.environ, options)
+    settings = _settings(options)
+    is_found = settings.database is None and not settings.demo
     with _on_signals(_leave), contextlib.ExitStack() as stack:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):
@@ -195,8 +200,11 @@ def serve(options: argparse.Namespace) -> int:
         announce = functools.partial(_announce, settings, None if given else settings.token)
         allow_many_files()
         listener = stack.enter_context(listening(settings))
+        if is_found:
+            _tell_of_the_database(settings, source, sys.stdout)
         _run(_prepare(settings))
-        print(f"Merlin's database: {backend_of(settings).connection} ({source})", flush=True)
+        if not is_found:
+            _tell_of_the_database(settings, source, sys.stdout)
         if settings.workers > 1:
             if not serve_by_many(settings, listener, functools.partial(announce, listener)):
                 raise UsageError("The server processes could not start: the lines above say why.")
@@ -254,6 +262,11 @@ def _with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Set
         with contextlib.suppress(OSError):  # then opening the database says what is wrong
             (home / ".merlin").mkdir(exist_ok=True)
     return dataclasses.replace(settings, database=found.url), f"from {found.source}"
+
+
+def _tell_of_the_database(settings: Settings, source: str, file: TextIO) -> None:
+    """One that was found is told of before anything, such as a password, is sent there."""
+    print(f"Merlin's database: {backend_of(settings).connection} ({source})", file=file, flush=True)
 
 
 def _is_memory(settings: Settings) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
@@ -17,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from schema.encoding import encode_json
 from schema.operations import Answer, OperationError
-from server.auth.identity import expired
+from server.auth.identity import AuthenticationError
+from server.auth.lease import Lease
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0
@@ -40,12 +40,12 @@ class EventStream:
         self,
         answers: AsyncGenerator[Answer] | OperationError,
         draining: asyncio.Event | None = None,
-        expires: float | None = None,
+        lease: Lease | None = None,
     ) -> None:
-        """`draining`: ends it, where it would not end by itself. `expires`: seconds since the epoch."""
+        """`draining`: ends it, where it would not end by itself. `lease`: that of its client, with which it ends."""
         self._answers = answers
         self._draining = draining
-        self._expires = expires
+        self._lease = lease
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -53,8 +53,8 @@ class EventStream:
         works = [self._send_all(send), _beat(send), _disconnected(receive)]
         if self._draining is not None:
             works.append(_drain(send, self._draining))
-        if self._expires is not None:
-            works.append(_expire(send, self._expires))
+        if self._lease is not None:
+            works.append(_end_with(send, self._lease))
         await _until_the_first(*works)
 
     async def _send_all(self, send: Send) -> None:
@@ -65,6 +65,9 @@ class EventStream:
                 async for answer in answers:
                     await _send_next(send, answer.encoded)
                     await asyncio.sleep(0)  # others have their turn, also where this client reads fast
+        except AuthenticationError as error:
+            await _send_refusal(send, error)
+            return
         except OperationError as error:
             await _send_next(send, encode_json({"errors": error.errors}))
         await send({"type": "http.response.body", "body": _COMPLETE})
@@ -76,10 +79,12 @@ async def _drain(send: Send, draining: asyncio.Event) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _expire(send: Send, at: float) -> None:
+async def _end_with(send: Send, lease: Lease) -> None:
     """Ends it when its client is no longer known."""
-    await asyncio.sleep(max(at - time.time(), 0))
-    error = expired()
+    await _send_refusal(send, await lease.ended())
+
+
+async def _send_refusal(send: Send, error: AuthenticationError) -> None:
     await _send_next(send, encode_json({"errors": [{"message": str(error), "extensions": {"code": error.code}}]}))
     await send({"type": "http.response.body", "body": _COMPLETE})
 

@@ -10,7 +10,12 @@ from server.logs import REQUEST_ID, request_id_of
 from server.metrics import Metrics
 from server.responses import refusal
 
-_HEADERS = [(b"x-content-type-options", b"nosniff")]
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+"""Of answers that are no page: one that a browser shows all the same loads nothing, and nobody frames it."""
 _GIVEN_UP = refusal("The server ends, and this took too long: ask again.", "SERVICE_UNAVAILABLE", 503)
 
 
@@ -29,7 +34,7 @@ async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send, met
             metrics.count_request(message["status"])
             headers = list(message.get("headers", ()))
             named = {name for name, _ in headers}
-            headers += [header for header in _HEADERS if header[0] not in named]
+            headers += [header for header in SECURITY_HEADERS if header[0] not in named]
             headers.append((b"x-request-id", id_.encode()))
             if draining is not None and draining.is_set():
                 headers.append((b"connection", b"close"))  # what its client asks next goes to another server

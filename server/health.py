@@ -5,11 +5,14 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from schema.roles import Role
 from server.auth.door import Door
 from server.auth.identity import AuthenticationError
+from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase
 from server.metrics import CONTENT_TYPE, Metrics
-from server.responses import json_response, unauthenticated
+from server.requests import RequestError
+from server.responses import json_response, refused, unauthenticated
 
 _NO_STORE = {"cache-control": "no-store"}
 
@@ -32,7 +35,7 @@ async def readyz(request: Request) -> Response:
 
 
 class MetricsApp:
-    """To be read by whoever may read the rest."""
+    """To be read by whoever may read the rest, however often."""
 
     def __init__(self, metrics: Metrics, door: Door) -> None:
         self._metrics = metrics
@@ -40,7 +43,9 @@ class MetricsApp:
 
     async def respond(self, request: Request) -> Response:
         try:
-            await self._door.authenticator.identify(request.headers)
+            self._door.check_role(self._door.identify(visitor_of(request.scope)), Role.READ, "/metrics")
         except AuthenticationError as error:
             return unauthenticated(error)
+        except RequestError as error:
+            return refused(error)
         return Response(self._metrics.text(), headers=_NO_STORE | {"content-type": CONTENT_TYPE})

@@ -12,7 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN
 from schema.operations import Operation, OperationError
-from server.auth.identity import AuthenticationError, Identity
+from server.auth.identity import AuthenticationError
+from server.auth.lease import Lease
+from server.auth.visitor import visitor_of
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
 from server.requests import GraphQLRequest, RequestError, accepted, read_request
@@ -59,19 +61,17 @@ class GraphQLApp:
         """Raises `RequestError`, `AuthenticationError`."""
         media_type = accepted(request.headers.get("accept"), OFFERED)
         is_stream = media_type == EVENT_STREAM
-        identity = await self._service.door.admit(request.headers, request.method)
+        lease = self._service.door.admit(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, get_queries=self._get_queries or is_stream, deadline=self._deadline)
         try:
             operation = self._service.read(given)
             _check(operation, request.method, media_type)
             if operation.type is OperationType.QUERY and not is_stream:
-                return _response(await self._reply(request, operation, given, identity), media_type, request.method)
-            answers = self._service.answers(
-                operation, given, request.state.database, identity, "sse" if is_stream else "http"
-            )
+                return _response(await self._reply(request, operation, given, lease), media_type, request.method)
+            answers = self._service.answers(operation, given, request.state.database, lease)
             if is_stream:
                 is_endless = operation.type is OperationType.SUBSCRIPTION
-                return EventStream(answers, request.state.draining if is_endless else None, identity.expires)
+                return EventStream(answers, request.state.draining if is_endless else None, lease)
             async with aclosing(answers):
                 answer = await anext(answers)
         except OperationError as error:
@@ -81,8 +81,9 @@ class GraphQLApp:
             return json_response({"errors": error.errors}, status, media_type=media_type)
         return Response(answer.encoded, media_type=media_type)
 
-    async def _reply(self, request: Request, operation: Operation, given: GraphQLRequest, identity: Identity) -> Reply:
-        """To a query. Raises `OperationError`."""
+    async def _reply(self, request: Request, operation: Operation, given: GraphQLRequest, lease: Lease) -> Reply:
+        """To a query. Raises `OperationError`, `AuthenticationError`."""
+        identity = lease.identity()
         results, database = self._service.results, request.state.database
         question, state = question_of(operation, given.variables, identity.role), database.state
         if question is not None and "no-cache" not in request.headers.get("cache-control", ""):
@@ -90,7 +91,7 @@ class GraphQLApp:
             if reply is not None:
                 self._service.telemetry.note(operation, "http", identity, Told(reply.cost, is_kept=True), 0.0)
                 return reply
-        async with aclosing(self._service.answers(operation, given, database, identity, "http")) as answers:
+        async with aclosing(self._service.answers(operation, given, database, lease)) as answers:
             answer = await anext(answers)
         if question is None or answer.errors or database.state != state:
             return Reply(200, answer.encoded, None)

@@ -21,12 +21,13 @@ from schema.operations import Operation
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
+from server.front import SECURITY_HEADERS
 from server.http import GRAPHQL_JSON
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
 from server.responses import JSON
 from server.results import Reply, question_of
-from server.service import Service, context_of
+from server.service import Service
 from server.telemetry import Told
 
 LOG = logging.getLogger(__name__)
@@ -44,7 +45,6 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
 }
 """What is answered to the headers `Accept` that are common: as `requests.accepted` does."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"transfer-encoding", b"traceparent"})
 _REMEMBERED = 1_024
 """Bodies."""
@@ -78,13 +78,14 @@ class LeanPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _common_headers(scope)
-        if headers is None or (identity := self._identity(headers)) is None or scope["state"]["draining"].is_set():
+        if headers is None or self._identity(headers, scope) is None or scope["state"]["draining"].is_set():
             await self._general(scope, receive, send)
             return
         id_ = request_id_of(headers.get(b"x-request-id"))
         REQUEST_ID.set(id_)
         message = await receive()
-        reply = self._reply(message, headers, identity, scope)
+        identity = self._identity(headers, scope)  # asked again: the body may have taken its time
+        reply = None if identity is None else self._reply(message, headers, identity, scope)
         if reply is None:
             await self._general(scope, _again(message, receive), send)
             return
@@ -93,8 +94,8 @@ class LeanPath:
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
 
-    def _identity(self, headers: Mapping[bytes, bytes]) -> Identity | None:
-        return self._service.door.authenticator.at_once(headers.get(b"authorization"))
+    def _identity(self, headers: Mapping[bytes, bytes], scope: Scope) -> Identity | None:
+        return self._service.door.at_once(headers.get(b"authorization"), scope)
 
     def _reply(
         self, message: Message, headers: Mapping[bytes, bytes], identity: Identity, scope: Scope
@@ -157,12 +158,12 @@ class LeanPath:
         """Mostly that of the request before."""
         last = self._last_context
         if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
-            last = self._last_context = context_of(database, identity)
+            last = self._last_context = self._service.context(database, identity)
         return last
 
 
 def _headers_of(reply: Reply, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
-    own = [_NOSNIFF, (b"x-request-id", id_.encode())]
+    own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode())]
     if reply.status == HTTPStatus.OK:
         own.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
     return reply.headers + own

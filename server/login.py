@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlencode
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.auth.authenticator import Authenticator
+from server.auth.door import Door
 from server.auth.identity import AuthenticationError
-from server.auth.origins import is_own_or_allowed
 from server.auth.sessions import cookie_name
+from server.auth.visitor import Visitor, visitor_of
 from server.requests import RequestError, read_body
-from server.responses import refusal, refused
+from server.responses import refused, unauthenticated
 
 PARAMETER = "token"
 _LARGEST_FORM = 16_384
@@ -22,29 +24,43 @@ _LARGEST_FORM = 16_384
 
 
 class TokenExchange:
-    """Takes the token out of an address, before anything else sees it, and answers with a cookie in its place."""
+    """Takes the token out of an address, before anything else sees it, and answers with a cookie in its place.
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    Only where that address was typed, or a program asks: a link of another site would log in whom it likes. In
+    production an address holds no token at all, since proxies write addresses down.
+    """
+
+    def __init__(self, app: ASGIApp, door: Door, *, is_on: bool) -> None:
         self._app = app
-        self._authenticator = authenticator
+        self._door = door
+        self._is_on = is_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "GET" or f"{PARAMETER}=".encode() not in scope["query_string"]:
+        given = _parameters(scope) if scope["type"] == "http" and scope["method"] == "GET" else {}
+        if PARAMETER not in given:
             await self._app(scope, receive, send)
             return
-        given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        token = given.pop(PARAMETER, [""])[0]
-        rest = urlencode(given, doseq=True)
-        name = scope["path"].rsplit("/", 1)[-1] or "."
-        response = await _log_in(self._authenticator, token, Request(scope), f"{name}?{rest}" if rest else name)
+        try:
+            response = self._respond(scope, given.pop(PARAMETER)[0], urlencode(given, doseq=True))
+        except RequestError as error:
+            response = refused(error)
         await response(scope, receive, send)
+
+    def _respond(self, scope: Scope, token: str, rest: str) -> Response:
+        """Raises `RequestError`."""
+        if not self._is_on:
+            raise RequestError("In production send a token as `Authorization: Bearer TOKEN`, or by POST to login.", 403)
+        visitor = visitor_of(scope)
+        self._door.check_own_page(visitor)
+        name = f"./{quote(scope['path'].rsplit('/', 1)[-1])}"  # without ./ a name such as https: would be an address
+        return _log_in(self._door, token, visitor, f"{name}?{rest}" if rest else name)
 
 
 class Login:
     """`POST /login` with the form field `token`."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        self._authenticator = authenticator
+    def __init__(self, door: Door) -> None:
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -55,46 +71,64 @@ class Login:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
+        """Raises `RequestError`."""
         if request.method != "POST":
             raise RequestError("Send the token by POST.", 405, {"allow": "POST"})
-        if not is_own_or_allowed(request.headers, ()):
-            raise RequestError("Log in from a page of this server.", HTTPStatus.FORBIDDEN)
+        visitor = visitor_of(request.scope)
+        self._door.check_own_page(visitor)
         form = parse_qs((await read_body(request, _LARGEST_FORM)).decode("latin-1"))
-        return await _log_in(self._authenticator, form.get(PARAMETER, [""])[0].strip(), request, ".")
+        return _log_in(self._door, form.get(PARAMETER, [""])[0].strip(), visitor, ".")
 
 
 class Logout:
     """`POST /logout` ends the session of this browser."""
 
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        if request.method == "POST" and is_own_or_allowed(request.headers, ()):
-            response: Response = RedirectResponse(".", HTTPStatus.SEE_OTHER)
-            response.delete_cookie(cookie_name(request.headers.get("host", "")), path=_path(scope), httponly=True)
-        else:
-            response = refused(RequestError("Log out by POST, from a page of this server.", 405, {"allow": "POST"}))
+        try:
+            response = self._respond(request)
+        except RequestError as error:
+            response = refused(error)
         await response(scope, receive, send)
 
+    def _respond(self, request: Request) -> Response:
+        """Raises `RequestError`."""
+        if request.method != "POST":
+            raise RequestError("Log out by POST.", 405, {"allow": "POST"})
+        visitor = visitor_of(request.scope)
+        self._door.log_out(visitor)
+        headers = {"cache-control": "no-store", "clear-site-data": '"cache"'}
+        response = RedirectResponse(".", HTTPStatus.SEE_OTHER, headers)
+        response.delete_cookie(**_cookie(visitor))
+        return response
 
-async def _log_in(authenticator: Authenticator, token: str, request: Request, target: str) -> Response:
+
+def _log_in(door: Door, token: str, visitor: Visitor, target: str) -> Response:
+    """Raises `RequestError`."""
     try:
-        value, seconds = await authenticator.log_in(token)
+        session, value = door.log_in(visitor, token)
     except AuthenticationError as error:
-        return refusal(str(error), error.code, HTTPStatus.UNAUTHORIZED, {"www-authenticate": error.challenge})
+        return unauthenticated(error)
     headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
     response = RedirectResponse(target, HTTPStatus.SEE_OTHER, headers)
-    response.set_cookie(
-        cookie_name(request.headers.get("host", "")),
-        value,
-        max_age=seconds,
-        path=_path(request.scope),
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="lax",  # a link from another site, such as a web terminal, opens the page logged in
-    )
+    response.set_cookie(value=value, max_age=session.seconds, **_cookie(visitor))
     return response
 
 
-def _path(scope: Scope) -> str:
-    root = str(scope.get("root_path", ""))
-    return f"{root}/"
+def _cookie(visitor: Visitor) -> Mapping[str, Any]:
+    return {
+        "key": cookie_name(visitor),
+        "path": visitor.root,
+        "secure": visitor.is_secure,
+        "httponly": True,
+        "samesite": "lax",  # a bookmark in another site's page opens this one logged in
+    }
+
+
+def _parameters(scope: Scope) -> dict[str, list[str]]:
+    """Of a query string, unless a look tells that there is no token in it."""
+    text = scope["query_string"].decode("latin-1")
+    return parse_qs(text, keep_blank_values=True) if f"{PARAMETER}=" in text else {}

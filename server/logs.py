@@ -21,8 +21,17 @@ OPERATIONS = logging.getLogger("merlin_graphql.operations")
 _PROCESS = secrets.token_hex(4)
 _NUMBERS = itertools.count(secrets.randbits(24))
 """Ids need to be told apart, not to be guarded."""
+_DETAIL = "    | "
+"""Before each line of a traceback."""
 _GIVEN_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "taskName"}
+
+
+def printable(text: str) -> str:
+    """In one line, with escapes in place of control characters and of what turns the direction of writing."""
+    if text.isprintable():
+        return text
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
 
 
 def request_id_of(given: bytes | None) -> str:
@@ -36,6 +45,22 @@ class WithRequestId(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = REQUEST_ID.get()
         return True
+
+
+class TextLines(logging.Formatter):
+    """One line a record, whatever stands in it and whoever logged it; a traceback's lines follow, marked as such.
+
+    What clients and databases choose ends up in messages, those of libraries too: a line break in it must not begin
+    what looks like another record, nor an escape sequence reach a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = self.formatTime(record)
+        head = f"{time} {record.levelname} {record.name}: {record.getMessage()}"
+        details = [self.formatException(record.exc_info)] if record.exc_info else []
+        details += [self.formatStack(record.stack_info)] if record.stack_info else []
+        rest = (line for text in details for line in text.split("\n"))
+        return "\n".join([printable(head), *(f"{_DETAIL}{printable(line)}" for line in rest)])
 
 
 class JSONLines(logging.Formatter):
@@ -59,7 +84,7 @@ class JSONLines(logging.Formatter):
 def logging_config(format_: str) -> Mapping[str, Any]:
     """For `logging.config.dictConfig`: `text` or `json`, to stderr."""
     formatters = {
-        "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "text": {"()": TextLines},
         "json": {"()": JSONLines},
     }
     return {

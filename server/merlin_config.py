@@ -5,7 +5,9 @@ A message names the file and the setting, never a value that may hold the passwo
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,18 +72,21 @@ class _Section:
 
 def find_database(cwd: Path, home: Path) -> MerlinDatabaseUrl:
     """The database that a Merlin started in `cwd` by the owner of `home` uses; raises `ConfigError`."""
-    places = [cwd / "app.yaml", home / ".merlin" / "app.yaml"]
+    here, places = cwd / "app.yaml", [home / ".merlin" / "app.yaml"]
     pointer = home / ".merlin" / "config_path.txt"
     if _is_file(pointer):
-        places.insert(1, cwd / _read(pointer).strip())
-    for place in places:
+        places.insert(0, cwd / _read(pointer).strip())
+    for place in (here, *places):
         if _is_file(place):
-            return MerlinDatabaseUrl(_database_url(_load(place, cwd, home)), str(place))
+            return MerlinDatabaseUrl(_database_url(_load(place, cwd, home, is_found=place == here)), str(place))
     return MerlinDatabaseUrl(_local_sqlite(home), "Merlin's local SQLite file")
 
 
-def _load(source: Path, cwd: Path, home: Path) -> _Section:
-    text = _read(source)
+def _load(source: Path, cwd: Path, home: Path, *, is_found: bool) -> _Section:
+    """`is_found`: nobody has named it."""
+    if is_found:
+        _check_owner(source, source.lstat())
+    text = _read(source, is_found=is_found)
     try:
         app = _TextLoader(text).get_single_data()
     except (yaml.YAMLError, ValueError) as error:  # its own message quotes the line, password and all
@@ -181,6 +186,14 @@ def _sqlite_url(path: Path) -> str:
     return f"sqlite:///{quote(str(path))}"
 
 
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    """Whoever writes it says to which host this user's password is sent: anybody, in a directory such as /tmp."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(f"{path}: belongs to another user; copy it, or name the database by --database")
+    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{path}: can be written by others; chmod o-w it, or name the database by --database")
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.exists() and not path.is_dir()
@@ -188,9 +201,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, *, is_found: bool = False) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            if is_found:
+                _check_owner(path, os.fstat(file.fileno()))
+            return file.read()
     except OSError as error:
         raise ConfigError(f"{path}: can't be read ({error.strerror}); make it readable") from None
     except UnicodeDecodeError:

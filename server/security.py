@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from schema.roles import Role
 from server.auth.authenticator import Authenticator, Provider
@@ -23,12 +25,33 @@ def with_secrets(settings: Settings) -> Settings:
         raise SettingsError("no-auth: everybody is let in, so name neither tokens nor keys; or leave it out.")
     if settings.jwks is None and (settings.jwt_issuer or settings.jwt_audience):
         raise SettingsError("jwks: name the keys of the identity provider.")
-    if settings.profile == PRODUCTION and not settings.has_login and not settings.no_auth:
-        raise SettingsError("profile: in production name who is let in, by --token-file, --jwks or --no-auth.")
+    if settings.profile == PRODUCTION:
+        _check_production(settings)
     if settings.no_auth:
         return settings
     token = settings.token if settings.has_login else new_token()
     return replace(settings, token=token, session_key=settings.session_key or secrets.token_urlsafe(32))
+
+
+def _check_production(settings: Settings) -> None:
+    """Raises `SettingsError`."""
+    if not settings.has_login and not settings.no_auth:
+        raise SettingsError("profile: in production name who is let in, by --token-file, --jwks or --no-auth.")
+    if settings.jwks is None:
+        return
+    if settings.jwt_issuer is None or settings.jwt_audience is None:
+        raise SettingsError(
+            "jwks: in production name --jwt-issuer and --jwt-audience, or tokens that are meant for others are let in."
+        )
+    if settings.jwks.startswith("http://") and not _is_loopback(urlsplit(settings.jwks).hostname):
+        raise SettingsError("jwks: in production read the keys by https://, or from a file.")
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def door_of(settings: Settings) -> Door:

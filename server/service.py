@@ -7,10 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from schema.context import Context
+from schema.errors import FORBIDDEN
 from schema.operations import Answer, Operation, OperationError, Operations
 from server import __version__
 from server.auth.door import Door
 from server.auth.identity import Identity
+from server.auth.lease import Lease
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.requests import GraphQLRequest
@@ -25,6 +27,9 @@ class Service:
     door: Door
     telemetry: Telemetry
     results: Results
+
+    def context(self, database: MerlinDatabase, identity: Identity) -> Context:
+        return Context(database, __version__, identity.role, identity.name, self.operations.reveals)
 
     def read(self, request: GraphQLRequest) -> Operation:
         """Raises `OperationError`."""
@@ -41,12 +46,12 @@ class Service:
         operation: Operation,
         request: GraphQLRequest,
         database: MerlinDatabase,
-        identity: Identity,
-        protocol: str,
+        lease: Lease,
     ) -> AsyncGenerator[Answer]:
-        """Raises `OperationError`."""
-        context = context_of(database, identity)
-        with self.telemetry.operation(operation, protocol, identity) as told:
+        """Raises `OperationError`, `AuthenticationError`."""
+        identity = lease.identity()
+        context = self.context(database, identity)
+        with self.telemetry.operation(operation, lease.visitor.protocol, identity) as told:
             try:
                 async with aclosing(self.operations.answers(operation, request.variables, context)) as answers:
                     async for answer in answers:
@@ -54,8 +59,7 @@ class Service:
                         yield answer
             except OperationError as error:
                 told.errors(error.errors)
+                if error.code == FORBIDDEN:
+                    what = f"{operation.type.value} {operation.name or 'without a name'}"
+                    self.door.security_log.forbidden(lease.visitor, identity, what)
                 raise
-
-
-def context_of(database: MerlinDatabase, identity: Identity) -> Context:
-    return Context(database, __version__, identity.role, identity.name)

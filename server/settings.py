@@ -19,6 +19,7 @@ PREFIX = "MERLIN_GRAPHQL_"
 _ALL_MODES = 0o777
 PRODUCTION = "production"
 SHORTEST_TOKEN = 20
+SHORTEST_KEY = 32
 """Characters."""
 _OFF_BY_0 = ("compare_interval", "rate_limit", "result_cache")
 
@@ -133,7 +134,8 @@ class Settings:
     )
     session_key: str | None = setting(
         None,
-        "Signs the cookies of browsers: the same for servers that stand for each other. Else it is made at the start.",
+        "Signs the cookies of browsers: 32 characters or more, the same for servers that stand for each other. "
+        "Else it is made at the start.",
         secret=True,
         flag=False,
     )
@@ -218,12 +220,18 @@ class Settings:
                     raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 0 or more.")
             elif item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
                 raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use more than 0.")
-        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
-            raise SettingsError(f"token: it is too short; use {SHORTEST_TOKEN} characters or more, of random.")
+        self._check_secrets()
         self.socket_mode()
         if self.only_trusted and self.trusted_documents is None:
             raise SettingsError("only-trusted: name the documents, by --trusted-documents.")
         self.zone()
+
+    def _check_secrets(self) -> None:
+        for name, shortest in (("token", SHORTEST_TOKEN), ("session_key", SHORTEST_KEY)):
+            if (secret := getattr(self, name)) is not None and len(secret) < shortest:
+                raise SettingsError(
+                    f"{name.replace('_', '-')}: it is too short; use {shortest} characters or more, of random."
+                )
 
     @property
     def has_login(self) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from enum import IntEnum
@@ -20,7 +19,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from schema.encoding import encode_json
 from schema.errors import BadInput
 from schema.operations import OperationError
-from server.auth.identity import AuthenticationError, Identity, expired
+from server.auth.identity import AuthenticationError, Identity
+from server.auth.lease import Lease
+from server.auth.visitor import Visitor, visitor_of
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
 from server.service import Service
@@ -58,8 +59,11 @@ class WebSocketApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
+        visitor = visitor_of(scope, "websocket")
+        given = visitor.headers.get("x-request-id")
+        REQUEST_ID.set(request_id_of(None if given is None else given.encode("latin-1")))
         try:
-            self._service.door.check_origin(socket.headers)
+            self._service.door.check_origin(visitor)
         except RequestError:
             await socket.close()  # before it is accepted: 403
             return
@@ -68,17 +72,19 @@ class WebSocketApp:
             await socket.close(CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, f"Speak {PROTOCOL}")
             return
         await socket.accept(PROTOCOL)
-        await Connection(socket, self._service).serve()
+        await Connection(socket, visitor, self._service).serve()
 
 
 class Connection:
     """What one client does over one socket. Every task that it begins ends with it."""
 
-    def __init__(self, socket: WebSocket, service: Service) -> None:
+    def __init__(self, socket: WebSocket, visitor: Visitor, service: Service) -> None:
         self._socket = socket
+        self._visitor = visitor
         self._service = service
-        self._identity: Identity | None = None
-        """Known once the connection is acknowledged."""
+        self._lease: Lease | None = None
+        """Once the connection is acknowledged."""
+        self._acknowledged = asyncio.Event()
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """The active ones, and those that were told to end and have not yet."""
@@ -87,11 +93,10 @@ class Connection:
 
     async def serve(self) -> None:
         """Until either side closes the socket, or the server is told to end."""
-        converse = asyncio.create_task(self._converse())
-        drain = asyncio.create_task(self._drain())
+        tasks = [asyncio.create_task(work) for work in (self._converse(), self._drain(), self._end_with_its_lease())]
         try:
-            await asyncio.wait((converse, drain), return_when=asyncio.FIRST_COMPLETED)
-            await (converse if converse.done() else drain)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await next(task for task in tasks if task in done)
         except CloseError as error:
             await self._close(error)
         except WebSocketDisconnect:
@@ -101,9 +106,9 @@ class Connection:
                 raise
             await self._close(_restart())  # what had begun took too long
         finally:
-            for task in (converse, drain):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(converse, drain, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._end_all()
 
     async def _drain(self) -> None:
@@ -113,6 +118,12 @@ class Connection:
             await asyncio.wait(finishing)
         raise _restart()
 
+    async def _end_with_its_lease(self) -> None:
+        """Once its client is not known any more. Raises `CloseError`."""
+        await self._acknowledged.wait()
+        assert self._lease is not None
+        raise _unknown(await self._lease.ended())
+
     async def _close(self, error: CloseError) -> None:
         await self._end_all()
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
@@ -120,16 +131,13 @@ class Connection:
 
     async def _converse(self) -> None:
         try:
-            async with asyncio.timeout(INIT_SECONDS) as patience:
-                while self._identity is None:
-                    await self._heed(await self._receive())
-                patience.reschedule(_loop_time(self._identity.expires))
-                while True:
+            async with asyncio.timeout(INIT_SECONDS):
+                while self._lease is None:
                     await self._heed(await self._receive())
         except TimeoutError:
-            if self._identity is not None:
-                raise CloseError(CloseCode.FORBIDDEN, str(expired())) from None
             raise CloseError(CloseCode.INITIALISATION_TIMEOUT, "Connection initialisation timeout") from None
+        while True:
+            await self._heed(await self._receive())
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._socket.receive()
@@ -165,30 +173,31 @@ class Connection:
 
     async def _acknowledge(self, message: dict[str, Any]) -> None:
         payload = _payload(message)
-        if self._identity is not None:
+        if self._lease is not None:
             raise CloseError(CloseCode.TOO_MANY_INITIALISATIONS, "Too many initialisation requests")
         try:
-            identity = await self._identify(payload or {})
-        except AuthenticationError as error:
+            lease = self._service.door.identify(self._showing(payload or {}))
+        except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
-            raise CloseError(CloseCode.FORBIDDEN, str(error)) from None
+            raise _unknown(error) from None
         await self._send({"type": "connection_ack"})
-        self._identity = identity
+        self._lease = lease
+        self._acknowledged.set()
 
-    async def _identify(self, payload: Mapping[str, Any]) -> Identity:
-        """By `Authorization` or `token` of the payload, else as any other request. Raises `AuthenticationError`."""
+    def _showing(self, payload: Mapping[str, Any]) -> Visitor:
+        """`Authorization` or `token` of the payload, else what any other request shows."""
         given = {name.lower(): value for name, value in payload.items()}
         match given:
             case {"authorization": str(value)}:
-                return await self._service.door.authenticator.by_authorization(value)
+                return self._visitor.showing(value)
             case {"token": str(value)}:
-                return await self._service.door.authenticator.by_token(value)
+                return self._visitor.showing(f"Bearer {value}")
             case _:
-                return await self._service.door.authenticator.identify(self._socket.headers)
+                return self._visitor
 
     async def _subscribe(self, id_: str, given: object) -> None:
-        identity = self._identity
-        if identity is None:
+        lease = self._lease
+        if lease is None:
             raise CloseError(CloseCode.UNAUTHORIZED, "Unauthorized")
         if id_ in self._active:
             raise CloseError(CloseCode.SUBSCRIBER_EXISTS, f"Subscriber for {id_} already exists")
@@ -196,10 +205,14 @@ class Connection:
             request = parse_request(given)
         except RequestError as error:
             raise CloseError(CloseCode.BAD_REQUEST, str(error)) from None
+        try:
+            identity = lease.identity()
+        except AuthenticationError as error:
+            raise _unknown(error) from None
         if (refusal := self._refusal(identity)) is not None:
             await self._send({"id": id_, "type": "error", "payload": [refusal]})
             return
-        task = self._active[id_] = asyncio.create_task(self._run(id_, request, identity))
+        task = self._active[id_] = asyncio.create_task(self._run(id_, request, lease))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._endless.discard)
@@ -215,27 +228,27 @@ class Connection:
             return {"message": str(error), "extensions": {"code": error.code}}
         return None
 
-    async def _run(self, id_: str, request: GraphQLRequest, identity: Identity) -> None:
+    async def _run(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
         """One operation; its id is free again before its client reads that it is over."""
         REQUEST_ID.set(request_id_of(None))
         with contextlib.suppress(WebSocketDisconnect):
             try:
-                await self._answer(id_, request, identity)
+                await self._answer(id_, request, lease)
                 last: dict[str, Any] = {"id": id_, "type": "complete"}
             except OperationError as error:
                 last = {"id": id_, "type": "error", "payload": error.errors}
-            except (RuntimeError, OSError):  # the socket was closed meanwhile
+            except (AuthenticationError, RuntimeError, OSError):  # the socket ends, with the lease or by itself
                 return
             del self._active[id_]
             await self._send(last)
 
-    async def _answer(self, id_: str, request: GraphQLRequest, identity: Identity) -> None:
+    async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
         """Raises `OperationError`."""
         operation = self._service.read(request)
         if operation.type is OperationType.SUBSCRIPTION:
             self._endless.add(self._active[id_])
         head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
-        answers = self._service.answers(operation, request, self._socket.state.database, identity, "websocket")
+        answers = self._service.answers(operation, request, self._socket.state.database, lease)
         async with aclosing(answers):
             async for answer in answers:
                 await self._socket.send_text(f"{head}{answer.encoded.decode()}}}")
@@ -263,9 +276,8 @@ def _payload(message: dict[str, Any]) -> dict[str, Any] | None:
     return payload
 
 
-def _loop_time(expires: float | None) -> float | None:
-    """When that is for the event loop's clock."""
-    return None if expires is None else asyncio.get_running_loop().time() + expires - time.time()
+def _unknown(error: AuthenticationError | RequestError) -> CloseError:
+    return CloseError(CloseCode.FORBIDDEN, str(error))
 
 
 def _shortened(reason: str) -> str:

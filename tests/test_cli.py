@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import json
 import os
 import pty
 import random
@@ -258,7 +259,7 @@ def assert_refused(
     assert says in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert SECRET not in refused.stdout + refused.stderr
-    assert refused.stdout == ""
+    assert refused.stdout == "" or "Merlin's database: sqlite:////no/such/home/" in refused.stdout
 
 
 @pytest.mark.parametrize(
@@ -312,6 +313,20 @@ def test_a_broken_configuration_of_merlin_is_refused(home: Path) -> None:
     app_yaml = home / ".merlin" / "app.yaml"
     app_yaml.write_text(f"results_backend:\n  name: redis\n  password: '{SECRET}\n  server: [\n")
     assert_refused(home, says=f"{app_yaml}: no valid YAML at line ")
+
+
+@pytest.mark.parametrize("command", ["serve", "integrity"])
+def test_a_database_that_was_found_is_told_before_it_is_asked(home: Path, closed_port: int, command: str) -> None:
+    """So that nobody's password goes where they did not mean it to without a word."""
+    configuration = {"name": "redis", "server": LOOPBACK, "port": closed_port, "password": SECRET}
+    (home / "app.yaml").parent.mkdir(parents=True, exist_ok=True)
+    (home / "app.yaml").write_text(json.dumps({"results_backend": configuration}))
+    refused = run(home, command, *(["--port", "0"] if command == "serve" else []))
+    told = refused.stdout if command == "serve" else refused.stderr
+    place = f"redis://:***@{LOOPBACK}:{closed_port}/0"
+    assert told.splitlines()[0] == f"Merlin's database: {place} (from {home / 'app.yaml'})"
+    assert refused.returncode == 1
+    assert SECRET not in refused.stdout + refused.stderr
 
 
 def test_a_port_in_use_is_refused(home: Path) -> None:

@@ -277,6 +277,21 @@ def test_a_protected_server_is_asked_with_headers(run: Run, protected: str) -> N
     assert (code, out, err) == (4, "", f"merlin-graphql: {protected}: the server answers 401 Unauthorized.\n")
 
 
+def test_a_header_stands_in_no_command_line(run: Run, protected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes from a file or the environment: other users see command lines."""
+    own = write("s.graphql", SDL)
+    write("header", "Authorization: Bearer secret\nX-Any: thing\n")
+    assert run("schema", "diff", "--header", "@header", own, protected)[0] == 0
+    code, _, err = run("schema", "diff", "--header", "@nowhere", own, protected)
+    assert (code, err) == (4, "merlin-graphql: --header: nowhere can't be read: No such file or directory.\n")
+    monkeypatch.setenv("MERLIN_GRAPHQL_HEADER", "Authorization: Bearer secret")
+    assert run("check", "--schema", protected, QUERIES)[0] == 0
+    monkeypatch.setenv("MERLIN_GRAPHQL_HEADER", "secret")
+    assert run("check", "--schema", protected, QUERIES)[2].endswith(
+        "MERLIN_GRAPHQL_HEADER: pass it as 'Name: value'.\n"
+    )
+
+
 def test_the_recipe_of_the_readme_runs_as_written(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a running server, in a checkout."""
     monkeypatch.chdir(ROOT)

@@ -41,7 +41,7 @@ TOKEN = "a-token-of-twenty-characters-or-more"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 ENVIRON = {
     "MERLIN_GRAPHQL_TOKEN": TOKEN,
-    "MERLIN_GRAPHQL_SESSION_KEY": "shared",
+    "MERLIN_GRAPHQL_SESSION_KEY": "shared-by-the-servers-of-this-site",
     "MERLIN_GRAPHQL_TRUSTED_PROXIES": LOOPBACK,
     "MERLIN_GRAPHQL_LOG_OPERATIONS": "yes",
 }
@@ -59,23 +59,24 @@ def configuration(directory: Path, port: int, *servers: str) -> str:
     """Ours, on loopback and without root."""
     text = CONFIGURATION.replace("listen 8080;", f"listen {LOOPBACK}:{port};")
     for number, server in enumerate(servers, 1):
-        assert f"merlin-graphql-{number}:8000" in text
-        text = text.replace(f"merlin-graphql-{number}:8000", server)
+        assert f"172.31.250.1{number}:8000" in text
+        text = text.replace(f"172.31.250.1{number}:8000", server)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {directory / kind};\n" for kind in kinds)
-    text = text.replace("/run/nginx.pid", str(directory / "nginx.pid")).replace("/dev/stdout", str(directory / "log"))
+    text = text.replace("/run/nginx.pid", str(directory / "nginx.pid")).replace("/var/log/nginx", str(directory))
     return text.replace("http {\n", f"http {{\n{temporary}", 1)
 
 
 @asynccontextmanager
-async def nginx(directory: Path, *servers: str) -> AsyncIterator[str]:
-    """Its address."""
+async def nginx(directory: Path, *servers: str, rate: str | None = None) -> AsyncIterator[str]:
+    """Its address. `rate`: that of requests, where it is another than ours."""
     assert NGINX is not None
     directory.mkdir()
     path, errors = directory / "nginx.conf", directory / "errors"
     for _ in range(5):  # another may take the port before it does
         port = free_port()
-        path.write_text(configuration(directory, port, *servers))
+        text = configuration(directory, port, *servers)
+        path.write_text(text if rate is None else text.replace("rate=100r/s", f"rate={rate}"))
         command = [NGINX, "-p", str(directory), "-c", str(path), "-g", "daemon off;"]
         with errors.open("wb") as told, subprocess.Popen(command, stderr=told) as process:
             try:
@@ -106,7 +107,7 @@ async def site(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[tuple
         ]
         urls = [await asyncio.to_thread(lambda it=serving: it.url) for serving in servings]  # type: ignore[misc]
         places = [url.removeprefix("http://") for url in urls]
-        yield await stack.enter_async_context(nginx(tmp_path / "nginx", *places)), servings
+        yield await stack.enter_async_context(nginx(tmp_path / "nginx", *places, rate="100000r/s")), servings
 
 
 # --- nginx ------------------------------------------------------------------------------------------------------------
@@ -114,9 +115,10 @@ async def site(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[tuple
 
 @needs_nginx
 def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
-    """`nginx -t` finds nothing to say about it."""
+    """As it is, on a host: `nginx -t` finds nothing to say about it, and there is no name to look up."""
     path = tmp_path / "nginx.conf"
-    path.write_text(configuration(tmp_path, 8080, f"{LOOPBACK}:1", f"{LOOPBACK}:2"))
+    path.write_text(configuration(tmp_path, 8080))
+    assert "/dev/std" not in CONFIGURATION  # under systemd that is a socket, which can't be opened
     assert NGINX is not None
     command = [NGINX, "-t", "-p", str(tmp_path), "-c", str(path)]
     tested = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
@@ -193,6 +195,37 @@ async def test_a_server_ends_and_no_client_of_nginx_hears_of_it(site: tuple[str,
     assert second.process.poll() is None
 
 
+@needs_nginx
+async def test_nginx_writes_down_no_token(tmp_path: Path) -> None:
+    """An address that holds one is refused before anything can fail: with an error nginx would log all of it."""
+    async with (
+        nginx(tmp_path / "nginx", f"{LOOPBACK}:1", f"{LOOPBACK}:2") as url,
+        httpx.AsyncClient(base_url=url, timeout=DEADLINE) as client,
+    ):
+        for path in ("/", "/graphql", "/login", "/metrics"):
+            answer = await client.get(path, params={"a": "b", "token": "secret-of-somebody"})
+            assert answer.status_code == 403
+        assert (await client.get("/", params={"query": "a-query-that-fails"})).status_code == 502
+    told = "".join(path.read_text() for path in (tmp_path / "nginx").iterdir() if path.is_file())
+    assert "a-query-that-fails" in told  # in the error log: so it could have been
+    assert "secret-of-somebody" not in told
+
+
+@needs_nginx
+async def test_nginx_bounds_what_one_address_may_do(tmp_path: Path) -> None:
+    """Logins after a burst of ten, requests after one of two hundred: 429."""
+    async with (
+        nginx(tmp_path / "nginx", f"{LOOPBACK}:1", f"{LOOPBACK}:2", rate="1r/s") as url,
+        httpx.AsyncClient(base_url=url, timeout=DEADLINE) as client,
+    ):
+        logins = [(await client.post("/login", data={"token": "a"})).status_code for _ in range(14)]
+        requests = [(await client.get("/healthz")).status_code for _ in range(230)]
+    assert logins[:11] == [502] * 11
+    assert 429 in logins
+    assert set(requests[:201]) == {502}
+    assert 429 in requests
+
+
 # --- compose ----------------------------------------------------------------------------------------------------------
 
 
@@ -200,10 +233,11 @@ def test_the_compose_file_names_what_is_there() -> None:
     """Services, ports, volumes, secrets and addresses agree with each other, with nginx.conf and the Dockerfile."""
     services = COMPOSE["services"]
     assert set(services) == {"redis", "merlin-graphql-1", "merlin-graphql-2", "nginx"}
-    assert set(re.findall(r"server ([\w-]+):8000", CONFIGURATION)) == {"merlin-graphql-1", "merlin-graphql-2"}
+    addresses = [services[f"merlin-graphql-{n}"]["networks"]["default"]["ipv4_address"] for n in (1, 2)]
+    assert re.findall(r"server ([\d.]+):8000", CONFIGURATION) == addresses
     assert "MERLIN_GRAPHQL_PORT=8000" in (DEPLOY.parent / "Dockerfile").read_text()
     assert services["nginx"]["ports"] == [
-        f"{port}:{port}" for port in re.findall(r"^ +listen (\d+);", CONFIGURATION, re.MULTILINE)
+        f"127.0.0.1:{port}:{port}" for port in re.findall(r"^ +listen (\d+);", CONFIGURATION, re.MULTILINE)
     ]
     used = {name for service in services.values() for name in service.get("secrets", ())}
     assert used == set(COMPOSE["secrets"])
@@ -219,6 +253,19 @@ def test_the_compose_file_names_what_is_there() -> None:
         assert server["networks"]["default"]["ipv4_address"].rpartition(".")[0] == pool["subnet"].rpartition(".")[0]
         assert "/readyz" in server["healthcheck"]["test"][-1]
         compile(server["healthcheck"]["test"][-1], "healthcheck", "exec")
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_a_container_has_no_rights_beyond_its_own(name: str) -> None:
+    """No capabilities and no way to new ones, a bound of memory and processes, no file but its own, loopback only."""
+    service = COMPOSE["services"][name]
+    assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert service["read_only"] is True
+    assert service["pids_limit"] <= 256
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    image = (DEPLOY.parent / "Dockerfile").read_text()
+    assert int(service.get("user") or re.findall(r"^USER (\d+)$", image, re.MULTILINE)[-1]) > 0
 
 
 def test_the_servers_of_the_compose_file_are_set_up_as_meant() -> None:
@@ -252,6 +299,8 @@ def test_the_unit_sets_what_there_is() -> None:
     assert set(environ) <= set(settings.as_environ())
     credentials = {f"%d/{name}" for name in re.findall(r"^LoadCredential=([\w-]+):", UNIT, re.MULTILINE)}
     assert {str(settings.token_file), str(settings.database_password_file)} == credentials
+    assert re.search(r"^MemoryMax=\d+G$", UNIT, re.MULTILINE)
+    assert re.search(r"^TasksMax=\d+$", UNIT, re.MULTILINE)
     seconds = re.search(r"^TimeoutStopSec=(\d+)$", UNIT, re.MULTILINE)
     assert seconds is not None
     assert int(seconds[1]) > settings.drain + 5

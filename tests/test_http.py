@@ -163,3 +163,28 @@ async def test_what_needs_another_way_is_told_so(client: httpx.AsyncClient) -> N
     subscription = await client.post("/graphql", json={"query": "subscription { changes { kind } }"})
     assert subscription.status_code == 406
     assert "needs a websocket" in subscription.json()["errors"][0]["message"]
+
+
+async def test_every_answer_tells_browsers_to_make_nothing_of_it(live: Live) -> None:
+    """Neither to guess what it is, nor to load anything for it, frame it, or tell others where it was."""
+    base = live.http.removesuffix("/graphql")
+    query = {"query": "{ __typename }"}
+    async with httpx.AsyncClient(timeout=DEADLINE) as client:
+        first = await client.post(live.http, json=query)
+        answers = [
+            first,
+            await client.post(live.http, json=query, headers={"if-none-match": first.headers["etag"]}),
+            await client.post(live.http, json=query, headers={"accept": "text/event-stream"}),
+            await client.post(live.http, content=b"{"),
+            await client.get(live.http, params=query),
+            await client.get(f"{base}/schema.graphql"),
+            await client.get(f"{base}/metrics"),
+            await client.get(f"{base}/none"),
+            await client.get(f"{base}/login"),
+        ]
+    assert {answer.status_code for answer in answers} == {200, 304, 404, 405, 415}
+    for answer in answers:
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        policy = answer.headers["content-security-policy"]
+        assert policy == "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from server.database.merlin_database import MerlinDatabase
-from server.logs import JSONLines, WithRequestId, request_id_of
+from server.logs import JSONLines, TextLines, WithRequestId, logging_config, request_id_of
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of
@@ -32,7 +33,7 @@ PASSWORD, TOKEN, WRONG, KEY = (
     "pa55word-of-redis",
     "token-of-this-server-0123456789",
     "wr0ng-token-guessed",
-    "s3ssion-key",
+    "s3ssion-key-of-all-the-servers-here",
 )
 
 
@@ -131,6 +132,49 @@ def test_extra_values_stand_beside_the_message() -> None:
     told = json.loads(line)
     assert set(told) == {"time", "level", "logger", "message", "path"}
     assert (told["message"], told["path"]) == ("one\nand more", "/somewhere")
+
+
+FORGED = "2026-01-01 00:00:00,000 INFO merlin_graphql.audit: forged"
+
+
+@given(st.text(), st.sampled_from(["merlin_graphql.audit", "uvicorn.error", "jwt", "redis"]))
+def test_a_line_of_text_is_one_line(chosen: str, logger: str) -> None:
+    """Whatever a client chose, and whoever logs it: it can be printed, and nothing in it begins a line."""
+    record = logging.LogRecord(logger, logging.INFO, "file", 1, "Refused: %s", (chosen,), None)
+    line = TextLines().format(record)
+    assert line.isprintable()
+    assert len(line.splitlines()) == 1
+    if chosen.isprintable():
+        assert line.endswith(f"{logger}: Refused: {chosen}")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\x85", "\u2028", "\x1b[2J"])
+def test_a_traceback_forges_no_line(end: str) -> None:
+    """Each of its lines is marked, also those of the message of an error."""
+
+    def fail() -> None:
+        raise ValueError(f"bad{end}{FORGED}")
+
+    try:
+        fail()
+    except ValueError:
+        record = logging.LogRecord("name", logging.ERROR, "file", 1, "It failed", (), sys.exc_info())
+    first, *rest = TextLines().format(record).split("\n")
+    assert first.endswith("ERROR name: It failed")
+    assert all(line.startswith("    | ") and line.isprintable() for line in rest)
+    assert "Traceback" in rest[0]
+
+
+@pytest.mark.parametrize("format_", ["json", "text"])
+def test_libraries_log_through_the_same_formatter(format_: str) -> None:
+    """There is one handler, and it is the root's."""
+    config = logging_config(format_)
+    (handler,) = config["handlers"].values()
+    assert config["root"]["handlers"] == list(config["handlers"])
+    assert "loggers" not in config
+    formatter = config["formatters"][handler["formatter"]]["()"]()
+    record = logging.LogRecord("uvicorn.error", logging.INFO, "file", 1, f"x\n{FORGED}", (), None)
+    assert len(formatter.format(record).splitlines()) == 1
 
 
 @pytest.mark.parametrize("format_", ["json", "text"])

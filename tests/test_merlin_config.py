@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -71,6 +72,45 @@ def test_without_configuration(places: Places) -> None:
     found = find_database(places.cwd, places.home)
     assert found.url == f"sqlite:///{places.merlin}/merlin.db"
     assert found.source == "Merlin's local SQLite file"
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pipe"])
+def test_a_file_of_another_user_is_not_believed(places: Places, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """In a directory such as /tmp: it would have this user's password sent to a host of theirs."""
+    stranger = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: stranger)
+    path, elsewhere = places.cwd / "app.yaml", places.home / "elsewhere.yaml"
+    if os.getuid() == 0:  # whose files are believed
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+    elsewhere.write_text(REDIS)
+    match kind:
+        case "file":
+            path.write_text(REDIS)
+        case "link":
+            path.symlink_to(elsewhere)
+        case "pipe":
+            os.mkfifo(path)
+    if os.getuid() == 0:
+        os.chown(path, 12345, -1, follow_symlinks=False)
+    assert places.error() == f"{path}: belongs to another user; copy it, or name the database by --database"
+
+
+def test_a_file_that_others_can_write_is_not_believed(places: Places) -> None:
+    """Its owner is not who wrote it."""
+    places.write(REDIS)
+    (places.cwd / "app.yaml").chmod(0o666)
+    assert places.error().endswith("can be written by others; chmod o-w it, or name the database by --database")
+    (places.cwd / "app.yaml").chmod(0o664)
+    assert places.url() == "redis://redis.example.org:6379/0"
+
+
+def test_a_file_that_was_named_is_believed(places: Places) -> None:
+    """A site's, by whoever installed Merlin there."""
+    site = places.home / "site.yaml"
+    site.write_text(REDIS)
+    site.chmod(0o666)
+    (places.merlin / "config_path.txt").write_text(str(site))
+    assert find_database(places.cwd, places.home).source == str(site)
 
 
 def test_order_of_places(places: Places) -> None:
@@ -383,15 +423,15 @@ def test_unreadable_file(places: Places, unreadable: str, monkeypatch: pytest.Mo
     (places.merlin / "app.yaml").write_text(REDIS.replace("}", ", password: redis.pass}"))
     (places.merlin / "redis.pass").write_text("hunter2")
     (places.merlin / "config_path.txt").touch()
-    read_text = Path.read_text
+    open_ = Path.open
 
-    def refuse(path: Path, encoding: str | None = None) -> str:
+    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
         # Not by the file's mode: tests may run as root, who may read everything.
         if path.name == unreadable:
             raise PermissionError(13, "Permission denied")
-        return read_text(path, encoding)
+        return open_(path, *arguments, **more)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     path = places.merlin / unreadable
     assert places.error() == f"{path}: can't be read (Permission denied); make it readable"
 

@@ -23,6 +23,7 @@ from server.settings import PRODUCTION, Settings, read_settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of, run
 from tests.servers import RedisServer, binaries
+from tests.serving import Serving
 
 pytestmark = pytest.mark.anyio
 
@@ -263,6 +264,34 @@ async def stalled(live: Live) -> int:
     writer.close()
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["errors"][0]["extensions"] == {"code": "REQUEST_TIMEOUT"}
     return int(answer.split()[1])
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+async def test_nobody_is_told_where_the_database_is(tmp_path: Path, compiled: bool) -> None:
+    """Nor what it is, beyond its kind; where the schema is told, that is, too."""
+    query = {"query": "{ database { kind connection version } }"}
+    for profile in (PRODUCTION, "development"):
+        environ = {"MERLIN_GRAPHQL_PROFILE": profile, "MERLIN_GRAPHQL_NO_AUTH": "yes"}
+        settings = read_settings({**environ, "MERLIN_GRAPHQL_COMPILED": str(compiled)})
+        backend = make_backend(f"sqlite:///{tmp_path}/merlin.db", BackendOptions())
+        async with serving(backend, settings=settings) as live, httpx.AsyncClient(timeout=DEADLINE) as client:
+            told_ = (await client.post(live.http, json=query)).json()["data"]["database"]
+        if profile == PRODUCTION:
+            assert told_ == {"kind": "sqlite", "connection": "sqlite", "version": "sqlite"}
+        else:
+            assert told_["connection"] == f"sqlite:///{tmp_path}/merlin.db"
+
+
+def test_production_logs_json_with_one_process(tmp_path: Path) -> None:
+    """A line of a request has its id, as it has with several."""
+    environ = {"MERLIN_GRAPHQL_PROFILE": PRODUCTION}
+    with Serving(tmp_path / "home", "--demo", environ=environ) as server:
+        query = {"query": "query Here { __typename }"}
+        httpx.post(f"{server.url}/graphql", json=query, headers={"x-request-id": "mine"}, timeout=DEADLINE)
+        server.wait_until(lambda: "Here" in server.stderr)
+    lines = [json.loads(line) for line in server.stderr.splitlines()]
+    (line,) = [line for line in lines if line["logger"] == "merlin_graphql.operations"]
+    assert (line["operation"], line["request_id"]) == ("Here", "mine")
 
 
 async def test_an_outage_in_production_tells_no_address(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def written(path: Path, text: str, mode: int = 0o600) -> Path:
 def test_a_token_is_known_by_its_hash(tmp_path: Path) -> None:
     """With its name and its role; comments and empty lines say nothing."""
     path = written(tmp_path / "tokens", f"# whose\n\ndash  read   {HASH}\n")
-    assert TokenFile.read(path).identify(hash_of("secret")) == Identity("dash", Role.READ)
+    assert TokenFile.read(path).identify(hash_of("secret")) == Identity("token:dash", Role.READ)
     assert TokenFile.read(path).identify(hash_of("Secret")) is None
 
 
@@ -35,7 +35,7 @@ def test_a_token_ends_when_it_says(tmp_path: Path) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     path = written(tmp_path / "tokens", f"a READ {HASH} {later.isoformat()}\nb READ {hash_of('old')} 2020-01-01\n")
     tokens = TokenFile.read(path)
-    assert tokens.identify(HASH) == Identity("a", Role.READ, later.timestamp())
+    assert tokens.identify(HASH) == Identity("token:a", Role.READ, later.timestamp())
     with pytest.raises(AuthenticationError) as ended:
         tokens.identify(hash_of("old"))
     assert ended.value.code is AuthCode.TOKEN_EXPIRED
@@ -105,7 +105,7 @@ def test_changes_of_the_file_are_heeded(
     assert tokens.identify(HASH) is not None
     written(path, f"b WRITE {hash_of('new')}\n")
     assert tokens.identify(HASH) is None
-    assert tokens.identify(hash_of("new")) == Identity("b", Role.WRITE)
+    assert tokens.identify(hash_of("new")) == Identity("token:b", Role.WRITE)
 
 
 def test_a_line_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_command_prints_the_token_and_keeps_its_hash(tmp_path: Path) -> None
     token = made.stdout.strip()
     assert (made.returncode, made.stderr) == (0, "")
     identity = TokenFile.read(path).identify(hash_of(token))
-    assert identity == Identity("ci", Role.WRITE, datetime(2099, 1, 1, tzinfo=UTC).timestamp())
+    assert identity == Identity("token:ci", Role.WRITE, datetime(2099, 1, 1, tzinfo=UTC).timestamp())
     assert token not in path.read_text()
     again = run(home, *command)
     assert (again.returncode, again.stdout) == (1, "")

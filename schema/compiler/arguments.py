@@ -26,6 +26,7 @@ from strawberry.types.base import StrawberryOptional
 
 from schema.compiler.errors import UnexpectedError
 from schema.compiler.readings import DEFINITION, NO_INFO
+from schema.core import scalars_of
 
 NO_VARIABLES = VariableValues({}, {})
 
@@ -73,7 +74,7 @@ class Arguments:
 
     def _read(self, field: GraphQLField, variables: VariableValues, info: Any) -> Mapping[str, Any]:
         given = get_argument_values(field, self._node, variables)
-        scalars, config = self._schema.schema_converter.scalar_registry, self._schema.config
+        scalars, config = scalars_of(self._schema), self._schema.config
         return convert_arguments(given, self._arguments, scalars, config, info)
 
 

@@ -14,7 +14,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import strawberry
 from graphql import (
     DocumentNode,
-    GraphQLSchema,
     OperationDefinitionNode,
     get_variable_values,
 )
@@ -26,6 +25,7 @@ from schema.compiler.plan import Plan, plan_of
 from schema.compiler.readings import PlainInfo
 from schema.compiler.selections import Selections, fragments_of, steering_variables
 from schema.compiler.source import FUNCTION, source_of
+from schema.core import core_of
 
 LOG = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def compile_operation(
     variables: VariableValues = NO_VARIABLES,
 ) -> Compiled:
     """Of a valid document; only those variables matter that @skip and @include go by. Raises `NotCompilableError`."""
-    core: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
+    core = core_of(schema)
     try:
         plan = plan_of(schema, operation, Selections(core, fragments_of(document), variables))
         source, names = source_of(core, plan)
@@ -105,7 +105,7 @@ class Compiler:
     def __init__(self, schema: strawberry.Schema) -> None:
         self.tally = Tally()
         self._schema = schema
-        self._core: GraphQLSchema = schema._schema  # noqa: SLF001 - as above
+        self._core = core_of(schema)
         self._steering = _Recent[tuple[str, ...]]()
         self._functions = _Recent[Function | str]()
         """A text where there is none: why."""

@@ -12,6 +12,7 @@ from graphql import GraphQLField
 from strawberry.types.field import StrawberryField
 
 from schema.compiler.errors import NotCompilableError
+from schema.core import has_exception_handlers
 
 DEFINITION = "strawberry-definition"
 """Where strawberry keeps its own definition of what it made for graphql-core."""
@@ -60,7 +61,7 @@ def check_schema(schema: strawberry.Schema) -> None:
     """Raises `NotCompilableError` where strawberry itself would do more than read fields."""
     if schema.config.default_resolver is not getattr:
         raise NotCompilableError("The schema has a default resolver of its own.")
-    if schema.schema_converter._exception_handler_specs:  # noqa: SLF001 - strawberry tells it nowhere else
+    if has_exception_handlers(schema):
         raise NotCompilableError("The schema has handlers of exceptions.")
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from schema.roles import Role
-from server.auth.identity import AuthenticationError, Identity, invalid, missing
+from server.auth.identity import AuthenticationError, Credential, Identity, invalid, missing
+from server.auth.lease import Lease
+from server.auth.origins import is_own
 from server.auth.sessions import Session, Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenFile, hash_of
+from server.auth.visitor import Visitor
+from server.database.backends.base import ResultsBackend
+from server.database.pulse import Pulse
 
 OWNER = "owner"
 """The name of whoever has the token that was made at the start."""
@@ -17,6 +22,10 @@ ANYBODY = Identity("anybody", Role.ADMIN)
 _OWNER = Identity(OWNER, Role.ADMIN)
 _LONGEST_TOKEN = 8_192
 """Characters."""
+KEY = "key:"
+"""What a proof begins with that is a key of an identity provider, by its thumbprint; others are hashes of tokens."""
+_LOOK_EVERY = 0.4
+"""Seconds between two looks whether what clients are known by has changed."""
 
 
 class ProviderError(Exception):
@@ -29,99 +38,184 @@ class Provider(Protocol):
     async def open(self) -> None:
         """Raises `ProviderError`."""
 
-    def known(self, token: str) -> Identity | None: ...
+    async def follow(self) -> None: ...
 
-    async def identify(self, token: str) -> Identity: ...
+    def known(self, token: str) -> Credential | None: ...
+
+    def identify(self, token: str) -> Credential:
+        """Raises `AuthenticationError`."""
+
+    def still(self, credential: Credential) -> Identity:
+        """Who it is now. Raises `AuthenticationError`."""
+
+    @property
+    def proofs(self) -> Iterable[str]:
+        """Of all credentials that may hold now."""
+
+    @property
+    def version(self) -> int:
+        """Another one whenever `still` may answer otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
 class Authenticator:
-    sessions: Sessions
-    own_token_hash: str | None = None
-    tokens: TokenFile | None = None
-    provider: Provider | None = None
-    is_open: bool = False
-    """Whether everybody is let in."""
-    most: Role = Role.ADMIN
-    """What nobody has more than."""
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        own_token_hash: str | None = None,
+        tokens: TokenFile | None = None,
+        provider: Provider | None = None,
+        is_open: bool = False,
+        most: Role = Role.ADMIN,
+    ) -> None:
+        """`is_open`: everybody is let in. `most`: what nobody has more than."""
+        self.sessions = sessions
+        self._own_token_hash = own_token_hash
+        self._tokens = tokens
+        self._provider = provider
+        self.is_open = is_open
+        self._most = most
+        self._changes = Pulse()
+        self._seals: tuple[tuple[int, ...], Mapping[str, str]] = (), {}
 
     async def open(self) -> None:
         """Raises `ProviderError`."""
-        if self.provider is not None:
-            await self.provider.open()
+        if self._provider is not None:
+            await self._provider.open()
 
-    async def identify(self, headers: Mapping[str, str]) -> Identity:
-        """By the headers of a request. Raises `AuthenticationError`."""
+    async def follow(self, backend: ResultsBackend) -> None:
+        """Keeps up with what clients are known by, and tells leases when it has changed, until cancelled.
+
+        `backend`: where the servers of a database tell each other of sessions that were ended.
+        """
         if self.is_open:
-            return ANYBODY.capped(self.most)
-        authorization = headers.get("authorization")
-        if authorization is not None:
-            return await self.by_authorization(authorization)
-        cookie = headers.get("cookie")
-        if cookie is not None and (value := read_cookie(cookie, cookie_name(headers.get("host", "")))):
-            return self._by_session(value)
+            return
+        works = [self._watch(), self.sessions.ended.share(backend)]
+        if self._provider is not None:
+            works.append(self._provider.follow())
+        await asyncio.gather(*works)
+
+    async def _watch(self) -> None:
+        seen = self._versions()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if self._tokens is not None:
+                self._tokens.look()
+            now = self._versions()
+            if now != seen:
+                seen = now
+                self._changes.beat()
+
+    def identify(self, visitor: Visitor) -> Lease:
+        """By a token, or by a session. Raises `AuthenticationError`.
+
+        A session is one of this server's pages: whoever is called from elsewhere shows a token.
+        """
+        if self.is_open:
+            return self._lease(visitor, lambda: ANYBODY)
+        if (authorization := visitor.headers.get("authorization")) is not None:
+            credential = self._credential_of(_bearer_in(authorization))
+            return self._lease(visitor, lambda: self._of_credential(credential))
+        if (value := _cookie_in(visitor)) is not None and is_own(visitor.headers):
+            session = self.sessions.read(value)
+            return self._lease(visitor, lambda: self._of_session(session))
         raise missing()
 
-    def at_once(self, authorization: bytes | None) -> Identity | None:
-        """As `identify` does by that header alone, where nothing must be waited for; else None."""
+    def at_once(self, token: str) -> Identity | None:
+        """Whom a token stands for, where that is known already; else `identify` tells more."""
         if self.is_open:
-            return ANYBODY.capped(self.most)
-        if authorization is None or authorization[:7].lower() != b"bearer ":
-            return None
-        token = authorization[7:].decode("latin-1").strip()
+            return ANYBODY.capped(self._most)
         try:
             identity = self._by_hash(hash_of(token))
+            if identity is None and self._provider is not None and (known := self._provider.known(token)) is not None:
+                identity = self._provider.still(known)
         except AuthenticationError:
             return None
-        if identity is None and self.provider is not None:
-            identity = self.provider.known(token)
-        return None if identity is None else identity.capped(self.most)
+        return None if identity is None else identity.capped(self._most)
 
-    async def by_authorization(self, value: str) -> Identity:
-        """`Bearer TOKEN`. Raises `AuthenticationError`."""
-        scheme, _, token = value.partition(" ")
-        if scheme.lower() != "bearer":
-            raise invalid("Send the token as `Authorization: Bearer TOKEN`.")
-        return await self.by_token(token.strip())
+    def log_in(self, token: str) -> tuple[Session, str]:
+        """A session, and its cookie's value. Raises `AuthenticationError`."""
+        return self.sessions.begin(self._credential_of(token))
 
-    async def by_token(self, token: str) -> Identity:
-        """Raises `AuthenticationError`."""
-        if self.is_open:
-            return ANYBODY.capped(self.most)
-        return (await self._session_of(token)).identity.capped(self.most)
+    def log_out(self, visitor: Visitor) -> Session | None:
+        """Ends the session of a browser; None where it has none."""
+        value = _cookie_in(visitor)
+        try:
+            session = None if value is None else self.sessions.read(value)
+        except AuthenticationError:
+            return None
+        if session is not None:
+            self.sessions.ended.end(session.id)
+        return session
 
-    async def log_in(self, token: str) -> tuple[str, int]:
-        """A cookie for a token, and the seconds that it lasts. Raises `AuthenticationError`."""
-        return self.sessions.begin(await self._session_of(token))
-
-    async def _session_of(self, token: str) -> Session:
+    def _credential_of(self, token: str) -> Credential:
         if not token:
             raise missing()
         if len(token) > _LONGEST_TOKEN:
             raise invalid()
         hash_ = hash_of(token)
         identity = self._by_hash(hash_)
-        if identity is None and self.provider is not None:
-            hash_, identity = "provider", self.provider.known(token) or await self.provider.identify(token)
-        if identity is None:
-            raise invalid()
-        return Session(identity, hash_)
+        if identity is not None:
+            return Credential(identity, hash_)
+        if self._provider is not None:
+            return self._provider.known(token) or self._provider.identify(token)
+        raise invalid()
 
     def _by_hash(self, hash_: str) -> Identity | None:
         """Of all that is kept as hashes, a look-up tells no more of a token than its hash does."""
-        if hash_ == self.own_token_hash:
+        if hash_ == self._own_token_hash:
             return _OWNER
-        return None if self.tokens is None else self.tokens.identify(hash_)
+        return None if self._tokens is None else self._tokens.identify(hash_)
 
-    def _by_session(self, value: str) -> Identity:
-        """It ends with the token that began it; what that may do now is what counts."""
-        identity, proof = self.sessions.read(value)
-        if proof == "provider" and self.provider is not None:
-            return identity.capped(self.most)
-        standing = self._by_hash(proof)
+    def _lease(self, visitor: Visitor, ask: Callable[[], Identity]) -> Lease:
+        """Raises `AuthenticationError`."""
+        lease = Lease(visitor, lambda: ask().capped(self._most), self._changes)
+        lease.identity()
+        return lease
+
+    def _of_session(self, session: Session) -> Identity:
+        """It ends by itself, and with what began it; what that may do now is what counts."""
+        self.sessions.check(session)
+        standing = self._of_credential(Credential(session.identity, self._unsealed(session.seal)))
+        until = min(filter(None, (session.identity.expires, standing.expires)))
+        return Identity(standing.name, standing.role, until)
+
+    def _of_credential(self, credential: Credential) -> Identity:
+        if self._provider is not None and credential.proof.startswith(KEY):
+            return self._provider.still(credential)
+        standing = self._by_hash(credential.proof)
         if standing is None:
-            raise invalid("The token of this session does not hold any more: log in again.")
-        return Identity(standing.name, standing.role, identity.expires).capped(self.most)
+            raise invalid("What you logged in by does not hold any more: log in again.")
+        return standing
+
+    def _unsealed(self, seal: str) -> str:
+        """The proof; nothing where it is none of those that may hold."""
+        versions = self._versions()
+        if self._seals[0] != versions:
+            proofs = [
+                *filter(None, [self._own_token_hash]),
+                *([] if self._tokens is None else self._tokens.hashes),
+                *([] if self._provider is None else self._provider.proofs),
+            ]
+            self._seals = versions, {self.sessions.seal(proof): proof for proof in proofs}
+        return self._seals[1].get(seal, "")
+
+    def _versions(self) -> tuple[int, ...]:
+        """Of all that clients are known by."""
+        return tuple(it.version for it in (self._tokens, self._provider, self.sessions.ended) if it is not None)
+
+
+def _bearer_in(authorization: str) -> str:
+    """The token of `Bearer TOKEN`. Raises `AuthenticationError`."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer":
+        raise invalid("Send the token as `Authorization: Bearer TOKEN`.")
+    return token.strip()
+
+
+def _cookie_in(visitor: Visitor) -> str | None:
+    cookie = visitor.headers.get("cookie")
+    return None if cookie is None else read_cookie(cookie, cookie_name(visitor)) or None
 
 
 __all__ = ["ANYBODY", "OWNER", "AuthenticationError", "Authenticator"]

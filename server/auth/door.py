@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+from starlette.types import Scope
+
+from schema.roles import Role
 from server.auth.authenticator import Authenticator
-from server.auth.identity import Identity
-from server.auth.origins import is_own_or_allowed, may_be_forged
+from server.auth.guesses import Guesses
+from server.auth.identity import AuthCode, AuthenticationError, Identity
+from server.auth.lease import Lease
+from server.auth.origins import is_own, is_own_or_allowed, may_be_forged
 from server.auth.rate_limit import RateLimit
+from server.auth.security_log import SecurityLog
+from server.auth.sessions import Session
+from server.auth.visitor import Visitor, visitor_of
 from server.requests import RequestError
+
+FORBIDDEN = 403
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +32,64 @@ class Door:
     allowed_origins: Collection[str] = ()
     """Beside the server's own."""
     rate_limit: RateLimit | None = None
+    security_log: SecurityLog = field(default_factory=SecurityLog)
+    _guesses: Guesses = field(default_factory=Guesses)
 
-    async def admit(self, headers: Mapping[str, str], method: str) -> Identity:
-        """Raises `AuthenticationError`, `RequestError`."""
-        if method == "GET":
-            if may_be_forged(headers, self.allowed_origins):
-                raise RequestError("Another site may have made this request: send it by POST.", 403)
-        elif "cookie" in headers:
-            self.check_origin(headers)
-        identity = await self.authenticator.identify(headers)
-        self.count(identity)
-        return identity
+    def admit(self, visitor: Visitor) -> Lease:
+        """Who asks over HTTP. Raises `AuthenticationError`, `RequestError`."""
+        if visitor.method == "GET":
+            if may_be_forged(visitor.headers, self.allowed_origins):
+                raise self._refused(visitor, "Another site may have made this request: send it by POST.")
+        elif "cookie" in visitor.headers:
+            self.check_origin(visitor)
+        lease = self.identify(visitor)
+        self.count(lease.identity())
+        return lease
 
-    def check_origin(self, headers: Mapping[str, str]) -> None:
+    def identify(self, visitor: Visitor) -> Lease:
+        """Who it is, however often. Raises `AuthenticationError`, `RequestError`."""
+        return self._tried(visitor, visitor.token, lambda: self.authenticator.identify(visitor))
+
+    def at_once(self, authorization: bytes | None, scope: Scope) -> Identity | None:
+        """As `identify` does by that header alone, where it is soon known who it is; else None."""
+        given = b"" if authorization is None else authorization
+        if given[:7].lower() != b"bearer " and not self.authenticator.is_open:
+            return None
+        token = given[7:].decode("latin-1").strip()
+        if self._guesses.are_any and self._guesses.refuses(visitor_of(scope), token):
+            return None
+        return self.authenticator.at_once(token)
+
+    def log_in(self, visitor: Visitor, token: str) -> tuple[Session, str]:
+        """A session, and its cookie's value. Raises `AuthenticationError`, `RequestError`."""
+        session, value = self._tried(visitor, token, lambda: self.authenticator.log_in(token))
+        self.count(session.identity)
+        self._end_session(visitor)  # the one that this browser had, if any
+        self.security_log.begun(visitor, session)
+        return session, value
+
+    def log_out(self, visitor: Visitor) -> None:
         """Raises `RequestError`."""
-        if not is_own_or_allowed(headers, self.allowed_origins):
-            raise RequestError("Pages of this origin are not let in: see the setting --allow-origins.", 403)
+        self.check_own_page(visitor)
+        self._end_session(visitor)
+
+    def check_origin(self, visitor: Visitor) -> None:
+        """Raises `RequestError`."""
+        if not is_own_or_allowed(visitor.headers, self.allowed_origins):
+            raise self._refused(visitor, "Pages of this origin are not let in: see the setting --allow-origins.")
+
+    def check_own_page(self, visitor: Visitor) -> None:
+        """For what only a page of this server may do. Raises `RequestError`."""
+        if not is_own(visitor.headers):
+            raise self._refused(visitor, "Log in and out from a page of this server, or type its address.")
+
+    def check_role(self, lease: Lease, need: Role, what: str) -> None:
+        """For what is no operation. Raises `RequestError`, `AuthenticationError`."""
+        identity = lease.identity()
+        if identity.role is None or not identity.role.includes(need):
+            self.security_log.forbidden(lease.visitor, identity, what)
+            told = f"{what} needs the role {need}, and this client has {identity.role or 'none'}."
+            raise RequestError(told, FORBIDDEN)
 
     def would_refuse(self, identity: Identity) -> bool:
         """Whether `count` would; nothing is counted."""
@@ -48,3 +103,29 @@ class Door:
         if wait:
             seconds = math.ceil(wait)
             raise RequestError(f"Too many requests: try again in {seconds} s.", 429, {"retry-after": str(seconds)})
+
+    def _end_session(self, visitor: Visitor) -> None:
+        session = self.authenticator.log_out(visitor)
+        if session is not None:
+            self.security_log.ended(visitor, session)
+
+    def _tried(self, visitor: Visitor, token: str, act: Callable[[], T]) -> T:
+        """`token`: that is tried, if one is. Raises `AuthenticationError`, `RequestError`."""
+        try:
+            if self._guesses.refuses(visitor, token):
+                self._guesses.count(visitor)
+            return act()
+        except AuthenticationError as error:
+            if error.code is not AuthCode.UNAUTHENTICATED:  # else nothing was shown
+                self.security_log.refused(visitor, error.code)
+            if token and error.code is AuthCode.INVALID_TOKEN:
+                self._guesses.count(visitor)
+            raise
+        except RequestError as error:
+            self.security_log.refused(visitor, error.code)
+            raise
+
+    def _refused(self, visitor: Visitor, why: str) -> RequestError:
+        error = RequestError(why, FORBIDDEN)
+        self.security_log.refused(visitor, error.code)
+        return error

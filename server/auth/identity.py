@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from schema.roles import Role
 
@@ -22,6 +23,12 @@ class Identity:
         if self.role is None or most.includes(self.role):
             return self
         return Identity(self.name, most, self.expires)
+
+
+class Credential(NamedTuple):
+    identity: Identity
+    proof: str
+    """What it holds by: the hash of a token, or the thumbprint of a provider's key."""
 
 
 class AuthCode(StrEnum):

@@ -1,24 +1,31 @@
-"""Tokens of a site's identity provider: JSON Web Tokens, by the keys that it publishes (RFC 7517, 7519, 8725)."""
+"""Tokens of a site's identity provider: JSON Web Tokens, by the keys that it publishes (RFC 7517, 7519, 8725).
+
+A token is verified by the keys that are known, or refused, at once. Keys are read in the background only.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import hashlib
 import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
-from jwt.exceptions import ExpiredSignatureError, InvalidTokenError, PyJWKSetError
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.exceptions import ExpiredSignatureError, InvalidTokenError, PyJWTError
 
 from schema.roles import Role
-from server.auth.authenticator import ProviderError
-from server.auth.identity import Identity, expired, invalid
+from server.auth.authenticator import KEY, ProviderError
+from server.auth.identity import Credential, Identity, expired, invalid
+from server.fetching import SCHEMES, FetchError, begin_to_fetch
 
 LOG = logging.getLogger(__name__)
 
@@ -26,17 +33,30 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 """Those with a public key: a key that everybody can read must never be taken as a shared secret."""
 LEEWAY = 30
 """Seconds that the clocks may differ."""
-_FRESH_FOR = 300.0
-"""Seconds until the keys are read again."""
-_LOOK_AT_MOST_EVERY = 10.0
-"""Seconds between two looks for a key that is not known."""
+SHORTEST_RSA = 2_048
+"""Bits: RFC 7518, section 3.3."""
+_READ_EVERY = 300.0
+"""Seconds until the keys are read again where nothing is missed."""
+_READ_AT_MOST_EVERY = 60.0
+"""Seconds between two readings, whatever keys tokens name."""
+_LOOK_EVERY = 0.5
+"""Seconds between two looks whether a file has changed."""
 _LONGEST_WAIT = 5.0
-"""Seconds for an answer of the provider."""
+"""Seconds for all of an answer of the provider."""
 _LARGEST_ANSWER = 2**20
 _REMEMBERED = 1_000
 _REMEMBERED_FOR = 60.0
 """Seconds that a token which was verified is known by its text."""
+_LONGEST_NAME = 255
+"""Characters of a `sub`: OpenID Connect Core, section 2."""
 _PREFIX = "merlin-graphql:"
+_THUMBPRINT_MEMBERS = ("crv", "e", "kty", "n", "x", "y")
+
+
+class _Key(NamedTuple):
+    key: jwt.PyJWK
+    thumbprint: str
+    """RFC 7638; an id may be given to another key."""
 
 
 class IdentityProvider:
@@ -46,73 +66,168 @@ class IdentityProvider:
         self._issuer = issuer
         self._audience = audience
         self._roles_claim = roles_claim.split(".")
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
-        self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        self._keys: Mapping[str | None, _Key] = {}
+        self._thumbprints: frozenset[str] = frozenset()
+        self._seen: tuple[int, ...] = ()
+        self._fetching: Future[bytes] | None = None
+        self._missed = asyncio.Event()
+        """A token named a key that is not known."""
+        self._known: OrderedDict[str, tuple[float, Credential]] = OrderedDict()
+        self.version = 0
+        """Counts up whenever the keys are others."""
 
     async def open(self) -> None:
         """Raises `ProviderError`."""
-        await self._read_keys()
+        if self._is_url:
+            self._take(await self._fetched())
+        else:
+            self._look()
 
-    def known(self, token: str) -> Identity | None:
+    async def follow(self) -> None:
+        """Reads the keys again and again, until cancelled. While they can't be had, the known ones hold."""
+        while True:
+            if self._is_url:
+                await asyncio.sleep(_READ_AT_MOST_EVERY)
+                await self._wait_for_a_miss(_READ_EVERY - _READ_AT_MOST_EVERY)
+            else:
+                await asyncio.sleep(_LOOK_EVERY)
+            try:
+                if self._is_url:
+                    self._take(await self._fetched())
+                else:
+                    self._look()
+            except ProviderError as error:
+                LOG.warning("%s The keys that were read before go on to hold.", error)
+
+    def known(self, token: str) -> Credential | None:
         """One that was verified a moment ago."""
         found = self._known.get(token)
         if found is None or found[0] < time.time():
             return None
         return found[1]
 
-    async def identify(self, token: str) -> Identity:
+    def identify(self, token: str) -> Credential:
         """Raises `AuthenticationError`."""
         try:
-            key = await self._key(jwt.get_unverified_header(token).get("kid"))
+            key = self._key(jwt.get_unverified_header(token).get("kid"))
             claims = jwt.decode(
                 token,
-                key.key,
-                algorithms=[key.algorithm_name] if key.algorithm_name in ALGORITHMS else [],
+                key.key.key,
+                algorithms=[key.key.algorithm_name],
                 issuer=self._issuer,
                 audience=self._audience,
                 leeway=LEEWAY,
                 options={"require": ["exp"], "verify_aud": self._audience is not None},
             )
+            name, expires = _name_in(claims), float(claims["exp"]) + LEEWAY
         except ExpiredSignatureError:
             raise expired() from None
-        except (InvalidTokenError, ValueError, TypeError) as error:
-            LOG.info("A token was refused: %s", error)
+        except (InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            LOG.info("A token was refused: %s", type(error).__name__)  # what the error says may be the client's words
             raise invalid() from None
-        name = str(claims.get("sub", "")) or "unnamed"
-        identity = Identity(name, role_of(_at(claims, self._roles_claim)), float(claims["exp"]) + LEEWAY)
-        self._known[token] = min(time.time() + _REMEMBERED_FOR, identity.expires or 0), identity
+        identity = Identity(name, role_of(_at(claims, self._roles_claim)), expires)
+        credential = Credential(identity, KEY + key.thumbprint)
+        self._known[token] = min(time.time() + _REMEMBERED_FOR, expires), credential
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-        return identity
+        return credential
 
-    async def _key(self, id_: object) -> jwt.PyJWK:
+    def still(self, credential: Credential) -> Identity:
+        """As long as its time has not come, and its key is one of the provider's. Raises `AuthenticationError`."""
+        if credential.proof.removeprefix(KEY) not in self._thumbprints:
+            raise invalid("The key of this token does not hold any more: log in again.")
+        if credential.identity.expires is not None and credential.identity.expires <= time.time():
+            raise expired()
+        return credential.identity
+
+    @property
+    def proofs(self) -> Iterable[str]:
+        return [KEY + thumbprint for thumbprint in self._thumbprints]
+
+    @property
+    def _is_url(self) -> bool:
+        return self._jwks.startswith(SCHEMES)
+
+    def _key(self, id_: object) -> _Key:
         """Raises `InvalidTokenError`."""
-        async with self._reading:
-            age = time.monotonic() - self._read_at
-            if age > _FRESH_FOR or (id_ not in self._keys and age > _LOOK_AT_MOST_EVERY):
-                try:
-                    await self._read_keys()
-                except ProviderError as error:
-                    LOG.warning("%s The keys that were read before go on to hold.", error)
-                    self._read_at = time.monotonic() - _FRESH_FOR + _LOOK_AT_MOST_EVERY
         key = self._keys.get(id_ if isinstance(id_, str) else None)
         if key is None:
-            raise InvalidTokenError("no key of this id")
+            self._missed.set()
+            raise InvalidTokenError
         return key
 
-    async def _read_keys(self) -> None:
+    async def _wait_for_a_miss(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._missed.wait()
+        self._missed.clear()
+
+    async def _fetched(self) -> bytes:
+        """Raises `ProviderError`."""
+        if self._fetching is not None and not self._fetching.done():
+            raise ProviderError(f"Can't read the keys {self._jwks}: it has not answered yet.")
+        self._fetching = begin_to_fetch(self._jwks, {}, seconds=_LONGEST_WAIT, largest=_LARGEST_ANSWER)
         try:
-            text = await asyncio.to_thread(_read, self._jwks)
-            keys = jwt.PyJWKSet.from_dict(json.loads(text)).keys
-        except (OSError, ValueError, AttributeError, PyJWKSetError) as error:
-            reason = getattr(error, "strerror", None) or str(getattr(error, "reason", None) or error)
-            raise ProviderError(f"Can't read the keys {self._jwks}: {reason}.") from None
-        self._keys = {key.key_id: key for key in keys}
+            async with asyncio.timeout(_LONGEST_WAIT):
+                return await asyncio.wrap_future(self._fetching)
+        except TimeoutError:
+            raise ProviderError(f"Can't read the keys {self._jwks}: it took longer than {_LONGEST_WAIT:g} s.") from None
+        except FetchError as error:
+            raise ProviderError(f"Can't read the keys {error}") from None
+
+    def _look(self) -> None:
+        """Reads the file if it has changed. Raises `ProviderError`."""
+        try:
+            status = Path(self._jwks).stat()
+            seen = status.st_dev, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size
+            if seen == self._seen:
+                return
+            with Path(self._jwks).open("rb") as file:
+                text = file.read(_LARGEST_ANSWER)
+        except OSError as error:
+            raise ProviderError(f"Can't read the keys {self._jwks}: {error.strerror}.") from None
+        self._seen = seen
+        self._take(text)
+
+    def _take(self, text: bytes) -> None:
+        """Raises `ProviderError`."""
+        try:
+            given = json.loads(text)["keys"]
+            found = [(data.get("kid"), _key_of(data)) for data in given]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise ProviderError(f"Can't read the keys {self._jwks}: it is no JSON Web Key Set.") from None
+        keys = {id_ if isinstance(id_, str) else None: key for id_, key in found if key is not None}
+        if not keys:
+            raise ProviderError(
+                f"Can't read the keys {self._jwks}: none of them can be used; RSA keys need {SHORTEST_RSA} bits."
+            )
         if len(keys) == 1:
-            self._keys[None] = keys[0]  # one key needs no name
-        self._read_at = time.monotonic()
+            keys[None] = next(iter(keys.values()))  # one key needs no name
+        thumbprints = frozenset(key.thumbprint for key in keys.values())
+        if len(found) > len(thumbprints) and thumbprints != self._thumbprints:
+            LOG.warning(
+                "Of the %d keys %s only %d are used: see docs/security.md.", len(found), self._jwks, len(thumbprints)
+            )
+        if thumbprints != self._thumbprints:
+            self.version += 1
+        self._keys, self._thumbprints = keys, thumbprints
+
+
+def _key_of(data: Mapping[str, Any]) -> _Key | None:
+    """None for one that nothing is to be verified by."""
+    if data.get("use", "sig") != "sig":
+        return None
+    try:
+        key = jwt.PyJWK.from_dict(dict(data))
+    except (PyJWTError, ValueError):
+        return None
+    if key.algorithm_name not in ALGORITHMS:
+        return None
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < SHORTEST_RSA:
+        return None
+    members = {name: data[name] for name in _THUMBPRINT_MEMBERS if name in data}
+    canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
+    return _Key(key, base64.urlsafe_b64encode(hashlib.sha256(canonical).digest()).rstrip(b"=").decode())
 
 
 def role_of(claim: object) -> Role | None:
@@ -122,21 +237,16 @@ def role_of(claim: object) -> Role | None:
     return next((role for role in reversed(Role) if role in found), None)
 
 
+def _name_in(claims: Mapping[str, Any]) -> str:
+    """With its source, so that no `sub` passes for a token's name. Raises `ValueError`."""
+    name = str(claims.get("sub", ""))
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise ValueError
+    return f"jwt:{name}"
+
+
 def _at(claims: Mapping[str, Any], path: Iterable[str]) -> object:
     found: object = claims
     for name in path:
         found = found.get(name) if isinstance(found, dict) else None
     return found
-
-
-def _read(jwks: str) -> bytes:
-    if not jwks.startswith(("https://", "http://")):
-        return Path(jwks).read_bytes()
-    request = urllib.request.Request(jwks, headers={"accept": "application/json"})  # noqa: S310 - one of the two schemes
-    try:
-        with urllib.request.urlopen(request, timeout=_LONGEST_WAIT) as answer:  # noqa: S310 - one of the two schemes
-            data: bytes = answer.read(_LARGEST_ANSWER)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise
-    return data

@@ -7,18 +7,27 @@ nobody. A POST to this server has the content type application/json, which is no
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from urllib.parse import urlsplit
 
 _NEVER_SIMPLE = ("authorization", "x-requested-with", "apollo-require-preflight", "x-apollo-operation-name")
 """Headers that a page of another origin can't send without asking first: Fetch, section 2.2.2."""
+_OWN_SITES = ("same-origin", "none")
+"""What `Sec-Fetch-Site` says of a page's own requests, and of an address that somebody typed."""
+
+
+def is_own(headers: Mapping[str, str]) -> bool:
+    """Whether no page of another site asks, as far as the browser says so; programs say nothing."""
+    if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+        return False
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    place = origin.partition("://")[2].lower()
+    return bool(place) and place == headers.get("host", "").lower()
 
 
 def is_own_or_allowed(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
     """Whether the page that a browser asks for is this server's own, or one that is let in."""
-    origin = headers.get("origin")
-    if origin is None or origin in allowed:
-        return True
-    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    return headers.get("origin") in allowed or is_own(headers)
 
 
 def may_be_forged(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
@@ -27,7 +36,7 @@ def may_be_forged(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
         return False
     site = headers.get("sec-fetch-site")
     if site is not None:
-        is_ours = site in ("same-origin", "none") or ("origin" in headers and headers["origin"] in allowed)
+        is_ours = site in _OWN_SITES or ("origin" in headers and headers["origin"] in allowed)
         return not is_ours
     if "origin" in headers:
         return not is_own_or_allowed(headers, allowed)

@@ -19,6 +19,10 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """What was left, and when."""
 
+    @property
+    def remembers_any(self) -> bool:
+        return bool(self._buckets)
+
     def is_exhausted(self, who: str) -> bool:
         """Whether one more request would be refused; takes none."""
         left, since = self._buckets.get(who, (self._capacity, 0.0))

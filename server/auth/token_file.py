@@ -15,7 +15,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +28,8 @@ LOG = logging.getLogger(__name__)
 _PREFIX = "mgt_"
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[\w.@-]{1,100}")
-_LOOK_EVERY = 1.0
-"""Seconds between two looks whether the file has changed."""
+_LOOK_EVERY = 0.25
+"""Seconds between two looks whether the file has changed, at least."""
 
 
 class TokenFileError(Exception):
@@ -51,7 +51,8 @@ class TokenLine:
 
     @property
     def identity(self) -> Identity:
-        return Identity(self.name, self.role, None if self.expires is None else self.expires.timestamp())
+        """Its name carries its source, so that nobody from elsewhere passes for it."""
+        return Identity(f"token:{self.name}", self.role, None if self.expires is None else self.expires.timestamp())
 
 
 def new_token() -> str:
@@ -68,18 +69,22 @@ class TokenFile:
 
     path: Path
     _lines: Mapping[str, TokenLine] = field(default_factory=dict)
-    _seen: tuple[int, int, int] = (0, 0, 0)
+    version: int = 0
+    """Counts up whenever the tokens are others."""
+    _seen: tuple[int, ...] = ()
     _next_look: float = 0.0
+    _problem: str | None = None
+    """Why it can't be read, as the log was told."""
 
     @classmethod
     def read(cls, path: Path) -> TokenFile:
         """Raises `TokenFileError`."""
         seen = _state_of(path)
-        return cls(path, _lines_of(path), seen)
+        return cls(path, _lines_of(path), _seen=seen)
 
     def identify(self, hash_: str) -> Identity | None:
         """By a token's hash; None where there is none such. Raises `AuthenticationError`."""
-        self._look_again()
+        self.look()
         line = self._lines.get(hash_)
         if line is None:
             return None
@@ -88,7 +93,12 @@ class TokenFile:
             raise expired()
         return identity
 
-    def _look_again(self) -> None:
+    @property
+    def hashes(self) -> Iterable[str]:
+        return self._lines
+
+    def look(self) -> None:
+        """Reads it again if it has changed."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -97,9 +107,13 @@ class TokenFile:
             seen = _state_of(self.path)
             if seen != self._seen:
                 self._lines, self._seen = _lines_of(self.path), seen
+                self.version += 1
                 LOG.info("The tokens were read again: %d of them.", len(self._lines))
+            self._problem = None
         except TokenFileError as error:
-            LOG.error("%s The tokens that were read before go on to hold.", error)  # noqa: TRY400 - its message says all
+            if str(error) != self._problem:
+                LOG.error("%s The tokens that were read before go on to hold.", error)  # noqa: TRY400 - its message says all
+            self._problem = str(error)
 
 
 def add_line(path: Path, line: TokenLine) -> None:
@@ -172,12 +186,12 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
         raise TokenFileError(f"Others can read or write the tokens {path}: chmod 600 it.")
 
 
-def _state_of(path: Path) -> tuple[int, int, int]:
+def _state_of(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError as error:
         raise TokenFileError(f"Can't read the tokens {path}: {_reason(error)}.") from None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:

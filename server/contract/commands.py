@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from graphql import get_introspection_query, graphql_sync
 
 from schema.build import make_schema, sdl_of
+from schema.core import core_of
 from schema.limits import DEFAULTS, Limits
 from server.contract.check import check
 from server.contract.diff import diff
@@ -20,7 +22,11 @@ from server.contract.manifest import manifest
 from server.contract.sources import load_documents, load_schema, own_schema
 
 _STYLES = ("human", "json", "github")
-_HEADER = "a header for servers that are protected, such as 'Authorization: Bearer …'; may be repeated"
+_HEADER_VARIABLE = "MERLIN_GRAPHQL_HEADER"
+_HEADER = (
+    "a header for servers that are protected, such as 'Authorization: Bearer …', or @FILE with a header a line, which "
+    f"hides it from other users of this machine, as the variable {_HEADER_VARIABLE} does; may be repeated"
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -35,7 +41,7 @@ def add_commands(commands: Any) -> None:
     )
     compare.add_argument("old", help="a file, or the URL of a schema or of a GraphQL endpoint")
     compare.add_argument("new", help="the same, of the newer one")
-    compare.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help=_HEADER)
+    compare.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
     compare.add_argument("--format", choices=_STYLES, default="human")
     compare.set_defaults(run=run_diff)
     checking = commands.add_parser(
@@ -48,7 +54,7 @@ def add_commands(commands: Any) -> None:
     )
     checking.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
     checking.add_argument("--schema", metavar="FILE|URL", help="without it: that of this package")
-    checking.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'", help=_HEADER)
+    checking.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
     checking.add_argument("--strict", action="store_true", help="fail for what is deprecated, too")
     checking.add_argument("--format", choices=_STYLES, default="human")
     checking.set_defaults(run=run_check)
@@ -80,7 +86,7 @@ def run_export(options: argparse.Namespace) -> int:
     if options.format == "sdl":
         return _deliver(sdl_of(schema), options)
     query = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
-    result = graphql_sync(schema._schema, query)  # noqa: SLF001 - strawberry has no public name for it
+    result = graphql_sync(core_of(schema), query)
     return _deliver(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
 
 
@@ -159,11 +165,24 @@ def _tell(findings: list[Finding], style: str) -> int:
 
 
 def _headers(given: list[str]) -> dict[str, str]:
-    """Raises `UnreadableError`, without the value, which may be a secret."""
-    headers = {}
+    """Those of the environment and of flags. Raises `UnreadableError`, without a value, which may be a secret."""
+    lines = [(_HEADER_VARIABLE, line) for line in os.environ.get(_HEADER_VARIABLE, "").splitlines()]
     for text in given:
-        name, found, value = text.partition(":")
-        if not found or not name.strip() or not value.strip() or "\n" in text:
-            raise UnreadableError("--header: pass it as 'Name: value'.")
+        in_file = _lines_in(text[1:]) if text.startswith("@") else [text]
+        lines += [("--header", line) for line in in_file]
+    headers = {}
+    for source, line in lines:
+        name, found, value = line.partition(":")
+        if not found or not name.strip() or not value.strip() or "\n" in line:
+            raise UnreadableError(f"{source}: pass it as 'Name: value'.")
         headers[name.strip()] = value.strip()
     return headers
+
+
+def _lines_in(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise UnreadableError(
+            f"--header: {file} can't be read: {getattr(error, 'strerror', 'it is no text')}."
+        ) from None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphql import GraphQLSchema, get_variable_values
+from graphql import get_variable_values
 
 from schema.build import make_schema
 from schema.compiler.compiler import compile_operation
@@ -14,6 +14,7 @@ from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Field
 from schema.compiler.readings import Attribute, Event, Resolver
 from schema.compiler.selections import fragments_of, steering_variables
+from schema.core import core_of
 from schema.limits import Limits, measure
 from schema.operations import OperationError, Operations
 from server.contract.findings import UnreadableError
@@ -22,7 +23,7 @@ from server.contract.findings import UnreadableError
 def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: Limits) -> str:
     """Of the operation of that name, or the only one of a file. Raises `UnreadableError`."""
     schema = make_schema()
-    core: GraphQLSchema = schema._schema  # noqa: SLF001 - strawberry has no public name for it
+    core = core_of(schema)
     try:
         operation = Operations(schema, limits, compiled=False).read(path.read_text(), name)
     except (OSError, ValueError) as error:

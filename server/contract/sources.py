@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import glob
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +22,11 @@ from graphql import (
 
 from schema.build import make_schema, sdl_of
 from server.contract.findings import UnreadableError
+from server.fetching import SCHEMES, FetchError, fetch
 
 _SECONDS = 20.0
+_LARGEST = 2**24
+"""Bytes of a schema at a URL."""
 _ENDINGS = (".graphql", ".gql")
 
 
@@ -44,7 +44,7 @@ def own_schema() -> LoadedSchema:
 
 def load_schema(where: str, headers: Mapping[str, str]) -> LoadedSchema:
     """SDL or the result of introspection, from a file or a URL. Raises `UnreadableError`."""
-    if where.startswith(("http://", "https://")):
+    if where.startswith(SCHEMES):
         return LoadedSchema(_schema_of(_fetched(where, headers), where), None)
     try:
         text = Path(where).read_text()
@@ -104,23 +104,15 @@ def _schema_of(text: str, where: str) -> GraphQLSchema:
 
 def _fetched(url: str, headers: Mapping[str, str]) -> str:
     """The text at the URL, or of a GraphQL endpoint its introspection."""
-    if url.rstrip("/").endswith((".graphql", ".gql", ".json")):
-        return _asked(urllib.request.Request(url, headers=dict(headers)))  # noqa: S310 - http and https only
-    body = json.dumps({"query": get_introspection_query(input_value_deprecation=True)}).encode()
-    sent = {"content-type": "application/json", "accept": "application/json", **headers}
-    return _asked(urllib.request.Request(url, body, sent))  # noqa: S310 - as above
-
-
-def _asked(request: urllib.request.Request) -> str:
-    """Headers, which may hold a token, are in no message."""
+    query = None
+    if not url.rstrip("/").endswith((".graphql", ".gql", ".json")):
+        query = json.dumps({"query": get_introspection_query(input_value_deprecation=True)}).encode()
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310 - as above
-            text: str = response.read().decode()
-            return text
-    except urllib.error.HTTPError as error:
-        raise UnreadableError(f"{request.full_url}: the server answers {error.code} {error.reason}.") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise UnreadableError(f"{request.full_url}: can't be reached: {_reason(error)}.") from None
+        return fetch(url, headers, seconds=_SECONDS, largest=_LARGEST, content=query).decode()
+    except FetchError as error:
+        raise UnreadableError(str(error)) from None
+    except UnicodeDecodeError:
+        raise UnreadableError(f"{url}: it is no UTF-8.") from None
 
 
 def _reason(error: Exception) -> str:

@@ -137,6 +137,14 @@ class ResultsBackend(ABC):
         `BackendError` with nothing written.
         """
 
+    @abstractmethod
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
+        """For the other servers of this database, beside Merlin's records. Of a board the newest `most` are kept."""
+
+    @abstractmethod
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
+        """Those of a time since then, with their times: seconds since the epoch."""
+
     async def required_dialect(self) -> Dialect | None:
         """The dialect that the store takes new records in; None where it takes any."""
         return None

@@ -26,6 +26,7 @@ class MemoryBackend(ResultsBackend):
         self._names: dict[EntityKind, dict[str, str]] = {kind: {} for kind in EntityKind}
         self._notes: dict[NoteKey, str] = {}
         self._watchers: list[asyncio.Queue[Notice]] = []
+        self._messages: dict[str, dict[str, float]] = {}
 
     async def open(self) -> None:
         pass
@@ -95,6 +96,13 @@ class MemoryBackend(ResultsBackend):
         for note, text in batch.notes.items():
             self.store_note(note, text)
         return True
+
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
+        messages = {**self._messages.get(board, {}), message: at}
+        self._messages[board] = dict(sorted(messages.items(), key=lambda item: item[1])[-most:])
+
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
+        return {message: at for message, at in self._messages.get(board, {}).items() if at >= since}
 
     async def watch(self) -> AsyncGenerator[Notice]:
         notices: asyncio.Queue[Notice] = asyncio.Queue()

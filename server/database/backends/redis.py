@@ -41,6 +41,8 @@ _PATTERN = "[srlp][tuoh][unygd]*:*"
 """Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
 _KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
 _NAME_MAP = "name"
+_BOARD_SECONDS = 24 * 3600
+"""Until a board of messages goes to which nothing was added."""
 _NOTE_KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in NoteKind}
 _INITIALS = "".join(kind[0] for kind in NoteKind)
 _SCAN_COUNT = 2000
@@ -204,6 +206,20 @@ class RedisBackend(ResultsBackend):
 
     async def commit(self, batch: Batch) -> bool:
         return await self._writer.commit(batch)
+
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
+        key = f"{PREFIX}:{board}"
+        with self._clients.translated():
+            async with self._client.pipeline(transaction=True) as pipeline:
+                pipeline.zadd(key, {message: at})
+                pipeline.zremrangebyrank(key, 0, -most - 1)
+                pipeline.expire(key, _BOARD_SECONDS)
+                await pipeline.execute()
+
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
+        with self._clients.translated():
+            found: Any = await self._client.zrangebyscore(f"{PREFIX}:{board}", since, "+inf", withscores=True)
+        return dict(found)
 
     async def watch(self) -> AsyncGenerator[Notice]:
         pause = _SHORTEST_PAUSE

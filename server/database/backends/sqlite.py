@@ -6,16 +6,14 @@ One connection on one thread of its own: SQLite then tells by `PRAGMA data_versi
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import unquote
 
+from server.database.backends import sqlite_messages
 from server.database.backends.base import (
     Alive,
     Changed,
@@ -31,6 +29,7 @@ from server.database.backends.codec import Dialect, Raw, decode, encode, is_enti
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
+from server.database.backends.sqlite_path import path_of
 from server.database.backends.sqlite_writer import NOTES, Conflict, make_readable, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
@@ -42,7 +41,6 @@ from server.database.models import (
     UnreadableValue,
 )
 
-_URL = re.compile(r"sqlite:///(?P<path>[^?#]+)", re.IGNORECASE | re.DOTALL)
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
 _LOCK_WAIT = 5.0
 """Seconds, as Merlin waits."""
@@ -55,16 +53,6 @@ _BEFORE_ANY_ROW = -(2**63)
 
 _Result = TypeVar("_Result")
 _Fingerprints = dict[Key, int]
-
-
-def path_of(url: str) -> Path:
-    """`sqlite:///relative.db` or `sqlite:////absolute.db`, as everywhere in Python. Raises `WrongDatabaseError`."""
-    parts = _URL.fullmatch(url)
-    if parts is None:
-        raise WrongDatabaseError(
-            f"Can't read the database URL {url}: write sqlite:///PATH, with %23 for # and %3F for ?."
-        )
-    return Path(unquote(parts["path"])).expanduser()
 
 
 class SQLiteBackend(ResultsBackend):
@@ -156,6 +144,12 @@ class SQLiteBackend(ResultsBackend):
     async def commit(self, batch: Batch) -> bool:
         return await self._run(lambda: self._commit(batch))
 
+    async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
+        await self._run(lambda: sqlite_messages.leave(self._execute, board, message, at, most))
+
+    async def messages(self, board: str, since: float) -> Mapping[str, float]:
+        return await self._run(lambda: sqlite_messages.read(self._execute, board, since))
+
     async def required_dialect(self) -> Dialect:
         return required_dialect(await self._run(self._all_columns))
 
@@ -232,7 +226,7 @@ class SQLiteBackend(ResultsBackend):
         tables = {
             name
             for (name,) in self._execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-            if not name.startswith("sqlite_")
+            if not name.startswith(("sqlite_", "merlin_graphql_"))
         }
         if tables and tables.isdisjoint(EntityKind):
             raise WrongDatabaseError(

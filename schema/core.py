@@ -1,0 +1,23 @@
+"""graphql-core's schema within strawberry's, and the rest for which strawberry has no public name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import strawberry
+from graphql import GraphQLSchema
+
+
+def core_of(schema: strawberry.Schema) -> GraphQLSchema:
+    core: GraphQLSchema = schema._schema  # noqa: SLF001 - there is no public name
+    return core
+
+
+def has_exception_handlers(schema: strawberry.Schema) -> bool:
+    return bool(schema.schema_converter._exception_handler_specs)  # noqa: SLF001 - as above
+
+
+def scalars_of(schema: strawberry.Schema) -> Mapping[object, Any]:
+    """As strawberry converts arguments by them."""
+    return schema.schema_converter.scalar_registry

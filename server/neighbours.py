@@ -1,0 +1,57 @@
+"""Whether another distribution's files stand in the place of ours: others have a `schema` or a `server`, too.
+
+Python keeps one of each name in an environment. PyPI's `schema` writes over ours, or ours over its.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("schema", "server")
+_OWN = "merlin_graphql-"
+_REMEDY = "install merlin-graphql by pipx, or into an environment of its own"
+
+
+def conflict(root: Path = ROOT) -> str | None:
+    """In one line."""
+    for name in NAMES:
+        spec = find_spec(name)
+        place = None if spec is None or spec.origin is None else Path(spec.origin)
+        if place != root / name / "__init__.py":
+            return f"Python finds another {name} than merlin-graphql's, {place or 'without __init__.py'}: {_REMEDY}."
+    for record in sorted(root.glob("*.dist-info/RECORD")):
+        directory = record.parent.name
+        if directory.startswith(_OWN):
+            continue
+        names = _names_in(record)
+        if names:
+            other = directory.removesuffix(".dist-info").replace("-", " ")
+            places = " and ".join(names)
+            return f"{other} has files in {places}, as merlin-graphql has, and one breaks the other: {_REMEDY}."
+    return None
+
+
+def _names_in(record: Path) -> list[str]:
+    """Of ours, those that a distribution has files of."""
+    try:
+        text = b"\n" + record.read_bytes()
+    except OSError:
+        return []
+    return [name for name in NAMES if f"\n{name}/".encode() in text or f"\n{name}.py,".encode() in text]
+
+
+def main() -> int:
+    """The command, behind a look around: what others have overwritten can't be imported, perhaps."""
+    told = conflict()
+    if told is not None:
+        print(f"merlin-graphql: {told}", file=sys.stderr)
+    try:
+        from server.cli import main as run  # noqa: PLC0415 - see above
+    except ImportError:
+        if told is None:
+            raise
+        return 1
+    return run()
