@@ -112,7 +112,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         service,
         is_lean=settings.compiled and not tracing.is_on,
         routes=[
-            Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, deadline=settings.deadline)),
+            Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
             Route("/login", Login(door.authenticator)),
             Route("/logout", Logout()),

@@ -11,6 +11,8 @@ from server.database.merlin_database import MerlinDatabase
 from server.metrics import CONTENT_TYPE, Metrics
 from server.responses import json_response, unauthenticated
 
+HEALTH_PATHS = frozenset({b"/healthz", b"/readyz", b"/metrics"})
+"""Answered also where there are too many connections."""
 _NO_STORE = {"cache-control": "no-store"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,7 +9,7 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 LARGEST_BODY = 2**20
 """Bytes."""
@@ -104,14 +103,14 @@ def parse_json(text: bytes | str, what: str) -> Any:
         raise RequestError(f"{what}: this is no JSON: {error}.") from None
 
 
-async def read_request(request: Request, *, get_queries: bool = True, deadline: float | None = None) -> GraphQLRequest:
-    """`deadline`: seconds that the body may take to arrive. Raises `RequestError`."""
+async def read_request(request: Request, *, get_queries: bool = True) -> GraphQLRequest:
+    """Raises `RequestError`."""
     match request.method:
         case "GET" if get_queries:
             return parse_parameters(request.query_params)
         case "POST":
             _check_content_type(request.headers.get("content-type", ""))
-            return parse_request(parse_json(await read_body(request, LARGEST_BODY, deadline), "body"))
+            return parse_request(parse_json(await read_body(request, LARGEST_BODY), "body"))
         case _:
             allowed = "GET, POST" if get_queries else "POST"
             raise RequestError(f"Send {allowed.replace(',', ' or')}.", 405, {"allow": allowed})
@@ -157,15 +156,14 @@ def _check_content_type(header: str) -> None:
         )
 
 
-async def read_body(request: Request, largest: int, deadline: float | None = None) -> bytes:
-    """No more of it is read than may be. Raises `RequestError`."""
+async def read_body(request: Request, largest: int) -> bytes:
+    """No more of it is read than may be; the connection sees to it that it arrives in time. Raises `RequestError`."""
     body = bytearray()
     try:
-        async with asyncio.timeout(deadline):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > largest:
-                    raise RequestError(f"Send at most {largest} bytes.", 413, {"connection": "close"})
-    except TimeoutError:
-        raise RequestError("The body did not arrive in time.", 408, {"connection": "close"}) from None
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > largest:
+                raise RequestError(f"Send at most {largest} bytes.", 413, {"connection": "close"})
+    except ClientDisconnect:
+        raise RequestError("The body did not arrive.", 408, {"connection": "close"}) from None
     return bytes(body)

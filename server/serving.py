@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import multiprocessing
 import os
 import resource
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from server.connection_limits import ConnectionLimits
 from server.connections import CLOSE_SECONDS, HTTPConnection, WebSocketConnection
 from server.listening import has_waiting, refuse_new
 from server.logs import logging_config
@@ -76,12 +78,13 @@ class Server(uvicorn.Server):
 
 
 def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
+    limits = ConnectionLimits.of(settings)
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an app, or the name of its factory
         factory=factory,
         loop="uvloop",
-        http=HTTPConnection,
-        ws=WebSocketConnection,
+        http=functools.partial(HTTPConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
+        ws=functools.partial(WebSocketConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
         lifespan="on",

@@ -98,6 +98,15 @@ class Settings:
     max_connections: int = setting(
         4_096, "The most connections to a server process; one more is answered by 503.", metavar="COUNT"
     )
+    max_unread: int = setting(
+        64,
+        "The most of its answers that a client may leave unread, over all its connections; then the one that waits "
+        "longest is cut off.",
+        metavar="MEBIBYTES",
+    )
+    send_timeout: float = setting(
+        30.0, "Seconds that a client may read nothing of its answer; then it is cut off.", metavar="SECONDS"
+    )
     drain: float = setting(
         10.0, "Seconds that requests have to finish in, once the server is told to end.", metavar="SECONDS"
     )
