@@ -7,7 +7,6 @@ nobody. A POST to this server has the content type application/json, which is no
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from urllib.parse import urlsplit
 
 _NEVER_SIMPLE = ("authorization", "x-requested-with", "apollo-require-preflight", "x-apollo-operation-name")
 """Headers that a page of another origin can't send without asking first: Fetch, section 2.2.2."""
@@ -18,7 +17,8 @@ def is_own_or_allowed(headers: Mapping[str, str], allowed: Collection[str]) -> b
     origin = headers.get("origin")
     if origin is None or origin in allowed:
         return True
-    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    authority = origin.partition("://")[2].lower()
+    return bool(authority) and authority == headers.get("host", "").lower()
 
 
 def may_be_forged(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
