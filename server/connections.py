@@ -345,7 +345,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     @property
     def _client(self) -> str:
-        return _name_of(self.scope["client"] if self.handshake_initiated else self.client)
+        return _name_of(self.scope["client"] if hasattr(self, "scope") else self.client)  # set by the handshake
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -369,6 +369,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             finally:
                 self._waiting -= size
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # refused by its app, which uvicorn takes for a failure of that
 
     def _check_handshake(self) -> None:
         if not self.handshake_complete:

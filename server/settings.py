@@ -151,6 +151,13 @@ class Settings:
         "https://dash.example.org; several with commas between them.",
         metavar="ORIGINS",
     )
+    allow_hosts: str | None = setting(
+        None,
+        "The names by which the server may be asked, beside loopback, this machine's and the address that it is "
+        "reached at: as they stand in the addresses of browsers, also before a proxy; several with commas between "
+        "them. *: any.",
+        metavar="NAMES",
+    )
     introspection: bool = setting(
         True, "Tell of the schema: introspection, /schema.graphql, suggestions in messages.", production=False
     )
@@ -243,7 +250,10 @@ class Settings:
             raise SettingsError(f"time-zone: {self.time_zone!r} is unknown here; use one such as UTC.") from None
 
     def origins(self) -> frozenset[str]:
-        return frozenset(filter(None, (text.strip() for text in (self.allow_origins or "").split(","))))
+        return _several(self.allow_origins)
+
+    def hosts(self) -> frozenset[str]:
+        return _several(self.allow_hosts)
 
     def limits(self) -> Limits:
         return Limits(**{item.name: getattr(self, f"max_{item.name}") for item in dataclasses.fields(Limits)})
@@ -255,6 +265,10 @@ class Settings:
             for item in dataclasses.fields(self)
             if (value := getattr(self, item.name)) is not None
         }
+
+
+def _several(text: str | None) -> frozenset[str]:
+    return frozenset(filter(None, (part.strip() for part in (text or "").split(","))))
 
 
 def variable_of(item: dataclasses.Field[Any]) -> str:

@@ -38,10 +38,12 @@ pytestmark = pytest.mark.anyio
 
 ROUNDS = [*range(2), *(pytest.param(number, marks=pytest.mark.soak) for number in range(2, 25))]
 BODY = b'{"query":"{ database { runs } }"}'
-HEAD = b"POST /graphql HTTP/1.1\r\nHost: merlin\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(BODY)
+HEAD = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(
+    BODY
+)
 LONG = 32 * 2**20
 """Bytes: more than the sockets of both sides hold."""
-READY = b"GET /readyz HTTP/1.1\r\nHost: merlin\r\n\r\n"
+READY = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHANGES = "subscription { changes { kind } }"
 
 
@@ -242,7 +244,7 @@ async def test_a_long_answer_is_read_to_its_end() -> None:
         address = ("127.0.0.1", live.port)
         reader, writer = await stack.enter_async_context(connected(address))
         idle, _ = await stack.enter_async_context(connected(address))
-        writer.write(b"GET /long HTTP/1.1\r\nHost: merlin\r\n\r\n")
+        writer.write(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
 
         async def read_late() -> int:

@@ -78,7 +78,7 @@ def test_a_server_is_reached_by_its_socket_alone(tmp_path: Path) -> None:
         token = server.stdout.partition("Token: ")[2].split()[0]
         assert f"GraphQL: {path}, path /graphql" in server.stdout
         transport = httpx.HTTPTransport(uds=str(path))
-        with httpx.Client(transport=transport, base_url="http://merlin", timeout=DEADLINE) as client:
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=DEADLINE) as client:
             query = {"query": "{ viewer { roles } }"}
             assert client.post("/graphql", json=query).status_code == 401
             answer = client.post("/graphql", json=query, headers={"authorization": f"Bearer {token}"})

@@ -67,6 +67,7 @@ EVERYTHING = Settings(
     compiled=False,
     result_cache=1,
     tracing=True,
+    allow_hosts="merlin.example.org",
     allow_origins="https://dash.example.org",
     trusted_documents=Path("queries"),
     only_trusted=True,
