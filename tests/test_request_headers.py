@@ -21,6 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from server.app import make_app
 from server.auth.origins import is_own_or_allowed
 from server.connections import LARGEST_HEAD, MOST_LINES
+from server.http import OFFERED
 from server.requests import RequestError, accepted
 from server.settings import Settings
 from tests.load import Address
@@ -131,7 +132,7 @@ def check(asked: Asked, route: tuple[str, str], headers: Headers, most: float, q
 
 
 @pytest.mark.parametrize("name", HEADERS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(route=routes, value=values)
 def test_any_value_of_a_header_is_read_at_once(asked: Asked, name: str, route: tuple[str, str], value: bytes) -> None:
     """Of the largest size, on every route, whether anybody is let in or not."""
@@ -139,28 +140,33 @@ def test_any_value_of_a_header_is_read_at_once(asked: Asked, name: str, route: t
     check(asked, route, headers if name not in ("host", "content-type") else headers[-1:], MILLISECONDS)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(route=routes, query=values, beginning=st.sampled_from([b"", b"token=", b"token=x&", b"query=", b"variables="]))
 def test_any_query_string_is_read_at_once(asked: Asked, route: tuple[str, str], query: bytes, beginning: bytes) -> None:
     """Also one that shows a token."""
     check(asked, route, [(b"host", b"localhost")], IN_A_QUERY, beginning + query)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(values)
 def test_any_origin_is_somebodys(value: bytes) -> None:
     """It is compared, and not taken apart."""
     assert not is_own_or_allowed({"origin": value.decode("latin-1"), "host": "localhost"}, ())
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(values)
 def test_any_accept_is_answered_in_a_time_that_grows_with_its_length(value: bytes) -> None:
     """By one of what is offered, or by 406."""
-    began = time.thread_time()
-    with suppress(RequestError):
-        accepted(value[:8_192].decode("latin-1"), ("application/json", "text/event-stream"))
-    assert (time.thread_time() - began) * 1000 < MILLISECONDS
+    text = value[:8_192].decode("latin-1")
+
+    def took() -> float:
+        began = time.thread_time()
+        with suppress(RequestError):
+            assert accepted(text, OFFERED) in OFFERED
+        return (time.thread_time() - began) * 1000
+
+    assert min(took() for _ in range(3)) < MILLISECONDS
 
 
 @pytest.fixture(scope="module")
