@@ -38,7 +38,7 @@ from server.login import PARAMETER
 from server.logs import logging_config
 from server.merlin_config import ConfigError, find_database
 from server.security import door_of, with_secrets
-from server.serving import Server, allow_many_files, config_of, serve_by_many
+from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings, secrets_help
 from server.source import backend_of, fill_with_demo, open_database
 from server.tracing import TracingError, open_tracing
@@ -166,6 +166,7 @@ def _as_json(problem: Problem) -> dict[str, object]:
 def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
     settings = read_settings(os.environ, options)
+    check_workers(settings.workers)
     with _on_signals(_leave), contextlib.ExitStack() as stack:
         settings, source = _with_database(settings, stack)
         if settings.workers > 1 and _is_memory(settings):

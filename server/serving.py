@@ -19,8 +19,8 @@ from server.connections import CLOSE_SECONDS, HTTPConnection, WebSocketConnectio
 from server.listening import has_waiting, refuse_new
 from server.logs import logging_config
 from server.metrics import DIRECTORY_VARIABLE, forget_process
-from server.settings import Settings
-from server.supervisor import Supervisor
+from server.settings import Settings, SettingsError
+from server.supervisor import Supervisor, end_without_supervisor
 
 LARGEST_MESSAGE = 2**20
 """Bytes that a client may send over a websocket in one message."""
@@ -31,6 +31,8 @@ _HANDSHAKE_SECONDS = 0.1
 _LAST_CONNECTIONS_SECONDS = 1.0
 _END_SECONDS = 5.0
 """What a process may take for its end beside --drain, before it is killed."""
+_MOST_PER_PROCESSOR = 4
+"""Server processes: each takes the memory of a copy, and more of them answer no faster."""
 
 
 class Server(uvicorn.Server):
@@ -120,7 +122,16 @@ def serve_by_many(settings: Settings, listener: socket.socket, announce: Callabl
         ).run()
 
 
+def check_workers(count: int) -> None:
+    """Raises `SettingsError`."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = processors * _MOST_PER_PROCESSOR
+    if count > most:
+        raise SettingsError(f"workers: {count} are too many for the {processors} CPUs here; use {most} or fewer.")
+
+
 def _serve_as_one(settings: Settings, listener: socket.socket) -> None:
+    end_without_supervisor(settings.drain + _END_SECONDS)
     Server(config_of("server.app:make_worker_app", settings, factory=True)).run([listener])
 
 
