@@ -192,6 +192,32 @@ async def test_a_trailer_is_no_header(socket_to: tuple[asyncio.StreamReader, asy
     assert b"smuggled" not in head
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Content-Length: 26\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 26\r\nContent-Length: 26",
+        b"Content-Length: +26",
+        b"Content-Length : 26",
+        b"Transfer-Encoding: chunked, identity",
+        b"Transfer-Encoding: xchunked",
+        b"Content-Length: 26\r\n x: y",
+        b"Content-Length: 26\nx: y",
+    ],
+)
+async def test_where_a_request_ends_is_never_guessed(
+    socket_to: tuple[asyncio.StreamReader, asyncio.StreamWriter], line: bytes
+) -> None:
+    """400 where a proxy might read it otherwise, so that no second request hides in the first (smuggling)."""
+    reader, writer = socket_to
+    writer.write(REQUEST + line + b"\r\n\r\n" + BODY + WHOLE)
+    head, body = await answer(reader)
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert json.loads(body)["errors"][0]["extensions"] == {"code": "BAD_REQUEST"}
+    async with asyncio.timeout(DEADLINE):
+        assert await reader.read() == b""
+
+
 async def test_a_websocket_is_not_opened_behind_a_request(
     socket_to: tuple[asyncio.StreamReader, asyncio.StreamWriter],
 ) -> None:
