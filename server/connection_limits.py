@@ -53,16 +53,19 @@ class Surplus:
 
 
 class Unread:
-    """Connections whose clients read too slowly, by client. A client that leaves more unread than it may loses the
-    connection that waits longest; a single answer may be longer."""
+    """Connections whose clients read too slowly. A client that leaves more unread than it may loses the one that waits
+    longest; a single answer may be longer."""
 
     def __init__(self, most: int) -> None:
         """`most`: bytes of one client."""
         self._most = most
         self._slow: dict[str, dict[Connection, None]] = {}
+        """By client."""
+        self._clients: dict[Connection, str] = {}
 
     def add(self, client: str, connection: Connection, *, has_several: bool = False) -> None:
         """Also where more waits than before. `has_several`: it has more than one answer waiting."""
+        client = self._clients.setdefault(connection, client)
         slow = self._slow.setdefault(client, {})
         slow[connection] = None
         total = sum(each.unread for each in slow)
@@ -70,11 +73,12 @@ class Unread:
             if total <= self._most or (oldest is connection and not has_several):
                 break
             total -= oldest.unread
-            self.discard(client, oldest)
+            self.discard(oldest)
             oldest.abort()
 
-    def discard(self, client: str, connection: Connection) -> None:
-        slow = self._slow.get(client, {})
-        slow.pop(connection, None)
-        if not slow:
-            self._slow.pop(client, None)
+    def discard(self, connection: Connection) -> None:
+        client = self._clients.pop(connection, None)
+        if client is not None:
+            del self._slow[client][connection]
+            if not self._slow[client]:
+                del self._slow[client]

@@ -17,11 +17,13 @@ from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
+from websockets.http11 import Request
 
 from server.connection_limits import ConnectionLimits
 from server.connection_timer import ConnectionTimer
 from server.health import HEALTH_PATHS
 from server.responses import refusal
+from server.websocket import KNOWN
 
 HEAD_SECONDS = 10.0
 """How long a client may take for the head of a request, or for the handshake of a websocket."""
@@ -31,6 +33,8 @@ LARGEST_HEAD = 32 * 2**10
 """Bytes of a request beside its body: request line, header, the extensions of chunks, trailer."""
 MOST_LINES = 100
 """Of header and trailer together."""
+LARGEST_INTRODUCTION = 64 * 2**10
+"""Bytes that a client may send over a websocket before it is known."""
 MOST_FRAMES = 10_000
 """Of a message over a websocket: each takes more memory than the byte that it may hold."""
 _NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -116,7 +120,7 @@ class HTTPConnection(HttpToolsProtocol):
     def _leave(self) -> None:
         self._timer.cancel()
         self._limits.surplus.discard(self)
-        self._limits.unread.discard(self._client, self)
+        self._limits.unread.discard(self)
 
     # --- what the client has not read ---
 
@@ -137,7 +141,7 @@ class HTTPConnection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._timer.resume_writing()
-        self._limits.unread.discard(self._client, self)
+        self._limits.unread.discard(self)
 
     # --- what arrives ---
 
@@ -261,7 +265,7 @@ class HTTPConnection(HttpToolsProtocol):
     def _close(self, last: bytes) -> None:
         if self._running is not None:
             _disconnect(self._running)
-        if not last:
+        if not last or self.transport.is_closing():
             self.transport.close()
             return
         self.transport.write(last)
@@ -285,6 +289,8 @@ def _disconnect(cycle: RequestResponseCycle) -> None:
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """Its client has HEAD_SECONDS for the handshake."""
 
+    _unknown: int | None = 0
+    """Bytes that came before the client was known; None since then."""
     _waiting = 0
     """Bytes that are to be sent once the client has read what was sent before."""
 
@@ -305,7 +311,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        self._limits.unread.discard(self._client, self)
+        self._limits.unread.discard(self)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -317,8 +323,22 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[KNOWN] = self._become_known
+
+    def _become_known(self) -> None:
+        self._unknown = None
+
     def data_received(self, data: bytes) -> None:
         """A handshake that can't be read is refused; uvicorn would say nothing."""
+        if self._unknown is not None and self.handshake_complete and not self.close_sent:
+            self._unknown += len(data)
+            if self._unknown > LARGEST_INTRODUCTION:
+                self._fail(f"Send at most {LARGEST_INTRODUCTION} bytes before connection_ack")
+                return
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_complete:
             self.handshake_complete = True
@@ -329,8 +349,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         if len(self.frames) < MOST_FRAMES:
             super().handle_cont(event)
         else:
-            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, f"Send a message in at most {MOST_FRAMES} frames")
-            self.handle_parser_exception()
+            self._fail(f"Send a message in at most {MOST_FRAMES} frames")
+
+    def _fail(self, reason: str) -> None:
+        self.conn.fail(CloseCode.MESSAGE_TOO_BIG, reason)
+        self.handle_parser_exception()
 
     def handle_ping(self) -> None:
         """A client that does not read is sent no pong: RFC 6455, section 5.5.3 leaves out those that are too many."""
@@ -355,7 +378,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._timer.resume_writing()
-        self._limits.unread.discard(self._client, self)
+        self._limits.unread.discard(self)
 
     async def send(self, message: ASGISendEvent) -> None:
         """One after another, while the client reads: uvicorn lets all go on at once that wait."""

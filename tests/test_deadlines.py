@@ -138,6 +138,16 @@ async def test_who_waits_for_us_is_not_late(monkeypatch: pytest.MonkeyPatch) -> 
             assert (await answer(reader))[0].startswith(b"HTTP/1.1 %b " % status)
 
 
+async def test_nothing_is_said_behind_the_last_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a client asked to close the connection, and sent nonsense behind that."""
+    async with live() as (_, address), connected(address) as (reader, writer):
+        writer.write(HEAD + b"Connection: close\r\n\r\n" + BODY + b"nonsense\r\n\r\n")
+        assert (await answer(reader))[0].startswith(b"HTTP/1.1 200 ")
+        async with asyncio.timeout(DEADLINE):
+            assert await reader.read() == b""
+    assert "Traceback" not in caplog.text
+
+
 async def test_a_refusal_waits_for_the_answers_before_it() -> None:
     """A request whose body does not come behind one that is answered yet, and one that can't be read."""
     async with live(deadline=0.3) as (_, address):

@@ -191,6 +191,24 @@ async def test_pongs_are_not_kept_for_who_does_not_read() -> None:
             pass
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x81\xfe\xff\xff" + bytes(4) + b"x" * 65_535, (b"\x89\xfd" + bytes(4) + b"x" * 125) * 600],
+    ids=["a long message", "pings"],
+)
+async def test_who_is_not_known_sends_little(sent: bytes) -> None:
+    """1009 beyond 64 KiB: a message of a MiB would be held for each of many that never say who they are."""
+    async with live() as server, Client(server) as client:
+        await client.say(HANDSHAKE)
+        assert b"101" in await client.read()
+        await client.say(sent)
+        told = b""
+        while (data := await client.read()) != b"":
+            told += data
+        assert struct.pack(">H", 1009) in told[-125:]
+        await until(lambda: not server.connections)
+
+
 async def test_a_message_has_a_bounded_number_of_frames() -> None:
     """1009: one of nothing but empty frames would have no end."""
     async with live() as server, Client(server) as client:
