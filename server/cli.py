@@ -37,7 +37,7 @@ from server.listening import ListenError, listening
 from server.login import PARAMETER
 from server.logs import logging_config
 from server.merlin_config import ConfigError, find_database
-from server.security import door_of, with_secrets
+from server.security import door_of, hosts_of, with_secrets
 from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings, secrets_help
 from server.source import backend_of, fill_with_demo, open_database
@@ -243,6 +243,7 @@ def _is_memory(settings: Settings) -> bool:
 async def _prepare(settings: Settings) -> None:
     """What can't be had is told before anything of the server runs."""
     documents_of(settings)
+    hosts_of(settings)
     open_tracing(is_on=settings.tracing).close()
     await door_of(settings).authenticator.open()
     backend = backend_of(settings)

@@ -94,6 +94,8 @@ def test_a_server_is_reached_by_its_socket_alone(tmp_path: Path) -> None:
         (("--unix-socket", "/" + "x" * 120), "Can't listen on /xxx"),
         (("--profile", "production"), "in production name who is let in"),
         (("--jwt-issuer", "https://sso.example.org"), "jwks: name the keys"),
+        (("--allow-hosts", "https://x"), "allow-hosts: 'https://x' is none; use names such as merlin.example.org."),
+        (("--allow-hosts", "*.x", "--workers", "2"), "allow-hosts: '*.x' is none"),
         (("--token-file", "/nowhere/tokens"), "Can't read the tokens /nowhere/tokens: No such file or directory."),
     ],
 )
