@@ -18,11 +18,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
 from schema.roles import Role
 from server.auth.door import Door
+from server.auth.hosts import Hosts
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.contract.manifest import read_manifest
@@ -37,10 +39,10 @@ from server.http import GraphQLApp
 from server.lean import LeanPath
 from server.login import Login, Logout, TokenExchange
 from server.metrics import Metrics, mark_draining
-from server.requests import RequestError
+from server.requests import RequestError, check_parameters
 from server.responses import http_exception, refused, server_error, unauthenticated
 from server.results import Results, is_known
-from server.security import door_of
+from server.security import door_of, hosts_of
 from server.service import Service
 from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 from server.source import open_database
@@ -52,22 +54,36 @@ _CORS_HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-w
 
 
 class App(Starlette):
-    def __init__(self, service: Service, *, is_lean: bool, **options: Any) -> None:
+    def __init__(self, service: Service, hosts: Hosts, *, is_lean: bool, **options: Any) -> None:
         super().__init__(**options)
-        self._metrics = service.telemetry.metrics
+        self.router.redirect_slashes = False  # it sends to a whole address, and takes its name from the request
+        self._telemetry = service.telemetry
+        self._hosts = hosts
         self._http = LeanPath(self._answered, service) if is_lean else self._answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        match scope["type"]:
-            case "http":
-                await self._http(scope, receive, send)
-            case "lifespan":
-                await super().__call__(scope, receive, _in_one_line(send))
-            case _:
-                await super().__call__(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, _in_one_line(send))
+            return
+        try:
+            self._hosts.check(scope["headers"], _address_of(scope))
+            check_parameters(scope["query_string"])
+        except RequestError as error:
+            self._telemetry.refused(error.code)
+            await self._refuse(error, scope, receive, send)
+        else:
+            way = self._http if scope["type"] == "http" else super().__call__
+            await way(scope, receive, send)
+
+    async def _refuse(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
+        response = refused(error)
+        if scope["type"] == "http":
+            await answered(response, scope, receive, send, self._telemetry.metrics)
+        else:
+            await WebSocket(scope, receive, send).send_denial_response(response)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answered(super().__call__, scope, receive, send, self._metrics)
+        await answered(super().__call__, scope, receive, send, self._telemetry.metrics)
 
 
 def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Starlette:
@@ -114,9 +130,10 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
     return App(
         service,
+        hosts_of(settings),
         is_lean=settings.compiled and not tracing.is_on,
         routes=[
-            Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, deadline=settings.deadline)),
+            Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
             Route("/login", Login(door)),
             Route("/logout", Logout(door)),
@@ -141,6 +158,12 @@ def documents_of(settings: Settings) -> Documents:
 def make_worker_app() -> Starlette:
     """For server processes that are started with their settings in the environment."""
     return make_app(read_settings(os.environ))
+
+
+def _address_of(scope: Scope) -> str | None:
+    """Which the connection came to."""
+    server = scope.get("server")
+    return None if server is None or server[1] is None else server[0]
 
 
 def _schema_text(sdl: str, door: Door) -> Any:

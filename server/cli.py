@@ -38,8 +38,8 @@ from server.listening import ListenError, listening
 from server.login import PARAMETER
 from server.logs import logging_config, printable
 from server.merlin_config import ConfigError, find_database
-from server.security import door_of, with_secrets
-from server.serving import Server, allow_many_files, config_of, serve_by_many
+from server.security import door_of, hosts_of, with_secrets
+from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings, secrets_help
 from server.source import backend_of, fill_with_demo, open_database, workspace_roots_of
 from server.tracing import TracingError, open_tracing
@@ -191,6 +191,7 @@ def _as_json(problem: Problem) -> dict[str, object]:
 def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
     settings = _settings(options)
+    check_workers(settings.workers)
     is_found = settings.database is None and not settings.demo
     with _on_signals(_leave), contextlib.ExitStack() as stack:
         settings, source = _with_database(settings, stack)
@@ -277,6 +278,7 @@ async def _prepare(settings: Settings) -> None:
     """What can't be had is told before anything of the server runs."""
     documents_of(settings)
     workspace_roots_of(settings)
+    hosts_of(settings)
     open_tracing(is_on=settings.tracing).close()
     await door_of(settings).authenticator.open()
     backend = backend_of(settings)

@@ -1,72 +1,318 @@
-"""Connections: uvicorn's, which end when their clients do not go on, and not while a request is on its way."""
+"""Connections: uvicorn's, with bounds on what a client may send, on how long it may take, and on what it leaves unread.
+
+They end when their clients do not go on, and not while a request is on its way.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
+from websockets.http11 import Request
+
+from server.connection_limits import ConnectionLimits
+from server.connection_timer import ConnectionTimer
+from server.health import HEALTH_PATHS
+from server.responses import refusal
+from server.websocket import KNOWN
 
 HEAD_SECONDS = 10.0
 """How long a client may take for the head of a request, or for the handshake of a websocket."""
 CLOSE_SECONDS = 1.0
-"""How long a client may take to read the last of a connection, once the server is told to end."""
+"""How long a client may take to read the last of a connection, when it is refused, or the server is told to end."""
+LARGEST_HEAD = 32 * 2**10
+"""Bytes of a request beside its body: request line, header, the extensions of chunks, trailer."""
+MOST_LINES = 100
+"""Of header and trailer together."""
+LARGEST_INTRODUCTION = 64 * 2**10
+"""Bytes that a client may send over a websocket before it is known."""
+MOST_FRAMES = 10_000
+"""Of a message over a websocket: each takes more memory than the byte that it may hold."""
+_NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_PIECE = 4_096
+"""Bytes that are parsed before they are counted."""
+_MOST_DISCARDED = 2**20
+"""Bytes."""
+_CHUNK = 20
+"""Bytes around a chunk of a body, without extensions: its length in hexadecimal, and line breaks."""
+
+
+class _Part(Enum):
+    """Of a request: what is awaited."""
+
+    BEGIN = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+_TOO_LARGE = f"Send at most {LARGEST_HEAD} bytes and {MOST_LINES} lines beside the body."
 
 
 class HTTPConnection(HttpToolsProtocol):
-    """Ends when its client begins a request and does not go on; and not when a request has come over it."""
+    """Its client has HEAD_SECONDS for each head, and as long as the limits say for each body."""
 
-    _begun: float | None = None
-    """When the request began whose head is arriving, or the connection."""
-    _look: asyncio.TimerHandle | None = None
     _is_last = False
     """Whether the request that is arriving is the last one."""
+    _awaited = _Part.BEGIN
+    _size = 0
+    """Bytes of the request that is arriving, beside its body; up to a piece too few."""
+    _piece = 0
+    """The length of what is being parsed, which is not counted yet."""
+    _running: RequestResponseCycle | None = None
+    """The request that is answered, or was: others are queued behind it, and `cycle` is the latest."""
+    _refusal: bytes | None = None
+    """What is sent as the last, when all that was asked before is answered; nothing is read any more."""
+    _discarded = 0
+    """Bytes that came behind what was refused."""
+    _is_surplus = False
+
+    def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._limits = limits
+
+    # --- the connection ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._begun = self.loop.time()
-        self._look = self.loop.call_later(HEAD_SECONDS, self._look_after_it)
-
-    def on_message_begin(self) -> None:
-        self._begun = self.loop.time()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._begun = None
-        super().on_headers_complete()
-        if self._is_last and self.cycle is not None:
-            self.cycle.keep_alive = False
+        self._timer = ConnectionTimer(
+            self.loop,
+            transport,
+            shortest=min(HEAD_SECONDS, self._limits.body_seconds),
+            send_seconds=self._limits.send_seconds,
+            overdue=self._give_up,
+        )
+        self._timer.expect(HEAD_SECONDS)
+        if self._is_full():
+            self._is_surplus = True
+            self._limits.surplus.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        self._leave()
+        for cycle in (self._running, *(queued for queued, _ in self.pipeline)):
+            if cycle is not None:
+                _disconnect(cycle)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """What has arrived is answered, and its connection closed by that answer."""
         is_idle = self.cycle is None or self.cycle.response_complete
-        has_begun = self._begun is not None and self.headers is not None
-        if is_idle and (has_begun or _has_arrived(self.transport)):
+        if is_idle and (self._awaited is _Part.HEAD or _has_arrived(self.transport)):
             self._is_last = True
         else:
             super().shutdown()
 
-    def _look_after_it(self) -> None:
-        """One timer a connection: one for each request would cost more than the rest of this."""
-        now = self.loop.time()
-        until = (now if self._begun is None else self._begun) + HEAD_SECONDS
-        if until <= now:
-            self.transport.close()
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def _is_full(self) -> bool:
+        most = self.config.limit_concurrency
+        return most is not None and len(self.connections) >= most
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._limits.surplus.discard(self)
+        self._limits.unread.discard(self)
+
+    # --- what the client has not read ---
+
+    @property
+    def unread(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def _client(self) -> str:
+        client = self.client if self._running is None else self._running.scope["client"]
+        return _name_of(client)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._timer.pause_writing()
+        self._limits.unread.add(self._client, self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._timer.resume_writing()
+        self._limits.unread.discard(self)
+
+    # --- what arrives ---
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer.until is None:
+            self._timer.expect(HEAD_SECONDS)  # also where it begins no request
+        for start in range(0, len(data), _PIECE):
+            if self._refusal is not None:
+                self._discard(len(data) - start)
+                return
+            piece = data if len(data) <= _PIECE else data[start : start + _PIECE]
+            self._piece = len(piece)
+            super().data_received(piece)
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            self._size += len(piece)
+            if self._size > LARGEST_HEAD or (self._awaited is not _Part.BEGIN and len(self.headers) > MOST_LINES):
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        self._awaited = _Part.HEAD
+        self._size = -self._piece
+        self._timer.expect(HEAD_SECONDS)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        if self._has_large_head():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+            raise httptools.HttpParserError(_TOO_LARGE)
+        self._awaited = _Part.BODY
+        self._timer.expect(self._limits.body_seconds)
+        is_health_check = self.url.partition(b"?")[0] in HEALTH_PATHS
+        self.limit_concurrency = None if is_health_check else self.config.limit_concurrency
+        super().on_headers_complete()
+        self.scope["headers"] = self.headers.copy()  # uvicorn reads a trailer into the list that was its own
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
+        if self._is_surplus and not self._is_full():
+            self._is_surplus = False
+            self._limits.surplus.discard(self)
+
+    def on_chunk_header(self) -> None:
+        self._size = max(self._size - _CHUNK, -self._piece)
+
+    def on_body(self, body: bytes) -> None:
+        self._size = max(self._size - len(body), -self._piece)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._awaited = _Part.BEGIN
+        self._size = -self._piece
+        self._timer.until = None
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._is_answering():
+            self.send_400_response("Open a websocket once what was asked before is answered.")
+        elif self._is_full():
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections: try again.")
         else:
-            self._look = self.loop.call_later(until - now, self._look_after_it)
+            self._leave()  # it is another object's from here on
+            super().handle_websocket_upgrade()
+
+    def _has_large_head(self) -> bool:
+        if len(self.headers) > MOST_LINES:
+            return True
+        if self._size + self._piece + _PIECE <= LARGEST_HEAD:
+            return False  # the common case, without counting
+        lines = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+        return len(self.url) + lines > LARGEST_HEAD
+
+    # --- what is answered, and what can't be ---
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if is_last and self._refusal is not None:
+            self._close(self._refusal)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _give_up(self) -> None:
+        """Waits for its client no longer, unless it is us who do not read."""
+        if self.flow.read_paused:
+            self._timer.expect(self._limits.body_seconds if self._awaited is _Part.BODY else HEAD_SECONDS)
+        elif self._awaited is _Part.BODY:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time.")
+        elif self._awaited is _Part.HEAD or not self._is_answering():
+            self._end(b"")
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        if self._refusal is not None:
+            return
+        response = refusal(message, status.name, status, {"connection": "close"})
+        headers = b"".join(
+            b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *response.raw_headers)
+        )
+        self._end(b"%b%b\r\n%b" % (STATUS_LINE[status], headers, bytes(response.body)))
+
+    def _end(self, last: bytes) -> None:
+        """By some last bytes, behind the answers to all that was asked before."""
+        self._refusal = last
+        self._timer.until = None
+        self.flow.pause_reading()
+        if self._awaited is _Part.BODY and self.cycle is not None and self.cycle.scope is self.scope:
+            if self.cycle is self._running:
+                self._close(b"" if self.cycle.response_started else last)
+                return
+            self.pipeline.popleft()  # it waited for others, and has no answer but the last bytes
+        if not self._is_answering():
+            self._close(last)
+
+    def _close(self, last: bytes) -> None:
+        if self._running is not None:
+            _disconnect(self._running)
+        if not last or self.transport.is_closing():
+            self.transport.close()
+            return
+        self.transport.write(last)
+        self.transport.write_eof()
+        self.flow.resume_reading()  # what is not read resets the connection, and the client may not see why it ends
+        self.loop.call_later(CLOSE_SECONDS, self.transport.close)
+
+    def _discard(self, count: int) -> None:
+        self._discarded += count
+        if self._discarded > _MOST_DISCARDED:
+            self.transport.close()
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    """What it is answered goes nowhere."""
+    if not cycle.response_complete:
+        cycle.disconnected = True
+    cycle.message_event.set()
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
+    """Its client has HEAD_SECONDS for the handshake."""
+
+    _unknown: int | None = 0
+    """Bytes that came before the client was known; None since then."""
+    _waiting = 0
+    """Bytes that are to be sent once the client has read what was sent before."""
+
+    def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._limits = limits
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self.loop.call_later(HEAD_SECONDS, self._check_handshake)
+        self._timer = ConnectionTimer(
+            self.loop,
+            transport,
+            shortest=HEAD_SECONDS,
+            send_seconds=self._limits.send_seconds,
+            overdue=self._check_handshake,
+        )
+        self._timer.expect(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._limits.unread.discard(self)
+        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """Its app closes it, by 1012 as well, when what has begun is finished."""
@@ -74,10 +320,89 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         if self.close_sent:
             super().shutdown()
 
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[KNOWN] = self._become_known
+
+    def _become_known(self) -> None:
+        self._unknown = None
+
+    def data_received(self, data: bytes) -> None:
+        """A handshake that can't be read is refused; uvicorn would say nothing."""
+        if self._unknown is not None and self.handshake_complete and not self.close_sent:
+            self._unknown += len(data)
+            if self._unknown > LARGEST_INTRODUCTION:
+                self._fail(f"Send at most {LARGEST_INTRODUCTION} bytes before connection_ack")
+                return
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_complete:
+            self.handshake_complete = True
+            self.transport.write(b"".join(self.conn.data_to_send()) or _NO_HANDSHAKE)
+            self.transport.close()
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < MOST_FRAMES:
+            super().handle_cont(event)
+        else:
+            self._fail(f"Send a message in at most {MOST_FRAMES} frames")
+
+    def _fail(self, reason: str) -> None:
+        self.conn.fail(CloseCode.MESSAGE_TOO_BIG, reason)
+        self.handle_parser_exception()
+
+    def handle_ping(self) -> None:
+        """A client that does not read is sent no pong: RFC 6455, section 5.5.3 leaves out those that are too many."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    @property
+    def unread(self) -> int:
+        return self.transport.get_write_buffer_size() + self._waiting
+
+    @property
+    def _client(self) -> str:
+        return _name_of(self.scope["client"] if hasattr(self, "scope") else self.client)  # set by the handshake
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._timer.pause_writing()
+        self._limits.unread.add(self._client, self, has_several=self._waiting > 0)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._timer.resume_writing()
+        self._limits.unread.discard(self)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """One after another, while the client reads: uvicorn lets all go on at once that wait."""
+        if not self.writable.is_set():
+            size = len(str(message.get("text") or ""))
+            self._waiting += size
+            self._limits.unread.add(self._client, self, has_several=True)
+            try:
+                while not self.writable.is_set():
+                    await self.writable.wait()
+            finally:
+                self._waiting -= size
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # refused by its app, which uvicorn takes for a failure of that
+
     def _check_handshake(self) -> None:
-        """A handshake that can't be read is answered by nothing."""
         if not self.handshake_complete:
             self.transport.close()
+
+
+def _name_of(client: tuple[str, int] | None) -> str:
+    """As a trusted proxy tells it, else the address; by a Unix socket there is none."""
+    return "" if client is None else client[0]
 
 
 def _has_arrived(transport: asyncio.Transport) -> bool:

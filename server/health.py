@@ -14,6 +14,8 @@ from server.metrics import CONTENT_TYPE, Metrics
 from server.requests import RequestError
 from server.responses import json_response, refused, unauthenticated
 
+HEALTH_PATHS = frozenset({b"/healthz", b"/readyz", b"/metrics"})
+"""Answered also where there are too many connections."""
 _NO_STORE = {"cache-control": "no-store"}
 
 

@@ -37,11 +37,9 @@ _STATUSES = {FORBIDDEN: 403, DEADLINE_EXCEEDED: 504}
 class GraphQLApp:
     """Finds the database in the lifespan's state."""
 
-    def __init__(self, service: Service, *, get_queries: bool = True, deadline: float | None = None) -> None:
-        """`deadline`: seconds that a body may take to arrive."""
+    def __init__(self, service: Service, *, get_queries: bool = True) -> None:
         self._service = service
         self._get_queries = get_queries
-        self._deadline = deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -62,7 +60,7 @@ class GraphQLApp:
         media_type = accepted(request.headers.get("accept"), OFFERED)
         is_stream = media_type == EVENT_STREAM
         lease = self._service.door.admit(visitor_of(request.scope, "sse" if is_stream else "http"))
-        given = await read_request(request, get_queries=self._get_queries or is_stream, deadline=self._deadline)
+        given = await read_request(request, get_queries=self._get_queries or is_stream)
         try:
             operation = self._service.read(given)
             _check(operation, request.method, media_type)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,10 +9,15 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 LARGEST_BODY = 2**20
 """Bytes."""
+MOST_PARAMETERS = 100
+"""Of a query string."""
+_MOST_MEDIA_TYPES = 100
+_MOST_PIECES = 10
+"""Of a media type: itself, and its parameters."""
 
 _CODES: Mapping[int, str] = {
     400: "BAD_REQUEST",
@@ -23,6 +27,7 @@ _CODES: Mapping[int, str] = {
     408: "REQUEST_TIMEOUT",
     413: "PAYLOAD_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
+    421: "MISDIRECTED_REQUEST",
     429: "RATE_LIMITED",
 }
 
@@ -104,24 +109,32 @@ def parse_json(text: bytes | str, what: str) -> Any:
         raise RequestError(f"{what}: this is no JSON: {error}.") from None
 
 
-async def read_request(request: Request, *, get_queries: bool = True, deadline: float | None = None) -> GraphQLRequest:
-    """`deadline`: seconds that the body may take to arrive. Raises `RequestError`."""
+async def read_request(request: Request, *, get_queries: bool = True) -> GraphQLRequest:
+    """Raises `RequestError`."""
     match request.method:
         case "GET" if get_queries:
             return parse_parameters(request.query_params)
         case "POST":
             _check_content_type(request.headers.get("content-type", ""))
-            return parse_request(parse_json(await read_body(request, LARGEST_BODY, deadline), "body"))
+            return parse_request(parse_json(await read_body(request, LARGEST_BODY), "body"))
         case _:
             allowed = "GET, POST" if get_queries else "POST"
             raise RequestError(f"Send {allowed.replace(',', ' or')}.", 405, {"allow": allowed})
 
 
+def check_parameters(query: bytes) -> None:
+    """Before anything is read of a query string: each one takes time. Raises `RequestError`."""
+    if query.count(b"&") >= MOST_PARAMETERS:
+        raise RequestError(f"Send at most {MOST_PARAMETERS} parameters.")
+
+
 def accepted(header: str | None, offered: Sequence[str]) -> str:
     """The media type that a client likes best: RFC 9110, section 12.5.1. Raises `RequestError`."""
     best, best_quality = "", 0.0
+    qualities = _qualities(header or "*/*")
     for media_type in offered:
-        quality = _quality(header or "*/*", media_type)
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")  # the most specific one counts
+        quality = next((qualities[name] for name in ranges if name in qualities), 0.0)
         if quality > best_quality:
             best, best_quality = media_type, quality
     if not best:
@@ -129,16 +142,20 @@ def accepted(header: str | None, offered: Sequence[str]) -> str:
     return best
 
 
-def _quality(header: str, media_type: str) -> float:
-    """By the most specific range that covers it."""
-    found = (0, 0.0)
-    for part in header.split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        specificity = {"*/*": 1, f"{media_type.partition('/')[0]}/*": 2, media_type: 3}.get(name, 0)
-        quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        if specificity > found[0]:
-            found = specificity, _number(quality)
-    return found[1]
+def _qualities(header: str) -> Mapping[str, float]:
+    """By range, of which the first counts where one comes again. Raises `RequestError`."""
+    parts = header.split(",", _MOST_MEDIA_TYPES)
+    if len(parts) > _MOST_MEDIA_TYPES:
+        raise RequestError(f"Accept: name at most {_MOST_MEDIA_TYPES} media types.", 406)
+    qualities: dict[str, float] = {}
+    for part in parts:
+        name, *parameters = _pieces(part)
+        qualities.setdefault(name, _number(next((text[2:] for text in parameters if text.startswith("q=")), "1")))
+    return qualities
+
+
+def _pieces(media_type: str) -> list[str]:
+    return [piece.strip().lower() for piece in media_type.split(";", _MOST_PIECES)]
 
 
 def _number(text: str) -> float:
@@ -149,7 +166,7 @@ def _number(text: str) -> float:
 
 
 def _check_content_type(header: str) -> None:
-    name, *parameters = (piece.strip().lower() for piece in header.split(";"))
+    name, *parameters = _pieces(header)
     charset = next((text[8:].strip('"') for text in parameters if text.startswith("charset=")), "utf-8")
     if name != "application/json" or charset not in ("utf-8", "utf8"):
         raise RequestError(
@@ -157,15 +174,14 @@ def _check_content_type(header: str) -> None:
         )
 
 
-async def read_body(request: Request, largest: int, deadline: float | None = None) -> bytes:
-    """No more of it is read than may be. Raises `RequestError`."""
+async def read_body(request: Request, largest: int) -> bytes:
+    """No more of it is read than may be; the connection sees to it that it arrives in time. Raises `RequestError`."""
     body = bytearray()
     try:
-        async with asyncio.timeout(deadline):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > largest:
-                    raise RequestError(f"Send at most {largest} bytes.", 413, {"connection": "close"})
-    except TimeoutError:
-        raise RequestError("The body did not arrive in time.", 408, {"connection": "close"}) from None
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > largest:
+                raise RequestError(f"Send at most {largest} bytes.", 413, {"connection": "close"})
+    except ClientDisconnect:
+        raise RequestError("The body did not arrive.", 408, {"connection": "close"}) from None
     return bytes(body)

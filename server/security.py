@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import socket
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 from schema.roles import Role
 from server.auth.authenticator import Authenticator, Provider
 from server.auth.door import Door
+from server.auth.hosts import ANY, Hosts, name_of
 from server.auth.rate_limit import RateLimit
 from server.auth.sessions import Sessions
 from server.auth.token_file import TokenFile, hash_of, new_token
@@ -66,6 +68,18 @@ def door_of(settings: Settings) -> Door:
     )
     rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
     return Door(authenticator, settings.origins(), rate_limit)
+
+
+def hosts_of(settings: Settings) -> Hosts:
+    """The names of this machine, of the address to listen on, and those that are set. Raises `SettingsError`."""
+    own = {name_of(socket.gethostname())}
+    if settings.unix_socket is None:
+        own.add(name_of(f"[{settings.host}]" if ":" in settings.host else settings.host))
+    allowed = {text: ANY if text == ANY else name_of(text) for text in settings.hosts()}
+    for text, name in allowed.items():
+        if name is None:
+            raise SettingsError(f"allow-hosts: {text!r} is none; use names such as merlin.example.org.")
+    return Hosts({name for name in (*own, *allowed.values()) if name})
 
 
 def _provider_of(settings: Settings) -> Provider | None:

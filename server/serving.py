@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import multiprocessing
 import os
 import resource
@@ -13,12 +14,13 @@ from collections.abc import Callable
 
 import uvicorn
 
+from server.connection_limits import ConnectionLimits
 from server.connections import CLOSE_SECONDS, HTTPConnection, WebSocketConnection
 from server.listening import has_waiting, refuse_new
 from server.logs import logging_config
 from server.metrics import DIRECTORY_VARIABLE, forget_process
-from server.settings import Settings
-from server.supervisor import Supervisor
+from server.settings import Settings, SettingsError
+from server.supervisor import Supervisor, end_without_supervisor
 
 LARGEST_MESSAGE = 2**20
 """Bytes that a client may send over a websocket in one message."""
@@ -29,6 +31,8 @@ _HANDSHAKE_SECONDS = 0.1
 _LAST_CONNECTIONS_SECONDS = 1.0
 _END_SECONDS = 5.0
 """What a process may take for its end beside --drain, before it is killed."""
+_MOST_PER_PROCESSOR = 4
+"""Server processes: each takes the memory of a copy, and more of them answer no faster."""
 
 
 class Server(uvicorn.Server):
@@ -76,12 +80,13 @@ class Server(uvicorn.Server):
 
 
 def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
+    limits = ConnectionLimits.of(settings)
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an app, or the name of its factory
         factory=factory,
         loop="uvloop",
-        http=HTTPConnection,
-        ws=WebSocketConnection,
+        http=functools.partial(HTTPConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
+        ws=functools.partial(WebSocketConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
         lifespan="on",
@@ -117,7 +122,16 @@ def serve_by_many(settings: Settings, listener: socket.socket, announce: Callabl
         ).run()
 
 
+def check_workers(count: int) -> None:
+    """Raises `SettingsError`."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = processors * _MOST_PER_PROCESSOR
+    if count > most:
+        raise SettingsError(f"workers: {count} are too many for the {processors} CPUs here; use {most} or fewer.")
+
+
 def _serve_as_one(settings: Settings, listener: socket.socket) -> None:
+    end_without_supervisor(settings.drain + _END_SECONDS)
     Server(config_of("server.app:make_worker_app", settings, factory=True)).run([listener])
 
 

@@ -114,6 +114,15 @@ class Settings:
     max_connections: int = setting(
         4_096, "The most connections to a server process; one more is answered by 503.", metavar="COUNT"
     )
+    max_unread: int = setting(
+        64,
+        "The most of its answers that a client may leave unread, over all its connections; then the one that waits "
+        "longest is cut off.",
+        metavar="MEBIBYTES",
+    )
+    send_timeout: float = setting(
+        30.0, "Seconds that a client may read nothing of its answer; then it is cut off.", metavar="SECONDS"
+    )
     drain: float = setting(
         10.0, "Seconds that requests have to finish in, once the server is told to end.", metavar="SECONDS"
     )
@@ -158,6 +167,13 @@ class Settings:
         "Whose pages may ask and open websockets, beside those of the server's own address: such as "
         "https://dash.example.org; several with commas between them.",
         metavar="ORIGINS",
+    )
+    allow_hosts: str | None = setting(
+        None,
+        "The names by which the server may be asked, beside loopback, this machine's and the address that it is "
+        "reached at: as they stand in the addresses of browsers, also before a proxy; several with commas between "
+        "them. *: any.",
+        metavar="NAMES",
     )
     introspection: bool = setting(
         True, "Tell of the schema: introspection, /schema.graphql, suggestions in messages.", production=False
@@ -257,7 +273,10 @@ class Settings:
             raise SettingsError(f"time-zone: {self.time_zone!r} is unknown here; use one such as UTC.") from None
 
     def origins(self) -> frozenset[str]:
-        return frozenset(filter(None, (text.strip() for text in (self.allow_origins or "").split(","))))
+        return _several(self.allow_origins)
+
+    def hosts(self) -> frozenset[str]:
+        return _several(self.allow_hosts)
 
     def limits(self) -> Limits:
         return Limits(**{item.name: getattr(self, f"max_{item.name}") for item in dataclasses.fields(Limits)})
@@ -269,6 +288,10 @@ class Settings:
             for item in dataclasses.fields(self)
             if (value := getattr(self, item.name)) is not None
         }
+
+
+def _several(text: str | None) -> frozenset[str]:
+    return frozenset(filter(None, (part.strip() for part in (text or "").split(","))))
 
 
 def variable_of(item: dataclasses.Field[Any]) -> str:

@@ -27,6 +27,8 @@ from server.requests import GraphQLRequest, RequestError, parse_json, parse_requ
 from server.service import Service
 
 PROTOCOL = "graphql-transport-ws"
+KNOWN = "merlin_graphql.known"
+"""An extension of the scope, called when its client is known, who may send more then."""
 INIT_SECONDS = 10.0
 """How long a client may take to say `connection_init`."""
 MOST_OPERATIONS = 100
@@ -180,6 +182,8 @@ class Connection:
         except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
             raise _unknown(error) from None
+        if (become_known := self._socket.scope.get("extensions", {}).get(KNOWN)) is not None:
+            become_known()
         await self._send({"type": "connection_ack"})
         self._lease = lease
         self._acknowledged.set()

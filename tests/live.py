@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -27,6 +28,8 @@ class Live:
     database: MerlinDatabase
     end: Callable[[], None]
     """Begins its end, which it comes to by itself then."""
+    connections: Collection[Any]
+    """Those that stand, as uvicorn has them."""
 
     @property
     def http(self) -> str:
@@ -55,7 +58,7 @@ async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings 
                 server.should_exit = True
 
             try:
-                yield Live(listener.getsockname()[1], database, end)
+                yield Live(listener.getsockname()[1], database, end, server.server_state.connections)
             finally:
                 end()
                 await task

@@ -103,7 +103,9 @@ async def _asked(connection: socket.socket, tally: Tally, headers: bytes, *, kee
     """Whether the connection may be used again."""
     loop = asyncio.get_running_loop()
     headers += b"" if keeps else b"Connection: close\r\n"
-    head = b"POST /graphql HTTP/1.1\r\nHost: merlin\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+    head = (
+        b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+    )
     received = b""
     try:
         await loop.sock_sendall(connection, head % (len(QUERY), headers) + QUERY)

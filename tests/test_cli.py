@@ -121,11 +121,11 @@ def test_a_signal_ends_it_when_it_has_answered(home: Path, workers: int, number:
             socket.create_connection((host, int(port)), timeout=DEADLINE) as busy,
         ):
             body = b'{"query": "{ database { runs } }"}'
-            idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: merlin\r\n\r\n")
+            idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             received = b""
             while not received.endswith(b'{"status":"ok"}'):
                 received += idle.recv(65536)
-            head = f"Host: merlin\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
             busy.sendall(f"POST /graphql HTTP/1.1\r\n{head}Expect: 100-continue\r\n\r\n".encode())
             assert busy.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
             serving.process.send_signal(number)

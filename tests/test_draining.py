@@ -29,6 +29,7 @@ from tests.live import serving as serving_here
 from tests.live import until
 from tests.load import Address, load
 from tests.proxy import Proxy
+from tests.raw_http import answer, connected
 from tests.records import memory_of
 from tests.servers import RedisServer, binaries
 from tests.serving import DEADLINE, Serving, server_processes
@@ -37,10 +38,12 @@ pytestmark = pytest.mark.anyio
 
 ROUNDS = [*range(2), *(pytest.param(number, marks=pytest.mark.soak) for number in range(2, 25))]
 BODY = b'{"query":"{ database { runs } }"}'
-HEAD = b"POST /graphql HTTP/1.1\r\nHost: merlin\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(BODY)
+HEAD = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(
+    BODY
+)
 LONG = 32 * 2**20
 """Bytes: more than the sockets of both sides hold."""
-READY = b"GET /readyz HTTP/1.1\r\nHost: merlin\r\n\r\n"
+READY = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHANGES = "subscription { changes { kind } }"
 
 
@@ -75,29 +78,6 @@ async def serve_all(processes: list[Path], address: Address) -> None:
             await answer(reader)
         for other in others:
             os.kill(other, signal.SIGCONT)
-
-
-@asynccontextmanager
-async def connected(address: Address) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with asyncio.timeout(DEADLINE):
-        if isinstance(address, Path):
-            reader, writer = await asyncio.open_unix_connection(address)
-        else:
-            reader, writer = await asyncio.open_connection(*address)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-
-async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Head and body of the next response."""
-    async with asyncio.timeout(DEADLINE):
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head)
-        return head, await reader.readexactly(0 if length is None else int(length[1]))
 
 
 async def told(serving: Serving, address: Address) -> None:
@@ -264,7 +244,7 @@ async def test_a_long_answer_is_read_to_its_end() -> None:
         address = ("127.0.0.1", live.port)
         reader, writer = await stack.enter_async_context(connected(address))
         idle, _ = await stack.enter_async_context(connected(address))
-        writer.write(b"GET /long HTTP/1.1\r\nHost: merlin\r\n\r\n")
+        writer.write(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
 
         async def read_late() -> int:
@@ -411,7 +391,7 @@ async def test_a_connection_too_many_is_refused() -> None:
         connected(("127.0.0.1", live.port)),
     ):
         async with connected(("127.0.0.1", live.port)) as (third, third_writer):
-            third_writer.write(READY)
+            third_writer.write(HEAD + b"\r\n" + BODY)
             head, _ = await answer(third)
             assert head.startswith(b"HTTP/1.1 503 ")
         await asyncio.sleep(0)
@@ -420,5 +400,5 @@ async def test_a_connection_too_many_is_refused() -> None:
 
 
 async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    writer.write(READY)
+    writer.write(HEAD + b"\r\n" + BODY)
     return (await answer(reader))[0]

@@ -136,6 +136,16 @@ async def test_what_is_no_request_is_refused_in_json(
     assert (status == 405) == ("allow" in refused.headers)
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/graphql", "/login", "/logout", "/healthz", "/metrics", "/schema.graphql", "/none"]
+)
+async def test_no_route_sends_back_what_it_is_sent(client: httpx.AsyncClient, path: str) -> None:
+    """TRACE, which shows a page the headers that it can't read, is no method here."""
+    told = await client.request("TRACE", path, headers={"cookie": "a=secret"})
+    assert told.status_code in (404, 405)
+    assert "secret" not in told.text
+
+
 async def test_a_body_is_read_no_further_than_it_may_be(client: httpx.AsyncClient) -> None:
     """However much a client would go on to send."""
     sent = 0

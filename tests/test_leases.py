@@ -170,7 +170,7 @@ async def test_a_request_whose_body_comes_late_asks_again(
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
         body = json.dumps({"query": query}).encode()
         head = f"authorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        writer.write(f"POST /graphql HTTP/1.1\r\nhost: merlin\r\n{head}\r\n".encode())
+        writer.write(f"POST /graphql HTTP/1.1\r\nhost: localhost\r\n{head}\r\n".encode())
         await has_asked.wait()
         revoke(tokens)
         writer.write(body)

@@ -78,7 +78,7 @@ def test_a_server_is_reached_by_its_socket_alone(tmp_path: Path) -> None:
         token = server.stdout.partition("Token: ")[2].split()[0]
         assert f"GraphQL: {path}, path /graphql" in server.stdout
         transport = httpx.HTTPTransport(uds=str(path))
-        with httpx.Client(transport=transport, base_url="http://merlin", timeout=DEADLINE) as client:
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=DEADLINE) as client:
             query = {"query": "{ viewer { roles } }"}
             assert client.post("/graphql", json=query).status_code == 401
             answer = client.post("/graphql", json=query, headers={"authorization": f"Bearer {token}"})
@@ -94,6 +94,8 @@ def test_a_server_is_reached_by_its_socket_alone(tmp_path: Path) -> None:
         (("--unix-socket", "/" + "x" * 120), "Can't listen on /xxx"),
         (("--profile", "production"), "in production name who is let in"),
         (("--jwt-issuer", "https://sso.example.org"), "jwks: name the keys"),
+        (("--allow-hosts", "https://x"), "allow-hosts: 'https://x' is none; use names such as merlin.example.org."),
+        (("--allow-hosts", "*.x", "--workers", "2"), "allow-hosts: '*.x' is none"),
         (("--token-file", "/nowhere/tokens"), "Can't read the tokens /nowhere/tokens: No such file or directory."),
     ],
 )

@@ -21,6 +21,7 @@ from uvicorn.server import Server, ServerState
 
 from schema.build import make_schema
 from schema.core import core_of, has_exception_handlers, scalars_of
+from server.connection_limits import ConnectionLimits
 from server.connections import HTTPConnection, WebSocketConnection
 from server.graphiql import _CHANGES
 from server.serving import config_of
@@ -76,8 +77,9 @@ async def test_uvicorn_protocols_are_what_ours_build_on() -> None:
     config = config_of(app, Settings())
     config.load()
     state = ServerState()
-    http = HTTPConnection(config=config, server_state=state, app_state={})
-    socket = WebSocketConnection(config=config, server_state=state, app_state={})
+    limits = ConnectionLimits.of(Settings())
+    http = HTTPConnection(config=config, server_state=state, app_state={}, limits=limits)
+    socket = WebSocketConnection(config=config, server_state=state, app_state={}, limits=limits)
     for protocol, names in (
         (http, ("cycle", "headers", "transport", "loop", "on_message_begin", "on_headers_complete", "shutdown")),
         (socket, ("handshake_complete", "close_sent", "close_timeout", "transport", "loop", "shutdown")),

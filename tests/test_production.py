@@ -257,7 +257,7 @@ async def test_a_request_has_a_deadline() -> None:
 async def stalled(live: Live) -> int:
     """The status for a body that does not come."""
     reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
-    head = "POST /graphql HTTP/1.1\r\nHost: merlin\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+    head = "POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     writer.write(head.encode() + b'{"query":')
     async with asyncio.timeout(DEADLINE):
         answer = await reader.read()
