@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+from graphql import ExecutionResult
+from starlette.types import Message
 
+from schema.operations import Answer
 from server import event_stream
 from server.database.models import EntityKind, Entry, Key
 from tests.live import DEADLINE, Live, serving, until
@@ -180,6 +184,44 @@ async def test_a_thousand_aborted_streams_leave_nothing(live: Live) -> None:
         await asyncio.gather(*(come_and_go() for _ in range(100)))
     await until(lambda: live.database.changes.followers == 0)
     await until(lambda: len(asyncio.all_tasks() - before) == 0)
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("why", ["draining", "expired"])
+async def test_nothing_is_sent_after_the_end(why: str, steps: int) -> None:
+    """A change that comes at the very moment at which its stream is ended is left out, or told before."""
+    draining, end = asyncio.Event(), asyncio.Event()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        assert not is_over(sent)  # where uvicorn raises
+        sent.append(message)
+        if b"expired" in message.get("body", b""):
+            end.set()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def answers() -> AsyncGenerator[Answer]:
+        await (draining if why == "draining" else end).wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        yield Answer(ExecutionResult({"number": steps}))
+        await asyncio.Event().wait()
+
+    expires = None if why == "draining" else time.time() + 0.05
+    stream = event_stream.EventStream(answers(), draining, expires)
+    task = asyncio.create_task(stream({"type": "http"}, receive, send))
+    if why == "draining":
+        await until(lambda: len(sent) == 2)
+        draining.set()
+    await asyncio.wait_for(task, DEADLINE)
+    assert is_over(sent)
+
+
+def is_over(sent: Sequence[Message]) -> bool:
+    return bool(sent) and sent[-1]["type"] == "http.response.body" and not sent[-1].get("more_body")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl is installed here")
