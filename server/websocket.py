@@ -28,6 +28,8 @@ from server.service import Service
 PROTOCOL = "graphql-transport-ws"
 INIT_SECONDS = 10.0
 """How long a client may take to say `connection_init`."""
+QUIET_SECONDS = 0.1
+"""Once the server is told to end, messages are read until so long none has come: those that have arrived by then."""
 MOST_OPERATIONS = 100
 """At one time, over one connection."""
 
@@ -84,14 +86,16 @@ class Connection:
         """The active ones, and those that were told to end and have not yet."""
         self._endless: set[asyncio.Task[None]] = set()
         """Those of subscriptions, which do not end by themselves."""
+        self._heard = 0
+        """Messages so far."""
 
     async def serve(self) -> None:
         """Until either side closes the socket, or the server is told to end."""
         converse = asyncio.create_task(self._converse())
-        drain = asyncio.create_task(self._drain())
+        drain = asyncio.create_task(self._drain(converse))
         try:
             await asyncio.wait((converse, drain), return_when=asyncio.FIRST_COMPLETED)
-            await (converse if converse.done() else drain)
+            await (drain if drain.done() else converse)
         except CloseError as error:
             await self._close(error)
         except WebSocketDisconnect:
@@ -106,11 +110,16 @@ class Connection:
             await asyncio.gather(converse, drain, return_exceptions=True)
             await self._end_all()
 
-    async def _drain(self) -> None:
-        """What has begun and will end is finished first. Raises `CloseError`."""
+    async def _drain(self, converse: asyncio.Task[None]) -> None:
+        """What has arrived is begun, and what has begun and will end is finished first. Raises `CloseError`."""
         await self._socket.state.draining.wait()
+        heard = -1
+        while heard != self._heard:
+            heard = self._heard
+            await asyncio.sleep(QUIET_SECONDS)
         while finishing := self._tasks - self._endless:
             await asyncio.wait(finishing)
+        converse.cancel()  # or it would begin what this connection's end breaks off
         raise _restart()
 
     async def _close(self, error: CloseError) -> None:
@@ -133,6 +142,7 @@ class Connection:
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._socket.receive()
+        self._heard += 1
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")
