@@ -52,45 +52,46 @@ class EventStream:
         await _write(send, _HEARTBEAT)  # some clients take a stream as begun with its first byte only
         works = [self._send_all(send), _beat(send), _disconnected(receive)]
         if self._draining is not None:
-            works.append(_drain(send, self._draining))
+            works.append(_drain(self._draining))
         if self._lease is not None:
-            works.append(_end_with(send, self._lease))
-        await _until_the_first(*works)
+            works.append(_end_with(self._lease))
+        last = await _first_of(*works)
+        if last is not None:
+            with contextlib.suppress(OSError):  # the client is gone
+                await send({"type": "http.response.body", "body": last})
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send) -> bytes:
         try:
             if isinstance(self._answers, OperationError):
                 raise self._answers
             async with aclosing(self._answers) as answers:
                 async for answer in answers:
-                    await _send_next(send, answer.encoded)
+                    await _write(send, _next(answer.encoded))
                     await asyncio.sleep(0)  # others have their turn, also where this client reads fast
         except AuthenticationError as error:
-            await _send_refusal(send, error)
-            return
+            return _refusal(error)
         except OperationError as error:
-            await _send_next(send, encode_json({"errors": error.errors}))
-        await send({"type": "http.response.body", "body": _COMPLETE})
+            await _write(send, _next(encode_json({"errors": error.errors})))
+        return _COMPLETE
 
 
-async def _drain(send: Send, draining: asyncio.Event) -> None:
+async def _drain(draining: asyncio.Event) -> bytes:
     """Ends the response without `complete`, so that its client goes on elsewhere."""
     await draining.wait()
-    await send({"type": "http.response.body", "body": b""})
+    return b""
 
 
-async def _end_with(send: Send, lease: Lease) -> None:
+async def _end_with(lease: Lease) -> bytes:
     """Ends it when its client is no longer known."""
-    await _send_refusal(send, await lease.ended())
+    return _refusal(await lease.ended())
 
 
-async def _send_refusal(send: Send, error: AuthenticationError) -> None:
-    await _send_next(send, encode_json({"errors": [{"message": str(error), "extensions": {"code": error.code}}]}))
-    await send({"type": "http.response.body", "body": _COMPLETE})
+def _refusal(error: AuthenticationError) -> bytes:
+    return _next(encode_json({"errors": [{"message": str(error), "extensions": {"code": error.code}}]})) + _COMPLETE
 
 
-async def _send_next(send: Send, answer: bytes) -> None:
-    await _write(send, b"event: next\ndata: %b\n\n" % answer)
+def _next(answer: bytes) -> bytes:
+    return b"event: next\ndata: %b\n\n" % answer
 
 
 async def _write(send: Send, body: bytes) -> None:
@@ -108,15 +109,20 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _until_the_first(*works: Coroutine[Any, Any, None]) -> None:
-    """Runs them side by side until one of them ends, and ends the others."""
+async def _first_of(*works: Coroutine[Any, Any, bytes | None]) -> bytes | None:
+    """Runs them side by side until one of them ends, and ends the others before anybody sends more.
+
+    What the first that ended has to say at the end of the response; None where its client is gone.
+    """
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            with contextlib.suppress(OSError):  # the client is gone
-                task.result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        endings = [task.result() for task in tasks if task in done]  # of all: any may have failed
+    except OSError:
+        return None
+    return endings[0]

@@ -31,6 +31,8 @@ KNOWN = "merlin_graphql.known"
 """An extension of the scope, called when its client is known, who may send more then."""
 INIT_SECONDS = 10.0
 """How long a client may take to say `connection_init`."""
+QUIET_SECONDS = 0.1
+"""Once the server is told to end, messages are read until so long none has come: those that have arrived by then."""
 MOST_OPERATIONS = 100
 """At one time, over one connection."""
 
@@ -92,10 +94,14 @@ class Connection:
         """The active ones, and those that were told to end and have not yet."""
         self._endless: set[asyncio.Task[None]] = set()
         """Those of subscriptions, which do not end by themselves."""
+        self._heard = 0
+        """Messages so far."""
 
     async def serve(self) -> None:
         """Until either side closes the socket, or the server is told to end."""
-        tasks = [asyncio.create_task(work) for work in (self._converse(), self._drain(), self._end_with_its_lease())]
+        converse = asyncio.create_task(self._converse())
+        endings = (self._drain(converse), self._end_with_its_lease())
+        tasks = [*map(asyncio.create_task, endings), converse]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await next(task for task in tasks if task in done)
@@ -113,11 +119,16 @@ class Connection:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._end_all()
 
-    async def _drain(self) -> None:
-        """What has begun and will end is finished first. Raises `CloseError`."""
+    async def _drain(self, converse: asyncio.Task[None]) -> None:
+        """What has arrived is begun, and what has begun and will end is finished first. Raises `CloseError`."""
         await self._socket.state.draining.wait()
+        heard = -1
+        while heard != self._heard:
+            heard = self._heard
+            await asyncio.sleep(QUIET_SECONDS)
         while finishing := self._tasks - self._endless:
             await asyncio.wait(finishing)
+        converse.cancel()  # or it would begin what this connection's end breaks off
         raise _restart()
 
     async def _end_with_its_lease(self) -> None:
@@ -143,6 +154,7 @@ class Connection:
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._socket.receive()
+        self._heard += 1
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")

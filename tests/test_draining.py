@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+import server.app
 import server.connections
 from server.settings import Settings
 from tests.live import serving as serving_here
@@ -293,6 +294,21 @@ async def test_mutations_in_flight_are_finished_and_subscriptions_end(
         assert (await by_sse).text.endswith("event: complete\ndata: \n\n")
         assert await asyncio.to_thread(serving.wait) == 0
         assert serving.stderr.count(" INFO merlin_graphql.audit: ") == 3 == serving.stderr.count("\n")
+
+
+async def test_what_a_websocket_has_brought_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutations that stand in the socket, unread, when the server is told to end: each is answered before 1012."""
+    draining = asyncio.Event()
+    monkeypatch.setattr(server.app, "told_to_end", lambda: contextlib.nullcontext(draining))
+    names = [f"study {number}" for number in range(5)]
+    async with serving_here(await memory_of()) as live, websocket(("127.0.0.1", live.port)) as (say, hear, connection):
+        for name in names:
+            await say(name, create(name))  # is written at once: the server's loop is this one, and has no turn
+        draining.set()
+        messages = [message async for message in hear]
+        assert connection.close_code == 1012
+        assert sorted(str(message["id"]) for message in messages if message["type"] == "complete") == names
+        assert sorted(record.name for record in live.database.read_model.studies) == names
 
 
 @asynccontextmanager

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+from graphql import ExecutionResult
+from starlette.types import Message
 
+from schema.operations import Answer
+from schema.roles import Role
 from server import event_stream
+from server.auth.identity import Identity, expired
+from server.auth.lease import Lease
+from server.auth.visitor import Visitor
 from server.database.models import EntityKind, Entry, Key
+from server.database.pulse import Pulse
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
 
@@ -180,6 +189,55 @@ async def test_a_thousand_aborted_streams_leave_nothing(live: Live) -> None:
         await asyncio.gather(*(come_and_go() for _ in range(100)))
     await until(lambda: live.database.changes.followers == 0)
     await until(lambda: len(asyncio.all_tasks() - before) == 0)
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("why", ["draining", "expired"])
+async def test_nothing_is_sent_after_the_end(why: str, steps: int) -> None:
+    """A change that comes at the very moment at which its stream is ended is left out, or told before."""
+    draining, end = asyncio.Event(), asyncio.Event()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        assert not is_over(sent)  # where uvicorn raises
+        sent.append(message)
+        if b"expired" in message.get("body", b""):
+            end.set()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def answers() -> AsyncGenerator[Answer]:
+        await (draining if why == "draining" else end).wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        yield Answer(ExecutionResult({"number": steps}))
+        await asyncio.Event().wait()
+
+    lease = None if why == "draining" else Lease(Visitor({}, "127.0.0.1", "sse"), expiring(time.time() + 0.05), Pulse())
+    stream = event_stream.EventStream(answers(), draining, lease)
+    task = asyncio.create_task(stream({"type": "http"}, receive, send))
+    if why == "draining":
+        await until(lambda: len(sent) == 2)
+        draining.set()
+    await asyncio.wait_for(task, DEADLINE)
+    assert is_over(sent)
+
+
+def expiring(at: float) -> Callable[[], Identity]:
+    """Who is known until a time."""
+
+    def ask() -> Identity:
+        if time.time() >= at:
+            raise expired()
+        return Identity("somebody", Role.READ, expires=at)
+
+    return ask
+
+
+def is_over(sent: Sequence[Message]) -> bool:
+    return bool(sent) and sent[-1]["type"] == "http.response.body" and not sent[-1].get("more_body")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl is installed here")
