@@ -7,17 +7,17 @@ is told in the stream, too: a browser's `EventSource` shows nothing of any other
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from schema.encoding import encode_json
 from schema.operations import Answer, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
+from server.failures import GoneError, is_told_to_end
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0
@@ -29,48 +29,78 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),  # nginx sends it on as it comes
     (b"vary", b"accept"),
 ]
-_COMPLETE = b"event: complete\ndata: \n\n"
+_LAST = {"type": "http.response.body", "body": b"event: complete\ndata: \n\n"}
 _HEARTBEAT = b":\n\n"
 
 
 class EventStream:
-    """A response that ends with its operation, or with its client."""
+    """A response that ends with its operation, or with its client: whatever fails, `complete` comes last."""
 
     def __init__(
         self,
         answers: AsyncGenerator[Answer] | OperationError,
+        failed: Callable[[BaseException], OperationError],
         draining: asyncio.Event | None = None,
         lease: Lease | None = None,
     ) -> None:
-        """`draining`: ends it, where it would not end by itself. `lease`: that of its client, with which it ends."""
+        """`failed`: what is told where anything fails. `draining`: ends it, where it would not end by itself.
+
+        `lease`: that of its client, with which it ends.
+        """
         self._answers = answers
+        self._failed = failed
         self._draining = draining
         self._lease = lease
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await _write(send, _HEARTBEAT)  # some clients take a stream as begun with its first byte only
+        send = _told_when_gone(send)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await _write(send, _HEARTBEAT)  # some clients take a stream as begun with its first byte only
+            errors = await self._errors(receive, send)
+            if errors:
+                await _send_next(send, encode_json({"errors": errors}))
+                await send(_LAST)
+        except GoneError:
+            pass
+
+    async def _errors(self, receive: Receive, send: Send) -> Sequence[Mapping[str, Any]]:
+        """Sends what there is to be sent. What it returns is to be told as the last; nothing where that was sent."""
         works = [self._send_all(send), _beat(send), _disconnected(receive)]
         if self._draining is not None:
             works.append(_drain(send, self._draining))
         if self._lease is not None:
-            works.append(_end_with(send, self._lease))
-        await _until_the_first(*works)
+            works.append(_end_with(self._lease))
+        try:
+            await _until_the_first(*works)
+        except GoneError:
+            raise
+        except AuthenticationError as error:
+            return [{"message": str(error), "extensions": {"code": error.code}}]
+        except (Exception, asyncio.CancelledError) as error:
+            if is_told_to_end(error):
+                raise
+            return self._failed(error).errors
+        return ()
 
     async def _send_all(self, send: Send) -> None:
+        if isinstance(self._answers, OperationError):
+            raise self._answers
+        async with aclosing(self._answers) as answers:
+            async for answer in answers:
+                await _send_next(send, answer.encoded)
+                await asyncio.sleep(0)  # others have their turn, also where this client reads fast
+        await send(_LAST)
+
+
+def _told_when_gone(send: Send) -> Send:
+    async def send_to_somebody(message: Message) -> None:
         try:
-            if isinstance(self._answers, OperationError):
-                raise self._answers
-            async with aclosing(self._answers) as answers:
-                async for answer in answers:
-                    await _send_next(send, answer.encoded)
-                    await asyncio.sleep(0)  # others have their turn, also where this client reads fast
-        except AuthenticationError as error:
-            await _send_refusal(send, error)
-            return
-        except OperationError as error:
-            await _send_next(send, encode_json({"errors": error.errors}))
-        await send({"type": "http.response.body", "body": _COMPLETE})
+            await send(message)
+        except OSError as error:
+            raise GoneError from error
+
+    return send_to_somebody
 
 
 async def _drain(send: Send, draining: asyncio.Event) -> None:
@@ -79,14 +109,9 @@ async def _drain(send: Send, draining: asyncio.Event) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _end_with(send: Send, lease: Lease) -> None:
-    """Ends it when its client is no longer known."""
-    await _send_refusal(send, await lease.ended())
-
-
-async def _send_refusal(send: Send, error: AuthenticationError) -> None:
-    await _send_next(send, encode_json({"errors": [{"message": str(error), "extensions": {"code": error.code}}]}))
-    await send({"type": "http.response.body", "body": _COMPLETE})
+async def _end_with(lease: Lease) -> None:
+    """Ends it when its client is no longer known. Raises `AuthenticationError`."""
+    raise await lease.ended()
 
 
 async def _send_next(send: Send, answer: bytes) -> None:
@@ -113,9 +138,7 @@ async def _until_the_first(*works: Coroutine[Any, Any, None]) -> None:
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            with contextlib.suppress(OSError):  # the client is gone
-                task.result()
+        next(task for task in tasks if task in done).result()
     finally:
         for task in tasks:
             task.cancel()
