@@ -23,12 +23,16 @@ MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0
 """Proxies end connections that are silent for longer, often after 60 s or 30 s."""
 
-_HEADERS = [
-    (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),  # nginx sends it on as it comes
-    (b"vary", b"accept"),
-]
+_START: Message = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [
+        (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
+        (b"cache-control", b"no-cache, no-transform"),
+        (b"x-accel-buffering", b"no"),  # nginx sends it on as it comes
+        (b"vary", b"accept"),
+    ],
+}
 _LAST = {"type": "http.response.body", "body": b"event: complete\ndata: \n\n"}
 _HEARTBEAT = b":\n\n"
 
@@ -52,10 +56,14 @@ class EventStream:
         self._draining = draining
         self._lease = lease
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # nothing is executed for what nobody is told
+            await send(_START)
+            await send({"type": "http.response.body"})
+            return
         send = _told_when_gone(send)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send(_START)
             await _write(send, _HEARTBEAT)  # some clients take a stream as begun with its first byte only
             errors = await self._errors(receive, send)
             if errors:

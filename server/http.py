@@ -19,6 +19,7 @@ from server.auth.visitor import visitor_of
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
 from server.failures import is_told_to_end
+from server.header_lists import directives, joined
 from server.requests import GraphQLRequest, RequestError, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
 from server.results import Reply, question_of
@@ -32,6 +33,7 @@ OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 KEPT_BY_THE_CLIENT = "private, no-cache"
 """It may keep the answer, and asks each time whether that still holds."""
 VARY = "accept, authorization, cookie"
+SAFE = ("GET", "HEAD")
 _STATUSES = {FORBIDDEN: 403, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
 """Of operations that can't be begun, whatever the media type."""
 
@@ -59,7 +61,7 @@ class GraphQLApp:
 
     async def _respond(self, request: Request) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`."""
-        media_type = accepted(request.headers.get("accept"), OFFERED)
+        media_type = accepted(joined(request.headers, "accept"), OFFERED)
         try:
             return await self._answer(request, media_type)
         except (RequestError, AuthenticationError):
@@ -95,8 +97,10 @@ class GraphQLApp:
         identity = lease.identity()
         results, database = self._service.results, request.state.database
         question, state = question_of(operation, given.variables, identity.role), database.state
-        if question is not None and "no-cache" not in request.headers.get("cache-control", ""):
-            reply = results.find(question, state, request.headers.get("if-none-match"))
+        insists = "no-cache" in directives(joined(request.headers, "cache-control"))
+        known = None if insists else joined(request.headers, "if-none-match")
+        if question is not None and not insists:
+            reply = results.find(question, state, known)
             if reply is not None:
                 self._service.telemetry.note(operation, "http", identity, Told(reply.cost, is_kept=True), 0.0)
                 return reply
@@ -104,18 +108,18 @@ class GraphQLApp:
             answer = await anext(answers)
         if question is None or answer.errors or database.state != state:
             return Reply(200, answer.encoded, None)
-        return results.put(question, state, answer.encoded, answer.cost)
+        return results.put(question, state, answer.encoded, answer.cost, known)
 
 
 def _response(reply: Reply, media_type: str, method: str) -> Response:
     headers = {} if reply.etag is None else {"etag": reply.etag}
-    if method == "GET":  # no cache keeps answers to others
+    if method in SAFE:  # no cache keeps answers to others
         headers |= {"cache-control": KEPT_BY_THE_CLIENT, "vary": VARY}
     return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 
 def _check(operation: Operation, method: str, media_type: str) -> None:
-    if operation.type is OperationType.MUTATION and method == "GET":
+    if operation.type is OperationType.MUTATION and method in SAFE:
         raise RequestError("Send a mutation by POST.", 405, {"allow": "POST"})
     if operation.type is OperationType.SUBSCRIPTION and media_type != EVENT_STREAM:
         raise RequestError(f"A subscription needs a websocket, or a request that accepts {EVENT_STREAM}.", 406)

@@ -149,7 +149,7 @@ async def test_other_content_and_methods_are_refused(client: httpx.AsyncClient) 
     bad_variables = await client.get("/graphql", params={"query": "{a}", "variables": "{"}, headers=STREAM)
     assert bad_variables.status_code == 400
     deleted = await client.delete("/graphql", headers=STREAM)
-    assert (deleted.status_code, deleted.headers["allow"]) == (405, "GET, POST")
+    assert (deleted.status_code, deleted.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 async def test_a_silent_stream_shows_that_it_lives(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
