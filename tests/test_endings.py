@@ -326,6 +326,20 @@ async def test_a_number_that_python_does_not_read_ends_its_operation(live: Live)
         assert answer.text.endswith("event: complete\ndata: \n\n")
 
 
+async def test_a_socket_that_the_server_closed_is_no_failure(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever its operations have still to tell: it is closed for a message that is too large."""
+    for _ in range(5):
+        async with socket_of(live) as socket:
+            await socket.begin(CHANGES)
+            await until(lambda: live.database.changes.followers == 1)
+            await socket._connection.send("x" * (2**20 + 1))
+            for number in range(10):
+                put(live, number)
+                await asyncio.sleep(0)
+            await until(lambda: live.database.changes.followers == 0)
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 async def test_one_whom_a_client_completed_does_not_end_the_next_of_its_id(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
