@@ -247,10 +247,13 @@ class Operations:
     async def _in_time(self, result: T | Awaitable[T]) -> T:
         if not isinstance(result, Awaitable):
             return result
+        timeout = asyncio.timeout(self._deadline)
         try:
-            async with asyncio.timeout(self._deadline):
+            async with timeout:
                 return await result
         except TimeoutError:
+            if not timeout.expired():
+                raise
             told = f"This took longer than {self._deadline:g} s. A change that has begun goes on: look, then try again."
             raise OperationError([GraphQLError(told)], DEADLINE_EXCEEDED) from None
 
@@ -378,6 +381,8 @@ class Operations:
                         continue
                     last = answer.encoded
                 yield answer
+        except OperationError:
+            raise
         except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
             raise OperationError([GraphQLError("", original_error=error)], reveal=self._reveal) from None
 

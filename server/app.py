@@ -34,6 +34,7 @@ from server.documents import Documents
 from server.draining import told_to_end
 from server.front import answered
 from server.graphiql import graphiql_routes
+from server.header_lists import joined
 from server.health import MetricsApp, healthz, readyz
 from server.http import GraphQLApp
 from server.lean import LeanPath
@@ -177,7 +178,7 @@ def _schema_text(sdl: str, door: Door) -> Any:
         except RequestError as error:
             return refused(error)
         headers = {"etag": etag, "cache-control": "no-cache"}
-        if is_known(etag, request.headers.get("if-none-match")):
+        if is_known(etag, joined(request.headers, "if-none-match")):
             return Response(status_code=304, headers=headers)
         return PlainTextResponse(sdl, headers=headers)
 
@@ -193,7 +194,7 @@ def _cors(settings: Settings) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=sorted(origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=_CORS_HEADERS,
             expose_headers=["etag", "retry-after", "www-authenticate", "x-request-id"],
             max_age=3600,

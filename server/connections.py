@@ -15,6 +15,7 @@ from typing import Any
 import httptools
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
@@ -391,6 +392,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
                     await self.writable.wait()
             finally:
                 self._waiting -= size
+        if self.close_sent and message["type"] == "websocket.send":
+            raise ClientDisconnected  # closed here, since nothing more could be read; uvicorn takes it for our mistake
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
             self.handshake_complete = True  # refused by its app, which uvicorn takes for a failure of that

@@ -8,12 +8,16 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 from strawberry.http.ides import get_graphql_ide_html
+
+from server.header_lists import joined
+from server.results import is_known
 
 BUILT = Path(__file__).with_name("static")
 """Where `make graphiql` puts the files: index.html, and beside it what that loads from `static/`."""
@@ -46,6 +50,13 @@ class _Hashed(StaticFiles):
         response.headers["cache-control"] = "public, max-age=31536000, immutable"
         response.headers["x-content-type-options"] = "nosniff"
         return response
+
+    def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
+        """Starlette reads the first line of `If-None-Match`, and splits it at commas inside of quotes."""
+        given = joined(request_headers, "if-none-match")
+        if given is None:
+            return super().is_not_modified(response_headers, request_headers)
+        return is_known(response_headers["etag"], given)
 
 
 def graphiql_routes(built: Path = BUILT) -> list[BaseRoute]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from http import HTTPStatus
 
@@ -10,13 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN
-from schema.operations import Operation, OperationError
+from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
+from schema.operations import Operation
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
+from server.failures import is_told_to_end
+from server.header_lists import directives, joined
 from server.requests import GraphQLRequest, RequestError, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
 from server.results import Reply, question_of
@@ -30,7 +33,8 @@ OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 KEPT_BY_THE_CLIENT = "private, no-cache"
 """It may keep the answer, and asks each time whether that still holds."""
 VARY = "accept, authorization, cookie"
-_STATUSES = {FORBIDDEN: 403, DEADLINE_EXCEEDED: 504}
+SAFE = ("GET", "HEAD")
+_STATUSES = {FORBIDDEN: 403, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
 """Of operations that can't be begun, whatever the media type."""
 
 
@@ -57,26 +61,35 @@ class GraphQLApp:
 
     async def _respond(self, request: Request) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`."""
-        media_type = accepted(request.headers.get("accept"), OFFERED)
+        media_type = accepted(joined(request.headers, "accept"), OFFERED)
+        try:
+            return await self._answer(request, media_type)
+        except (RequestError, AuthenticationError):
+            raise
+        except (Exception, asyncio.CancelledError) as unknown:
+            if is_told_to_end(unknown):
+                raise
+            error = self._service.failed(unknown)
+        if media_type == EVENT_STREAM:
+            return EventStream(error, self._service.failed)
+        status = _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
+        return json_response({"errors": error.errors}, status, media_type=media_type)
+
+    async def _answer(self, request: Request, media_type: str) -> Response | EventStream:
+        """Raises `RequestError`, `AuthenticationError`, `OperationError`, and what nobody foresaw."""
         is_stream = media_type == EVENT_STREAM
         lease = self._service.door.admit(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, get_queries=self._get_queries or is_stream)
-        try:
-            operation = self._service.read(given)
-            _check(operation, request.method, media_type)
-            if operation.type is OperationType.QUERY and not is_stream:
-                return _response(await self._reply(request, operation, given, lease), media_type, request.method)
-            answers = self._service.answers(operation, given, request.state.database, lease)
-            if is_stream:
-                is_endless = operation.type is OperationType.SUBSCRIPTION
-                return EventStream(answers, request.state.draining if is_endless else None, lease)
-            async with aclosing(answers):
-                answer = await anext(answers)
-        except OperationError as error:
-            if is_stream:
-                return EventStream(error)
-            status = _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
-            return json_response({"errors": error.errors}, status, media_type=media_type)
+        operation = self._service.read(given)
+        _check(operation, request.method, media_type)
+        if operation.type is OperationType.QUERY and not is_stream:
+            return _response(await self._reply(request, operation, given, lease), media_type, request.method)
+        answers = self._service.answers(operation, given, request.state.database, lease)
+        if is_stream:
+            draining = request.state.draining if operation.type is OperationType.SUBSCRIPTION else None
+            return EventStream(answers, self._service.failed, draining, lease)
+        async with aclosing(answers):
+            answer = await anext(answers)
         return Response(answer.encoded, media_type=media_type)
 
     async def _reply(self, request: Request, operation: Operation, given: GraphQLRequest, lease: Lease) -> Reply:
@@ -84,8 +97,10 @@ class GraphQLApp:
         identity = lease.identity()
         results, database = self._service.results, request.state.database
         question, state = question_of(operation, given.variables, identity.role), database.state
-        if question is not None and "no-cache" not in request.headers.get("cache-control", ""):
-            reply = results.find(question, state, request.headers.get("if-none-match"))
+        insists = "no-cache" in directives(joined(request.headers, "cache-control"))
+        known = None if insists else joined(request.headers, "if-none-match")
+        if question is not None and not insists:
+            reply = results.find(question, state, known)
             if reply is not None:
                 self._service.telemetry.note(operation, "http", identity, Told(reply.cost, is_kept=True), 0.0)
                 return reply
@@ -93,18 +108,18 @@ class GraphQLApp:
             answer = await anext(answers)
         if question is None or answer.errors or database.state != state:
             return Reply(200, answer.encoded, None)
-        return results.put(question, state, answer.encoded, answer.cost)
+        return results.put(question, state, answer.encoded, answer.cost, known)
 
 
 def _response(reply: Reply, media_type: str, method: str) -> Response:
     headers = {} if reply.etag is None else {"etag": reply.etag}
-    if method == "GET":  # no cache keeps answers to others
+    if method in SAFE:  # no cache keeps answers to others
         headers |= {"cache-control": KEPT_BY_THE_CLIENT, "vary": VARY}
     return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 
 def _check(operation: Operation, method: str, media_type: str) -> None:
-    if operation.type is OperationType.MUTATION and method == "GET":
+    if operation.type is OperationType.MUTATION and method in SAFE:
         raise RequestError("Send a mutation by POST.", 405, {"allow": "POST"})
     if operation.type is OperationType.SUBSCRIPTION and media_type != EVENT_STREAM:
         raise RequestError(f"A subscription needs a websocket, or a request that accepts {EVENT_STREAM}.", 406)

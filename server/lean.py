@@ -22,6 +22,7 @@ from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
 from server.front import SECURITY_HEADERS
+from server.header_lists import directives
 from server.http import GRAPHQL_JSON
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
@@ -45,7 +46,7 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
 }
 """What is answered to the headers `Accept` that are common: as `requests.accepted` does."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
-_UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"transfer-encoding", b"traceparent"})
+_UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent"})
 _REMEMBERED = 1_024
 """Bodies."""
 _LONGEST_REMEMBERED = 16_384
@@ -140,9 +141,11 @@ class LeanPath:
         """Raises `OperationError`."""
         results, state = self._service.results, database.state
         question = asked.question(identity.role)
-        if question is not None and b"no-cache" not in headers.get(b"cache-control", b""):
-            known = headers.get(b"if-none-match")
-            kept = results.find(question, state, None if known is None else known.decode("latin-1"))
+        insists = b"cache-control" in headers and "no-cache" in directives(headers[b"cache-control"].decode("latin-1"))
+        given = None if insists else headers.get(b"if-none-match")
+        known = None if given is None else given.decode("latin-1")
+        if question is not None and not insists:
+            kept = results.find(question, state, known)
             if kept is not None:
                 return kept, Told(kept.cost, is_kept=True)
         context = self._context(database, identity)
@@ -152,7 +155,7 @@ class LeanPath:
         told = Told(answer.cost)
         if question is None:
             return Reply(200, answer.encoded, None), told
-        return results.put(question, state, answer.encoded, answer.cost), told
+        return results.put(question, state, answer.encoded, answer.cost, known), told
 
     def _context(self, database: MerlinDatabase, identity: Identity) -> Context:
         """Mostly that of the request before."""

@@ -36,7 +36,7 @@ class TokenExchange:
         self._is_on = is_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = _parameters(scope) if scope["type"] == "http" and scope["method"] == "GET" else {}
+        given = _parameters(scope) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else {}
         if PARAMETER not in given:
             await self._app(scope, receive, send)
             return

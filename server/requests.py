@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import orjson
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 
+from server.header_lists import joined, members, pieces, unquoted
+
 LARGEST_BODY = 2**20
 """Bytes."""
 MOST_PARAMETERS = 100
 """Of a query string."""
 _MOST_MEDIA_TYPES = 100
+_PLAIN = ("", "identity")
+"""Codings of a body that is sent as it is."""
+_LONGEST_NAME = 30
+"""Characters that are told of a coding."""
 _MOST_PIECES = 10
 """Of a media type: itself, and its parameters."""
 
@@ -112,14 +119,14 @@ def parse_json(text: bytes | str, what: str) -> Any:
 async def read_request(request: Request, *, get_queries: bool = True) -> GraphQLRequest:
     """Raises `RequestError`."""
     match request.method:
-        case "GET" if get_queries:
+        case "GET" | "HEAD" if get_queries:
             return parse_parameters(request.query_params)
         case "POST":
-            _check_content_type(request.headers.get("content-type", ""))
+            _check_content_type(joined(request.headers, "content-type") or "")
             return parse_request(parse_json(await read_body(request, LARGEST_BODY), "body"))
         case _:
-            allowed = "GET, POST" if get_queries else "POST"
-            raise RequestError(f"Send {allowed.replace(',', ' or')}.", 405, {"allow": allowed})
+            allowed, told = ("GET, HEAD, POST", "GET or POST") if get_queries else ("POST", "POST")
+            raise RequestError(f"Send {told}.", 405, {"allow": allowed})
 
 
 def check_parameters(query: bytes) -> None:
@@ -144,7 +151,7 @@ def accepted(header: str | None, offered: Sequence[str]) -> str:
 
 def _qualities(header: str) -> Mapping[str, float]:
     """By range, of which the first counts where one comes again. Raises `RequestError`."""
-    parts = header.split(",", _MOST_MEDIA_TYPES)
+    parts = list(islice(members(header), _MOST_MEDIA_TYPES + 1))
     if len(parts) > _MOST_MEDIA_TYPES:
         raise RequestError(f"Accept: name at most {_MOST_MEDIA_TYPES} media types.", 406)
     qualities: dict[str, float] = {}
@@ -155,7 +162,7 @@ def _qualities(header: str) -> Mapping[str, float]:
 
 
 def _pieces(media_type: str) -> list[str]:
-    return [piece.strip().lower() for piece in media_type.split(";", _MOST_PIECES)]
+    return [piece.lower() for piece in islice(pieces(media_type), _MOST_PIECES)]
 
 
 def _number(text: str) -> float:
@@ -167,7 +174,7 @@ def _number(text: str) -> float:
 
 def _check_content_type(header: str) -> None:
     name, *parameters = _pieces(header)
-    charset = next((text[8:].strip('"') for text in parameters if text.startswith("charset=")), "utf-8")
+    charset = next((unquoted(text[8:]) for text in parameters if text.startswith("charset=")), "utf-8")
     if name != "application/json" or charset not in ("utf-8", "utf8"):
         raise RequestError(
             "Send the content type application/json, in UTF-8.", 415, {"accept-post": "application/json"}
@@ -176,6 +183,15 @@ def _check_content_type(header: str) -> None:
 
 async def read_body(request: Request, largest: int) -> bytes:
     """No more of it is read than may be; the connection sees to it that it arrives in time. Raises `RequestError`."""
+    coding = next(
+        (it for it in members(joined(request.headers, "content-encoding") or "") if it.lower() not in _PLAIN), ""
+    )
+    if coding:
+        raise RequestError(
+            f"Send the body as it is, without Content-Encoding: {coding[:_LONGEST_NAME]} is not read here.",
+            415,
+            {"accept-encoding": "identity"},
+        )
     body = bytearray()
     try:
         async for chunk in request.stream():

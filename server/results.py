@@ -19,6 +19,7 @@ import orjson
 
 from schema.operations import Operation
 from schema.roles import Role
+from server.header_lists import tags
 
 State: TypeAlias = tuple[int, int, datetime | None]
 """`MerlinDatabase.state`."""
@@ -69,26 +70,35 @@ class Results:
         self._size = 0
         self._state: State | None = None
         """That all which is kept is of."""
-        self._epoch = secrets.token_hex(4)
-        """Revisions count anew in each process."""
+        self._key = secrets.token_bytes(32)
+        """Of tags. Revisions count anew in each process."""
 
     def etag(self, question: str, state: State) -> str:
-        """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes."""
+        """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes. Nobody can make one up."""
         revision, notices, stale_since = state
         stale = "" if stale_since is None else f".{stale_since.timestamp()}"
-        return f'W/"{self._epoch}.{revision}.{notices}{stale}.{question}"'
+        named = f"{revision}.{notices}{stale}.{question}".encode()
+        return f'W/"{hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()}"'
 
     def find(self, question: str, state: State, if_none_match: str | None = None) -> Reply | None:
-        """What needs no execution: that the client has the answer, or the answer."""
-        if if_none_match is not None and is_known(etag := self.etag(question, state), if_none_match):
+        """What needs no execution: that the client has the answer, or the answer.
+
+        Only who was given an answer knows its tag. `*` means any answer, so there has to be one: an operation that is
+        refused or fails has none, and says why.
+        """
+        if if_none_match is not None and _has_tag(if_none_match, etag := self.etag(question, state)):
             return Reply(304, b"", etag)
         if state != self._state:
             self._begin(state)
             return None
-        return self._kept.get(question)
+        kept = self._kept.get(question)
+        return None if kept is None else _unless_known(kept, if_none_match)
 
-    def put(self, question: str, state: State, answer: bytes, cost: int) -> Reply:
+    def put(self, question: str, state: State, answer: bytes, cost: int, if_none_match: str | None = None) -> Reply:
         """`state` is that from which it was computed."""
+        return _unless_known(self._put(question, state, answer, cost), if_none_match)
+
+    def _put(self, question: str, state: State, answer: bytes, cost: int) -> Reply:
         if state != self._state:
             self._begin(state)
         kept = self._kept.get(question)
@@ -123,4 +133,15 @@ def is_known(etag: str, if_none_match: str | None) -> bool:
     """RFC 9110, section 13.1.2: compared weakly."""
     if if_none_match is None:
         return False
-    return etag.removeprefix("W/") in if_none_match or if_none_match.strip() == "*"  # its quotes bound it
+    return if_none_match.strip(" \t") == "*" or _has_tag(if_none_match, etag)
+
+
+def _has_tag(if_none_match: str, etag: str) -> bool:
+    plain = etag.removeprefix("W/")
+    return any(tag.removeprefix("W/") == plain for tag in tags(if_none_match))
+
+
+def _unless_known(reply: Reply, if_none_match: str | None) -> Reply:
+    if reply.etag is None or not is_known(reply.etag, if_none_match):
+        return reply
+    return Reply(304, b"", reply.etag, reply.cost)

@@ -15,6 +15,7 @@ from server.auth.identity import Identity
 from server.auth.lease import Lease
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
+from server.failures import failed
 from server.requests import GraphQLRequest
 from server.results import Results
 from server.telemetry import Telemetry
@@ -31,15 +32,20 @@ class Service:
     def context(self, database: MerlinDatabase, identity: Identity) -> Context:
         return Context(database, __version__, identity.role, identity.name, self.operations.reveals)
 
+    def failed(self, error: BaseException) -> OperationError:
+        """What a client is told of an operation that ended so; what nobody foresaw is logged."""
+        return failed(error, reveal=self.operations.reveals)
+
     def read(self, request: GraphQLRequest) -> Operation:
-        """Raises `OperationError`."""
+        """Raises `OperationError`, whatever goes wrong."""
         try:
             with self.telemetry.tracing.step("graphql.read", {}):
                 text = self.documents.text(request.query, request.document_hash)
                 return self.operations.read(text, request.operation_name)
-        except OperationError as error:
+        except Exception as unknown:  # noqa: BLE001 - its client waits for an answer
+            error = self.failed(unknown)
             self.telemetry.refused(error.code)
-            raise
+            raise error from None
 
     async def answers(
         self,
@@ -48,7 +54,7 @@ class Service:
         database: MerlinDatabase,
         lease: Lease,
     ) -> AsyncGenerator[Answer]:
-        """Raises `OperationError`, `AuthenticationError`."""
+        """Raises `OperationError`, whatever goes wrong, and `AuthenticationError`."""
         identity = lease.identity()
         context = self.context(database, identity)
         with self.telemetry.operation(operation, lease.visitor.protocol, identity) as told:
@@ -56,10 +62,12 @@ class Service:
                 async with aclosing(self.operations.answers(operation, request.variables, context)) as answers:
                     async for answer in answers:
                         told.answer(answer)
+                        _ = answer.encoded  # what can't be encoded fails here, as part of the operation
                         yield answer
-            except OperationError as error:
+            except Exception as unknown:  # noqa: BLE001 - its client waits for an end
+                error = self.failed(unknown)
                 told.errors(error.errors)
                 if error.code == FORBIDDEN:
                     what = f"{operation.type.value} {operation.name or 'without a name'}"
                     self.door.security_log.forbidden(lease.visitor, identity, what)
-                raise
+                raise error from None

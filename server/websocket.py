@@ -14,14 +14,14 @@ from typing import Any
 
 from graphql import OperationType
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from schema.encoding import encode_json
 from schema.errors import BadInput
-from schema.operations import OperationError
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor, visitor_of
+from server.failures import GoneError, is_told_to_end
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
 from server.service import Service
@@ -45,6 +45,7 @@ class CloseCode(IntEnum):
     SUBSCRIBER_EXISTS = 4409
     TOO_MANY_INITIALISATIONS = 4429
     FORBIDDEN = 4403
+    INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
 
 
@@ -94,25 +95,31 @@ class Connection:
         """The active ones, and those that were told to end and have not yet."""
         self._endless: set[asyncio.Task[None]] = set()
         """Those of subscriptions, which do not end by themselves."""
+        self._ends: asyncio.Queue[Exception] = asyncio.Queue()
+        """For which an operation ends the connection: its client can't be told otherwise."""
         self._heard = 0
         """Messages so far."""
 
     async def serve(self) -> None:
         """Until either side closes the socket, or the server is told to end."""
         converse = asyncio.create_task(self._converse())
-        endings = (self._drain(converse), self._end_with_its_lease())
+        endings = (self._drain(converse), self._end_with_its_lease(), self._end_with_an_operation())
         tasks = [*map(asyncio.create_task, endings), converse]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await next(task for task in tasks if task in done)
         except CloseError as error:
             await self._close(error)
-        except WebSocketDisconnect:
+        except GoneError:
             pass
-        except asyncio.CancelledError:
-            if not self._socket.state.draining.is_set():
+        except (Exception, asyncio.CancelledError) as error:
+            if not is_told_to_end(error):
+                told = self._service.failed(error).errors[0]["message"]
+                await self._close(CloseError(CloseCode.INTERNAL_ERROR, told))
+            elif self._socket.state.draining.is_set():
+                await self._close(_restart())  # what had begun took too long
+            else:
                 raise
-            await self._close(_restart())  # what had begun took too long
         finally:
             for task in tasks:
                 task.cancel()
@@ -137,9 +144,12 @@ class Connection:
         assert self._lease is not None
         raise _unknown(await self._lease.ended())
 
+    async def _end_with_an_operation(self) -> None:
+        raise await self._ends.get()
+
     async def _close(self, error: CloseError) -> None:
         await self._end_all()
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # uvicorn's, where it has closed it before
             await self._socket.close(error.code, _shortened(error.reason))
 
     async def _converse(self) -> None:
@@ -156,7 +166,7 @@ class Connection:
         message = await self._socket.receive()
         self._heard += 1
         if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
+            raise GoneError
         text = message.get("text")
         if text is None:
             raise CloseError(CloseCode.BAD_REQUEST, "Send text, not binary frames")
@@ -178,7 +188,14 @@ class Connection:
             case {"type": "pong"}:
                 _payload(message)
             case {"type": "subscribe", "id": str(id_), "payload": given} if id_:
-                await self._subscribe(id_, given)
+                try:
+                    await self._subscribe(id_, given)
+                except (CloseError, GoneError):
+                    raise
+                except (Exception, asyncio.CancelledError) as error:
+                    if is_told_to_end(error):
+                        raise
+                    await self._send({"id": id_, "type": "error", "payload": self._service.failed(error).errors})
             case {"type": "complete", "id": str(id_)}:
                 if (task := self._active.pop(id_, None)) is not None:
                     task.cancel()
@@ -246,20 +263,31 @@ class Connection:
 
     async def _run(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
         """One operation; its id is free again before its client reads that it is over."""
-        REQUEST_ID.set(request_id_of(None))
-        with contextlib.suppress(WebSocketDisconnect):
-            try:
-                await self._answer(id_, request, lease)
-                last: dict[str, Any] = {"id": id_, "type": "complete"}
-            except OperationError as error:
-                last = {"id": id_, "type": "error", "payload": error.errors}
-            except (AuthenticationError, RuntimeError, OSError):  # the socket ends, with the lease or by itself
-                return
-            del self._active[id_]
-            await self._send(last)
+        try:
+            last = await self._last(id_, request, lease)
+            if self._active.get(id_) is asyncio.current_task():  # else its client has completed it
+                del self._active[id_]
+                await self._send(last)
+        except Exception as error:  # noqa: BLE001 - told by the end of the connection
+            self._ends.put_nowait(error)
+
+    async def _last(self, id_: str, request: GraphQLRequest, lease: Lease) -> dict[str, Any]:
+        """Its last message, when all others are sent. Raises `CloseError`, and where the socket is closed."""
+        try:
+            await self._answer(id_, request, lease)
+        except GoneError:
+            raise
+        except AuthenticationError as error:
+            raise _unknown(error) from None
+        except (Exception, asyncio.CancelledError) as error:
+            if is_told_to_end(error):
+                raise
+            return {"id": id_, "type": "error", "payload": self._service.failed(error).errors}
+        return {"id": id_, "type": "complete"}
 
     async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
-        """Raises `OperationError`."""
+        """Raises `OperationError`, and what nobody foresaw."""
+        REQUEST_ID.set(request_id_of(None))
         operation = self._service.read(request)
         if operation.type is OperationType.SUBSCRIPTION:
             self._endless.add(self._active[id_])
@@ -267,12 +295,18 @@ class Connection:
         answers = self._service.answers(operation, request, self._socket.state.database, lease)
         async with aclosing(answers):
             async for answer in answers:
-                await self._socket.send_text(f"{head}{answer.encoded.decode()}}}")
+                await self._send_text(f"{head}{answer.encoded.decode()}}}")
                 await asyncio.sleep(0)  # others have their turn, also where this client reads fast
 
     async def _send(self, message: dict[str, Any]) -> None:
-        """Waits while the client reads too slowly. Raises `WebSocketDisconnect`."""
-        await self._socket.send_text(encode_json(message).decode())
+        """Waits while the client reads too slowly. Raises `GoneError`."""
+        await self._send_text(encode_json(message).decode())
+
+    async def _send_text(self, text: str) -> None:
+        try:
+            await self._socket.send_text(text)
+        except (WebSocketDisconnect, WebSocketDisconnected):
+            raise GoneError from None
 
     async def _end_all(self) -> None:
         self._active.clear()

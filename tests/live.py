@@ -44,6 +44,7 @@ class Live:
 async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings | None = None) -> AsyncIterator[Live]:
     """With some routes beside its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer in two writes takes 40 ms
         async with opened(backend) as database:
             settings = settings or Settings(no_auth=True)
             app = make_app(settings, database)

@@ -15,7 +15,7 @@ import pytest
 from graphql import ExecutionResult
 from starlette.types import Message
 
-from schema.operations import Answer
+from schema.operations import Answer, OperationError
 from schema.roles import Role
 from server import event_stream
 from server.auth.identity import Identity, expired
@@ -158,7 +158,7 @@ async def test_other_content_and_methods_are_refused(client: httpx.AsyncClient) 
     bad_variables = await client.get("/graphql", params={"query": "{a}", "variables": "{"}, headers=STREAM)
     assert bad_variables.status_code == 400
     deleted = await client.delete("/graphql", headers=STREAM)
-    assert (deleted.status_code, deleted.headers["allow"]) == (405, "GET, POST")
+    assert (deleted.status_code, deleted.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 async def test_a_silent_stream_shows_that_it_lives(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +208,9 @@ async def test_nothing_is_sent_after_the_end(why: str, steps: int) -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
+    def failed(error: BaseException) -> OperationError:
+        raise error
+
     async def answers() -> AsyncGenerator[Answer]:
         await (draining if why == "draining" else end).wait()
         for _ in range(steps):
@@ -216,8 +219,8 @@ async def test_nothing_is_sent_after_the_end(why: str, steps: int) -> None:
         await asyncio.Event().wait()
 
     lease = None if why == "draining" else Lease(Visitor({}, "127.0.0.1", "sse"), expiring(time.time() + 0.05), Pulse())
-    stream = event_stream.EventStream(answers(), draining, lease)
-    task = asyncio.create_task(stream({"type": "http"}, receive, send))
+    stream = event_stream.EventStream(answers(), failed, draining, lease)
+    task = asyncio.create_task(stream({"type": "http", "method": "POST"}, receive, send))
     if why == "draining":
         await until(lambda: len(sent) == 2)
         draining.set()

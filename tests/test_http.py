@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -134,6 +135,83 @@ async def test_what_is_no_request_is_refused_in_json(
     assert (refused.status_code, refused.headers["content-type"]) == (status, JSON)
     assert refused.json()["errors"][0]["message"].startswith(message)
     assert (status == 405) == ("allow" in refused.headers)
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/login"])
+async def test_a_body_in_a_coding_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    """With 415 and which one is taken: none; several lines are one list."""
+    for coding, body in (
+        ("gzip", gzip.compress(json.dumps(QUERY).encode())),
+        ("X-Other", b"{}"),
+        ("identity, br", b""),
+    ):
+        headers = [("content-type", JSON), *(("content-encoding", it) for it in coding.split(", "))]
+        refused = await client.post(path, content=body, headers=headers)
+        assert (refused.status_code, refused.headers["accept-encoding"]) == (415, "identity")
+        told = refused.json()["errors"][0]
+        assert told["message"].startswith("Send the body as it is, without Content-Encoding")
+        assert told["extensions"]["code"] == "UNSUPPORTED_MEDIA_TYPE"
+    plain = await client.post("/graphql", json=QUERY, headers={"content-encoding": "Identity"})
+    assert plain.status_code == 200
+
+
+async def test_accept_may_stand_on_several_lines(client: httpx.AsyncClient) -> None:
+    """As if it were one."""
+    headers = [("accept", "text/html"), ("accept", f"image/png, {GRAPHQL_JSON}")]
+    for answer in (
+        await client.post("/graphql", json=QUERY, headers=headers),
+        await client.get("/graphql", params=QUERY, headers=headers),
+    ):
+        assert (answer.status_code, answer.headers["content-type"]) == (200, GRAPHQL_JSON)
+
+
+MUTATING = {"query": 'mutation { createStudy(input: {name: "a"}) { created } }'}
+FOLLOWING = {"query": "subscription { changes { kind } }"}
+PATHS = ("/", "/login", "/logout", "/healthz", "/readyz", "/metrics", "/schema.graphql", "/none", "/static/none")
+ASKED: list[tuple[str, dict[str, str], dict[str, str]]] = [
+    *((path, {}, {}) for path in PATHS),
+    *(("/graphql", params, {}) for params in ({}, QUERY, {"query": "{"}, MUTATING, FOLLOWING)),
+    *(
+        ("/graphql", QUERY, headers)
+        for headers in (
+            {"accept": GRAPHQL_JSON},
+            {"accept": "text/html"},
+            {"if-none-match": "*"},
+            {"sec-fetch-site": "cross-site"},
+            {"accept": "text/event-stream"},
+        )
+    ),
+    ("/graphql", FOLLOWING, {"accept": "text/event-stream"}),
+    ("/graphql", {"query": "{"}, {"accept": "text/event-stream"}),
+    ("/schema.graphql", {}, {"if-none-match": "*"}),
+    ("/", {"token": "t" * 20}, {}),
+    ("/", {"token": "t" * 20}, {"sec-fetch-site": "cross-site"}),
+]
+
+
+@pytest.mark.parametrize("by_get", [True, False])
+async def test_head_is_answered_as_get_without_a_body(*, by_get: bool) -> None:
+    """By the same status and headers, on every route, and whoever asks."""
+    settings = Settings(token="t" * 20, get_queries=by_get)
+    ignored = {"date", "x-request-id", "transfer-encoding", "set-cookie"}
+    async with (
+        serving(await memory_of(run(1, "/one")), settings=settings) as live,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", timeout=DEADLINE) as client,
+    ):
+        for shown in ({"authorization": f"Bearer {settings.token}"}, {}):
+            for path, params, headers in ASKED:
+                async with client.stream("GET", path, params=params, headers=shown | headers) as get:
+                    client.cookies.clear()
+                    head = await client.head(path, params=params, headers=shown | headers)
+                    client.cookies.clear()
+                asked = (path, params, headers)
+                assert (head.status_code, head.content) == (get.status_code, b""), asked
+                told = [{name: it for name, it in one.headers.items() if name not in ignored} for one in (get, head)]
+                if path == "/metrics":
+                    told = [one | {"content-length": ""} for one in told]
+                assert told[0] == told[1], asked
+                assert ("set-cookie" in get.headers) == ("set-cookie" in head.headers)
+        assert len(live.database.studies) == 0
 
 
 @pytest.mark.parametrize(

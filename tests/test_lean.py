@@ -35,6 +35,10 @@ QUERY = body(TEXT)
 COMMON: dict[str, tuple[dict[str, str], bytes]] = {
     "a query": ({}, QUERY),
     "no-cache": ({"cache-control": "no-cache"}, QUERY),
+    "no-cache in a list": ({"cache-control": 'x="a, b", NO-CACHE'}, QUERY),
+    "no-cache in quotes": ({"cache-control": 'x="a, no-cache"'}, QUERY),
+    "any answer known": ({"if-none-match": "*"}, QUERY),
+    "other answers known": ({"if-none-match": '"a, *", W/"b"'}, QUERY),
     "variables": ({}, body(TEXT, variables={"n": 2})),
     "a name": ({}, body(TEXT, operationName="Q", extensions={})),
     "graphql-response": ({"accept": "application/graphql-response+json"}, QUERY),
@@ -62,6 +66,9 @@ UNCOMMON: dict[str, tuple[dict[str, str], bytes]] = {
     "text": ({"content-type": "text/plain"}, QUERY),
     "html wanted": ({"accept": "text/html"}, QUERY),
     "a stream": ({"accept": "text/event-stream"}, QUERY),
+    "gzip": ({"content-encoding": "gzip"}, QUERY),
+    "as it is": ({"content-encoding": "identity"}, QUERY),
+    "an error, and any answer known": ({"if-none-match": "*"}, body("{ runs(first: 0) { totalCount } }")),
     "a large body": ({}, b" " * (2**20 + 1)),
 }
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schema import operations
 from schema.build import make_schema
 from schema.operations import Operations
-from schema.roles import Role
+from schema.roles import Need, Role
 from server.database.models import EntityKind, Entry, Key
 from server.results import Results, is_known, question_of
 from server.settings import Settings
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.anyio
 OPERATIONS = Operations(make_schema())
 RUNS = {"query": "query Runs($n: Int) { runs(first: $n) { nodes { workspace } } }"}
 NO_CACHE = {"cache-control": "no-cache"}
+GRAPHQL_JSON = "application/graphql-response+json"
 STATE = (1, 0, None)
 
 
@@ -93,12 +95,75 @@ async def test_whoever_has_the_answer_is_told_so(live: Live, client: httpx.Async
     assert (await client.post(live.http, json=RUNS, headers={"if-none-match": etag})).status_code == 200
 
 
+REFUSED = {
+    "{": 400,
+    "{ nope }": 400,
+    "query ($n: Int!) { runs(first: $n) { totalCount } }": 400,
+    "query A { __typename } query B { __typename }": 400,
+    "{ runs(first: 0) { totalCount } }": 200,
+    "{ runs { " + "nodes { study { runs(first: 500) { " * 4 + "totalCount" + " } } }" * 4 + " } }": 400,
+}
+"""And their status, where the client says that it reads such."""
+
+
+async def test_any_answer_is_known_only_where_there_is_one(live: Live, client: httpx.AsyncClient) -> None:
+    """`If-None-Match: *` hides no refusal and no error, executed or kept; a tag that was made up hides none either."""
+    for headers in ({"if-none-match": "*"}, {"if-none-match": f'W/"{"0" * 32}"'}):
+        for query, status in REFUSED.items():
+            for _ in range(2):
+                ask = {"query": query}
+                for answer in (
+                    await client.post(live.http, json=ask, headers={**headers, "accept": GRAPHQL_JSON}),
+                    await client.get(live.http, params=ask, headers={**headers, "accept": GRAPHQL_JSON}),
+                ):
+                    assert answer.status_code == status
+                    assert answer.json()["errors"]
+    fresh = {"query": "{ runs { totalCount } }"}
+    for ask in (fresh, RUNS, RUNS):  # executed, executed, kept
+        answer = await client.post(live.http, json=ask, headers={"if-none-match": "*"})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert (await client.post(live.http, json=ask)).headers["etag"] == answer.headers["etag"]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+async def test_any_answer_is_known_to_those_who_may_read_it(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, *, compiled: bool
+) -> None:
+    """403 comes first."""
+    monkeypatch.setattr(operations, "need_of_all", lambda _: Need(Role.ADMIN, "Query.runs"))
+    settings = Settings(no_auth=True, read_only=True, compiled=compiled)
+    async with serving(await memory_of(), settings=settings) as live:
+        for headers in ({}, {"if-none-match": "*"}, {"if-none-match": "*"}):
+            assert (await client.post(live.http, json=RUNS, headers=headers)).status_code == 403
+            assert (await client.get(live.http, params=RUNS, headers=headers)).status_code == 403
+
+
+async def test_tags_are_found_on_every_line(live: Live, client: httpx.AsyncClient) -> None:
+    """And beside such as hold commas; not inside another."""
+    etag = (await client.post(live.http, json=RUNS)).headers["etag"]
+    for lines, status in {
+        ('"a"', etag): 304,
+        ('"a, b", W/"c,"', f'"d" , {etag}', '"e"'): 304,
+        (f'"a, {etag[3:-1]}"',): 200,
+        ('"a"', "*"): 200,
+        ('"*"',): 200,
+    }.items():
+        headers = [("if-none-match", line) for line in lines]
+        assert (await client.post(live.http, json=RUNS, headers=headers)).status_code == status
+        assert (await client.get(live.http, params=RUNS, headers=headers)).status_code == status
+        assert (await client.head(live.http, params=RUNS, headers=headers)).status_code == status
+    schema = live.http.replace("/graphql", "/schema.graphql")
+    tag = (await client.get(schema)).headers["etag"]
+    assert (await client.get(schema, headers=[("if-none-match", '"a,"'), ("if-none-match", tag)])).status_code == 304
+
+
 async def test_a_client_can_insist(live: Live, client: httpx.AsyncClient) -> None:
     """`Cache-Control: no-cache` is always executed."""
     etag = (await client.post(live.http, json=RUNS)).headers["etag"]
     before = await executed(live, client)
-    for _ in range(3):
-        answer = await client.post(live.http, json=RUNS, headers=NO_CACHE | {"if-none-match": etag})
+    for value in ("no-cache", "NO-CACHE", 'x="a, b", No-Cache'):
+        insisting = {"cache-control": value}
+        answer = await client.post(live.http, json=RUNS, headers=insisting | {"if-none-match": etag})
         assert (answer.status_code, answer.headers["etag"]) == (200, etag)
     more = {"compiled": before["compiled"] + 3} if before else {}  # without the compiler nothing is counted
     assert await executed(live, client) == before | more

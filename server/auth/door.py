@@ -37,7 +37,7 @@ class Door:
 
     def admit(self, visitor: Visitor) -> Lease:
         """Who asks over HTTP. Raises `AuthenticationError`, `RequestError`."""
-        if visitor.method == "GET":
+        if visitor.method in ("GET", "HEAD"):
             if may_be_forged(visitor.headers, self.allowed_origins):
                 raise self._refused(visitor, "Another site may have made this request: send it by POST.")
         elif "cookie" in visitor.headers:

@@ -1,0 +1,36 @@
+"""What nobody foresaw: it is logged, and told to its client without what it says."""
+
+from __future__ import annotations
+
+import asyncio
+
+from graphql import GraphQLError
+
+from schema.errors import INTERNAL
+from schema.operations import OperationError
+
+
+class GoneError(Exception):
+    """The client is. Raised where something is sent to it or received, and by nothing else."""
+
+
+def failed(error: BaseException, *, reveal: bool = True) -> OperationError:
+    """As the answer to an operation: the id that its client reads stands in the log, with the traceback.
+
+    What is meant for clients is told as it is.
+    """
+    if isinstance(error, OperationError):
+        return error
+    if isinstance(error, GraphQLError):
+        return OperationError([error], reveal=reveal)
+    cause = error
+    if not isinstance(cause, Exception):
+        cause = RuntimeError(f"{type(error).__name__} in an operation")
+        cause.__cause__ = error
+    return OperationError([GraphQLError("", original_error=cause)], INTERNAL, reveal=reveal)
+
+
+def is_told_to_end(error: BaseException) -> bool:
+    """Whether it is this task that is cancelled, and not something that it waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
