@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import strawberry
-from graphql import lexicographic_sort_schema, print_schema
+from graphql import build_schema, lexicographic_sort_schema, print_schema
 from strawberry.schema.config import StrawberryConfig
 
 from schema.logical_worker import LogicalWorker
@@ -28,4 +28,5 @@ def make_schema() -> strawberry.Schema:
 
 def sdl_of(schema: strawberry.Schema) -> str:
     """The schema in GraphQL's definition language, sorted, so that it is the same text each time."""
-    return f"{print_schema(lexicographic_sort_schema(schema._schema))}\n"  # noqa: SLF001 - strawberry has no public name for it
+    plain = build_schema(print_schema(schema._schema))  # noqa: SLF001 - strawberry has no public name for it
+    return f"{print_schema(lexicographic_sort_schema(plain))}\n"  # what sorts it knows no ID but its own

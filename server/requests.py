@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
+
+from server.database.json_numbers import load_exactly
 
 LARGEST_BODY = 2**20
 """Bytes."""
@@ -99,7 +100,7 @@ def parse_parameters(parameters: QueryParams) -> GraphQLRequest:
 def parse_json(text: bytes | str, what: str) -> Any:
     """Raises `RequestError`."""
     try:
-        return orjson.loads(text)
+        return load_exactly(text)
     except ValueError as error:  # too deeply nested, too
         raise RequestError(f"{what}: this is no JSON: {error}.") from None
 
