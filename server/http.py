@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN
+from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
 from schema.operations import Operation, OperationError
 from server.auth.identity import AuthenticationError, Identity
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
@@ -28,7 +28,7 @@ OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 KEPT_BY_THE_CLIENT = "private, no-cache"
 """It may keep the answer, and asks each time whether that still holds."""
 VARY = "accept, authorization, cookie"
-_STATUSES = {FORBIDDEN: 403, DEADLINE_EXCEEDED: 504}
+_STATUSES = {FORBIDDEN: 403, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
 """Of operations that can't be begun, whatever the media type."""
 
 
