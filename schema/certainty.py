@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-_PATIENCE = 200_000
-"""Parts of formulas that are looked at, which takes some 50 ms: what is not told by then could exclude something."""
+_PATIENCE = 50_000
+"""Parts of formulas that are looked at, in some 50 ms: what is not told by then could exclude something."""
 
 
 @dataclass(frozen=True, slots=True)

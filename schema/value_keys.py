@@ -12,6 +12,7 @@ from typing import Any
 
 from schema.certainty import All, Atom, Formula, Measure, Not, Subject, Text, fact, is_null
 from schema.clauses import EVERYTHING, NOTHING, Candidates, Clause, Parts, all_of, none_of, one_of
+from schema.errors import BadInput
 from schema.filter_compiler import Compiler, Key, Keys
 from schema.filters import (
     AnnotationFilter,
@@ -23,6 +24,7 @@ from schema.filters import (
     StringListFilter,
     WorkerStatusFilter,
 )
+from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, is_same_json, read_json
 from server.database.read_model import Table, since_epoch
 
@@ -258,6 +260,8 @@ def _annotated(compiler: Compiler, exists: bool, _path: str, one: Annotation) ->
 def _annotated_as(compiler: Compiler, wanted: Any, path: str, one: Annotation) -> Clause:
     if wanted is None:
         return _annotated(compiler, False, path, one)
+    if (number := unkept_in(wanted)) is not None:
+        raise BadInput(f"{path}: no annotation has the number {number!r}, which can't be kept as it is.", "filter")
     annotations, key = compiler.model.annotations, one.key
 
     def test(id_: str) -> bool:

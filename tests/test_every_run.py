@@ -134,7 +134,7 @@ async def test_what_could_exclude_a_run_is_no_every_run(said: Said) -> None:
         assert (await deletion(database, said))["userErrors"] == []
 
 
-@settings(SLOW, max_examples=120)
+@settings(SLOW, max_examples=60)
 @given(RUN, worlds())
 def test_what_is_refused_matches_every_run_of_every_database(said: Said, world: World) -> None:
     """A filter that excludes any run at all, by the naive reading of the records, is never taken for every run."""
@@ -153,7 +153,7 @@ def test_what_is_refused_matches_every_run_of_every_database(said: Said, world: 
     anyio.run(check)
 
 
-@settings(SLOW, max_examples=100)
+@settings(SLOW, max_examples=40)
 @given(RUN)
 def test_what_matches_or_does_not_is_every_run(said: Said) -> None:
     """Whatever it is that a filter says."""
@@ -191,7 +191,7 @@ def true_of(formula: Formula, known: dict[Any, Any]) -> bool:
             raise AssertionError
 
 
-@settings(SLOW, max_examples=300)
+@settings(SLOW, max_examples=150)
 @given(FORMULAS)
 def test_a_formula_can_exclude_what_some_values_make_false(formula: Formula) -> None:
     """Each combination of values is tried."""

@@ -35,7 +35,8 @@ from tests.test_compiler import SCHEMA, WORDS, World, world  # noqa: F401 - a fi
 
 pytestmark = pytest.mark.anyio
 
-PLAIN = Operations(make_schema(), compiled=False)
+OWN = make_schema()
+PLAIN = Operations(OWN, compiled=False)
 ROOT = Path(__file__).parents[1]
 HUGE = "1" * 5_000
 
@@ -82,7 +83,7 @@ def test_a_page_of_many_digits_is_measured() -> None:
     """By the commands, too, which measure an operation that is not valid."""
     document = parse(f"{{ runs(first: {HUGE}) {{ nodes {{ id }} }} }}")
     (definition,) = document.definitions
-    assert measure(make_schema()._schema, document, definition).cost > 0  # type: ignore[arg-type]  # it is one
+    assert measure(OWN._schema, document, definition).cost > 0  # type: ignore[arg-type]  # it is one
 
 
 # --- what nobody foresaw ------------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ async def test_whatever_is_raised_is_told(
     """Wherever: as an error with a code, of which the log says more and the client no more than an id."""
     caplog.set_level(logging.ERROR)
     async with opened(await memory_of(run(1))) as database:
-        server = Operations(make_schema())
+        server = Operations(OWN)
 
         def fail(*_args: Any, **_given: Any) -> Any:
             raise error(SECRET)
@@ -182,7 +183,7 @@ async def test_what_a_client_gets_wrong_is_bad_user_input(server: Operations, qu
     assert error.extensions["code"] == "BAD_USER_INPUT"
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=True, note_method_calls=False))
 def test_every_error_has_a_code(world: World, random: Random) -> None:  # noqa: F811 - the fixture
     """Of any documents with any variables, most of them wrong somewhere."""
@@ -240,7 +241,7 @@ def test_the_contract_names_every_code() -> None:
 async def test_each_null_has_its_error_or_the_last_says_how_many_more(count: int) -> None:
     """However many fields fail."""
     fields = " ".join(f"f{number}: runs(first: 0) {{ totalCount }}" for number in range(count))
-    server = Operations(make_schema(), Limits(aliases=1_000))
+    server = Operations(OWN, Limits(aliases=1_000))
     query = f"{{ {fields} }}".replace("runs(first: 0) { totalCount }", "run { id }")
     async with opened(await memory_of(study(1))) as database:
         result = await execute(database, query, None, server)

@@ -199,7 +199,7 @@ def test_what_is_compared_is_no_refusal(expected: list[list[bytes]]) -> None:
             assert None not in answer["data"].values()
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=6)
+@settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=3)
 @given(SPELLED, st.sampled_from([OPERATIONS, PLAIN]))
 def test_an_id_is_one_value_in_all_its_spellings(
     expected: list[list[bytes]], ids: dict[str, str], operations: Operations

@@ -69,7 +69,7 @@ query ($r: RunFilter, $p: PhysicalWorkerFilter) {
 TOLD = "subscription ($r: RunFilter) { runChanges(filter: $r, snapshot: true) { kind id } }"
 
 
-@settings(SLOW, max_examples=60)
+@settings(SLOW, max_examples=20)
 @example([None], FIRST.replace(tzinfo=UTC), "after", UTC)
 @example([None], FIRST.replace(tzinfo=UTC), "before", UTC)
 @example([FIRST, None], FIRST.replace(tzinfo=timezone(timedelta(hours=1))), "after", UTC)
@@ -140,7 +140,7 @@ ANY_OFFSET = st.integers(-64_800, 64_800).map(lambda seconds: timezone(timedelta
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?[+-]([01]\d|2[0-3]):[0-5]\d")
 
 
-@settings(SLOW, max_examples=200)
+@settings(SLOW, max_examples=100)
 @example(FIRST, ZoneInfo("Europe/Berlin"))
 @example(LAST, timezone(timedelta(hours=-1, seconds=-1)))
 @given(st.sampled_from(EDGES) | st.datetimes(), st.sampled_from(ZONES) | ANY_OFFSET)

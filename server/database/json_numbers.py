@@ -50,16 +50,14 @@ def integer(text: str) -> int | UnkeptNumber:
 def decimal(text: str) -> float | UnkeptNumber:
     """Of a number with a fraction or an exponent, as JSON writes it: kept if its digits are those of the double."""
     value = float(text)
-    digits = text.lower().partition("e")[0].lstrip("-").replace(".", "").strip("0")
-    is_plain = len(digits) <= _SURELY_KEPT and _LEAST < abs(value) < _LARGEST
-    if is_plain or not digits or repr(value) == text:
+    if not isfinite(value):
+        return UnkeptNumber(text)
+    if (len(text) <= _SURELY_KEPT and _LEAST < abs(value) < _LARGEST) or repr(value) == text:
         return value
-    is_kept = (
-        value != 0
-        and isfinite(value)
-        and len(digits) <= _MOST_DIGITS
-        and Decimal(f"{value:.{len(digits) - 1}e}") == Decimal(text)
-    )
+    digits = text.lower().partition("e")[0].lstrip("-").replace(".", "").strip("0")
+    if not digits:
+        return value
+    is_kept = value and len(digits) <= _MOST_DIGITS and Decimal(f"{value:.{len(digits) - 1}e}") == Decimal(text)
     return value if is_kept else UnkeptNumber(text)
 
 
