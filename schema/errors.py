@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphql import GraphQLError
+from graphql import GraphQLError, GraphQLFormattedError
 
 from server.database.errors import (
     BackendError,
@@ -32,6 +32,10 @@ UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
 INTERNAL = "INTERNAL_SERVER_ERROR"
 FORBIDDEN = "FORBIDDEN"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+MORE_ERRORS = "MORE_ERRORS"
+
+MOST_ERRORS = 5
+"""Told of one operation."""
 
 _HIDDEN = {
     UNAVAILABLE: "The database can't be reached, or refuses: try again later.",
@@ -71,12 +75,34 @@ def code_of(error: DatabaseError) -> str:
             return INTERNAL
 
 
+def format_errors(
+    errors: Sequence[GraphQLError],
+    code: str = BAD_USER_INPUT,
+    translated: Callable[[GraphQLError], GraphQLError] = lambda error: error,
+) -> list[GraphQLFormattedError]:
+    """What a client is told of them, each with a code: `code` where graphql-core has found it, and says none.
+
+    At most `MOST_ERRORS`; where there are more, the last of them says how many.
+    """
+    first = errors if len(errors) <= MOST_ERRORS else errors[: MOST_ERRORS - 1]
+    found = [_coded(translated(error).formatted, code) for error in first]
+    if more := len(errors) - len(first):
+        message = f"There are {more} more errors, which are not told: ask for less at a time."
+        found.append({"message": message, "extensions": {"code": MORE_ERRORS, "more": more}})
+    return found
+
+
 def translate(error: GraphQLError, *, reveal: bool = True) -> GraphQLError:
-    """What a client may read of it. Without `reveal` that is nothing of where the database is; the log has it."""
+    """What a client may read of an error of the execution.
+
+    Without `reveal` that is nothing of where the database is; the log has it.
+    """
     original = error.original_error
     match original:
-        case None | GraphQLError():
+        case None:
             return error
+        case GraphQLError() if original.nodes or original.extensions:
+            return error  # of what the document says, or our own; else of a value that has no answer
         case PartlyDoneError(cause=cause, effects=effects):
             message = _told(cause, reveal=reveal)
             message = (
@@ -88,6 +114,10 @@ def translate(error: GraphQLError, *, reveal: bool = True) -> GraphQLError:
     error_id = secrets.token_hex(8)
     LOG.error("Error %s at %s", error_id, error.path, exc_info=original)
     return _replaced(error, f"Internal error {error_id}: the server's log says more.", code=INTERNAL, id=error_id)
+
+
+def _coded(error: GraphQLFormattedError, code: str) -> GraphQLFormattedError:
+    return {**error, "extensions": {"code": code, **error.get("extensions", {})}}
 
 
 def _told(error: DatabaseError, *, reveal: bool) -> str:

@@ -1,4 +1,4 @@
-"""The filters as clients write them; `predicates` says what they mean.
+"""The filters as clients write them; `filter_keys` says what they mean, key by key.
 
 Every given key must hold. A key that is left out says nothing; `eq: null` matches what is null; null anywhere else is
 refused, since a client that means "no filter" leaves the key out. An empty list in `in` matches nothing, in `notIn`
@@ -7,9 +7,8 @@ everything; an empty filter matches everything. `notIn` and `not` match null, to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import strawberry
 
@@ -174,39 +173,3 @@ LogicalWorkerFilterArgument = Annotated[
 PhysicalWorkerFilterArgument = Annotated[
     PhysicalWorkerFilter | None, strawberry.argument(description="Only those that match.")
 ]
-
-
-def is_empty(given: Any) -> bool:
-    """Whether a filter says nothing, at whatever depth: `{and: [{}]}` and `{status: {}}` say no more than `{}`."""
-    return all(_says_nothing(name, value) for name, value in keys_of(given))
-
-
-def _says_nothing(name: str, value: Any) -> bool:
-    match name, value:
-        case "and_", list():
-            return all(map(is_empty, value))
-        case "or_", list():
-            return any(map(is_empty, value))
-        case "not_", _:
-            return False
-        case ("not_in" | "contains_all", []) | ("contains" | "starts_with" | "ends_with", ""):
-            return True
-        case _:
-            return strawberry.types.has_object_definition(value) and is_empty(value)
-
-
-def keys_of(given: Any) -> Iterable[tuple[str, Any]]:
-    """What a filter says; `ignore_case` alone says nothing."""
-    return (
-        (name, value) for name, value in vars(given).items() if value is not strawberry.UNSET and name != "ignore_case"
-    )
-
-
-def follows_links(given: RunFilter) -> bool:
-    """Whether it looks at the study or the logical workers of a run."""
-    return any(
-        name in ("study", "worker")
-        or (name in ("and_", "or_") and any(map(follows_links, value)))
-        or (name == "not_" and follows_links(value))
-        for name, value in keys_of(given)
-    )

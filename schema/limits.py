@@ -36,6 +36,7 @@ from graphql import (
 from graphql.language import Lexer, Source
 
 from schema.connections import DEFAULT_PAGE, LARGEST_PAGE
+from server.database.json_numbers import integer
 
 ASSUMED_LENGTH = 10
 """Of a list that is not paged, such as the workers of a run."""
@@ -258,8 +259,9 @@ class _Meter:
     def _number(self, value: ValueNode) -> int | None:
         """None for null. What is no page size is taken as one: it will be refused with a better message."""
         match value:
-            case IntValueNode():
-                return _page(int(value.value))
+            case IntValueNode(value=text):
+                number = integer(text)
+                return _page(number) if isinstance(number, int) else 1
             case VariableNode():
                 name = value.name.value
                 default = self._defaults.get(name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from time import monotonic
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,6 @@ from graphql import (
     ExecutionResult,
     Executor,
     GraphQLError,
-    GraphQLFormattedError,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
@@ -43,26 +42,23 @@ from schema.errors import (
     DEADLINE_EXCEEDED,
     FORBIDDEN,
     LIMIT_EXCEEDED,
+    MOST_ERRORS,
     PARSE_FAILED,
     VALIDATION_FAILED,
     BadInput,
+    format_errors,
     translate,
 )
 from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
 from schema.roles import Need, Role, need_of_all
+from schema.sharing import SharedAnswers
 
 _REMEMBERED = 256
 """Documents."""
 _LONGEST_REMEMBERED = 20_000
 """Characters of a document; a longer one is read each time."""
-_MOST_ERRORS = 5
-"""Told of one operation."""
 OF_THE_CLOCK = frozenset({"PhysicalWorker.heartbeatAge"})
 """Fields whose values change by themselves."""
-_SHARED_FOR = 0.05
-"""Seconds: how old an answer may be, of what depends on the clock, when another subscriber is told the same."""
-_SHARED_AT_MOST = 256
-"""Answers of one operation."""
 
 T = TypeVar("T")
 
@@ -75,29 +71,23 @@ class Answer:
     ) -> None:
         self.data = result.data
         self.cost = cost
-        self._encoded: bytes | None = None
-        self.errors = [translate(error, reveal=reveal).formatted for error in (result.errors or ())[:_MOST_ERRORS]]
+        self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
         self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
-
-    @property
-    def encoded(self) -> bytes:
-        if self._encoded is None:
-            parts: dict[str, Any] = {"data": self.data}
-            if self.errors:
-                parts["errors"] = self.errors
-            if self.extensions:
-                parts["extensions"] = self.extensions
-            self._encoded = encode_json(parts)
-        return self._encoded
+        parts: dict[str, Any] = {"data": self.data}
+        if self.errors:
+            parts["errors"] = self.errors
+        if self.extensions:
+            parts["extensions"] = self.extensions
+        self.encoded = encode_json(parts)
 
 
 class OperationError(Exception):
     """It could not be begun: nothing was executed."""
 
-    def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT, *, reveal: bool = True) -> None:
+    def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT) -> None:
         super().__init__(errors[0].message)
-        self.code = code
-        self.errors = [_coded(translate(error, reveal=reveal).formatted, code) for error in errors[:_MOST_ERRORS]]
+        self.errors = format_errors(errors, code)
+        self.code = str(self.errors[0]["extensions"]["code"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +131,7 @@ class Operations:
         self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._costs: dict[Hashable, int] = {}
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
-        self._shared: WeakValueDictionary[Hashable, _SharedAnswers] = WeakValueDictionary()
+        self._shared: WeakValueDictionary[Hashable, SharedAnswers[Answer]] = WeakValueDictionary()
 
     @property
     def reveals(self) -> bool:
@@ -154,8 +144,11 @@ class Operations:
         return Tally() if self._compiler is None else self._compiler.tally
 
     def read(self, text: str, name: str | None = None) -> Operation:
-        """The operation of that name, or the only one. Raises `OperationError`."""
-        document = self._document(text)
+        """The operation of that name, or the only one. Raises `OperationError`, whatever goes wrong."""
+        try:
+            document = self._document(text)
+        except Exception as error:  # noqa: BLE001 - as below
+            raise self._failure(error) from None
         definition = get_operation_ast(document.node, name)
         if definition is None:
             known = "This document holds several operations: say which, by its name."
@@ -168,8 +161,19 @@ class Operations:
     ) -> AsyncGenerator[Answer]:
         """One answer to a query or a mutation, and to a subscription one for each event of its source.
 
-        Raises `OperationError`: before the first of them where it can't be begun, later where its source fails.
+        Raises `OperationError`, whatever goes wrong: before the first of them where it can't be begun, later where its
+        source fails.
         """
+        try:
+            async with aclosing(self._answers(operation, variables, context)) as answers:
+                async for answer in answers:
+                    yield answer
+        except Exception as error:  # noqa: BLE001 - no client waits for an answer that never comes; it is logged
+            raise self._failure(error) from None
+
+    async def _answers(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
+    ) -> AsyncGenerator[Answer]:
         _check_role(operation, context)
         cost = self._cost(operation, variables or {})
         match operation.type:
@@ -239,9 +243,9 @@ class Operations:
                 hide_suggestions=not self._reveal,
             )
         except RecursionError:
-            raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
+            raise _too_deep("These variables are", "variables") from None
         if isinstance(executor, list):
-            raise OperationError(executor, reveal=self._reveal)
+            raise OperationError(executor)
         return executor
 
     async def _in_time(self, result: T | Awaitable[T]) -> T:
@@ -262,17 +266,21 @@ class Operations:
 
     def _shared_answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, cost: int
-    ) -> _SharedAnswers:
-        given = json.dumps(variables, sort_keys=True)
+    ) -> SharedAnswers[Answer]:
+        async def answer(event: Told) -> Answer:
+            # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
+            # copies of one executor that it has for this, as long as the subscription lasts.
+            result = await _settled(self._result(operation, variables, context, event))
+            return self._answer(operation, result, cost)
+
+        try:
+            given = json.dumps(variables, sort_keys=True, default=repr)  # a number that can't be kept is no JSON
+        except RecursionError:
+            raise _too_deep("These variables are", "variables") from None
         key = operation.text, operation.name, given, context
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = _SharedAnswers(
-                # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
-                # copies of one executor that it has for this, as long as the subscription lasts.
-                lambda event: self._result(operation, variables, context, event),
-                lambda result: self._answer(operation, result, cost),
-            )
+            shared = self._shared[key] = SharedAnswers(answer)
         return shared
 
     async def _to_the_end(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
@@ -303,7 +311,7 @@ class Operations:
             try:
                 cost = self._check(operation.document, operation.definition, operation.counts, dict(variables))
             except RecursionError:
-                raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
+                raise _too_deep("These variables are", "variables") from None
             if len(self._costs) >= _REMEMBERED:
                 self._costs.clear()
             self._costs[key] = cost
@@ -317,12 +325,16 @@ class Operations:
         try:
             document = self._parsed(text)
             errors = validate(
-                self._schema, document.node, self._rules, max_errors=_MOST_ERRORS, hide_suggestions=not self._reveal
+                self._schema,
+                document.node,
+                self._rules,
+                max_errors=MOST_ERRORS - 1,  # and one that says that there are more
+                hide_suggestions=not self._reveal,
             )
         except GraphQLError as error:
             raise OperationError([error], PARSE_FAILED) from None
         except RecursionError:
-            raise OperationError([BadInput("This document is nested too deeply.", "query")]) from None
+            raise _too_deep("This document is", "query") from None
         if errors:
             raise OperationError(errors, VALIDATION_FAILED)
         known = _Document(document.node, self._operations(text, document))
@@ -367,24 +379,29 @@ class Operations:
     async def _events(self, executor: Executor[Any]) -> AsyncGenerator[Told]:
         source = await _settled(create_source_event_stream(executor))
         if isinstance(source, ExecutionResult):
-            raise OperationError(source.errors or [], reveal=self._reveal)
+            raise OperationError([translate(error, reveal=self._reveal) for error in source.errors or []])
         return cast("AsyncGenerator[Told]", source)
 
-    async def _told(self, events: AsyncIterable[Told], shared: _SharedAnswers) -> AsyncGenerator[Answer]:
+    async def _told(self, events: AsyncIterable[Told], shared: SharedAnswers[Answer]) -> AsyncGenerator[Answer]:
         """A live query is answered only where its result is another than before."""
         last: bytes | None = None
-        try:
-            async for event in events:
-                answer = await shared.to(event)
-                if isinstance(event, Look):
-                    if answer.encoded == last:
-                        continue
-                    last = answer.encoded
-                yield answer
-        except OperationError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a source that fails ends its operation, and is logged
-            raise OperationError([GraphQLError("", original_error=error)], reveal=self._reveal) from None
+        async for event in events:
+            answer = await shared.to(event)
+            if isinstance(event, Look):
+                if answer.encoded == last:
+                    continue
+                last = answer.encoded
+            yield answer
+
+    def _failure(self, error: Exception) -> OperationError:
+        """What nobody foresaw is logged, and masked."""
+        match error:
+            case OperationError():
+                return error
+            case GraphQLError():
+                return OperationError([error])
+            case _:
+                return OperationError([translate(GraphQLError("", original_error=error), reveal=self._reveal)])
 
 
 class _Parsed(NamedTuple):
@@ -398,30 +415,6 @@ class _Document(NamedTuple):
     node: DocumentNode
     operations: Mapping[str, Operation]
     """By name."""
-
-
-class _SharedAnswers:
-    """Of one operation with its variables: subscribers who are told the same at the same time share its execution."""
-
-    def __init__(
-        self,
-        execute: Callable[[Any], ExecutionResult | Awaitable[ExecutionResult]],
-        answer: Callable[[ExecutionResult], Answer],
-    ) -> None:
-        self._execute = execute
-        self._answer = answer
-        self._answers: dict[Hashable, Answer] = {}
-        self._since = 0.0
-
-    async def to(self, event: Told) -> Answer:
-        now = monotonic()
-        if now - self._since > _SHARED_FOR or len(self._answers) >= _SHARED_AT_MOST:
-            self._answers.clear()
-            self._since = now
-        answer = self._answers.get(event.identity)
-        if answer is None:
-            answer = self._answers[event.identity] = self._answer(await _settled(self._execute(event)))
-        return answer
 
 
 def _check_role(operation: Operation, context: Context) -> None:
@@ -443,15 +436,14 @@ def _size(value: object) -> tuple[int] | int | None:
             return None
 
 
+def _too_deep(what: str, argument: str) -> OperationError:
+    return OperationError([BadInput(f"{what} nested too deeply.", argument)])
+
+
 def _beyond(found: Sequence[Excess]) -> OperationError:
     """Names limit, value and maximum, to people and to programs."""
     errors = [GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.told()}) for excess in found]
     return OperationError(errors, LIMIT_EXCEEDED)
-
-
-def _coded(error: GraphQLFormattedError, code: str) -> GraphQLFormattedError:
-    """graphql-core's own errors say nothing in `extensions`."""
-    return {**error, "extensions": {"code": code, **error.get("extensions", {})}}
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -13,11 +13,10 @@ from schema.changes import Change, Look, RunChange
 from schema.context import Info
 from schema.enums import EntityKind
 from schema.errors import BadInput
-from schema.filters import RunFilter, RunFilterArgument, follows_links
+from schema.filters import RunFilter, RunFilterArgument
 from schema.predicates import matching, predicate_of
 from schema.query import Query
 from server.database.change_log import ChangeKind, Interest
-from server.database.managers.entity_manager import canonical_id
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import Key
 
@@ -92,17 +91,17 @@ class Subscription:
 
 def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: list[strawberry.ID] | None) -> Interest:
     wanted_kinds = frozenset(EntityKind if kinds is None else kinds)
-    wanted_ids = None if ids is None else {canonical_id(id_) or id_ for id_ in ids}
+    wanted_ids = None if ids is None else frozenset(ids)
 
     def wants(key: Key) -> bool:
-        return key.kind in wanted_kinds and (wanted_ids is None or key.id in wanted_ids)
+        return key.kind in wanted_kinds and (wanted_ids is None or key.id.lower() in wanted_ids)
 
     def standing() -> Iterator[Key]:
         for kind, table in database.read_model.tables.items():
             if kind not in wanted_kinds:
                 continue
             for _, id_ in table.order:
-                if wanted_ids is None or id_ in wanted_ids:
+                if wanted_ids is None or id_.lower() in wanted_ids:
                     yield Key(kind, id_)
 
     return Interest(wants, standing)
@@ -117,10 +116,10 @@ def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Inte
         return [Key(EntityKind.RUN, id_) for _, id_ in found.positions]
 
     predicate = predicate_of(given, database.around)
-    if given is None or predicate is None:
+    if predicate is None:
         return Interest(is_run, standing)
     records, matches = database.read_model.runs.records, predicate.matches
-    return Interest(is_run, standing, lambda key: matches(records[key.id]), follows_links(given))
+    return Interest(is_run, standing, lambda key: matches(records[key.id]), predicate.follows_links)
 
 
 async def _changes(database: MerlinDatabase, interest: Interest, *, snapshot: bool) -> AsyncGenerator[Change, None]:

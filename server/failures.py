@@ -6,7 +6,7 @@ import asyncio
 
 from graphql import GraphQLError
 
-from schema.errors import INTERNAL
+from schema.errors import INTERNAL, translate
 from schema.operations import OperationError
 
 
@@ -22,12 +22,12 @@ def failed(error: BaseException, *, reveal: bool = True) -> OperationError:
     if isinstance(error, OperationError):
         return error
     if isinstance(error, GraphQLError):
-        return OperationError([error], reveal=reveal)
+        return OperationError([translate(error, reveal=reveal)])
     cause = error
     if not isinstance(cause, Exception):
         cause = RuntimeError(f"{type(error).__name__} in an operation")
         cause.__cause__ = error
-    return OperationError([GraphQLError("", original_error=cause)], INTERNAL, reveal=reveal)
+    return OperationError([translate(GraphQLError("", original_error=cause), reveal=reveal)], INTERNAL)
 
 
 def is_told_to_end(error: BaseException) -> bool:

@@ -8,10 +8,10 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-import orjson
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 
+from server.database.json_numbers import load_exactly
 from server.header_lists import joined, members, pieces, unquoted
 
 LARGEST_BODY = 2**20
@@ -111,7 +111,7 @@ def parse_parameters(parameters: QueryParams) -> GraphQLRequest:
 def parse_json(text: bytes | str, what: str) -> Any:
     """Raises `RequestError`."""
     try:
-        return orjson.loads(text)
+        return load_exactly(text)
     except ValueError as error:  # too deeply nested, too
         raise RequestError(f"{what}: this is no JSON: {error}.") from None
 

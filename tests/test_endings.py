@@ -21,6 +21,7 @@ from websockets.typing import Subprotocol
 from schema import operations
 from schema.compiler.compiler import Compiler
 from schema.operations import Answer, Operations
+from schema.sharing import SharedAnswers
 from server import http, websocket
 from server.auth.door import Door
 from server.auth.lease import Lease
@@ -124,16 +125,16 @@ BEGINNING = [
     (Telemetry, "operation"),
 ]
 """What every operation comes by before it has an answer."""
-ANSWERING = [(Answer, "encoded"), (Told, "answer"), (Answer, "__init__")]
+ANSWERING = [(Told, "answer"), (Answer, "__init__")]
 """And with each answer."""
 ENDING = [(Telemetry, "note"), (Metrics, "count_operation")]
 OF_QUERIES = [(Compiler, "answer"), (Operations, "_result"), (Operations, "_in_time")]
 OF_MUTATIONS = [(Operations, "_executor"), (operations, "execute_root_selection_set")]
 OF_SUBSCRIPTIONS = [
     *((Operations, "_shared_answers"), (Operations, "_events"), (operations, "create_source_event_stream")),
-    *((Compiler, "answer"), (Operations, "_told"), (operations._SharedAnswers, "to"), (ChangeLog, "follow")),
+    *((Compiler, "answer"), (Operations, "_told"), (SharedAnswers, "to"), (ChangeLog, "follow")),
 ]
-IN_THE_MIDDLE = [*ANSWERING, (Compiler, "answer"), (operations._SharedAnswers, "to"), (_Follower, "advance")]
+IN_THE_MIDDLE = [*ANSWERING, (Compiler, "answer"), (SharedAnswers, "to"), (_Follower, "advance")]
 OF_SOCKETS = [(websocket, "parse_request"), (websocket.Connection, "_refusal"), (websocket.Connection, "_answer")]
 OF_STREAMS = [(http, "read_request"), (http, "visitor_of"), (Door, "admit"), (http, "_check")]
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
+import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from server.database.backends.batch import Batch
 from server.database.backends.memory import MemoryBackend
@@ -57,6 +61,38 @@ def refusal(payload: Any) -> tuple[str, list[str]]:
     (error,) = payload["userErrors"]
     assert error["message"].endswith(".")
     return error["code"], error["path"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.sampled_from("abc"), min_size=1), st.randoms(use_true_random=False))
+def test_queues_are_a_set(queues: list[str], random: Random) -> None:
+    """In any order, as often as one likes, they make one worker, which is found and deleted by the same words."""
+    again = [*queues, *random.choices(queues, k=3)]
+    random.shuffle(again)
+    made = """mutation ($queues: [String!]!) { createLogicalWorker(input: {name: "w", queues: $queues}) {
+                logicalWorker { id queues } created } }"""
+    found = """query ($queues: [String!]) { logicalWorker(name: "w", queues: $queues) { id } }"""
+    deleted = """mutation ($queues: [String!]) { deleteLogicalWorker(input: {name: "w", queues: $queues}) {
+                   deletedIds } }"""
+    launched = """mutation ($queues: [String!]!) {
+                  createRun(input: {studyName: "s", workspace: "/w", queues: $queues}) {
+                    run { queues } } }"""
+
+    async def check() -> None:
+        async with opened(await memory_of()) as database:
+            first = await do(database, made, queues=queues)
+            worker = first["logicalWorker"]
+            assert (first["created"], worker["queues"]) == (True, sorted(set(queues)))
+            assert await do(database, made, queues=again) == {"logicalWorker": worker, "created": False}
+            assert await do(database, found, queues=again) == await do(database, found, queues=queues)
+            assert await do(database, found, queues=again) == {"id": worker["id"]}
+            assert await do(database, deleted, queues=again) == {"deletedIds": [worker["id"]]}
+            run = (await do(database, launched, queues=again))["run"]
+            assert run["queues"] == list(dict.fromkeys(again))
+            used = await ask(database, "{ queues { queue runs } }")
+            assert used["queues"] == [{"queue": queue, "runs": 1} for queue in sorted(set(queues))]
+
+    anyio.run(check)
 
 
 async def test_a_study_is_made_once(database: MerlinDatabase) -> None:
@@ -333,7 +369,7 @@ async def test_a_dry_run_tells_what_then_happens(
         ("deleteRuns(input: {filter: {isFinished: null}})", "INVALID", "filter"),
         ("deleteRuns(input: {filter: {status: {}}})", "INVALID", "filter"),
         ("deleteRuns(input: {filter: {and: []}})", "INVALID", "filter"),
-        ("deleteRuns(input: {filter: {and: [{study: {}}, {or: [{}, {isFinished: true}]}]}})", "INVALID", "filter"),
+        ("deleteRuns(input: {filter: {and: [{}, {or: [{}, {isFinished: true}]}]}})", "INVALID", "filter"),
         ('deleteRuns(input: {filter: {workspace: {ignoreCase: true, contains: ""}}})', "INVALID", "filter"),
         ("deleteRuns(input: {filter: {id: {notIn: []}, queues: {containsAll: []}}})", "INVALID", "filter"),
         (

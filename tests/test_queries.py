@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graphql import OperationDefinitionNode, parse
+from graphql import OperationDefinitionNode, parse, print_ast
 
 from schema.context import Context
+from schema.operations import OperationError
 from schema.roles import Role
 from server.database.merlin_database import opened
-from server.database.models import LogicalWorkerModel, Model, RunModel, RunStatus, StudyModel
+from server.database.models import LogicalWorkerModel, Model, RunModel, RunStatus, StudyModel, WorkerStatus
 from server.demo_data import demo_records
 from tests.asking import OPERATIONS
-from tests.records import memory_of
+from tests.records import memory_of, physical_worker, run
 
 pytestmark = pytest.mark.anyio
 
-QUERIES = sorted((Path(__file__).parents[1] / "queries").glob("*.graphql"))
+ROOT = Path(__file__).parents[1]
+QUERIES = sorted((ROOT / "queries").glob("*.graphql"))
+EXAMPLES = {
+    f"{path.name}-{number}": text
+    for path in sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    for number, text in enumerate(re.findall(r"```graphql\n(.*?)```", path.read_text(), re.DOTALL), 1)
+}
 FINDS_NOTHING = {"CleanUp", "FindProblems"}
 """The sample data has no problems."""
 
 
 def variables(records: list[Model]) -> dict[str, Any]:
     """A value for every variable without a default, by its name."""
-    run = next(record for record in records if isinstance(record, RunModel))
+    newest = next(record for record in records if isinstance(record, RunModel))
     study = next(record for record in records if isinstance(record, StudyModel))
     worker = next(record for record in records if isinstance(record, LogicalWorkerModel))
     assert any(record.run_status is RunStatus.FAILED for record in records if isinstance(record, RunModel))
     return {
-        "workspace": run.workspace,
-        "runId": run.id,
+        "workspace": newest.workspace,
+        "runId": newest.id,
         "workerIds": [worker.id],
         "name": study.name,
         "queues": ["[merlin]_new"],
@@ -83,3 +91,31 @@ def test_every_kind_of_operation_is_shown() -> None:
     assert kinds == {"query", "mutation", "subscription"}
     for field in ("changes(", "runChanges(", "live("):
         assert any(field in document for document in documents)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_of_the_documentation_fits_the_schema(name: str) -> None:
+    """Each of its operations can be asked as it stands."""
+    for definition in parse(EXAMPLES[name]).definitions:
+        assert isinstance(definition, OperationDefinitionNode)
+        OPERATIONS.read(print_ast(definition))
+
+
+async def test_changes_of_all_kinds_are_told_under_names_of_their_own() -> None:
+    """As docs/subscribing.md has it: without aliases one operation can't ask for what has two types."""
+    (example,) = [text for text in EXAMPLES.values() if "runStatus: status" in text]
+    records: list[Model] = [
+        run(1, run_status=RunStatus.FAILED),
+        physical_worker(2, worker_status=WorkerStatus.STALLED),
+    ]
+    async with opened(await memory_of(*records)) as database:
+        operation = OPERATIONS.read(example)
+        async with aclosing(OPERATIONS.answers(operation, {}, Context(database, "1", Role.READ))) as answers:
+            told = [(await anext(answers)).data for _ in records]
+    nodes = {change["changes"]["node"]["__typename"]: change["changes"]["node"] for change in told if change}
+    assert nodes["Run"]["runStatus"] == "FAILED"
+    assert nodes["PhysicalWorker"]["workerStatus"] == "STALLED"
+    with pytest.raises(OperationError) as refused:
+        OPERATIONS.read(example.replace("runStatus: ", "").replace("workerStatus: ", ""))
+    assert refused.value.code == "GRAPHQL_VALIDATION_FAILED"
+    assert "different aliases" in str(refused.value)

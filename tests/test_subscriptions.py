@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema import operations
+from schema import sharing
 from schema.context import Context
 from schema.operations import Answer, OperationError, Operations
 from schema.roles import Role
@@ -553,7 +553,7 @@ async def test_subscribers_to_the_same_share_its_execution(monkeypatch: pytest.M
         return execute(*given)
 
     monkeypatch.setattr(Operations, "_result", counted)
-    monkeypatch.setattr(operations, "_SHARED_FOR", 60.0)
+    monkeypatch.setattr(sharing, "_SHARED_FOR", 60.0)
     database = copy_of(run(11))
     async with AsyncExitStack() as stack:
         documents = [RUN_CHANGES] * 5 + [CHANGES]

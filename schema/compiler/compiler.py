@@ -120,11 +120,11 @@ class Compiler:
         root: object = None,
     ) -> dict[str, Any] | None:
         """The data of an answer without errors, else None: then graphql-core is to execute the operation."""
-        variables = self._variables(operation, given)
-        function = None if variables is None else self._function(text, document, operation, variables)
-        if function is None or variables is None:
-            return None
         try:
+            variables = self._variables(operation, given)
+            function = None if variables is None else self._function(text, document, operation, variables)
+            if function is None or variables is None:
+                return None
             data = function(root, PlainInfo(context), variables)
         except Exception:  # whatever it is, graphql-core finds it again, and tells it
             LOG.debug("An operation is left to graphql-core", exc_info=True)

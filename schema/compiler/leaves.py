@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,19 +41,22 @@ ANSWERS = frozenset({str, int, float, bool, dict, list})
 """The classes that a scalar may answer with."""
 
 _TEXT = Leaf("{0}.__class__ is not str")
-_BUILT_IN: Mapping[GraphQLLeafType, Leaf] = {
-    GraphQLString: _TEXT,
-    GraphQLID: _TEXT,
-    GraphQLInt: Leaf(f"{{0}}.__class__ is not int or not {GRAPHQL_MIN_INT} <= {{0}} <= {GRAPHQL_MAX_INT}"),
-    GraphQLFloat: Leaf(
+_BUILT_IN: Mapping[Callable[..., Any], Leaf] = {
+    GraphQLString.coerce_output_value: _TEXT,
+    GraphQLID.coerce_output_value: _TEXT,
+    GraphQLInt.coerce_output_value: Leaf(
+        f"{{0}}.__class__ is not int or not {GRAPHQL_MIN_INT} <= {{0}} <= {GRAPHQL_MAX_INT}"
+    ),
+    GraphQLFloat.coerce_output_value: Leaf(
         "{0}.__class__ is not float or not -infinity < {0} < infinity", constants={"infinity": math.inf}
     ),
-    GraphQLBoolean: Leaf("{0} is not True and {0} is not False"),
+    GraphQLBoolean.coerce_output_value: Leaf("{0} is not True and {0} is not False"),
 }
+"""By how they answer: a scalar of a schema may answer as one of these, and read its values in a way of its own."""
 
 
 def leaf_of(type_: GraphQLLeafType) -> Leaf:
-    known = _BUILT_IN.get(type_)
+    known = _BUILT_IN.get(type_.coerce_output_value)
     if known is not None:
         return known
     return _enum(type_) if isinstance(type_, GraphQLEnumType) else _scalar(type_)

@@ -256,7 +256,7 @@ class _Writer:
 def _is_entity(type_: GraphQLObjectType) -> bool:
     """By the convention of Relay: what can be found again has an id."""
     field = type_.fields.get("id")
-    return field is not None and is_non_null_type(field.type) and field.type.of_type is GraphQLID
+    return field is not None and is_non_null_type(field.type) and field.type.of_type.name == GraphQLID.name
 
 
 def _snake(name: str) -> str:

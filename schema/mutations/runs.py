@@ -5,10 +5,10 @@ import strawberry
 from schema.context import Info
 from schema.effects import attempt
 from schema.enums import RunStatus
-from schema.filters import RunFilter, is_empty
+from schema.filters import RunFilter
 from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, existing, given, one_of, refuse_null
 from schema.payloads import DeletePayload, RunPayload
-from schema.predicates import matching
+from schema.predicates import predicate_of
 from schema.scalars import JSON
 from server.database.entities import RunEntity
 from server.database.errors import InvalidValueError
@@ -152,9 +152,10 @@ class RunMutations:
         runs = info.context.database.runs
 
         async def act(work: Work) -> list[str]:
-            if is_empty(input.filter):
-                raise InvalidValueError("An empty filter means every run: use deleteAll for that.", "filter")
-            found = matching(runs.all(), input.filter, info.context.database.around)
+            predicate = predicate_of(input.filter, info.context.database.around)
+            if predicate is None or not predicate.can_exclude:
+                raise InvalidValueError("This filter means every run: use deleteAll for that.", "filter")
+            found = runs.all().where(predicate)
             return await runs.delete_these([id_ for _, id_ in found.positions], work, force=input.force)
 
         return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="filter"))

@@ -77,8 +77,11 @@ class Surroundings:
             return naive.replace(tzinfo=UTC)
 
     def local(self, instant: datetime) -> datetime:
-        """As Merlin stores it: naive, local to its site."""
-        return instant if instant.tzinfo is None else instant.astimezone(self.time_zone).replace(tzinfo=None)
+        """As Merlin stores it: naive, local to its site, and so without a word on which of two times that look alike.
+
+        Raises OverflowError, ValueError or OSError where the calendar has none.
+        """
+        return instant if instant.tzinfo is None else instant.astimezone(self.time_zone).replace(tzinfo=None, fold=0)
 
     def local_now(self) -> datetime:
         return self.local(datetime.now(UTC))

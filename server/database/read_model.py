@@ -11,7 +11,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -65,6 +65,11 @@ Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
 """Called with the new revision and its changes, when the copy already has them."""
 
 
+def since_epoch(instant: datetime) -> timedelta:
+    """Of a time with an offset: no time is beyond it, also where the calendar ends before its UTC does."""
+    return instant.replace(tzinfo=None) - EPOCH - (instant.utcoffset() or timedelta())
+
+
 BY_LAUNCH = "latest launched first"
 BY_NAME = "by name"
 
@@ -94,6 +99,8 @@ class Table(Generic[Record]):
         """Of each record always the same tuple, which all orders share."""
         self._ids: dict[str, str | list[str]] = {}
         """By name; the ids of several in their order."""
+        self.capitals: dict[str, str] = {}
+        """By their spelling in lower case, the ids that are stored in another one, which no Merlin does."""
         self.views: list[dict[str, Any]] = []
         """What others made of single records, by their ids: each forgets what it made of a record that changes."""
 
@@ -154,6 +161,10 @@ class Table(Generic[Record]):
             self.records.pop(id_, None)
         else:
             self.records[id_] = record
+        if (usual := id_.lower()) != id_:
+            self.capitals.pop(usual, None)
+            if record is not None:
+                self.capitals[usual] = id_
 
     def reindex(self, id_: str, before: Record | None, after: Record | None) -> None:
         """To be called when `after` is stored already."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from server.database.backends.codec import is_entity_id
 from server.database.entities import DatabaseEntity, Surroundings
 from server.database.errors import (
     ConflictError,
@@ -16,6 +17,7 @@ from server.database.errors import (
     MissingPartnerError,
     UnknownFilterError,
 )
+from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
 from server.database.ordered import Ordered
@@ -49,6 +51,8 @@ class FilterKey:
 
 def canonical_id(text: str) -> str | None:
     """A UUID in the one form that Merlin stores; None for what is no UUID."""
+    if is_entity_id(text):
+        return text.lower()
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -85,9 +89,10 @@ class EntityManager(Generic[E, Record]):
 
     def by_id(self, id_: str) -> E | None:
         """An id is a UUID in any of its forms."""
-        record = self._table.get(id_)
+        table = self._table
+        record = table.get(id_)
         if record is None and (canonical := canonical_id(id_)) is not None:
-            record = self._table.get(canonical)
+            record = table.get(table.capitals.get(canonical, canonical))
         return None if record is None else self._entity(record, self._around)
 
     def by_name(self, name: str) -> E | None:
@@ -164,15 +169,18 @@ class EntityManager(Generic[E, Record]):
 
 
 def as_json(field: str, value: JSON) -> JSONText:
-    """A JSON object, `{}` for None. Raises `InvalidValueError`."""
+    """A JSON object that a client gives, `{}` for None. Raises `InvalidValueError`."""
     if value is None:
         return EMPTY
     if not isinstance(value, dict):
         raise InvalidValueError("Pass an object: Merlin reads no other JSON there.", field)
-    try:
-        return write_json(value)
-    except ValueError as error:
-        raise InvalidValueError(f"It is no JSON that can be stored: {error}.", field) from None
+    if (number := unkept_in(value)) is not None:
+        raise InvalidValueError(
+            f"The number {number!r} would not be kept as it is: pass one that a double keeps, a whole one of at most "
+            "4300 digits, or a text.",
+            field,
+        )
+    return _text(field, value)
 
 
 def merged(field: str, stored: JSON, changes: JSON) -> JSONText:
@@ -184,5 +192,14 @@ def merged(field: str, stored: JSON, changes: JSON) -> JSONText:
         raise InvalidValueError("Pass an object: its keys are merged one by one.", field)
     if not isinstance(stored, dict):
         raise ConflictError("What is stored can't be read as an object, and would be lost.", field)
+    as_json(field, changes)  # but not what stands already: Merlin stores NaN, and that is not to be in anybody's way
     kept = {key: value for key, value in (stored | changes).items() if key not in changes or changes[key] is not None}
-    return as_json(field, kept)
+    return _text(field, kept)
+
+
+def _text(field: str, value: JSON) -> JSONText:
+    """Raises `InvalidValueError`."""
+    try:
+        return write_json(value)
+    except ValueError as error:
+        raise InvalidValueError(f"It is no JSON that can be stored: {error}.", field) from None

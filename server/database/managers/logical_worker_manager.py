@@ -37,8 +37,8 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         super().__init__(LogicalWorkerEntity, around.read_model.logical_workers, around, transactor)
 
     def by_name_and_queues(self, name: str, queues: Iterable[str]) -> LogicalWorkerEntity | None:
-        """Name and queues make the id; a name alone may be that of several workers."""
-        return self.by_id(LogicalWorkerModel.generate_id(name, queues))
+        """Name and queues, which are a set, make the id; a name alone may be that of several workers."""
+        return self.by_id(LogicalWorkerModel.generate_id(name, set(queues)))
 
     def get(
         self, worker_id: str | None = None, worker_name: str | None = None, queues: Iterable[str] | None = None

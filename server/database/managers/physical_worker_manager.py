@@ -14,6 +14,7 @@ from server.database.managers.cleanup import Cleanup
 from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case
 from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, WorkerStatus
 from server.database.names import check_name, check_text
+from server.database.read_model import since_epoch
 from server.database.transactions import Transaction, Transactor, Work
 
 _FIELDS = frozenset(item.name for item in dataclasses.fields(PhysicalWorkerModel)) - {"id", "name"}
@@ -94,11 +95,19 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         return fields
 
     def _local(self, name: str, instant: datetime) -> datetime:
-        """Raises `InvalidValueError` for an instant that has no local time."""
+        """Raises `InvalidValueError` for an instant that would not be read back from its local time."""
         try:
-            return self._around.local(instant)
+            local = self._around.local(instant)
         except (OverflowError, ValueError, OSError):
             raise InvalidValueError(f"{instant.isoformat()} can't be stored as a local time.", name) from None
+        known = self._around.instant(local)
+        if instant.tzinfo is not None and known is not None and since_epoch(known) != since_epoch(instant):
+            raise InvalidValueError(
+                f"{instant.isoformat()} can't be stored: Merlin keeps local times, and {local.isoformat()} is read as "
+                f"{known.isoformat()}, since clocks were set back there.",
+                name,
+            )
+        return local
 
     async def _create(self, wanted: PhysicalWorkerModel, transaction: Transaction) -> PhysicalWorkerModel:
         worker = await self._standing_named(transaction, PhysicalWorkerModel, wanted.name)

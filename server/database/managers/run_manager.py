@@ -63,7 +63,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
         Keyword arguments that are fields of a run are its fields; the rest is additional data, as in Merlin.
         Raises `RefusedError` and `BackendError`.
         """
-        run = _new_run(workspace, tuple(queues), kwargs)
+        run = _new_run(workspace, tuple(dict.fromkeys(queues)), kwargs)  # Merlin takes them from a set, too
         check_name("study_name", study_name)
         async with self._working(work) as its:
             explicit = "run_status" in kwargs

@@ -1,0 +1,96 @@
+"""What a filter means, or a part of one: an expression over a record, where to look for those that match, a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from types import CodeType
+from typing import Any, TypeAlias
+
+from schema.certainty import ALWAYS, NEVER, All, Formula, Not, Some, can_exclude
+from server.database.links import Position
+from server.database.ordered import Place
+
+Parts: TypeAlias = Sequence[Sequence[Position]]
+Candidates: TypeAlias = Callable[[], Parts]
+"""Where all that match are to be found, looked up when asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    source: str
+    """An expression over `record`."""
+    formula: Formula
+    """What it says, for whoever has no record at hand."""
+    candidates: Candidates | None = None
+
+
+EVERYTHING = Clause("True", ALWAYS)
+NOTHING = Clause("False", NEVER, list)
+
+
+def all_of(clauses: Sequence[Clause]) -> Clause:
+    """One index is enough, the one that leaves least."""
+    said = [clause for clause in clauses if clause is not EVERYTHING]
+    if not said:
+        return EVERYTHING
+    if len(said) == 1:
+        return said[0]
+    found = [clause.candidates for clause in said if clause.candidates is not None]
+    candidates = (lambda: min((one() for one in found), key=lambda parts: sum(map(len, parts)))) if found else None
+    return Clause(_joined(" and ", said), All([clause.formula for clause in said]), candidates)
+
+
+def one_of(clauses: Sequence[Clause]) -> Clause:
+    """Indexes help where each alternative has one."""
+    if not clauses:
+        return NOTHING
+    if len(clauses) == 1:
+        return clauses[0]
+    found = [clause.candidates for clause in clauses if clause.candidates is not None]
+    candidates = (lambda: [part for one in found for part in one()]) if len(found) == len(clauses) else None
+    return Clause(_joined(" or ", clauses), Some([clause.formula for clause in clauses]), candidates)
+
+
+def none_of(clause: Clause) -> Clause:
+    return Clause(f"(not {clause.source})", Not(clause.formula))
+
+
+def _joined(by: str, clauses: Sequence[Clause]) -> str:
+    return f"({by.join(clause.source for clause in clauses)})"
+
+
+class Predicate:
+    """A filter made ready for the records of its kind, as they are and as they will be."""
+
+    def __init__(self, clause: Clause, constants: Mapping[str, Any], *, follows_links: bool = False) -> None:
+        self.follows_links = follows_links
+        """Whether it looks at the study or the logical workers of a run."""
+        self._clause = clause
+        self._names = {"__builtins__": {}, **constants}
+
+    @cached_property
+    def matches(self) -> Callable[[Any], bool]:
+        test: Callable[[Any], bool] = eval(_compiled(f"lambda record: {self._clause.source}"), self._names)  # noqa: S307 - our own source: what a client sends is among the constants
+        return test
+
+    @cached_property
+    def can_exclude(self) -> bool:
+        """Whether there could be a record that it does not match."""
+        return can_exclude(self._clause.formula)
+
+    def select(self, positions: Sequence[Place], records: Mapping[str, Any]) -> list[Place]:
+        source = f"[place for place in places for record in (records[place[1]],) if {self._clause.source}]"
+        found: list[Place] = eval(  # noqa: S307 - as above
+            _compiled(f"lambda places, records: {source}"), self._names
+        )(positions, records)
+        return found
+
+    def among(self) -> Parts | None:
+        return None if self._clause.candidates is None else self._clause.candidates()
+
+
+@lru_cache(maxsize=512)
+def _compiled(source: str) -> CodeType:
+    return compile(source, "<filter>", "eval")

@@ -1,0 +1,35 @@
+"""Answers that several subscribers are given: those who are told the same at the same time share its execution."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from time import monotonic
+from typing import Generic, TypeVar
+
+from schema.changes import Told
+
+A = TypeVar("A")
+
+_SHARED_FOR = 0.05
+"""Seconds: how old an answer may be, of what depends on the clock, when another subscriber is told the same."""
+_SHARED_AT_MOST = 256
+"""Answers of one operation."""
+
+
+class SharedAnswers(Generic[A]):
+    """Of one operation with its variables."""
+
+    def __init__(self, answer: Callable[[Told], Awaitable[A]]) -> None:
+        self._answer = answer
+        self._answers: dict[Hashable, A] = {}
+        self._since = 0.0
+
+    async def to(self, event: Told) -> A:
+        now = monotonic()
+        if now - self._since > _SHARED_FOR or len(self._answers) >= _SHARED_AT_MOST:
+            self._answers.clear()
+            self._since = now
+        answer = self._answers.get(event.identity)
+        if answer is None:
+            answer = self._answers[event.identity] = await self._answer(event)
+        return answer
