@@ -72,7 +72,7 @@ $(VENV)/.schemathesis: | $(BIN)/pip
 	@touch $@
 
 clean:
-	rm -rf $(VENV) tests/node_modules graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/node_modules tests/older/node_modules graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -88,9 +88,11 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@ $(VENV)/.serve
 
 # JavaScript clients: where they can't be had, the tests that need them are skipped.
-$(VENV)/.node: tests/package.json | $(BIN)/pip
+$(VENV)/.node: tests/package.json tests/older/package.json | $(BIN)/pip
 	@if command -v npm >/dev/null; then \
-		npm install --prefix tests --ignore-scripts --loglevel=error --no-audit --no-fund || echo "npm could not install: tests are skipped"; \
+		for directory in tests tests/older; do \
+			npm install --prefix $$directory --ignore-scripts --loglevel=error --no-audit --no-fund || echo "npm could not install: tests are skipped"; \
+		done; \
 	fi
 	@touch $@
 

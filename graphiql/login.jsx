@@ -24,3 +24,15 @@ export function Login() {
     </form>
   );
 }
+
+export function Logout() {
+  const leave = async () => {
+    await fetch(new URL("logout", location.href), { method: "POST", credentials: "same-origin" });
+    location.reload();
+  };
+  return (
+    <button className="logout" onClick={leave}>
+      Log out
+    </button>
+  );
+}

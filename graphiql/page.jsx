@@ -5,7 +5,7 @@ import { useMemo, useState } from "react";
 import { createRoot } from "react-dom/client";
 
 import { makeFetcher } from "./fetcher.js";
-import { Login } from "./login.jsx";
+import { Login, Logout } from "./login.jsx";
 import { withoutHeaders } from "./storage.js";
 
 import "graphiql/style.css";
@@ -29,7 +29,11 @@ function Page() {
         shouldPersistHeaders={false}
         inputValueDeprecation
         schemaDescription
-      />
+      >
+        <GraphiQL.Logo>
+          Graph<em>i</em>QL {!loggedOut && <Logout />}
+        </GraphiQL.Logo>
+      </GraphiQL>
     </>
   );
 }

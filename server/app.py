@@ -13,7 +13,6 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -28,6 +27,7 @@ from server.auth.hosts import Hosts
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.contract.manifest import read_manifest
+from server.cors import cors
 from server.database.errors import DatabaseError
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
@@ -50,8 +50,6 @@ from server.source import open_database
 from server.telemetry import Telemetry
 from server.tracing import open_tracing
 from server.websocket import WebSocketApp
-
-_CORS_HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-with", "apollo-require-preflight")
 
 
 class App(Starlette):
@@ -134,7 +132,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         hosts_of(settings),
         is_lean=settings.compiled and not tracing.is_on,
         routes=[
-            Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries)),
+            Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, has_page=settings.graphiql)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
             Route("/login", Login(door)),
             Route("/logout", Logout(door)),
@@ -144,7 +142,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
             *([Route("/schema.graphql", _schema_text(sdl_of(schema), door))] if settings.introspection else []),
             *(graphiql_routes() if settings.graphiql else []),
         ],
-        middleware=[*_cors(settings), Middleware(TokenExchange, door, is_on=settings.profile != PRODUCTION)],
+        middleware=[*cors(door), Middleware(TokenExchange, door, is_on=settings.profile != PRODUCTION)],
         exception_handlers={HTTPException: http_exception, Exception: server_error},
         lifespan=lifespan,
     )
@@ -185,23 +183,6 @@ def _schema_text(sdl: str, door: Door) -> Any:
     return schema_text
 
 
-def _cors(settings: Settings) -> list[Middleware]:
-    """For pages of other origins: they send a token, never the cookie."""
-    origins = settings.origins()
-    if not origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=sorted(origins),
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=_CORS_HEADERS,
-            expose_headers=["etag", "retry-after", "www-authenticate", "x-request-id"],
-            max_age=3600,
-        )
-    ]
-
-
 def _in_one_line(send: Send) -> Send:
     """A start that fails for a reason we know is told in one line, where Starlette would send a traceback."""
 
@@ -209,6 +190,8 @@ def _in_one_line(send: Send) -> Send:
         error = sys.exception()
         if message["type"] == "lifespan.startup.failed" and isinstance(error, DatabaseError | SettingsError):
             message["message"] = str(error)
+        if message["type"] == "lifespan.shutdown.failed" and isinstance(error, asyncio.CancelledError):
+            message["message"] = ""  # a second signal ended it before it had closed all
         await send(message)
 
     return send_in_one_line

@@ -15,12 +15,10 @@ import socket
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
-import uvloop
 from tqdm import tqdm
 
 from server import __version__
@@ -34,15 +32,24 @@ from server.database.backends.base import Progress, no_progress
 from server.database.backends.sqlite_path import path_of
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind, Severity
+from server.demo_life import going_on, going_on_in
+from server.flags import DATABASE, Parser, add_arguments, mistyped, secrets_help
 from server.listening import ListenError, listening
 from server.login import PARAMETER
 from server.logs import logging_config, printable
-from server.merlin_config import ConfigError, find_database
+from server.merlin_config import ConfigError, find_database, local_database
 from server.security import door_of, hosts_of, with_secrets
 from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
-from server.settings import DATABASE, Settings, SettingsError, add_arguments, read_settings, secrets_help
+from server.settings import Settings, SettingsError, read_settings
+from server.signals import ignore_signals, leave, on_signals, run
 from server.source import backend_of, fill_with_demo, open_database, workspace_roots_of
 from server.tracing import TracingError, open_tracing
+
+LOG = logging.getLogger(__name__)
+
+
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+"""Of addresses that mean all of a machine's: the one by which it reaches itself."""
 
 
 class UsageError(Exception):
@@ -62,13 +69,29 @@ _TOLD = (
 """In one line."""
 
 
+_INTERRUPTED, _NOBODY_READS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+"""The exit codes of shells for programs that end by those signals."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or another with one line on stderr."""
-    options = _parser().parse_args(arguments)
-    logging.config.dictConfig(dict(logging_config("text")))
-    run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        try:
+            return _done(_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # such as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it once more at the end
+        return _NOBODY_READS
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _done(options: argparse.Namespace) -> int:
+    logging.config.dictConfig(dict(logging_config("text")))
+    command: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return command(options)
     except UnreadableError as error:
         print(f"merlin-graphql: {printable(str(error))}", file=sys.stderr)
         return ExitCode.UNREADABLE
@@ -78,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="merlin-graphql", description="A GraphQL API server in front of the database of LLNL's Merlin."
     )
     parser.add_argument("--version", action="version", version=f"merlin-graphql {__version__}")
@@ -121,6 +144,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     """And logs as they say from now on: one that can't be meant is told, not logged. Raises `SettingsError`."""
     settings = read_settings(os.environ, options)
     logging.config.dictConfig(dict(logging_config(settings.log_format)))
+    for line in mistyped(os.environ):
+        LOG.warning(line)
     return settings
 
 
@@ -130,7 +155,11 @@ def integrity(options: argparse.Namespace) -> int:
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
         is_found = settings.database is None
-        settings, source = _with_database(dataclasses.replace(settings, demo=False, compare_interval=0), stack)
+        to_look = dataclasses.replace(
+            settings, demo=False, demo_still=False, compare_interval=0, read_only=not options.repair
+        )
+        settings, source = _with_database(to_look, stack)
+        stack.enter_context(_naming(source if is_found else None))
         _check_it_exists(settings)
         if is_found:
             _tell_of_the_database(settings, source, sys.stderr)  # stdout is the report's
@@ -192,9 +221,12 @@ def serve(options: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
     settings = _settings(options)
     check_workers(settings.workers)
-    is_found = settings.database is None and not settings.demo
-    with _on_signals(_leave), contextlib.ExitStack() as stack:
+    is_found = settings.database is None and not settings.is_demo
+    with contextlib.ExitStack() as stack:
+        stack.callback(ignore_signals)  # until the program is gone
+        stack.enter_context(on_signals(leave))
         settings, source = _with_database(settings, stack)
+        stack.enter_context(_naming(source if is_found else None))
         if settings.workers > 1 and _is_memory(settings):
             raise UsageError("memory:// stands in one process: serve it with --workers 1, or name another database.")
         given, settings = settings.token, with_secrets(settings)
@@ -203,53 +235,26 @@ def serve(options: argparse.Namespace) -> int:
         listener = stack.enter_context(listening(settings))
         if is_found:
             _tell_of_the_database(settings, source, sys.stdout)
-        _run(_prepare(settings))
+        run(_prepare(settings))
         if not is_found:
             _tell_of_the_database(settings, source, sys.stdout)
+        if settings.is_demo_alive and not _is_memory(settings):
+            stack.enter_context(going_on(functools.partial(backend_of, _to_write(settings)), settings.zone()))
         if settings.workers > 1:
             if not serve_by_many(settings, listener, functools.partial(announce, listener)):
                 raise UsageError("The server processes could not start: the lines above say why.")
         else:
-            _run(_serve_here(settings, listener, functools.partial(announce, listener)))
+            run(_serve_here(settings, listener, functools.partial(announce, listener)))
     return 0
 
 
-@contextlib.contextmanager
-def _on_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    """Ends by way of the exits, so that what was opened is closed."""
-    raise SystemExit(0)
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    """A signal cancels it: raised inside an event loop, an exit would leave things half closed."""
-
-    async def until_signalled() -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        with _on_signals(lambda *_: loop.call_soon_threadsafe(task.cancel)):
-            await main
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(until_signalled())
-        except asyncio.CancelledError:
-            raise SystemExit(0) from None
-
-
 def _with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, str]:
-    """Which database is meant, and by what."""
+    """Which database is meant, and by what. Merlin's own is made where there is none, as Merlin does."""
+    if settings.is_demo:
+        settings = dataclasses.replace(settings, create=True)
     if settings.database is not None:
-        return settings, "as given"
-    if settings.demo:
+        return dataclasses.replace(settings, create=settings.create or _is_merlins(settings.database)), "as given"
+    if settings.is_demo:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="merlin-graphql-demo-"))
         return dataclasses.replace(settings, database=f"sqlite:///{directory}/demo.db"), "sample data, gone at the end"
     try:
@@ -262,7 +267,31 @@ def _with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Set
     if found.url.startswith("sqlite:"):
         with contextlib.suppress(OSError):  # then opening the database says what is wrong
             (home / ".merlin").mkdir(exist_ok=True)
-    return dataclasses.replace(settings, database=found.url), f"from {found.source}"
+    return dataclasses.replace(settings, database=found.url, create=True), f"from {found.source}"
+
+
+def _is_merlins(url: str) -> bool:
+    """Whether it is the SQLite file of `merlin run --local`."""
+    try:
+        return url.startswith("sqlite:") and path_of(url).absolute() == local_database(Path.home())
+    except RuntimeError:  # there is no home
+        return False
+
+
+@contextlib.contextmanager
+def _naming(source: str | None) -> Iterator[None]:
+    """An error of a database that was found somewhere begins with where that is."""
+    try:
+        yield
+    except DatabaseError as error:
+        if source is None:
+            raise
+        raise UsageError(f"{source.removeprefix('from ')}: {error}") from None
+
+
+def _to_write(settings: Settings) -> Settings:
+    """Sample data is written also where nobody may write."""
+    return dataclasses.replace(settings, read_only=False)
 
 
 def _tell_of_the_database(settings: Settings, source: str, file: TextIO) -> None:
@@ -281,11 +310,11 @@ async def _prepare(settings: Settings) -> None:
     hosts_of(settings)
     open_tracing(is_on=settings.tracing).close()
     await door_of(settings).authenticator.open()
-    backend = backend_of(settings)
+    backend = backend_of(_to_write(settings) if settings.is_demo else settings)
     try:
         await backend.open()
-        if settings.demo and not _is_memory(settings):
-            await fill_with_demo(backend)
+        if settings.is_demo and not _is_memory(settings):
+            await fill_with_demo(backend, settings.zone())
     finally:
         await backend.close()
 
@@ -300,10 +329,14 @@ def _announce(settings: Settings, token: str | None, listener: socket.socket) ->
             print(f"Token: {token}", flush=True)
         return
     host, port = listener.getsockname()[:2]
+    is_any = host in _ANY_ADDRESS
+    host = _ANY_ADDRESS.get(host, host)
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     secret = "" if token is None else f"?{PARAMETER}={token}"
     page = f"GraphiQL: http://{place}/{secret}   " if settings.graphiql else ""
     print(f"{page}GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
+    if is_any:
+        print(f"From other machines: {socket.gethostname()}:{port} in place of {place}", flush=True)
 
 
 async def _serve_here(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
@@ -311,11 +344,14 @@ async def _serve_here(settings: Settings, listener: socket.socket, announce: Cal
     async with contextlib.AsyncExitStack() as stack:
         with _progress_bar() as progress:
             database = await stack.enter_async_context(open_database(settings, progress))
+        if settings.is_demo_alive and _is_memory(settings):
+            await stack.enter_async_context(going_on_in(database))
         server = Server(config_of(make_app(settings, database), settings))
-        with _on_signals(server.handle_exit):
+        with on_signals(server.handle_exit):
             await asyncio.sleep(0)  # a signal that came before is heeded here
             announce()
             await server.serve(sockets=[listener])
+            ignore_signals()
 
 
 @contextlib.contextmanager

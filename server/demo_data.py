@@ -28,7 +28,7 @@ from server.database.models import (
 _Fleet: TypeAlias = Sequence[tuple[str, WorkerStatus]]  # hosts, and how the physical worker there is doing
 
 
-class _Worker(NamedTuple):
+class Worker(NamedTuple):
     name: str
     queues: tuple[str, ...]
     concurrency: int
@@ -44,7 +44,7 @@ class _Worker(NamedTuple):
         return LogicalWorkerModel.generate_id(self.name, self.merlin_queues)
 
 
-class _Study(NamedTuple):
+class Study(NamedTuple):
     name: str
     users: tuple[str, ...]
     workers: tuple[str, ...]
@@ -61,19 +61,19 @@ class _Study(NamedTuple):
 _FLEET = dict(zip("RSXB?", WorkerStatus, strict=True))  # X: stopped, B: rebooting
 _HISTORY = dict(zip("IQRCXF?", RunStatus, strict=True))  # X: cancelled
 
-_WORKERS = (
-    _Worker("hydra_sim", ("hydra_sim", "hydra_setup"), 36, "RRRSX"),
-    _Worker("postprocess", ("extract", "collect", "plots"), 8, "RRS"),
-    _Worker("surrogate_train", ("train", "validate"), 4, "RB"),
-    _Worker("opacity_tables", ("opacity",), 56, "XX"),
-    _Worker("laser_optimizer", ("propose", "laser_sim"), 18, "RRB"),
-    _Worker("hello", ("hello",), 2, "RX"),
-    _Worker("eos_sim", ("eos", "eos_collect"), 36, "RRS"),
-    _Worker("learn", ("learn", "make_samples", "predict"), 1),  # set up, and never started
+WORKERS = (
+    Worker("hydra_sim", ("hydra_sim", "hydra_setup"), 36, "RRRSX"),
+    Worker("postprocess", ("extract", "collect", "plots"), 8, "RRS"),
+    Worker("surrogate_train", ("train", "validate"), 4, "RB"),
+    Worker("opacity_tables", ("opacity",), 56, "XX"),
+    Worker("laser_optimizer", ("propose", "laser_sim"), 18, "RRB"),
+    Worker("hello", ("hello",), 2, "RX"),
+    Worker("eos_sim", ("eos", "eos_collect"), 36, "RRS"),
+    Worker("learn", ("learn", "make_samples", "predict"), 1),  # set up, and never started
 )
 
-_STUDIES = (
-    _Study(
+STUDIES = (
+    Study(
         "icf_capsule_sweep",
         ("rivera12", "okafor3"),
         ("hydra_sim", "postprocess"),
@@ -82,7 +82,7 @@ _STUDIES = (
         {"CAPSULE_RADIUS_UM": [850.0, 950.0, 1050.0, 1150.0], "ABLATOR": ["CH", "HDC", "Be"]},
         samples=10000,
     ),
-    _Study(
+    Study(
         "opacity_surrogate",
         ("lindqvist1",),
         ("opacity_tables", "surrogate_train"),
@@ -91,7 +91,7 @@ _STUDIES = (
         {"HIDDEN_LAYERS": [3, 5, 8], "LEARNING_RATE": [0.01, 0.001, 0.0003]},
         samples=2500,
     ),
-    _Study(
+    Study(
         "laser_pulse_optimization",
         ("okafor3",),
         ("laser_optimizer", "hydra_sim", "postprocess"),
@@ -101,7 +101,7 @@ _STUDIES = (
         samples=128,
         iterative=True,
     ),
-    _Study(
+    Study(
         "hello_samples",
         ("tanaka7", "rivera12", "novak5"),
         ("hello",),
@@ -110,7 +110,7 @@ _STUDIES = (
         {"GREET": ["hello", "hola"], "WORLD": ["world", "mundo"]},
         samples=5,
     ),
-    _Study(
+    Study(
         "eos_uncertainty",
         ("novak5",),
         ("eos_sim", "postprocess", "surrogate_train"),
@@ -119,7 +119,7 @@ _STUDIES = (
         {"MATERIAL": ["deuterium", "carbon", "tungsten"]},
         samples=4000,
     ),
-    _Study(
+    Study(
         "feature_demo",
         ("tanaka7",),
         ("hello", "learn"),
@@ -129,7 +129,7 @@ _STUDIES = (
     ),
 )
 
-_HOSTS = ("quartz12", "quartz13", "quartz47", "quartz188", "ruby204", "ruby205", "ruby960")
+HOSTS = ("quartz12", "quartz13", "quartz47", "quartz188", "ruby204", "ruby205", "ruby960")
 
 _DAY, _HOUR, _MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 _THREE_WEEKS = 21 * _DAY
@@ -151,19 +151,19 @@ _SILENCE = {  # since a physical worker's heartbeat: the longest, the shortest
 
 def demo_records(now: datetime, seed: int = 2026) -> list[Model]:
     """A laboratory's past three weeks, seen at a naive local time, with every status of Merlin's."""
-    make = _Maker(now, seed)
-    specs = {spec.name: spec for spec in _WORKERS}
+    make = Maker(now, seed)
+    specs = {spec.name: spec for spec in WORKERS}
     studies: list[Model] = []
     runs: list[RunModel] = []
     workers: list[Model] = []
-    for row in _STUDIES:
+    for row in STUDIES:
         study = row._replace(id=make.id())
         crew = [specs[name] for name in study.workers]
         own = [make.run(study, crew, status, age) for status, age in make.history(study.history)]
         runs += _chained(own) if study.iterative else own
         studies.append(_study(study, [run.id for run in own]))
-    for spec in _WORKERS:
-        hosts = make.rng.sample(_HOSTS, len(spec.fleet))
+    for spec in WORKERS:
+        hosts = make.rng.sample(HOSTS, len(spec.fleet))
         fleet = [(host, _FLEET[letter]) for host, letter in zip(hosts, spec.fleet, strict=True)]
         workers += make.workers(spec, [run.id for run in runs if spec.id in run.workers], fleet)
     return [*studies, *runs, *workers]
@@ -171,9 +171,9 @@ def demo_records(now: datetime, seed: int = 2026) -> list[Model]:
 
 def bulk_records(now: datetime, runs: int, seed: int = 2026) -> Iterator[Model]:
     """So many runs, one at a time; then the studies and workers, which hold the runs' ids."""
-    make = _Maker(now, seed)
-    crew = [_WORKERS[n % len(_WORKERS)]._replace(name=f"worker_{n:02}") for n in range(60)]
-    rows = (_STUDIES[n % len(_STUDIES)] for n in range(runs // 200 + 1))
+    make = Maker(now, seed)
+    crew = [WORKERS[n % len(WORKERS)]._replace(name=f"worker_{n:02}") for n in range(60)]
+    rows = (STUDIES[n % len(STUDIES)] for n in range(runs // 200 + 1))
     studies = [row._replace(name=f"{row.name}_{n:04}", id=make.id()) for n, row in enumerate(rows)]
     finished = [_HISTORY[letter] for letter in "CCCCCCCXFF"]
     run_ids: defaultdict[str, list[str]] = defaultdict(list)
@@ -191,7 +191,7 @@ def bulk_records(now: datetime, runs: int, seed: int = 2026) -> Iterator[Model]:
         yield from make.workers(spec, run_ids[spec.id], fleet)
 
 
-class _Maker:
+class Maker:
     """What both have in common: records drawn at random, as seen at one time."""
 
     def __init__(self, now: datetime, seed: int) -> None:
@@ -212,7 +212,7 @@ class _Maker:
             alike = list(group)
             yield from zip(alike, self.ages(oldest, newest, len(alike)), strict=True)
 
-    def run(self, study: _Study, crew: Sequence[_Worker], status: RunStatus, age: timedelta) -> RunModel:
+    def run(self, study: Study, crew: Sequence[Worker], status: RunStatus, age: timedelta) -> RunModel:
         user = self.rng.choice(study.users)
         workspace = f"/p/lustre1/{user}/merlin/studies/{study.name}_{self.now - age:%Y%m%d-%H%M%S}"
         run = RunModel(
@@ -245,7 +245,7 @@ class _Maker:
             additional_data=write_json(about),
         )
 
-    def workers(self, spec: _Worker, run_ids: Sequence[str], fleet: _Fleet) -> list[Model]:
+    def workers(self, spec: Worker, run_ids: Sequence[str], fleet: _Fleet) -> list[Model]:
         """A logical worker, and a physical one for each host and status of the fleet."""
         physical = [self.physical_worker(spec, host, status) for host, status in fleet]
         logical = LogicalWorkerModel(
@@ -257,7 +257,7 @@ class _Maker:
         )
         return [logical, *physical]
 
-    def physical_worker(self, spec: _Worker, host: str, status: WorkerStatus) -> PhysicalWorkerModel:
+    def physical_worker(self, spec: Worker, host: str, status: WorkerStatus) -> PhysicalWorkerModel:
         longest, shortest = _SILENCE[status]
         heartbeat = self.now - shortest - (longest - shortest) * self.rng.random()
         queues = ",".join(spec.merlin_queues)
@@ -278,7 +278,7 @@ class _Maker:
         )
 
 
-def _study(study: _Study, run_ids: Sequence[str]) -> StudyModel:
+def _study(study: Study, run_ids: Sequence[str]) -> StudyModel:
     about = {"owner": study.users[0], "spec": f"{study.name}.yaml"}
     return StudyModel(id=study.id, name=study.name, runs=tuple(run_ids), additional_data=write_json(about))
 

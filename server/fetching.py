@@ -22,6 +22,11 @@ _JSON = "application/json"
 class FetchError(Exception):
     """It can't be had, in one line that holds no header and nothing that the host says."""
 
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """`status`: of a response that tells of an error."""
+        super().__init__(message)
+        self.status = status
+
 
 def fetch(url: str, headers: Mapping[str, str], *, seconds: float, largest: int, content: bytes | None = None) -> bytes:
     """Waits for it. `content` is sent by POST. Raises `FetchError`."""
@@ -64,7 +69,7 @@ def _fetched(url: str, headers: Mapping[str, str], content: bytes | None, second
             return _read(response, url, until, largest)
     except urllib.error.HTTPError as error:
         error.close()
-        raise FetchError(f"{url}: the server answers {_status(error.code)}.") from None
+        raise FetchError(f"{url}: the server answers {_status(error.code)}.", error.code) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise FetchError(f"{url}: can't be reached: {_reason(error)}.") from None
 

@@ -6,11 +6,12 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -38,7 +39,8 @@ _CHANGES = {
     "height: 100vh;": "height: calc(100vh - 3rem);",
     "<body>\n": '<body>\n    <p style="font: 15px sans-serif; line-height: 3rem; margin: 0 1rem">'
     f"GraphiQL comes from {PUBLIC_COPY.removeprefix('https://')}, for this server has no copy of its own:"
-    " <code>make graphiql</code> builds it, where npm is.</p>\n",
+    " <code>make graphiql</code> builds it, where npm is."
+    ' <a href="login">Log in or out</a></p>\n',
 }
 
 
@@ -63,12 +65,17 @@ def graphiql_routes(built: Path = BUILT) -> list[BaseRoute]:
     """The page, and what it loads where that was built."""
     index = built / "index.html"
     if not index.is_file():
-        return [Route("/", public_copy)]
+        return [Route("/", public_copy), Route("/graphiql", to_page)]
 
     async def page(request: Request) -> Response:
         return FileResponse(index, headers=page_headers(request))
 
-    return [Route("/", page), Mount("/static", _Hashed(directory=built))]
+    return [Route("/", page), Route("/graphiql", to_page), Mount("/static", _Hashed(directory=built))]
+
+
+async def to_page(_request: Request) -> Response:
+    """Where other servers have it."""
+    return RedirectResponse(".", HTTPStatus.SEE_OTHER)
 
 
 async def public_copy(request: Request) -> Response:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from graphql import OperationType
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
@@ -20,6 +20,7 @@ from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
 from server.failures import is_told_to_end
 from server.header_lists import directives, joined
+from server.login_page import is_for_people
 from server.requests import GraphQLRequest, RequestError, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
 from server.results import Reply, question_of
@@ -30,6 +31,8 @@ GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 """The first where a client does not care."""
 
+PAGE = "."
+"""Where GraphiQL is, for a browser that is at the endpoint."""
 KEPT_BY_THE_CLIENT = "private, no-cache"
 """It may keep the answer, and asks each time whether that still holds."""
 VARY = "accept, authorization, cookie"
@@ -41,9 +44,11 @@ _STATUSES = {FORBIDDEN: 403, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
 class GraphQLApp:
     """Finds the database in the lifespan's state."""
 
-    def __init__(self, service: Service, *, get_queries: bool = True) -> None:
+    def __init__(self, service: Service, *, get_queries: bool = True, has_page: bool = False) -> None:
+        """`has_page`: beside it, for browsers that ask nothing here."""
         self._service = service
         self._get_queries = get_queries
+        self._has_page = has_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -61,6 +66,9 @@ class GraphQLApp:
 
     async def _respond(self, request: Request) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`."""
+        asks_nothing = request.method in SAFE and not request.scope["query_string"]
+        if self._has_page and asks_nothing and is_for_people(request.headers):
+            return RedirectResponse(PAGE, HTTPStatus.SEE_OTHER)
         media_type = accepted(joined(request.headers, "accept"), OFFERED)
         try:
             return await self._answer(request, media_type)

@@ -15,6 +15,7 @@ from server.auth.door import Door
 from server.auth.identity import AuthenticationError
 from server.auth.sessions import cookie_name
 from server.auth.visitor import Visitor, visitor_of
+from server.login_page import is_for_people, login_page
 from server.requests import RequestError, read_body
 from server.responses import refused, unauthenticated
 
@@ -57,7 +58,7 @@ class TokenExchange:
 
 
 class Login:
-    """`POST /login` with the form field `token`."""
+    """`POST /login` with the form field `token`; a browser that opens it gets the form."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -72,6 +73,8 @@ class Login:
 
     async def _respond(self, request: Request) -> Response:
         """Raises `RequestError`."""
+        if request.method in ("GET", "HEAD") and is_for_people(request.headers):
+            return login_page("")
         if request.method != "POST":
             raise RequestError("Send the token by POST.", 405, {"allow": "POST"})
         visitor = visitor_of(request.scope)
@@ -111,6 +114,9 @@ def _log_in(door: Door, token: str, visitor: Visitor, target: str) -> Response:
     try:
         session, value = door.log_in(visitor, token)
     except AuthenticationError as error:
+        if is_for_people(visitor.headers):
+            message = f"{error} One that a server made at its start ends with it."
+            return login_page(message, HTTPStatus.UNAUTHORIZED, {"www-authenticate": error.challenge})
         return unauthenticated(error)
     headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
     response = RedirectResponse(target, HTTPStatus.SEE_OTHER, headers)

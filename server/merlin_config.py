@@ -145,7 +145,20 @@ def _password(section: _Section) -> str:
     for place in places:
         if _is_file(place):
             return _read(place).partition("\n")[0].strip()
+    if _is_path(value):  # Merlin would send that for the password
+        raise section.error(
+            "password",
+            "names a file that is not there; make it, or, if it is the password itself, write %2F for / and %2E for .",
+        )
     return unquote(value)  # a direct one stands in Merlin's URL as it is, where %40 means @
+
+
+def _is_path(value: str) -> bool:
+    """Rather than a password, as it looks."""
+    return (
+        re.fullmatch(r"(~|\.{1,2})/.*|/[\w.-]+(/[\w.-]+)+|[\w./~-]+\.(pass(wd|word)?|txt|secret|key)", value)
+        is not None
+    )
 
 
 def _checked(section: _Section, key: str, url: str) -> str:
@@ -178,8 +191,13 @@ def _cert_file(section: _Section, key: str) -> str:
     return str(path) if value else ""
 
 
+def local_database(home: Path) -> Path:
+    """That of `merlin run --local`."""
+    return home / ".merlin" / "merlin.db"
+
+
 def _local_sqlite(home: Path) -> str:
-    return _sqlite_url(home / ".merlin" / "merlin.db")
+    return _sqlite_url(local_database(home))
 
 
 def _sqlite_url(path: Path) -> str:

@@ -5,6 +5,7 @@ Python keeps one of each name in an environment. PyPI's `schema` writes over our
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,10 +49,13 @@ def main() -> int:
     told = conflict()
     if told is not None:
         print(f"merlin-graphql: {told}", file=sys.stderr)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C within a second of the start ends it without a word
     try:
         from server.cli import main as run  # noqa: PLC0415 - see above
     except ImportError:
         if told is None:
             raise
         return 1
+    finally:
+        signal.signal(signal.SIGINT, before)
     return run()

@@ -20,6 +20,7 @@ from server.listening import has_waiting, refuse_new
 from server.logs import logging_config
 from server.metrics import DIRECTORY_VARIABLE, forget_process
 from server.settings import Settings, SettingsError
+from server.signals import ignore_signals
 from server.supervisor import Supervisor, end_without_supervisor
 
 LARGEST_MESSAGE = 2**20
@@ -113,13 +114,15 @@ def serve_by_many(settings: Settings, listener: socket.socket, announce: Callabl
     with tempfile.TemporaryDirectory(prefix="merlin-graphql-metrics-") as directory:
         os.environ.update(settings.as_environ() | {DIRECTORY_VARIABLE: directory})
         announce()  # who reads the address may end us: by now what is to be removed then is known
-        return Supervisor(
+        could_start = Supervisor(
             make=lambda: context.Process(target=_serve_as_one, args=(settings, listener)),
             count=settings.workers,
             refuse_new=refuse_and_leave,
             forget=forget_process,
             patience=settings.drain + _END_SECONDS,
         ).run()
+        ignore_signals()
+        return could_start
 
 
 def check_workers(count: int) -> None:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schema.limits import DEFAULTS, STRICT, Limits
+from server.allowed import check_origin, check_proxies, parts_of
 
 PREFIX = "MERLIN_GRAPHQL_"
 _ALL_MODES = 0o777
@@ -59,6 +60,10 @@ class Settings:
         "Without it: the one that Merlin's own configuration (app.yaml) names, else Merlin's local SQLite file.",
         metavar="URL",
         secret=True,
+    )
+    create: bool = setting(
+        False,
+        "Make the SQLite file of --database where there is none; else that is refused, for a path may be mistyped.",
     )
     database_password_file: Path | None = setting(
         None, "A file whose first line is the database's password, so that it stands in no URL.", metavar="FILE"
@@ -130,9 +135,10 @@ class Settings:
     workers: int = setting(1, "How many server processes; each holds a copy of the database.", metavar="COUNT")
     demo: bool = setting(
         False,
-        "Fill the database with sample data. Without a database given: one of its own, gone at the end. "
-        "A database that holds records is refused.",
+        "Fill the database with sample data, and let it go on as a laboratory does. Without a database given: one of "
+        "its own, gone at the end. A database that holds records is refused.",
     )
+    demo_still: bool = setting(False, "As --demo, but nothing happens in it: for tests and pictures.")
     no_auth: bool = setting(False, "Let in everybody who reaches the address, as ADMIN.")
     read_only: bool = setting(False, "Answer no mutation: nobody has more than the role READ.")
     token: str | None = setting(
@@ -223,24 +229,37 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 2**16:
-            raise SettingsError(f"port: {self.port} is none; use 0 to 65535.")
-        if self.workers < 1:
-            raise SettingsError(f"workers: {self.workers} is none; use 1 or more.")
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if item.name.startswith("max_") and value < 1:
-                raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 1 or more.")
-            if item.name in _OFF_BY_0:
-                if not 0 <= value < math.inf:
-                    raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use 0 or more.")
-            elif item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
-                raise SettingsError(f"{flag_of(item)[2:]}: {value} is none; use more than 0.")
+        self._check_numbers()
         self._check_secrets()
         self.socket_mode()
         if self.only_trusted and self.trusted_documents is None:
             raise SettingsError("only-trusted: name the documents, by --trusted-documents.")
         self.zone()
+        for name, check in (("allow-origins", self._check_origins), ("trusted-proxies", self._check_proxies)):
+            try:
+                check()
+            except ValueError as error:
+                raise SettingsError(f"{name}: {error}.") from None
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise SettingsError(f"port: it can't be {self.port}; use 0 to 65535.")
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if (item.name.startswith("max_") or item.name == "workers") and value < 1:
+                raise SettingsError(f"{flag_of(item)[2:]}: it can't be {value}; use 1 or more.")
+            if item.name in _OFF_BY_0:
+                if not 0 <= value < math.inf:
+                    raise SettingsError(f"{flag_of(item)[2:]}: it can't be {value}; use 0 or more.")
+            elif item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
+                raise SettingsError(f"{flag_of(item)[2:]}: it can't be {value}; use more than 0.")
+
+    def _check_origins(self) -> None:
+        for origin in parts_of(self.allow_origins):
+            check_origin(origin)
+
+    def _check_proxies(self) -> None:
+        check_proxies(parts_of(self.trusted_proxies), over_unix_socket=self.unix_socket is not None)
 
     def _check_secrets(self) -> None:
         for name, shortest in (("token", SHORTEST_TOKEN), ("session_key", SHORTEST_KEY)):
@@ -248,6 +267,14 @@ class Settings:
                 raise SettingsError(
                     f"{name.replace('_', '-')}: it is too short; use {shortest} characters or more, of random."
                 )
+
+    @property
+    def is_demo(self) -> bool:
+        return self.demo or self.demo_still
+
+    @property
+    def is_demo_alive(self) -> bool:
+        return self.demo and not self.demo_still
 
     @property
     def has_login(self) -> bool:
@@ -260,7 +287,9 @@ class Settings:
         except ValueError:
             mode = -1
         if not 0 <= mode <= _ALL_MODES:
-            raise SettingsError(f"unix-socket-mode: {self.unix_socket_mode!r} is none; use one such as 660.")
+            raise SettingsError(
+                f"unix-socket-mode: {self.unix_socket_mode!r} is no mode of a file; use one such as 660."
+            )
         return mode
 
     def zone(self) -> tzinfo | None:
@@ -273,10 +302,10 @@ class Settings:
             raise SettingsError(f"time-zone: {self.time_zone!r} is unknown here; use one such as UTC.") from None
 
     def origins(self) -> frozenset[str]:
-        return _several(self.allow_origins)
+        return frozenset(parts_of(self.allow_origins))
 
     def hosts(self) -> frozenset[str]:
-        return _several(self.allow_hosts)
+        return frozenset(parts_of(self.allow_hosts))
 
     def limits(self) -> Limits:
         return Limits(**{item.name: getattr(self, f"max_{item.name}") for item in dataclasses.fields(Limits)})
@@ -288,10 +317,6 @@ class Settings:
             for item in dataclasses.fields(self)
             if (value := getattr(self, item.name)) is not None
         }
-
-
-def _several(text: str | None) -> frozenset[str]:
-    return frozenset(filter(None, (part.strip() for part in (text or "").split(","))))
 
 
 def variable_of(item: dataclasses.Field[Any]) -> str:
@@ -326,7 +351,7 @@ def read_settings(environ: Mapping[str, str], arguments: argparse.Namespace | No
 
 def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
     try:
-        value = _type_of(item)(text)
+        value = type_of(item)(text)
     except ValueError:
         shown = repr(text) if item.repr else "this"
         raise SettingsError(f"{variable_of(item)}: {shown} can't be read as {_kind_of(item)}.") from None
@@ -335,84 +360,29 @@ def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
     return value
 
 
-DATABASE = tuple(
-    item.name
-    for item in dataclasses.fields(Settings)
-    if item.name.startswith(("database", "dialect", "time_zone", "workspace"))
-)
-"""The settings that say which database is meant, how it is read, and what else a change of it is written to."""
-
-
-def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
-    """A flag for each setting, or for some of them."""
-    for item in dataclasses.fields(Settings):
-        if (names is not None and item.name not in names) or not item.metadata["flag"]:
-            continue
-        options: dict[str, Any] = {"dest": item.name, "default": None, "help": _help(item)}
-        if _type_of(item) is _boolean:
-            can_be_off = item.default or item.metadata["production"]
-            action = argparse.BooleanOptionalAction if can_be_off else "store_true"
-            parser.add_argument(flag_of(item), action=action, **options)
-        elif _type_of(item) is _paths:
-            parser.add_argument(flag_of(item), type=_paths, metavar=item.metadata["metavar"], action=_More, **options)
-        else:
-            choices = item.metadata["choices"] or None
-            parser.add_argument(
-                flag_of(item), type=_type_of(item), metavar=item.metadata["metavar"], choices=choices, **options
-            )
-
-
-def secrets_help() -> str:
-    """Of what has no flag."""
-    secret = [item for item in dataclasses.fields(Settings) if not item.metadata["flag"]]
-    return "By the environment only: " + " ".join(_help(item) for item in secret)
-
-
-def _help(item: dataclasses.Field[Any]) -> str:
-    default = "" if item.default in (None, False) else f" Default: {told(item.default)}."
-    strict = item.metadata["production"]
-    if strict is not None:
-        default = f" Default: {told(item.default)}, under the profile production {told(strict)}."
-    return f"{item.metadata['meaning']}{default} [{variable_of(item)}]"
-
-
-def told(value: object) -> str:
-    """For people."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-
-
-def _boolean(text: str) -> bool:
+def boolean(text: str) -> bool:
     try:
         return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
     except KeyError:
         raise ValueError(text) from None
 
 
-def _paths(text: str) -> tuple[Path, ...]:
+def paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(path) for path in text.split(os.pathsep) if path)
-
-
-class _More(argparse.Action):
-    """A flag that may be given several times, each time with some of the values."""
-
-    def __call__(
-        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _flag: str | None = None
-    ) -> None:
-        setattr(namespace, self.dest, (*(getattr(namespace, self.dest) or ()), *values))
 
 
 _TYPES: Mapping[str, Any] = {
     "str": str,
     "str | None": str,
     "Path | None": Path,
-    "tuple[Path, ...] | None": _paths,
+    "tuple[Path, ...] | None": paths,
     "int": int,
     "float": float,
-    "bool": _boolean,
+    "bool": boolean,
 }
 
 
-def _type_of(item: dataclasses.Field[Any]) -> Any:
+def type_of(item: dataclasses.Field[Any]) -> Any:
     return _TYPES[str(item.type)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
     """
     roots = workspace_roots_of(settings)
     backend = backend_of(settings)
-    if settings.demo and backend.kind == "memory":
-        await fill_with_demo(backend)
+    if settings.is_demo and backend.kind == "memory":
+        await fill_with_demo(backend, settings.zone())
     async with AsyncExitStack() as stack:
         gc.disable()  # what is read stays: looking through it again and again takes a fifth of the load
         try:
@@ -79,11 +79,13 @@ def backend_of(settings: Settings) -> ResultsBackend:
             cert_reqs=settings.database_cert_reqs,
         ),
         poll_interval=settings.database_poll_interval,
+        create=settings.create,
+        read_only=settings.read_only,
     )
     return make_backend(settings.database, options)
 
 
-async def fill_with_demo(backend: ResultsBackend) -> None:
+async def fill_with_demo(backend: ResultsBackend, time_zone: tzinfo | None) -> None:
     """Raises `WrongDatabaseError` for a database that holds anything of Merlin's."""
     async with aclosing(backend.load()) as batches:
         async for batch in batches:
@@ -91,7 +93,7 @@ async def fill_with_demo(backend: ResultsBackend) -> None:
                 raise WrongDatabaseError(
                     f"{backend.connection} holds records: sample data goes into an empty database only."
                 )
-    await backend.insert(demo_records(datetime.now()))  # noqa: DTZ005 - Merlin's times are naive and local
+    await backend.insert(demo_records(datetime.now(time_zone).replace(tzinfo=None)))  # as Merlin's times are
 
 
 def _text(path: object) -> str | None:

@@ -24,6 +24,7 @@ from server.auth.visitor import Visitor, visitor_of
 from server.failures import GoneError, is_told_to_end
 from server.logs import REQUEST_ID, request_id_of
 from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
+from server.responses import refused
 from server.service import Service
 
 PROTOCOL = "graphql-transport-ws"
@@ -69,8 +70,8 @@ class WebSocketApp:
         REQUEST_ID.set(request_id_of(None if given is None else given.encode("latin-1")))
         try:
             self._service.door.check_origin(visitor)
-        except RequestError:
-            await socket.close()  # before it is accepted: 403
+        except RequestError as error:
+            await socket.send_denial_response(refused(error))
             return
         if PROTOCOL not in socket.scope["subprotocols"]:
             await socket.accept()

@@ -13,6 +13,14 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 MODULE = (sys.executable, "-m", "server")
+_DROP = """
+import ctypes, os, sys
+for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+os.execv(sys.executable, [sys.executable, "-m", "server", *sys.argv[1:]])
+"""
+UNPRIVILEGED = (sys.executable, "-c", _DROP)
+"""For which the modes of files hold, though root runs the tests."""
 DEADLINE = 30.0  # seconds that a start or an end may take on a busy machine
 _URL = re.compile(r"GraphQL: (http://\S+)/graphql ")
 _PAGE = re.compile(r"^GraphiQL: (\S+)", re.MULTILINE)
@@ -58,8 +66,10 @@ class Serving:
         command: Sequence[str] = MODULE,
         stderr: IO[Any] | int | None = None,
         login: bool = False,
+        lives: bool = False,
     ) -> None:
-        """With `login` as it is by itself; otherwise everybody is let in."""
+        """With `login` as it is by itself; otherwise everybody is let in. A demo stays as it is, unless it `lives`."""
+        arguments = tuple("--demo-still" if flag == "--demo" and not lives else flag for flag in arguments)
         self.home = home
         self.temporary = home.with_name(f"{home.name}-tmp")
         self._stdout = home.with_name(f"{home.name}.stdout")

@@ -540,7 +540,7 @@ async def test_a_sentinel_names_the_server(binary: Path, tmp_path: Path) -> None
             assert await records(backend) == by_key(study(1), study(2))
             assert backend.connection == f"redis+sentinel://:***@{places}/mymaster/2"
         wrong = await refusal(f"redis+sentinel://{places}/nobody/2")
-        assert "No master found for 'nobody'" in str(wrong)
+        assert "no sentinel that answers knows a master named 'nobody'" in str(wrong)
         gone = await refusal(
             f"redis+sentinel://:{escaped}@{LOOPBACK}:{free_port()}/mymaster?sentinel_password={escaped}"
         )

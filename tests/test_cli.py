@@ -215,10 +215,10 @@ def test_the_database_is_that_of_the_flag_then_of_the_variable_then_of_merlin(ho
     """--database wins over MERLIN_GRAPHQL_DATABASE, which wins over Merlin's own configuration."""
     by_flag, by_variable = (f"sqlite:///{tmp_path}/{name}.db" for name in ("flag", "variable"))
     environ = {"MERLIN_GRAPHQL_DATABASE": by_variable, "MERLIN_GRAPHQL_NO_AUTH": "yes"}
-    with Serving(home, environ=environ) as serving:
+    with Serving(home, "--create", environ=environ) as serving:
         assert serving.url
         assert serving.stdout.startswith(f"Merlin's database: {by_variable} (as given)\n")
-    with Serving(home, "--database", by_flag, environ=environ) as serving:
+    with Serving(home, "--create", "--database", by_flag, environ=environ) as serving:
         assert serving.url
         assert serving.stdout.startswith(f"Merlin's database: {by_flag} (as given)\n")
     assert not (home / ".merlin").exists()

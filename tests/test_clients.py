@@ -147,7 +147,8 @@ async def test_a_browser_subscribes(store: Store, tmp_path: Path) -> None:
     heard: dict[str, list[Any]] = {"EventSource": [], "WebSocket": []}
 
     async def page(_request: Request) -> Response:
-        return HTMLResponse((CLIENTS / "browser.html").read_text())
+        policy = {"content-security-policy": "default-src 'unsafe-inline'; connect-src *"}  # else it is no page
+        return HTMLResponse((CLIENTS / "browser.html").read_text(), headers=policy)
 
     async def hear(request: Request) -> Response:
         by, result = await request.json()

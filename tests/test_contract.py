@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,12 +18,17 @@ from schema.build import make_schema, sdl_of
 from server.cli import main
 from server.contract.findings import Finding, Level, UnreadableError, told
 from server.contract.manifest import hash_of, read_manifest
+from server.settings import Settings
+from tests.live import serving
+from tests.records import memory_of
 from tests.serving import Serving
 
 ROOT = Path(__file__).parents[1]
 SDL = sdl_of(make_schema())
 QUERIES = ROOT / "queries"
 
+
+pytestmark = pytest.mark.anyio
 
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
@@ -231,6 +236,27 @@ def test_what_cannot_be_read_or_reached_is_one_line(run: Run, arguments: list[st
     assert err.count("\n") == 1
 
 
+def test_the_limits_are_those_of_the_server_that_is_meant(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused in production does not pass with --profile production; single limits win, as they do there."""
+    document = write("q.graphql", f"query Q {{ {' '.join(f'a{n}: __typename' for n in range(60))} }}")
+    assert run("check", document)[0] == 5  # 60 root fields of 50
+    assert run("check", "--max-root-fields", "60", document)[0] == 0
+    costly = write("c.graphql", "query C { runs(first: 500) { nodes { workers { physicalWorkers { totalCount } } } } }")
+    code, out, _ = run("check", "--max-cost", "1000", costly)
+    assert (code, "where 1000 is the most that is served. [TOO_COSTLY]" in out) == (5, True)
+    many = write("m.graphql", f"query M {{ {' '.join(f'a{n}: __typename' for n in range(30))} }}")
+    assert run("check", many)[0] == 0
+    for arguments in (("--profile", "production"), ("--profile=production", "--max-cost", "1000000")):
+        code, out, _ = run("check", *arguments, many)
+        assert (code, "root fields: 30, where 20 is the most" in out) == (5, True)
+    assert run("check", "--profile", "production", "--max-root-fields", "30", many)[0] == 0
+    monkeypatch.setenv("MERLIN_GRAPHQL_PROFILE", "production")
+    assert run("check", many)[0] == 5
+    assert "of 100000." in run("explain", costly)[1]
+    code, _, err = run("check", "--max-cost", "0", many)
+    assert (code, err) == (1, "merlin-graphql: max-cost: it can't be 0; use 1 or more.\n")
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     with Serving(tmp_path / "home", "--demo") as serving:
@@ -274,7 +300,10 @@ def test_a_protected_server_is_asked_with_headers(run: Run, protected: str) -> N
     own = write("s.graphql", SDL)
     assert run("schema", "diff", "--header", "Authorization: Bearer secret", own, protected)[0] == 0
     code, out, err = run("schema", "diff", "--header", "Authorization: Bearer wrong", own, protected)
-    assert (code, out, err) == (4, "", f"merlin-graphql: {protected}: the server answers 401 Unauthorized.\n")
+    assert (code, out) == (4, "")
+    assert err.startswith(
+        f"merlin-graphql: {protected}: the server answers 401 Unauthorized. Show a token: by --header "
+    )
 
 
 def test_a_header_stands_in_no_command_line(run: Run, protected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,20 +321,18 @@ def test_a_header_stands_in_no_command_line(run: Run, protected: str, monkeypatc
     )
 
 
-def test_the_recipe_of_the_readme_runs_as_written(run: Run, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a running server, in a checkout."""
-    monkeypatch.chdir(ROOT)
-    for document in ("README.md", "docs/contract.md"):
-        text = (ROOT / document).read_text()
-        lines = re.findall(r"^merlin-graphql (.*http://localhost:8000.*)$", text, re.MULTILINE)
-        assert len(lines) == 2
-        for line in lines:
-            command = line.replace("http://localhost:8000", server)
-            if document != "README.md":
-                command = command.replace(" schema.graphql ", " schema/schema.graphql ")  # where a consumer keeps it
-            code, out, err = run(*shlex.split(command))
-            assert (code, err) == (0, "")
-            assert out.endswith("0 errors, 0 warnings\n")
+async def test_a_server_that_hides_its_schema_is_told_as_one(run: Run) -> None:
+    """By 404 for its text, and errors for its introspection: with what to do instead."""
+    async with serving(await memory_of(), settings=Settings(no_auth=True, introspection=False)) as live:
+        for url in (live.http, live.http.replace("/graphql", "/schema.graphql")):
+            for command in (("check", "--schema", url, QUERIES), ("schema", "diff", url, url)):
+                code, out, err = await asyncio.to_thread(run, *command)
+                assert (code, out) == (4, "")
+                assert err.startswith(f"merlin-graphql: {url}: ")
+                assert err.endswith(
+                    "In production a server hides its schema: name a file, which `merlin-graphql schema export` of its "
+                    "version writes, or serve with --introspection.\n"
+                )
 
 
 # --- explain -------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from server.auth.token_file import TokenFileError, _check_owner
 from server.settings import PREFIX, read_settings
 from tests.live import until
 from tests.load import load
-from tests.servers import LOOPBACK, RedisServer
+from tests.servers import LOOPBACK, RedisServer, TlsFiles
 from tests.serving import DEADLINE, Serving
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +121,25 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     assert "/dev/std" not in CONFIGURATION  # under systemd that is a socket, which can't be opened
     assert NGINX is not None
     command = [NGINX, "-t", "-p", str(tmp_path), "-c", str(path)]
+    tested = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert tested.returncode == 0, tested.stderr
+    assert "warn" not in tested.stderr
+
+
+@needs_nginx
+def test_nginx_takes_its_lines_for_tls(tmp_path: Path) -> None:
+    """The five that are comments, in place of the one before them, as docs/operations.md says."""
+    files = TlsFiles.create(tmp_path / "tls")
+    text, count = re.subn(
+        r"^( *)# (?=listen 443|ssl_|add_header)", r"\1", configuration(tmp_path, 8080), flags=re.MULTILINE
+    )
+    assert count == 5
+    text = text.replace(f"listen {LOOPBACK}:8080;", "").replace("listen 443", f"listen {LOOPBACK}:{free_port()}")
+    for place, own in (("fullchain.pem", files.certificate), ("privkey.pem", files.key)):
+        text = text.replace(f"/etc/nginx/tls/{place}", str(own))
+    (tmp_path / "nginx.conf").write_text(text)
+    assert NGINX is not None
+    command = [NGINX, "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
     tested = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert tested.returncode == 0, tested.stderr
     assert "warn" not in tested.stderr

@@ -52,6 +52,9 @@ TALKED_OF = {
 CHAIN_END = 0x20000000
 """Chromium's mark of visits that its history shows: where redirections ended."""
 TOKEN = "good-token-of-somebody"
+ASK = """fetch("graphql", {
+    method: "POST", headers: {"content-type": "application/json"}, body: '{"query":"{ __typename }"}'
+}).then(answer => answer.status)"""
 RESULT = "document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()"
 """More than the lines in sight, which are all that the page's elements hold."""
 
@@ -153,6 +156,56 @@ async def test_without_its_own_files_the_page_says_so_and_loads_the_public_copy(
     assert "shouldPersistHeaders: false" in page.text
     assert "replaceState" not in page.text
     assert "calc(100vh" in page.text
+
+
+async def test_a_browser_at_the_endpoint_finds_the_page() -> None:
+    """As at /graphiql; what asks something, or is no browser, is answered as ever; without a page there is none."""
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for has_page in (True, False):
+        settings = Settings(no_auth=True, graphiql=has_page)
+        async with (
+            serving(await memory_of(), settings=settings) as live,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", headers=browser) as client,
+        ):
+            for path, status in (("/graphql", 400), ("/graphiql", 404)):
+                found = await client.get(path)
+                if has_page:
+                    assert (found.status_code, found.headers["location"]) == (303, ".")
+                    assert (await client.get(path, follow_redirects=True)).url.path == "/"
+                else:
+                    assert found.status_code == status
+            told = await client.get("/graphql", params={"query": "{ __typename }"}, headers={"sec-fetch-site": "none"})
+            assert told.json() == {"data": {"__typename": "Query"}}
+            assert (await client.get("/graphql", headers={"accept": "*/*"})).status_code == 400
+            assert (await client.post("/graphql", json={"query": "{ __typename }"})).status_code == 200
+
+
+async def test_the_public_copy_has_ways_in_and_out(tmp_path: Path) -> None:
+    """It knows nothing of logins itself."""
+    async with asking(tmp_path) as client:
+        page = await client.get("/")
+    assert '<a href="login">Log in or out</a>' in page.text
+
+
+@browser
+async def test_the_form_logs_in_and_out(tmp_path: Path) -> None:
+    """Whatever the browser says of where it comes from: also at an address that shows a token which is over."""
+    async with (
+        serving(await memory_of(), settings=Settings(token=TOKEN)) as live,
+        browsing(tmp_path / "profile") as page,
+    ):
+        home = f"http://127.0.0.1:{live.port}/"
+        await page.open(f"{home}?token=of-another-start")
+        assert "not known" in await page.evaluate("document.querySelector('[role=alert]').textContent")
+        await page.click("#token")
+        await page.type(TOKEN)
+        await page.press("Enter", 13)
+        await page.until(f"location.href == '{home}'")
+        assert await page.evaluate(ASK) == 200
+        await page.open(f"{home}login")
+        await page.click("form[action=logout] button")
+        await page.until(f"location.href == '{home}'")
+        assert await page.evaluate(ASK) == 401
 
 
 @pytest.mark.parametrize("tab", TABS, ids=lambda tab: tab["operation"])
@@ -300,6 +353,8 @@ async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
         await run_tab(page, '"SNAPSHOT"')
         assert tap.said == [{}]
         assert await page.evaluate("location.pathname + location.search + document.cookie") == "/merlin/"
+        await page.click(".logout")
+        await page.until("document.querySelector('.login') && !document.querySelector('.logout')")
         assert all("401" in complaint for complaint in page.complaints), page.complaints
 
 

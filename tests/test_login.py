@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
@@ -192,6 +194,38 @@ async def test_a_browser_logs_out(browser: httpx.AsyncClient) -> None:
     assert (await browser.post("/graphql", json=QUERY)).json() == ROLES
     assert (await browser.post("/logout")).status_code == 303
     assert (await browser.post("/graphql", json=QUERY)).status_code == 401
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("path", ["/", "/graphql"])
+async def test_an_address_whose_token_is_over_shows_a_form(browser: httpx.AsyncClient, path: str) -> None:
+    """That of another start, from the browser's history: the form takes a new one; programs get JSON as before."""
+    stale = await browser.get(path, params={"token": "of-another-start"}, headers=BROWSER)
+    assert (stale.status_code, stale.headers["content-type"]) == (401, "text/html; charset=utf-8")
+    assert '<form class="login" method="post" action="login">' in stale.text
+    assert "This token is not known here." in stale.text
+    assert stale.headers["www-authenticate"].startswith("Bearer")
+    assert "of-another-start" not in stale.text
+    assert "set-cookie" not in stale.headers
+    policy = stale.headers["content-security-policy"]
+    (style,) = re.findall(r"<style>(.*?)</style>", stale.text, re.DOTALL)
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policy
+    assert (await browser.get(path, params={"token": "x"})).json()["errors"][0]["extensions"]["code"] == "INVALID_TOKEN"
+    again = await browser.post("/login", data={"token": "wrong"}, headers=BROWSER)
+    assert (again.status_code, "<form" in again.text, "wrong" in again.text) == (401, True, False)
+    done = await browser.post("/login", data={"token": TOKEN}, headers=BROWSER)
+    assert (done.status_code, done.headers["location"]) == (303, ".")
+    assert (await browser.post("/graphql", json=QUERY)).json() == ROLES
+
+
+async def test_the_form_is_where_one_looks_for_it(browser: httpx.AsyncClient) -> None:
+    """A browser that opens /login gets it; others are told to send the token."""
+    form = await browser.get("/login", headers=BROWSER)
+    assert (form.status_code, "<form" in form.text) == (200, True)
+    for headers in ({}, {"accept": "application/json"}, {"accept": "*/*"}):
+        assert (await browser.get("/login", headers=headers)).status_code == 405
 
 
 async def test_a_cookie_is_enough_for_a_websocket(live: Live, browser: httpx.AsyncClient) -> None:

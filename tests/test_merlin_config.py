@@ -264,6 +264,29 @@ def test_direct_password(places: Places, password: str) -> None:
     assert parse_url(places.url())["host"] == "h"
 
 
+@pytest.mark.parametrize(
+    "password",
+    ["~/.merlin/redis.pass", "./redis", "../secrets/redis", "/usr/gapps/merlin/redis", "redis.pass", "certs/redis.txt"],
+)
+def test_password_file_that_is_not_there(places: Places, password: str) -> None:
+    """What looks like a path is not sent as a password, nor shown; percent-encoded it is one."""
+    places.backend(name="redis", server="h", password=password)
+    with pytest.raises(ConfigError) as caught:
+        places.url()
+    message = str(caught.value)
+    assert message.startswith(f"{places.cwd}/app.yaml: results_backend.password names a file that is not there")
+    assert password not in message
+    places.backend(name="redis", server="h", password=password.replace("/", "%2F").replace(".", "%2E"))
+    assert places.login() == (None, password)
+
+
+@pytest.mark.parametrize("password", ["/", "/x", "//", "/Xb+9/k4=", "a.b", "pass", ".txt?", "k3y/with/slashes"])
+def test_direct_password_that_is_nearly_a_path(places: Places, password: str) -> None:
+    """Passwords of base64 hold slashes."""
+    places.backend(name="redis", server="h", password=password)
+    assert places.login() == (None, password)
+
+
 @pytest.mark.parametrize("password", ["0123", "12345", "1e5", "1_000", "true", "2024-01-01", "0x1F"])
 def test_unquoted_scalar_password(places: Places, password: str) -> None:
     """A password that YAML takes for a number, a date or a truth value stays as written."""

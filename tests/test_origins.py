@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin, Subprotocol
 
+from server.auth.strangers import Strangers
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of
@@ -88,7 +94,7 @@ async def test_a_preflight_lets_in_the_origins_that_are_named(live: tuple[Live, 
     """And their answers can be read, without the cookie."""
     _, browser = live
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
-    for origin, status in ((DASH, 200), (EVIL, 400)):
+    for origin, status in ((DASH, 200), (EVIL, 403)):
         answer = await browser.options("/graphql", headers=asked | {"origin": origin})
         assert answer.status_code == status
         assert answer.headers.get("access-control-allow-origin") == (DASH if status == 200 else None)
@@ -96,17 +102,95 @@ async def test_a_preflight_lets_in_the_origins_that_are_named(live: tuple[Live, 
 
 
 async def test_without_a_setting_no_origin_is_let_in() -> None:
-    """CORS is empty: a preflight is no method of ours, and no answer can be read."""
+    """CORS is empty: a preflight is refused, and no answer can be read."""
     async with serving(await memory_of()) as server, httpx.AsyncClient(timeout=DEADLINE) as browser:
         asked = {"origin": EVIL, "access-control-request-method": "POST"}
         preflight = await browser.options(server.http, headers=asked)
         answer = await browser.post(server.http, json={"query": QUERY}, headers={"origin": EVIL})
         for told in (preflight, answer):
             assert not [name for name in told.headers if name.startswith("access-control-")]
-        assert preflight.status_code == 405
+        assert preflight.status_code == 403
 
 
 async def test_programs_need_no_such_header() -> None:
     """curl and clients of libraries are moved by no page."""
     async with serving(await memory_of()) as server, httpx.AsyncClient(timeout=DEADLINE) as program:
         assert (await program.get(server.http, params={"query": QUERY})).status_code == 200
+
+
+TOKEN = "t" * 20
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
+PROTOCOL = Subprotocol("graphql-transport-ws")
+
+
+@pytest.mark.parametrize("allowed", [None, DASH])
+async def test_a_page_that_is_not_let_in_is_told_how_it_would_be(
+    allowed: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its preflight, its websocket, its event stream; the log tells it once of each origin."""
+    page = "http://localhost:3000"
+    says = f"Pages of {page} are not let in: --allow-origins {page} lets them in."
+    async with (
+        serving(await memory_of(), settings=Settings(token=TOKEN, allow_origins=allowed)) as live,
+        httpx.AsyncClient(timeout=DEADLINE, headers={"origin": page}) as browser,
+    ):
+        for answer in (
+            await browser.options(live.http, headers=PREFLIGHT),
+            await browser.get(live.http, params={"query": QUERY}, headers={"accept": "text/event-stream"}),
+        ):
+            (error,) = answer.json()["errors"]
+            assert (answer.status_code, error["message"], error["extensions"]) == (403, says, {"code": "FORBIDDEN"})
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(live.ws, subprotocols=[PROTOCOL], origin=Origin(page))
+        assert refused.value.response.status_code == 403
+        assert says in (refused.value.response.body or b"").decode()
+        for strange in ("null", "no origin", "http://a.example.org/" + "x" * 100):
+            answer = await browser.options(live.http, headers=PREFLIGHT | {"origin": strange})
+            assert answer.status_code == 403
+    told = [record.getMessage() for record in caplog.records if record.name == "server.auth.strangers"]
+    assert [line for line in told if page in line] == [f"{says} They then show a token. This is logged once."]
+    assert len(told) == 1
+
+
+def test_made_up_origins_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred are logged."""
+    strangers = Strangers()
+    for number in range(1000, 1200):
+        assert f":{number} lets them in" in strangers.refusal(f"http://localhost:{number}")
+    assert len(caplog.records) == 100
+
+
+async def test_any_origin_is_any_origin_on_every_protocol() -> None:
+    """`*`: pages read answers, and open websockets and streams, with a token; the cookie is nobody's there."""
+    settings = Settings(token=TOKEN, allow_origins="*")
+    async with (
+        asyncio.timeout(DEADLINE),
+        serving(await memory_of(), settings=settings) as live,
+        httpx.AsyncClient(timeout=DEADLINE, headers={"origin": EVIL, "sec-fetch-site": "cross-site"}) as page,
+    ):
+        assert (await page.options(live.http, headers=PREFLIGHT)).status_code == 200
+        for answer in (
+            await page.post(live.http, json={"query": QUERY}, headers=BEARER),
+            await page.get(live.http, params={"query": QUERY}, headers=BEARER),
+            await page.get(live.http, params={"query": QUERY}, headers=BEARER | {"accept": "text/event-stream"}),
+        ):
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in answer.headers
+        async with httpx.AsyncClient(timeout=DEADLINE) as browser:
+            await browser.get(live.http.replace("/graphql", "/"), params={"token": TOKEN})
+            cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
+        assert (await page.post(live.http, json={"query": QUERY}, headers=cookie)).status_code == 401
+        assert (await page.get(live.http, params={"query": QUERY}, headers=cookie)).status_code == 401
+        for payload, code in (({"token": TOKEN}, None), ({}, 4403)):
+            async with connect(
+                live.ws, subprotocols=[PROTOCOL], origin=Origin(EVIL), additional_headers=cookie
+            ) as socket:
+                await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
+                if code is None:
+                    assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+                else:
+                    with pytest.raises(ConnectionClosed):
+                        await socket.recv()
+                    assert socket.close_code == code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from server.flags import add_arguments, told
 from server.settings import (
     PREFIX,
     Settings,
     SettingsError,
-    add_arguments,
     flag_of,
     read_settings,
     text_of,
-    told,
     variable_of,
 )
 
@@ -30,6 +30,7 @@ FIELDS = {item.name: item for item in dataclasses.fields(Settings)}
 EVERYTHING = Settings(
     profile="production",
     database="redis://127.0.0.1:6379/2",
+    create=True,
     database_password_file=Path("secrets/redis"),
     database_ca_certs=Path("/etc/ca.pem"),
     database_certfile=Path("/etc/client.pem"),
@@ -47,11 +48,12 @@ EVERYTHING = Settings(
     max_connections=8,
     max_unread=9,
     send_timeout=3.5,
-    trusted_proxies="10.0.0.1",
+    trusted_proxies="*",
     drain=1.5,
     deadline=2.5,
     workers=3,
     demo=True,
+    demo_still=True,
     no_auth=True,
     read_only=True,
     token="t" * 20,
@@ -228,12 +230,72 @@ def test_a_variable_that_cannot_be_read_is_an_error(variable: str, text: str, me
         ("time_zone", ""),
         ("time_zone", "UTC\0"),
         ("time_zone", "Zürich"),
+        ("allow_origins", "dash.example.org"),
+        ("allow_origins", "localhost:3000"),
+        ("allow_origins", "https://dash.example.org,https://*.example.org"),
+        ("allow_origins", "https://a.example.org https://b.example.org"),
+        ("allow_origins", "https://dash.example.org:99999"),
+        ("allow_origins", "https://user@dash.example.org"),
+        ("allow_origins", "https://"),
+        ("allow_origins", "http://[::1"),
+        ("trusted_proxies", "nginx"),
+        ("trusted_proxies", "10.0.0.1:80"),
+        ("trusted_proxies", "10.0.0.1 10.0.0.2"),
+        ("trusted_proxies", "10.0.0.0/33"),
+        ("trusted_proxies", "*,10.0.0.1"),
+        ("trusted_proxies", "unix:/run/nginx.sock"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_an_error(name: str, value: Any) -> None:
     """Out of range or unknown: one line that names the setting, before anything is started."""
     with pytest.raises(SettingsError, match=rf"^{name.replace('_', '-')}: .*; use .*\.$"):
         Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("origin", "meant"),
+    [
+        ("https://dash.example.org/", "https://dash.example.org"),
+        ("HTTPS://Dash.Example.org", "https://dash.example.org"),
+        ("https://dash.example.org:443", "https://dash.example.org"),
+        ("http://localhost:80/", "http://localhost"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("http://[0:0:0:0:0:0:0:1]:3000", "http://[::1]:3000"),
+    ],
+)
+def test_an_origin_that_browsers_spell_otherwise_is_told_as_they_do(origin: str, meant: str) -> None:
+    """It would never match; as it is told, it is taken."""
+    with pytest.raises(SettingsError, match=rf"^allow-origins: browsers never send '.*'; use {re.escape(meant)}\.$"):
+        Settings(allow_origins=f"https://other.example.org, {origin}")
+    assert Settings(allow_origins=meant).origins() == {meant}
+
+
+def test_origins_and_proxies_that_can_match_are_taken() -> None:
+    """Also those of pages that are no web sites, and any."""
+    origins = {
+        "*",
+        "null",
+        "http://localhost:3000",
+        "https://a.example.org:444",
+        "http://[::1]:5173",
+        "app://obsidian.md",
+    }
+    assert Settings(allow_origins=",".join(origins)).origins() == origins
+    for proxies in ("10.0.0.1", "10.0.0.0/8, fd00::/8,::1", "*", "", None):
+        assert Settings(trusted_proxies=proxies).trusted_proxies == proxies
+    assert Settings(trusted_proxies="*", unix_socket=Path("s")).trusted_proxies == "*"
+
+
+def test_a_network_with_bits_beyond_its_prefix_is_told_without() -> None:
+    """uvicorn would take it for the name of something."""
+    with pytest.raises(SettingsError, match=r"use 10\.0\.0\.0/8\.$"):
+        Settings(trusted_proxies="10.1.2.3/8")
+
+
+def test_over_a_unix_socket_there_are_no_addresses() -> None:
+    """A proxy there is believed, or nobody is."""
+    with pytest.raises(SettingsError, match=r"^trusted-proxies: over a Unix socket nobody has an address; use \*\.$"):
+        Settings(unix_socket=Path("s"), trusted_proxies="127.0.0.1")
 
 
 def test_what_can_be_off_is_off_by_zero() -> None:

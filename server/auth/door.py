@@ -18,6 +18,7 @@ from server.auth.origins import is_own, is_own_or_allowed, may_be_forged
 from server.auth.rate_limit import RateLimit
 from server.auth.security_log import SecurityLog
 from server.auth.sessions import Session
+from server.auth.strangers import Strangers
 from server.auth.visitor import Visitor, visitor_of
 from server.requests import RequestError
 
@@ -34,11 +35,14 @@ class Door:
     rate_limit: RateLimit | None = None
     security_log: SecurityLog = field(default_factory=SecurityLog)
     _guesses: Guesses = field(default_factory=Guesses)
+    _strangers: Strangers = field(default_factory=Strangers)
 
     def admit(self, visitor: Visitor) -> Lease:
         """Who asks over HTTP. Raises `AuthenticationError`, `RequestError`."""
         if visitor.method in ("GET", "HEAD"):
             if may_be_forged(visitor.headers, self.allowed_origins):
+                if "origin" in visitor.headers:
+                    self.check_origin(visitor)
                 raise self._refused(visitor, "Another site may have made this request: send it by POST.")
         elif "cookie" in visitor.headers:
             self.check_origin(visitor)
@@ -76,7 +80,7 @@ class Door:
     def check_origin(self, visitor: Visitor) -> None:
         """Raises `RequestError`."""
         if not is_own_or_allowed(visitor.headers, self.allowed_origins):
-            raise self._refused(visitor, "Pages of this origin are not let in: see the setting --allow-origins.")
+            raise self._refused(visitor, self._strangers.refusal(visitor.headers.get("origin")))
 
     def check_own_page(self, visitor: Visitor) -> None:
         """For what only a page of this server may do. Raises `RequestError`."""

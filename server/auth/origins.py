@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from server.allowed import ANY
+
 _NEVER_SIMPLE = ("authorization", "x-requested-with", "apollo-require-preflight", "x-apollo-operation-name")
 """Headers that a page of another origin can't send without asking first: Fetch, section 2.2.2."""
 _OWN_SITES = ("same-origin", "none")
@@ -27,7 +29,11 @@ def is_own(headers: Mapping[str, str]) -> bool:
 
 def is_own_or_allowed(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
     """Whether the page that a browser asks for is this server's own, or one that is let in."""
-    return headers.get("origin") in allowed or is_own(headers)
+    return _is_allowed(headers, allowed) or is_own(headers)
+
+
+def _is_allowed(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
+    return "origin" in headers and (headers["origin"] in allowed or ANY in allowed)
 
 
 def may_be_forged(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
@@ -36,8 +42,7 @@ def may_be_forged(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
         return False
     site = headers.get("sec-fetch-site")
     if site is not None:
-        is_ours = site in _OWN_SITES or ("origin" in headers and headers["origin"] in allowed)
-        return not is_ours
+        return site not in _OWN_SITES and not _is_allowed(headers, allowed)
     if "origin" in headers:
         return not is_own_or_allowed(headers, allowed)
     # To hosts that are reached without TLS a browser does not say whose page it is.

@@ -13,13 +13,15 @@ from graphql import get_introspection_query, graphql_sync
 
 from schema.build import make_schema, sdl_of
 from schema.core import core_of
-from schema.limits import DEFAULTS, Limits
+from schema.limits import Limits
 from server.contract.check import check
 from server.contract.diff import diff
 from server.contract.explain import explain
 from server.contract.findings import ExitCode, Finding, Level, UnreadableError, told
 from server.contract.manifest import manifest
 from server.contract.sources import load_documents, load_schema, own_schema
+from server.flags import LIMITS, add_arguments
+from server.settings import read_settings
 
 _STYLES = ("human", "json", "github")
 _HEADER_VARIABLE = "MERLIN_GRAPHQL_HEADER"
@@ -49,7 +51,7 @@ def add_commands(commands: Any) -> None:
         help="check operations against the schema",
         description=(
             "The exit code is 1 for an invalid operation, 3 for a deprecated use under --strict, 4 for what can't be "
-            "read or reached, 5 for an operation beyond the server's limits."
+            "read or reached, 5 for an operation beyond the server's limits: those of --profile, or as they are given."
         ),
     )
     checking.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
@@ -57,6 +59,7 @@ def add_commands(commands: Any) -> None:
     checking.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
     checking.add_argument("--strict", action="store_true", help="fail for what is deprecated, too")
     checking.add_argument("--format", choices=_STYLES, default="human")
+    add_arguments(checking, LIMITS)
     checking.set_defaults(run=run_check)
     explaining = commands.add_parser(
         "explain",
@@ -71,6 +74,7 @@ def add_commands(commands: Any) -> None:
     explaining.add_argument(
         "--variables", type=_json_object, default={}, metavar="JSON", help="those that @skip and @include go by"
     )
+    add_arguments(explaining, LIMITS)
     explaining.set_defaults(run=run_explain)
     operations = commands.add_parser("operations", help="list operations", description="Saved operations.")
     kinds = operations.add_subparsers(required=True, metavar="ACTION")
@@ -98,7 +102,7 @@ def run_diff(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     documents = load_documents(options.documents)
     loaded = own_schema() if options.schema is None else load_schema(options.schema, _headers(options.header))
-    findings = check(loaded.schema, documents, Limits())
+    findings = check(loaded.schema, documents, _limits(options))
     code = _tell(findings, options.format)
     kinds = {finding.kind for finding in findings if finding.level is Level.ERROR}
     if kinds == {"TOO_COSTLY"}:
@@ -109,8 +113,13 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_explain(options: argparse.Namespace) -> int:
-    sys.stdout.write(explain(options.document, options.operation, options.variables, DEFAULTS))
+    sys.stdout.write(explain(options.document, options.operation, options.variables, _limits(options)))
     return ExitCode.OK
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    """Those of the server that is meant. Raises `SettingsError`."""
+    return read_settings(os.environ, options).limits()
 
 
 def run_manifest(options: argparse.Namespace) -> int:

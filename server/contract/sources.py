@@ -6,6 +6,7 @@ import glob
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from graphql import (
@@ -28,6 +29,11 @@ _SECONDS = 20.0
 _LARGEST = 2**24
 """Bytes of a schema at a URL."""
 _ENDINGS = (".graphql", ".gql")
+_HIDDEN = (
+    "In production a server hides its schema: name a file, which `merlin-graphql schema export` of its version writes, "
+    "or serve with --introspection."
+)
+_PROTECTED = "Show a token: by --header 'Authorization: Bearer …', or by the variable MERLIN_GRAPHQL_HEADER."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,8 @@ def _schema_of(text: str, where: str) -> GraphQLSchema:
     try:
         if text.lstrip().startswith("{"):
             given = json.loads(text)
+            if "errors" in given and not given.get("data"):
+                raise UnreadableError(f"{where}: there are errors in the place of a schema. {_HIDDEN}")
             schema = build_client_schema(given.get("data", given))
         else:
             schema = build_ast_schema(parse(Source(text, where)))
@@ -110,9 +118,15 @@ def _fetched(url: str, headers: Mapping[str, str]) -> str:
     try:
         return fetch(url, headers, seconds=_SECONDS, largest=_LARGEST, content=query).decode()
     except FetchError as error:
-        raise UnreadableError(str(error)) from None
+        raise UnreadableError(f"{error} {_hint(error, is_file=query is None)}".strip()) from None
     except UnicodeDecodeError:
         raise UnreadableError(f"{url}: it is no UTF-8.") from None
+
+
+def _hint(error: FetchError, *, is_file: bool) -> str:
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        return _PROTECTED
+    return _HIDDEN if error.status == HTTPStatus.NOT_FOUND and is_file else ""
 
 
 def _reason(error: Exception) -> str:

@@ -17,20 +17,24 @@ class BackendOptions:
     tls: TLS = field(default_factory=TLS)
     poll_interval: float = 2.0
     """Seconds between two looks at a Redis that refuses to tell of changes."""
+    create: bool = True
+    """A new SQLite file where there is none."""
+    read_only: bool = False
+    """Nothing is written: an SQLite file may be one that nobody can write to."""
 
 
 def make_backend(url: str, options: BackendOptions) -> ResultsBackend:
     """Not yet opened. Raises `WrongDatabaseError` for a URL that can't be meant."""
     scheme, separator, _ = url.partition("://")
     match scheme.lower() if separator else "":
-        case "redis" | "rediss" | "unix" | "redis+sentinel":
+        case "redis" | "rediss" | "unix" | "redis+sentinel" | "valkey" | "valkeys" | "valkey+sentinel":
             from server.database.backends.redis import RedisBackend  # noqa: PLC0415 - a driver is loaded where it is used
 
             return RedisBackend(url, password=options.password, tls=options.tls, poll_interval=options.poll_interval)
         case "sqlite":
             from server.database.backends.sqlite import SQLiteBackend  # noqa: PLC0415 - as above
 
-            return SQLiteBackend(url)
+            return SQLiteBackend(url, create=options.create, read_only=options.read_only)
         case "memory":
             from server.database.backends.memory import MemoryBackend  # noqa: PLC0415 - as above
 

@@ -74,6 +74,7 @@ class RedisBackend(ResultsBackend):
         self._writer = RedisWriter(self._clients)
 
     async def open(self) -> None:
+        self._clients.check_files()
         with self._clients.translated():
             await self._client.ping()
             info = await self._info()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from redis.asyncio import ConnectionPool, Redis, Sentinel
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from server.database.backends.tls import TLS
+from server.database.backends.tls import TLS, check_files
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 
 TIMEOUT = 5.0
@@ -24,7 +29,16 @@ TIMEOUT = 5.0
 _PATIENCE = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
 
 SENTINEL_SCHEME = "redis+sentinel"
-SCHEMES = ("redis", "rediss", "unix", SENTINEL_SCHEME)
+SCHEMES: Mapping[str, str] = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+    SENTINEL_SCHEME: SENTINEL_SCHEME,
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "valkey+sentinel": SENTINEL_SCHEME,
+}
+"""Valkey's own mean what Redis's do."""
 _SENTINEL_PORT = 26379
 _SENTINEL_TIMEOUT = 1.0
 """Seconds for the sentinels to say who is the master, while notices wait."""
@@ -50,6 +64,8 @@ def _split(url: str) -> SplitResult | None:
     return None if parts.netloc and "@" in parts.path + parts.query + parts.fragment else parts
 
 
+Places = tuple[tuple[str, int], ...]
+"""Hosts and ports."""
 _TEXTS = {"decode_responses": True, "encoding_errors": "surrogateescape"}
 """Replies are decoded where they are parsed, in C; what is no UTF-8 comes through, and the codec tells of it."""
 
@@ -61,6 +77,8 @@ class RedisClients:
         self.connection = mask(url)
         if _split(url) is None:
             raise self._unreadable("it is no URL; in a password each of / ? # @ [ ] is percent-encoded")
+        scheme, _, rest = url.partition(":")
+        url = f"{SCHEMES[scheme.lower()]}:{rest}"
         self.is_sentinel = urlsplit(url).scheme == SENTINEL_SCHEME
         tls = tls or TLS()
         try:
@@ -69,9 +87,10 @@ class RedisClients:
             raise self._unreadable(error) from None
         if password is not None:
             self._arguments["password"] = password
-        if _is_tls(self._arguments):
+        self._is_tls = _is_tls(self._arguments)
+        if self._is_tls:
             self._arguments |= tls.arguments()
-        elif tls.arguments():
+        elif tls.arguments() or any(name.startswith("ssl_") for name in self._arguments):
             raise WrongDatabaseError(
                 f"TLS files are given, but {self.connection} is a connection without TLS: use rediss://, "
                 f"or ?ssl=true with {SENTINEL_SCHEME}://."
@@ -95,7 +114,7 @@ class RedisClients:
             raise self._unreadable(error) from None
         return client
 
-    def _make_sentinel(self, places: tuple[tuple[str, int], ...]) -> Sentinel | None:
+    def _make_sentinel(self, places: Places) -> Sentinel | None:
         names = [name for name in self._arguments if name.startswith("sentinel_")]
         arguments = {name.removeprefix("sentinel_"): self._arguments.pop(name) for name in names}
         arguments |= _PATIENCE | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
@@ -103,6 +122,11 @@ class RedisClients:
             return Sentinel(places, sentinel_kwargs=arguments) if places else None  # type: ignore[no-untyped-call]  # redis-py's
         except TypeError as error:
             raise self._unreadable(error) from None
+
+    def check_files(self) -> None:
+        """Raises `WrongDatabaseError` for TLS files that can't be used."""
+        if self._is_tls:
+            check_files(self._arguments)
 
     async def close(self) -> None:
         for client in self._sentinel.sentinels if self._sentinel else ():
@@ -137,10 +161,38 @@ class RedisClients:
         match error:
             case AuthenticationError() | AuthorizationError():
                 return BackendUnavailableError(f"{self.connection} refuses the login: {reason}")
+            case ResponseError() if self.is_sentinel and "unknown command 'SENTINEL'" in reason:
+                return WrongDatabaseError(f"{self.connection} is no Sentinel: name its port, which is often 26379.")
             case ResponseError():
                 return WrongDatabaseError(f"{self.connection} refuses a command: {reason}")
+            case MasterNotFoundError():
+                return BackendUnavailableError(
+                    f"Can't reach the database {self.connection}: {self._why_no_master(str(error))}."
+                )
             case _:
-                return BackendUnavailableError(f"Can't reach the database {self.connection}: {reason}")
+                return BackendUnavailableError(
+                    f"Can't reach the database {self.connection}: {reason}{self._hint(error, reason)}"
+                )
+
+    def _why_no_master(self, reason: str) -> str:
+        """redis-py lists those that did not answer, each as it shows the object, a dash, and the error."""
+        known = 0 if self._sentinel is None else len(self._sentinel.sentinels)
+        if reason.count("> - ") >= known:
+            return "none of these sentinels answers" if known > 1 else "the sentinel does not answer"
+        return f"no sentinel that answers knows a master named {self._service!r} that is up"
+
+    def _hint(self, error: Exception, reason: str) -> str:
+        """A server of Redis that is spoken to by TLS and knows none waits for more, and answers nothing."""
+        is_cut = isinstance(error, RedisConnectionError) and re.search("closed by server|reset by peer", reason)
+        if self._is_tls:
+            is_silent = isinstance(error, RedisTimeoutError | TimeoutError)
+            if is_silent or is_cut or "WRONG_VERSION_NUMBER" in reason:
+                return " Does it speak TLS? Without TLS it is redis:// (in app.yaml: name: redis), not rediss://."
+            if "CERTIFICATE_VERIFY_FAILED" in reason:
+                return " --database-ca-certs names the certificates that it is verified by."
+        elif is_cut:
+            return " Does it want TLS? Then it is rediss://."
+        return ""
 
     def _unreadable(self, why: object) -> WrongDatabaseError:
         return WrongDatabaseError(f"Can't read the database URL {self.connection}: {str(why).rstrip('.')}.")
@@ -151,16 +203,36 @@ def _is_tls(arguments: dict[str, Any]) -> bool:
     return bool(arguments.get("ssl")) or (connection_class is not None and "SSL" in connection_class.__name__)
 
 
+@cache
+def _options() -> frozenset[str]:
+    """That a URL may have: what redis-py's connections take."""
+    classes = {*SSLConnection.__mro__, *UnixDomainSocketConnection.__mro__} - {object}
+    names = {name for one in classes for name in inspect.signature(one).parameters}
+    return frozenset(names - {"args", "kwargs"})
+
+
+def _check_options(query: str, more: Collection[str] = (), prefix: str = "") -> None:
+    """Raises `ValueError`."""
+    known = {*_options(), *more, *(f"{prefix}{name}" for name in _options() if prefix)}
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}" if near else ""
+            raise ValueError(f"it has no option {name}{hint}")
+
+
 def _read_url(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
+    _check_options(parts.query)
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+/?", parts.path):
         raise ValueError(f"{parts.path!r} is no database number; write /0 at its end")
     return dict(parse_url(url))
 
 
-def _read_sentinel_url(url: str) -> tuple[tuple[tuple[str, int], ...], dict[str, Any]]:
+def _read_sentinel_url(url: str) -> tuple[Places, dict[str, Any]]:
     """`redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db][?sentinel_password=…&ssl=true]`."""
     parts = urlsplit(url)
+    _check_options(parts.query, ("ssl",), "sentinel_")
     login, _, places = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     service, _, db = parts.path.strip("/").partition("/")

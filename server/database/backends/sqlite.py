@@ -29,6 +29,7 @@ from server.database.backends.codec import Dialect, Raw, decode, encode, is_enti
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
+from server.database.backends.sqlite_file import SQLiteFile, open_file
 from server.database.backends.sqlite_path import path_of
 from server.database.backends.sqlite_writer import NOTES, Conflict, make_readable, write, writing
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
@@ -58,12 +59,14 @@ _Fingerprints = dict[Key, int]
 class SQLiteBackend(ResultsBackend):
     kind: ClassVar[str] = "sqlite"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True, read_only: bool = False) -> None:
+        """`create`: a new file where there is none."""
         self.path = path_of(url)
         super().__init__(f"sqlite:///{self.path}")
+        self._create = create
+        self._read_only = read_only
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._file: SQLiteFile | None = None
         self._given: _Fingerprints = {}
         """What was read last of every key. Compared with what stands there, it misses no change that is undone soon."""
         self._given_notes: dict[NoteKey, str] = {}
@@ -199,27 +202,20 @@ class SQLiteBackend(ResultsBackend):
             return BackendUnavailableError(
                 f"The database {self.connection} stays locked by another process: try again."
             )
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+            return BackendUnavailableError(
+                f"The database {self.connection}, or its directory, is read-only: serve it with --read-only."
+            )
         return BackendUnavailableError(f"Can't read the database {self.connection}: {error}.")
 
     # What follows runs on the thread.
 
     def _open(self) -> None:
-        if not self.path.parent.is_dir():
-            hint = "" if self.path.is_absolute() else f"; for an absolute path write sqlite:////{self.path}"
-            raise WrongDatabaseError(f"Can't open the database {self.path}: its directory does not exist{hint}.")
-        if self.path.is_dir():
-            raise WrongDatabaseError(f"Can't open the database {self.path}: it is a directory.")
-        is_new = not self.path.exists()
-        if is_new:
-            self.path.touch()
-        file = self._stat()
-        connection = sqlite3.connect(self.path, timeout=_LOCK_WAIT, isolation_level=None, check_same_thread=False)
+        file = open_file(self.path, create=self._create, read_only=self._read_only, timeout=_LOCK_WAIT)
         self._close()
-        self._connection, self._file = connection, file
-        connection.row_factory = sqlite3.Row
-        connection.text_factory = _text  # else one text that is no UTF-8 makes its whole table unreadable
-        if is_new:
-            connection.execute("PRAGMA journal_mode=WAL")  # as Merlin: readers and a writer do not wait for each other
+        self._file = file
+        file.connection.row_factory = sqlite3.Row
+        file.connection.text_factory = _text  # else one text that is no UTF-8 makes its whole table unreadable
         self._prepare_tables()
 
     def _prepare_tables(self) -> None:
@@ -235,24 +231,20 @@ class SQLiteBackend(ResultsBackend):
         for kind in EntityKind:
             if kind in tables and "id" not in self._columns(kind):
                 raise WrongDatabaseError(f"{self.path} is no database of Merlin's: its table {kind} has no column id.")
-        for kind in set(EntityKind) - tables:
+        for kind in () if self._read_only else set(EntityKind) - tables:
             columns = ", ".join(f"{name} TEXT" for name in COLUMNS[kind])
             self._execute(f"CREATE TABLE IF NOT EXISTS {kind} ({columns})")
 
     def _reopen(self) -> int:
         """The file may have been replaced by another since it was opened."""
-        if self._connection is None or self._stat() != self._file:
+        if self._file is None or self._file.is_another_now():
             self._open()
         return self._version()
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _stat(self) -> tuple[int, int]:
-        stat = self.path.stat()
-        return stat.st_dev, stat.st_ino
+        if self._file is not None:
+            self._file.connection.close()
+            self._file = None
 
     def _version(self) -> int:
         (version,) = self._execute("PRAGMA data_version").fetchone()
@@ -297,11 +289,11 @@ class SQLiteBackend(ResultsBackend):
         return frozenset(key for key, _ in self._notes().items() ^ self._given_notes.items())
 
     def _execute(self, statement: str, parameters: Collection[Any] = ()) -> sqlite3.Cursor:
-        if self._connection is None:
+        if self._file is None:
             raise BackendUnavailableError(f"The database {self.path} is not open.")
-        if self._stat() != self._file:
+        if self._file.is_another_now():
             raise BackendUnavailableError(f"The database file {self.path} was replaced.")
-        return self._connection.execute(statement, tuple(parameters))
+        return self._file.connection.execute(statement, tuple(parameters))
 
     def _columns(self, kind: EntityKind) -> tuple[str, ...]:
         """Empty where Merlin's flush has dropped the table."""

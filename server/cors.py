@@ -1,0 +1,56 @@
+"""Pages of other origins (CORS): those that are let in read answers, the others are told how they would be."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.auth.door import Door
+from server.auth.visitor import visitor_of
+from server.requests import RequestError
+from server.responses import refused
+
+_HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-with", "apollo-require-preflight")
+_SECONDS = 3600
+"""For which a browser need not ask again."""
+
+
+def cors(door: Door) -> list[Middleware]:
+    """They send a token, never the cookie."""
+    preflights = Middleware(Preflights, door)
+    if not door.allowed_origins:
+        return [preflights]
+    return [
+        preflights,
+        Middleware(
+            CORSMiddleware,
+            allow_origins=sorted(door.allowed_origins),
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=_HEADERS,
+            expose_headers=["etag", "retry-after", "www-authenticate", "x-request-id"],
+            max_age=_SECONDS,
+        ),
+    ]
+
+
+class Preflights:
+    """Refuses those of origins that are not let in, in words: a developer sees them in the browser's tools."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and _is_preflight(Headers(scope=scope)):
+            try:
+                self._door.check_origin(visitor_of(scope))
+            except RequestError as error:
+                await refused(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _is_preflight(headers: Headers) -> bool:
+    return "origin" in headers and "access-control-request-method" in headers

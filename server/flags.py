@@ -1,0 +1,112 @@
+"""The settings as flags of a command; what is mistyped, of flags and variables, is told with what may be meant."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from schema.limits import Limits
+from server.settings import PREFIX, Settings, boolean, flag_of, paths, type_of, variable_of
+
+_NEARLY = 0.9
+"""How much alike two variables are, as difflib measures it, of which one may be meant as the other."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes no part of a flag for the whole: `--token SECRET` would be `--token-file SECRET`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def parse_known_args(  # type: ignore[override]  # argparse has overloads for namespaces of other types
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Ends the program, by the parser of the command: its flags are those that may be meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        for text in unknown:
+            if text.startswith("--"):
+                self.exit(2, f"{self.prog}: {self._about(text.partition('=')[0])}\n")
+        return found, unknown
+
+    def _about(self, flag: str) -> str:
+        variable = _variable_of_secret(flag)
+        if variable is not None:
+            return f"There is no {flag}, for others can read command lines: set {variable}."
+        near = get_close_matches(flag, self._option_string_actions, 1)
+        return f"There is no {flag}: " + (f"did you mean {near[0]}?" if near else f"see {self.prog} --help.")
+
+
+DATABASE = tuple(
+    item.name
+    for item in dataclasses.fields(Settings)
+    if item.name.startswith(("database", "dialect", "time_zone", "workspace"))
+)
+"""The settings that say which database is meant, how it is read, and what else a change of it is written to."""
+
+
+LIMITS = ("profile", *(f"max_{item.name}" for item in dataclasses.fields(Limits)))
+"""The settings that say how much an operation may ask for."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: Collection[str] | None = None) -> None:
+    """A flag for each setting, or for some of them."""
+    for item in dataclasses.fields(Settings):
+        if (names is not None and item.name not in names) or not item.metadata["flag"]:
+            continue
+        options: dict[str, Any] = {"dest": item.name, "default": None, "help": _help(item)}
+        if type_of(item) is boolean:
+            can_be_off = item.default or item.metadata["production"]
+            action = argparse.BooleanOptionalAction if can_be_off else "store_true"
+            parser.add_argument(flag_of(item), action=action, **options)
+        elif type_of(item) is paths:
+            parser.add_argument(flag_of(item), type=paths, metavar=item.metadata["metavar"], action=_More, **options)
+        else:
+            choices = item.metadata["choices"] or None
+            parser.add_argument(
+                flag_of(item), type=type_of(item), metavar=item.metadata["metavar"], choices=choices, **options
+            )
+
+
+def secrets_help() -> str:
+    """Of what has no flag."""
+    secret = [item for item in dataclasses.fields(Settings) if not item.metadata["flag"]]
+    return "By the environment only: " + " ".join(_help(item) for item in secret)
+
+
+def _help(item: dataclasses.Field[Any]) -> str:
+    default = "" if item.default in (None, False) else f" Default: {told(item.default)}."
+    strict = item.metadata["production"]
+    if strict is not None:
+        default = f" Default: {told(item.default)}, under the profile production {told(strict)}."
+    return f"{item.metadata['meaning']}{default} [{variable_of(item)}]"
+
+
+def told(value: object) -> str:
+    """For people."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+class _More(argparse.Action):
+    """A flag that may be given several times, each time with some of the values."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _flag: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, (*(getattr(namespace, self.dest) or ()), *values))
+
+
+def mistyped(environ: Mapping[str, str]) -> Iterator[str]:
+    """A line for each variable that is nearly one of ours; others of our prefix may be somebody else's."""
+    known = {variable_of(item) for item in dataclasses.fields(Settings)}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known and (near := get_close_matches(name, known, 1, _NEARLY)):
+            yield f"{name} is no setting, and is not heeded: did you mean {near[0]}?"
+
+
+def _variable_of_secret(flag: str) -> str | None:
+    """Of a setting that has no flag, by the one that it would have."""
+    found = [item for item in dataclasses.fields(Settings) if not item.metadata["flag"] and flag_of(item) == flag]
+    return variable_of(found[0]) if found else None

@@ -1,0 +1,53 @@
+"""A form that takes a token, for browsers that show none, or one that does not hold; and one that ends a session."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from html import escape
+from http import HTTPStatus
+
+from starlette.responses import HTMLResponse, Response
+
+from server.requests import RequestError, accepted
+
+HTML = "text/html"
+_JSON = "application/json"
+_MESSAGE = "MESSAGE"
+_STYLE = (
+    "body{font:16px system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem;line-height:1.5}"
+    "input{width:100%;box-sizing:border-box;padding:.5rem;margin:.5rem 0;font:inherit}"
+    "button{font:inherit;padding:.4rem 1rem}"
+)
+_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_PAGE = f"""<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Log in: merlin-graphql</title>
+<style>{_STYLE}</style></head>
+<body><form class="login" method="post" action="login">
+<p role="alert">{_MESSAGE}</p>
+<label for="token">Open the address that the server printed at its start, or paste a token:</label>
+<input id="token" name="token" type="password" autocomplete="off" required autofocus>
+<button>Log in</button>
+</form>
+<form method="post" action="logout"><button>Log out</button></form></body></html>
+"""
+
+
+def is_for_people(headers: Mapping[str, str]) -> bool:
+    """Whether a browser asks, to show what it is answered: programs and scripts of pages take anything, or JSON."""
+    try:
+        return accepted(headers.get("accept"), (_JSON, HTML)) == HTML
+    except RequestError:
+        return False
+
+
+def login_page(message: str, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
+    """Beside `login`, where it sends the token."""
+    # Without a referrer of any kind its own forms would come from nowhere: `Origin: null`.
+    more = {"content-security-policy": _POLICY, "referrer-policy": "strict-origin", "cache-control": "no-store"}
+    return HTMLResponse(_PAGE.replace(_MESSAGE, escape(message)), status, {**(headers or {}), **more})
