@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -22,6 +23,16 @@ TIMEOUT = 120.0
 
 class MerlinError(Exception):
     """What Merlin raised, as `ClassName: message`."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    errors: tuple[str, ...]
+    """The messages that were logged as errors."""
+    printed: str
 
 
 class Merlin:
@@ -76,6 +87,18 @@ class Merlin:
         records: dict[str, list[dict[str, Any]]] = self._ask(do="dump")
         return records
 
+    def task(self, name: str, workspace: Path) -> None:
+        """What Merlin's tasks do about the status of their run: `queued`, `running`, `failed` or `completed`."""
+        self._ask(do="task", name=name, workspace=workspace)
+
+    def command(self, *args: str, mount: Path | None = None) -> Ran:
+        """What the command `merlin` does, in the long-lived process: milliseconds, where `cli` takes a second.
+
+        Garbage is collected as if `mount` were a file system of its own, and nothing else were.
+        """
+        answer = self._ask(do="command", args=args, mount=mount)
+        return Ran(answer["code"], tuple(answer["errors"]), answer["printed"])
+
     def cli(self, *args: str) -> str:
         """The standard output of the command `merlin`, run in HOME."""
         return self._run(self.home, *args).stdout
@@ -90,11 +113,28 @@ class Merlin:
 
         It writes to `database_file` whatever the configuration says.
         """
-        log = self._run(spec.parent, "run", "--local", str(spec)).stderr
+        return self.run(spec, "--local")
+
+    def run(self, spec: Path, *options: str) -> Path:
+        """`merlin run`, which leaves the tasks to workers; gives the workspace."""
+        log = self._run(spec.parent, "run", str(spec), *options).stderr
         found = re.search(r"Study workspace is '(.+)'", log)
         if found is None:
             raise MerlinError(f"no workspace in the log of the run:\n{log}")
         return Path(found[1])
+
+    def start(self, log: Path, *args: str) -> subprocess.Popen[bytes]:
+        """The command `merlin` in a session of its own, so that whatever it starts can be ended with it."""
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [PROGRAMS / "merlin", *args],
+                cwd=self.home,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def _run(self, directory: Path, *args: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -113,7 +153,7 @@ class Merlin:
 
     def _environment(self) -> dict[str, str]:
         path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # steps ask for python3 there
-        return {**os.environ, "HOME": str(self.home), "PATH": path}
+        return {**os.environ, "HOME": str(self.home), "PATH": path, "C_FORCE_ROOT": "1"}  # else no worker runs as root
 
     def _ask(self, **request: Any) -> Any:
         with self._turn:
