@@ -1,0 +1,193 @@
+"""A site where real Merlin works: its commands, a study, and a real Celery worker, with one Redis for all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Self
+from urllib.parse import urlsplit
+
+import redis
+
+from tests.live import until
+from tests.merlin_process import PROGRAMS, Merlin, MerlinError
+
+SHELL = Path(__file__).with_name("merlin_shell.py")
+DEADLINE = 60.0
+"""Seconds that a command may take."""
+SPEC = """
+description: {{name: {study}, description: Tasks that fail in all ways}}
+batch: {{type: local}}
+env:
+  variables: {{OUTPUT_PATH: {output}, GATES: {gates}}}
+global.parameters:
+  P: {{values: [1, 2], label: P.%%}}
+study:
+  - name: one
+    description: A task fails softly, and one succeeds at its second try
+    run:
+      cmd: |
+        if [ $(P)$(X) = 11 ]; then exit $(MERLIN_SOFT_FAIL); fi
+        if [ $(P)$(X) = 22 ] && [ ! -e tried ]; then touch tried; exit $(MERLIN_RETRY); fi
+      max_retries: 2
+      retry_delay: 0.1
+      task_queue: {study}_queue
+  - name: two
+    description: Fails for good
+    run:
+      cmd: |
+        until [ -e $(GATES)/two ]; do sleep 0.02; done
+        exit $(MERLIN_HARD_FAIL)
+      depends: [one_*]
+      task_queue: {study}_queue
+  - name: three
+    description: Is done nevertheless
+    run:
+      cmd: until [ -e $(GATES)/three ]; do sleep 0.02; done
+      depends: [two]
+      task_queue: {study}_queue
+merlin:
+  samples: {{column_labels: [X], file: {samples}}}
+  resources:
+    workers:
+      {study}_hand: {{args: --concurrency 2 --prefetch-multiplier 1 -O fair, steps: [all]}}
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    group: int
+    """Of its processes, some of which may go on."""
+    log: Path
+    printed: str
+    """Until it ended."""
+
+    @property
+    def errors(self) -> list[str]:
+        """What it logged as errors, without times."""
+        return re.findall(r"(?:ERROR|CRITICAL)\S* (.*)", re.sub(r"\x1b\[[\d;]*m", "", self.printed))
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A run that waits in its second and third step for `let`."""
+
+    workspace: Path
+    gates: Path
+
+    def let(self, *steps: str) -> None:
+        for step in steps:
+            (self.gates / step).touch()
+
+    @property
+    def file(self) -> Path:
+        return self.workspace / "merlin_info" / "run_metadata.json"
+
+
+class MerlinSite:
+    """Whatever was started is ended by `close`."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        home.mkdir()
+        self.merlin = Merlin(home, url)
+        self.url = url
+        self.studies = self.merlin.home / "studies"
+        """Where all workspaces lie."""
+        self.study = f"at_work_{urlsplit(url).port}"
+        """Merlin starts no worker for a queue that any on this machine serves, so the queue is named by it."""
+        self.spec = self.merlin.home / "spec.yaml"
+        self._shell: subprocess.Popen[str] | None = None
+        self._groups: list[int] = []
+        self._turn = Lock()
+        self._numbers = itertools.count(1)
+        self.studies.mkdir()
+        samples = self.merlin.home / "samples.csv"
+        samples.write_text("1\n2\n")
+        text = SPEC.format(study=self.study, output=self.studies, gates=self.merlin.home / "gates", samples=samples)
+        self.spec.write_text(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for group in self._groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        if self._shell is not None:
+            self._shell.kill()
+            self._shell.communicate()
+        self.merlin.close()
+
+    def client(self) -> redis.Redis:
+        """Of text, to be used in a `with`."""
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    async def command(self, *args: str) -> Ran:
+        """`merlin`, to its end; workers that it started go on."""
+        return await asyncio.to_thread(self._command, *args)
+
+    async def run(self) -> Launched:
+        """`merlin run`: waits for workers, and then for its gates."""
+        gates = self.merlin.home / f"gates_{next(self._numbers)}"
+        gates.mkdir()
+        ran = await self.command("run", str(self.spec), "--vars", f"GATES={gates}")
+        found = re.search(r"Study workspace is '(.+)'", ran.printed)
+        assert found, ran.printed
+        return Launched(Path(found[1]), gates)
+
+    async def work(self) -> int:
+        """`merlin run-workers`, until the worker takes tasks: the group of its processes."""
+        ran = await self.command("run-workers", str(self.spec))
+        assert ran.code == 0, ran.printed
+        await until(lambda: " ready." in ran.log.read_text())
+        return ran.group
+
+    def _command(self, *args: str) -> Ran:
+        with self._turn:
+            if self._shell is None:
+                self._shell = self._start()
+            assert self._shell.stdin is not None
+            log = self.merlin.home / f"command_{next(self._numbers)}.log"
+            self._shell.stdin.write(json.dumps({"args": args, "output": str(log)}) + "\n")
+            self._shell.stdin.flush()
+            group = self._answer(self._shell)
+            self._groups.append(group)
+            return Ran(self._answer(self._shell), group, log, log.read_text())
+
+    def _start(self) -> subprocess.Popen[str]:
+        path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        as_root = {"C_FORCE_ROOT": "1"}  # else Celery refuses to work for root
+        return subprocess.Popen(
+            [sys.executable, "-u", SHELL],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=self.merlin.home,
+            env={**os.environ, **as_root, "HOME": str(self.merlin.home), "PATH": path},
+            text=True,
+        )
+
+    def _answer(self, shell: subprocess.Popen[str]) -> int:
+        assert shell.stdout is not None
+        answered, _, _ = select.select([shell.stdout], [], [], DEADLINE)
+        line = shell.stdout.readline() if answered else ""
+        if not line:
+            self.close()
+            raise MerlinError("ShellError: no answer")
+        return int(line)
