@@ -44,24 +44,29 @@ study:
       retry_delay: 0.1
       task_queue: {study}_queue
   - name: two
-    description: Fails for good
+    description: A task fails for good, and one does not
     run:
       cmd: |
         until [ -e $(GATES)/two ]; do sleep 0.02; done
-        exit $(MERLIN_HARD_FAIL)
+        if [ $(P) = 1 ]; then exit $(MERLIN_HARD_FAIL); fi
       depends: [one_*]
       task_queue: {study}_queue
   - name: three
     description: Is done nevertheless
     run:
       cmd: until [ -e $(GATES)/three ]; do sleep 0.02; done
-      depends: [two]
+      depends: [two_*]
       task_queue: {study}_queue
 merlin:
   samples: {{column_labels: [X], file: {samples}}}
   resources:
     workers:
-      {study}_hand: {{args: --concurrency 2 --prefetch-multiplier 1 -O fair, steps: [all]}}
+      {study}_hand: {{args: --concurrency 4 --prefetch-multiplier 1 -O fair, steps: [all]}}
+"""
+LOCAL_SPEC = """
+description: {{name: local, description: needs no worker}}
+env: {{variables: {{OUTPUT_PATH: {output}}}}}
+study: [{{name: greet, description: says it, run: {{cmd: echo hello}}}}]
 """
 
 
@@ -95,7 +100,18 @@ class Launched:
 
     @property
     def file(self) -> Path:
+        """The run, as Merlin keeps it beside the database."""
         return self.workspace / "merlin_info" / "run_metadata.json"
+
+    def return_codes(self) -> dict[str, list[str]]:
+        """Of the tasks of each step."""
+        codes: dict[str, list[str]] = {}
+        for path in self.workspace.rglob("MERLIN_STATUS.json"):
+            step = path.relative_to(self.workspace).parts[0]
+            for entry in json.loads(path.read_text()).values():
+                tasks = (task for task in entry.values() if isinstance(task, dict) and "return_code" in task)
+                codes.setdefault(step, []).extend(task["return_code"] for task in tasks)
+        return {step: sorted(found) for step, found in codes.items()}
 
 
 class MerlinSite:
@@ -119,6 +135,8 @@ class MerlinSite:
         samples.write_text("1\n2\n")
         text = SPEC.format(study=self.study, output=self.studies, gates=self.merlin.home / "gates", samples=samples)
         self.spec.write_text(text)
+        self.local_spec = self.spec.with_name("local.yaml")
+        self.local_spec.write_text(LOCAL_SPEC.format(output=self.studies))
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +165,8 @@ class MerlinSite:
         """`merlin run`: waits for workers, and then for its gates."""
         gates = self.merlin.home / f"gates_{next(self._numbers)}"
         gates.mkdir()
-        ran = await self.command("run", str(self.spec), "--vars", f"GATES={gates}")
+        output = self.studies / gates.name  # in one directory two of the same second would be one
+        ran = await self.command("run", str(self.spec), "--vars", f"GATES={gates}", f"OUTPUT_PATH={output}")
         found = re.search(r"Study workspace is '(.+)'", ran.printed)
         assert found, ran.printed
         return Launched(Path(found[1]), gates)
