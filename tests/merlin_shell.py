@@ -1,6 +1,6 @@
 """The child of merlin_site.py: has Merlin imported, and forks for each command, which saves the second that it takes to start.
 
-A request is a JSON line, the command's arguments and the file for what it prints. Answered by the id of its process, which
+A request is a JSON line: what to do, and the file for what that prints. It is answered by the id of its process, which
 leads a group of its own, and once that has ended by its exit code.
 """
 
@@ -9,22 +9,41 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import merlin.celery  # noqa: F401 - so that no command has to import it
 import merlin.cli.commands.database.database  # noqa: F401 - likewise
-import merlin.db_scripts.merlin_db  # noqa: F401 - likewise
 import merlin.main
+from merlin.common.enums import RunStatus
+from merlin.common.tasks import update_run_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-def command(args: list[str], output: str) -> None:
+def command(args: list[str]) -> None:
+    """What `merlin` does."""
+    sys.argv = ["merlin", *args]
+    merlin.main.main()
+
+
+def status(workspace: str, status: str) -> None:
+    """What Merlin's tasks do at each change of a run's status."""
+    update_run_status(workspace, RunStatus(status))
+
+
+ACTIONS: dict[str, Callable[..., None]] = {"command": command, "status": status}
+
+
+def act(output: str, do: str, request: dict[str, Any]) -> NoReturn:
     """In the forked process, for the rest of its life."""
     os.setsid()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.argv = ["merlin", *args]
-    sys.exit(merlin.main.main())
+    ACTIONS[do](**request)
+    sys.exit()
 
 
 def main() -> None:
@@ -34,7 +53,7 @@ def main() -> None:
             request = json.loads(line)
             child = os.fork()
             if child == 0:
-                command(**request)
+                act(request.pop("output"), request.pop("do"), request)
             print(child, file=answers, flush=True)
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 

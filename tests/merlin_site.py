@@ -128,6 +128,7 @@ class MerlinSite:
         self.spec = self.merlin.home / "spec.yaml"
         self._shell: subprocess.Popen[str] | None = None
         self._groups: list[int] = []
+        self._worker = 0
         self._turn = Lock()
         self._numbers = itertools.count(1)
         self.studies.mkdir()
@@ -159,7 +160,11 @@ class MerlinSite:
 
     async def command(self, *args: str) -> Ran:
         """`merlin`, to its end; workers that it started go on."""
-        return await asyncio.to_thread(self._command, *args)
+        return await asyncio.to_thread(self._ask, do="command", args=args)
+
+    async def change_status(self, workspace: Path, status: str) -> Ran:
+        """As Merlin's tasks do."""
+        return await asyncio.to_thread(self._ask, do="status", workspace=str(workspace), status=status)
 
     async def run(self) -> Launched:
         """`merlin run`: waits for workers, and then for its gates."""
@@ -171,20 +176,38 @@ class MerlinSite:
         assert found, ran.printed
         return Launched(Path(found[1]), gates)
 
-    async def work(self) -> int:
-        """`merlin run-workers`, until the worker takes tasks: the group of its processes."""
+    async def work(self) -> None:
+        """`merlin run-workers`, until the worker takes tasks."""
         ran = await self.command("run-workers", str(self.spec))
         assert ran.code == 0, ran.printed
         await until(lambda: " ready." in ran.log.read_text())
-        return ran.group
+        self._worker = ran.group
 
-    def _command(self, *args: str) -> Ran:
+    async def rest(self) -> None:
+        """`merlin stop-workers`, until the processes have ended: before that Merlin starts no other worker."""
+        ran = await self.command("stop-workers")
+        assert (ran.code, ran.errors) == (0, []), ran.printed
+        await until(self._has_ended)
+
+    async def die(self) -> None:
+        """As `kill -9` of a worker and all its tasks."""
+        os.killpg(self._worker, signal.SIGKILL)
+        await until(self._has_ended)
+
+    def _has_ended(self) -> bool:
+        try:
+            os.killpg(self._worker, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def _ask(self, **request: object) -> Ran:
         with self._turn:
             if self._shell is None:
                 self._shell = self._start()
             assert self._shell.stdin is not None
             log = self.merlin.home / f"command_{next(self._numbers)}.log"
-            self._shell.stdin.write(json.dumps({"args": args, "output": str(log)}) + "\n")
+            self._shell.stdin.write(json.dumps({**request, "output": str(log)}) + "\n")
             self._shell.stdin.flush()
             group = self._answer(self._shell)
             self._groups.append(group)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -276,6 +274,49 @@ async def test_a_study_that_is_deleted_at_work_comes_back_by_repair(site: Merlin
         assert not (await site.command("database", "get", "all-runs")).errors
 
 
+@pytest.mark.soak
+async def test_records_of_workers_are_written_once(site: MerlinSite) -> None:
+    """A worker that is killed stays RUNNING, as its run does; one that is launched again is as it was, though at work."""
+    async with serving(site) as database:
+        await site.rest()
+        await passes(site, "database", "delete", "all-physical-workers")
+        await site.work()
+        run = await site.run()
+        await reached(database, run, RunStatus.RUNNING)
+        (running,) = database.physical_workers.get_all()
+        assert running.status is WorkerStatus.RUNNING
+        await site.die()
+        await passes(site, "database", "get", "all-physical-workers")
+        assert record_of(database, run).run_status is RunStatus.RUNNING  # type: ignore[union-attr]
+        assert [it.record for it in database.physical_workers.get_all()] == [running.record]
+        await passes(site, "query-workers")
+        await until(lambda: database.physical_workers.get(running.id).status is WorkerStatus.STALLED)
+        await stays_as_it_is_at_work(site, database)
+        await site.rest()
+        await stopped(database, running.id)
+        await stays_as_it_is_at_work(site, database)
+        assert record_of(database, run).run_status is RunStatus.RUNNING  # type: ignore[union-attr]
+
+
+async def stays_as_it_is_at_work(site: MerlinSite, database: MerlinDatabase) -> None:
+    (before,) = database.physical_workers.get_all()
+    await site.work()
+    run = await site.run()
+    run.let("two", "three")
+    await reached(database, run, RunStatus.COMPLETED)
+    assert [it.record for it in database.physical_workers.get_all()] == [before.record]
+
+
+async def stopped(database: MerlinDatabase, id_: str) -> None:
+    """In two writes."""
+
+    def is_told() -> bool:
+        worker = database.physical_workers.get(id_)
+        return worker.status is WorkerStatus.STOPPED and worker.pid is None
+
+    await until(is_told)
+
+
 async def test_afterwards_merlin_works_as_before(site: MerlinSite) -> None:
     """Whatever was changed and deleted at work, each of its commands still does what it did, to the last record."""
     async with serving(site, has_root=True) as database:
@@ -299,10 +340,10 @@ async def test_afterwards_merlin_works_as_before(site: MerlinSite) -> None:
         for command in (
             *gets,
             ("query-workers",),
-            ("stop-workers",),
             ("cancel", str(site.spec), "--no-purge", "--no-stop-workers"),
         ):
             await passes(site, *command)
+        await site.rest()
         await stopped(database, process.id)
         for command in (
             ("database", "delete", "run", str(kept.workspace)),
@@ -323,45 +364,3 @@ async def test_afterwards_merlin_works_as_before(site: MerlinSite) -> None:
 async def passes(site: MerlinSite, *command: str) -> None:
     ran = await site.command(*command)
     assert (ran.code, ran.errors) == (0, []), (command, ran.printed)
-
-
-@pytest.mark.soak
-async def test_records_of_workers_are_written_once(site: MerlinSite) -> None:
-    """A worker that is killed stays RUNNING, as its run does; one that is launched again is as it was, though at work."""
-    async with serving(site) as database:
-        await passes(site, "database", "delete", "all-physical-workers")
-        group = await site.work()
-        run = await site.run()
-        await reached(database, run, RunStatus.RUNNING)
-        (running,) = database.physical_workers.get_all()
-        assert running.status is WorkerStatus.RUNNING
-        os.killpg(group, signal.SIGKILL)
-        await passes(site, "database", "get", "all-physical-workers")
-        assert record_of(database, run).run_status is RunStatus.RUNNING  # type: ignore[union-attr]
-        assert [it.record for it in database.physical_workers.get_all()] == [running.record]
-        await passes(site, "query-workers")
-        await until(lambda: database.physical_workers.get(running.id).status is WorkerStatus.STALLED)
-        await stays_as_it_is_at_work(site, database)
-        await passes(site, "stop-workers")
-        await stopped(database, running.id)
-        await stays_as_it_is_at_work(site, database)
-        assert record_of(database, run).run_status is RunStatus.RUNNING  # type: ignore[union-attr]
-
-
-async def stays_as_it_is_at_work(site: MerlinSite, database: MerlinDatabase) -> None:
-    (before,) = database.physical_workers.get_all()
-    await site.work()
-    run = await site.run()
-    run.let("two", "three")
-    await reached(database, run, RunStatus.COMPLETED)
-    assert [it.record for it in database.physical_workers.get_all()] == [before.record]
-
-
-async def stopped(database: MerlinDatabase, id_: str) -> None:
-    """In two writes."""
-
-    def is_told() -> bool:
-        worker = database.physical_workers.get(id_)
-        return worker.status is WorkerStatus.STOPPED and worker.pid is None
-
-    await until(is_told)
