@@ -1,4 +1,4 @@
-"""The child of merlin_site.py: has Merlin imported, and forks for each command, which saves the second that it takes to start.
+"""The child of merlin_site.py: has Merlin imported, and forks for each command, which saves the second of its start.
 
 A request is a JSON line: what to do, and the file for what that prints. It is answered by the id of its process, which
 leads a group of its own, and once that has ended by its exit code.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import merlin.celery  # noqa: F401 - so that no command has to import it
-import merlin.cli.commands.database.database  # noqa: F401 - likewise
+import merlin.celery
+import merlin.cli.commands.database.database
 import merlin.main
 from merlin.common.enums import RunStatus
-from merlin.common.tasks import update_run_status
+from merlin.common.tasks import expand_tasks_with_samples, update_run_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,11 @@ def command(args: list[str]) -> None:
 
 def status(workspace: str, status: str) -> None:
     """What Merlin's tasks do at each change of a run's status."""
-    update_run_status(workspace, RunStatus(status))
+    if status == RunStatus.RUNNING.value:
+        with suppress(IndexError):  # it begins with the status, and then finds no step to queue
+            expand_tasks_with_samples.run(None, [], [["1"]], [], None, {}, 25, workspace)
+    else:
+        update_run_status(workspace, RunStatus(status))
 
 
 ACTIONS: dict[str, Callable[..., None]] = {"command": command, "status": status}

@@ -127,7 +127,8 @@ class MerlinSite:
         """Merlin starts no worker for a queue that any on this machine serves, so the queue is named by it."""
         self.spec = self.merlin.home / "spec.yaml"
         self._shell: subprocess.Popen[str] | None = None
-        self._groups: list[int] = []
+        self._groups: set[int] = set()
+        """Of what may still be at work. No other process is given such a number as long as it is."""
         self._worker = 0
         self._turn = Lock()
         self._numbers = itertools.count(1)
@@ -159,7 +160,7 @@ class MerlinSite:
         return redis.Redis.from_url(self.url, decode_responses=True)
 
     async def command(self, *args: str) -> Ran:
-        """`merlin`, to its end; workers that it started go on."""
+        """`merlin`, to its end."""
         return await asyncio.to_thread(self._ask, do="command", args=args)
 
     async def change_status(self, workspace: Path, status: str) -> Ran:
@@ -178,7 +179,8 @@ class MerlinSite:
 
     async def work(self) -> None:
         """`merlin run-workers`, until the worker takes tasks."""
-        ran = await self.command("run-workers", str(self.spec))
+        args = ("run-workers", str(self.spec))
+        ran = await asyncio.to_thread(self._ask, leaves_workers=True, do="command", args=args)
         assert ran.code == 0, ran.printed
         await until(lambda: " ready." in ran.log.read_text())
         self._worker = ran.group
@@ -198,10 +200,11 @@ class MerlinSite:
         try:
             os.killpg(self._worker, 0)
         except ProcessLookupError:
+            self._groups.discard(self._worker)
             return True
         return False
 
-    def _ask(self, **request: object) -> Ran:
+    def _ask(self, *, leaves_workers: bool = False, **request: object) -> Ran:
         with self._turn:
             if self._shell is None:
                 self._shell = self._start()
@@ -210,8 +213,11 @@ class MerlinSite:
             self._shell.stdin.write(json.dumps({**request, "output": str(log)}) + "\n")
             self._shell.stdin.flush()
             group = self._answer(self._shell)
-            self._groups.append(group)
-            return Ran(self._answer(self._shell), group, log, log.read_text())
+            self._groups.add(group)
+            code = self._answer(self._shell)
+            if not leaves_workers:
+                self._groups.discard(group)
+            return Ran(code, group, log, log.read_text())
 
     def _start(self) -> subprocess.Popen[str]:
         path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

@@ -26,7 +26,7 @@ from tests.servers import RedisServer, binaries
 PAGE = Path(__file__).parents[1] / "docs" / "beside-merlin.md"
 BEGIN, END = "<!-- tests/overwrites.py writes from here -->\n", "<!-- to here -->\n"
 HEADS = (
-    "it",
+    "goes well",
     "parent",
     "child",
     "status",
@@ -159,11 +159,11 @@ async def outcome_of_deletion(case: Case, action: Action) -> str:
     await case.database.runs.delete(case.id, force=True)
     succeeds = await action(case)
     fate = "stays deleted" if await stored(case) is None else "comes back"
-    return fate if succeeds else f"{fate}; it fails"
+    return fate if succeeds else f"{fate}; **fails**"
 
 
 def _word(succeeds: bool) -> str:
-    return "succeeds" if succeeds else "**fails**"
+    return "yes" if succeeds else "**no**"
 
 
 async def stored(case: Case) -> RunModel | None:
@@ -178,7 +178,7 @@ async def table(site: MerlinSite, roots: Sequence[Path]) -> str:
     async with opened(make_backend(site.url, BackendOptions()), workspace_roots=roots) as database:
         for number, (name, action) in enumerate(ACTIONS.items()):
             async with case_of(site, database, f"{len(roots)}_changed_{number}") as case:
-                status = RunStatus.QUEUED if name.startswith("RUNNING") else RunStatus.RUNNING
+                status = RunStatus.QUEUED if name.startswith("RUNNING") else RunStatus.RUNNING  # not Merlin's own
                 cells = await outcome(case, action, status)
             async with case_of(site, database, f"{len(roots)}_deleted_{number}") as case:
                 rows.append([name, *cells, await outcome_of_deletion(case, action)])

@@ -1,4 +1,9 @@
-"""Mutations while real Celery workers work for real Merlin, and what Merlin makes of them."""
+"""Mutations while real Celery workers work for real Merlin, and what Merlin makes of them.
+
+What a worker can't be halted at is tried elsewhere: each way by which Merlin reads a run, by its directory or by its
+id, in test_overwrites.py, with a deleted worker that ends `merlin monitor`; the file itself in test_run_metadata.py; a
+finished run that becomes active in test_active_runs.py; all commands at each kind of problem in test_severity.py.
+"""
 
 from __future__ import annotations
 
@@ -159,10 +164,8 @@ async def test_a_hard_failure_ends_as_completed(site: MerlinSite) -> None:
         await heard.until(id_, "UPDATED", RunStatus.COMPLETED)
         statuses = [status for _, status in heard.told[id_]]
         assert statuses[-3:] == ["RUNNING", "FAILED", "COMPLETED"]
-        assert (await ask(database, "{ runCounts(filter: {isFinished: true}) { status count } }"))["runCounts"][5] == {
-            "status": "FAILED",
-            "count": 0,
-        }
+        failed = "query ($id: ID) { runs(filter: {id: {eq: $id}, status: {eq: FAILED}}) { totalCount } }"
+        assert await ask(database, failed, id=id_) == {"runs": {"totalCount": 0}}
         assert run.return_codes() == {
             "one": ["MERLIN_SOFT_FAIL", "MERLIN_SUCCESS", "MERLIN_SUCCESS", "MERLIN_SUCCESS"],
             "two": ["MERLIN_HARD_FAIL", "MERLIN_SUCCESS"],
@@ -275,8 +278,28 @@ async def test_a_study_that_is_deleted_at_work_comes_back_by_repair(site: Merlin
 
 
 @pytest.mark.soak
+async def test_what_is_queued_is_changed(site: MerlinSite) -> None:
+    """Without workers it stays QUEUED. One that is CANCELLED or deleted then does not become RUNNING, and is done."""
+    async with serving(site) as database, hearing(database) as heard:
+        await site.rest()
+        ids = []
+        for _ in range(2):
+            run = await site.run()
+            run.let("two", "three")
+            ids.append((await reached(database, run, RunStatus.QUEUED)).id)
+        await ask(database, UPDATE, input={"id": ids[0], "status": "CANCELLED"})
+        await ask(database, f'mutation {{ deleteRun(input: {{id: "{ids[1]}", force: true}}) {{ deletedIds }} }}')
+        await heard.until(ids[0], "UPDATED", RunStatus.CANCELLED)
+        await heard.until(ids[1], "DELETED", None)
+        await site.work()
+        for id_ in ids:
+            await until(lambda id_=id_: heard.told[id_][-1][1] == "COMPLETED")  # type: ignore[misc]
+            assert "RUNNING" not in [status for _, status in heard.told[id_]]
+
+
+@pytest.mark.soak
 async def test_records_of_workers_are_written_once(site: MerlinSite) -> None:
-    """A worker that is killed stays RUNNING, as its run does; one that is launched again is as it was, though at work."""
+    """A worker that is killed stays RUNNING, as its run does; launched again it is as it was, though at work."""
     async with serving(site) as database:
         await site.rest()
         await passes(site, "database", "delete", "all-physical-workers")
