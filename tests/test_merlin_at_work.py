@@ -343,13 +343,13 @@ async def stopped(database: MerlinDatabase, id_: str) -> None:
 async def test_afterwards_merlin_works_as_before(site: MerlinSite) -> None:
     """Whatever was changed and deleted at work, each of its commands still does what it did, to the last record."""
     async with serving(site, has_root=True) as database:
+        worker = await database.logical_workers.create("another", ["[merlin]_another"])
         kept, deleted = await site.run(), await site.run()
         for run in (kept, deleted):
             id_ = (await reached(database, run, RunStatus.RUNNING)).id
             await ask(database, UPDATE, input={"id": id_, "additionalData": {"note": 1}})
             await ask(database, ANNOTATE, input={"id": id_, "annotations": {"owner": "ada"}})
-        worker = await database.logical_workers.create("another", ["[merlin]_another"])
-        await ask(database, ATTACH, input={"runId": id_, "workerIds": [worker.id]})
+            await ask(database, ATTACH, input={"runId": id_, "workerIds": [worker.id]})
         await ask(database, f'mutation {{ deleteRun(input: {{id: "{id_}", force: true}}) {{ deletedIds }} }}')
         for run in (kept, deleted):
             run.let("two", "three")
@@ -357,16 +357,17 @@ async def test_afterwards_merlin_works_as_before(site: MerlinSite) -> None:
         await ask(database, REPAIR, input={})
         record = record_of(database, kept)
         assert record is not None
-        (hand,) = record.workers
+        await ask(database, DETACH, input={"runId": record.id, "workerIds": [worker.id]})
+        (hand,) = record_of(database, kept).workers  # type: ignore[union-attr]
         (process,) = database.logical_workers.get(hand).physical_workers
         gets = [("database", "get", what) for what in ("everything", *(f"all-{kind}" for kind in PLURALS))]
         for command in (
             *gets,
             ("query-workers",),
             ("cancel", str(site.spec), "--no-purge", "--no-stop-workers"),
+            ("stop-workers",),
         ):
             await passes(site, *command)
-        await site.rest()
         await stopped(database, process.id)
         for command in (
             ("database", "delete", "run", str(kept.workspace)),
@@ -380,8 +381,7 @@ async def test_afterwards_merlin_works_as_before(site: MerlinSite) -> None:
         await until(lambda: not any(table.records for table in database.read_model.tables.values()))
         queued = await site.run()
         await reached(database, queued, RunStatus.QUEUED)
-        for command in gets:
-            await passes(site, *command)
+        await passes(site, "database", "get", "everything")
 
 
 async def passes(site: MerlinSite, *command: str) -> None:
