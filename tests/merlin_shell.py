@@ -6,6 +6,7 @@ leads a group of its own, and once that has ended by its exit code.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -20,6 +21,10 @@ from merlin.common.tasks import expand_tasks_with_samples, update_run_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+SECONDS = 40.0
+"""What takes longer hangs, and says where."""
 
 
 def command(args: list[str]) -> None:
@@ -47,6 +52,7 @@ def act(output: str, do: str, request: dict[str, Any]) -> NoReturn:
     for stream in (1, 2):
         os.dup2(file, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
     code: Any = 0
     try:
         ACTIONS[do](**request)

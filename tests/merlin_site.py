@@ -222,7 +222,10 @@ class MerlinSite:
             self._shell.stdin.flush()
             group = self._answer(self._shell)
             self._groups.add(group)
-            code = self._answer(self._shell)
+            try:
+                code = self._answer(self._shell)
+            except MerlinError as error:
+                raise MerlinError(f"{error} to {request}\n{log.read_text()[-2000:]}") from None
             if not leaves_workers:
                 self._groups.discard(group)
             return Ran(code, group, log, log.read_text())
