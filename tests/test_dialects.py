@@ -265,6 +265,7 @@ async def _make_beside(
     assert new_worker.id in read["physical_worker"]
 
 
+@pytest.mark.parametrize("redis_server", ["redis", pytest.param("valkey", marks=pytest.mark.soak)], indirect=True)
 async def test_merlins_commands_work_after_a_worker_is_made(redis_server: RedisServer, redis_merlin: Merlin) -> None:
     """Old records that sort first and that no logical worker names do not make the new one unreadable to 2.0.0b4."""
     worker = redis_merlin.call("logical_workers.create", "w", {"[merlin]_q"})
