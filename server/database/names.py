@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from math import isinf
 
 from server.database.errors import InvalidValueError
 
@@ -35,9 +36,28 @@ def check_text(field: str, text: str) -> None:
         raise InvalidValueError(f"Merlin would read {text!r} back as {misread}. Choose another.", field)
 
 
+def check_shown(field: str, text: str) -> None:
+    """For what `merlin query-workers` shows: rich takes `[/…]` for the end of a style. Raises `InvalidValueError`."""
+    if "[/" in text:
+        raise InvalidValueError(f"`merlin query-workers` fails at {text!r}, for its '[/'.", field)
+
+
+def check_pid(field: str, pid: str) -> None:
+    """Merlin reads it as a number, by way of a float (`get_pid`). Raises `InvalidValueError`."""
+    if not pid.isdecimal():
+        check_text(field, pid)
+    try:
+        is_endless = isinf(float(pid))
+    except ValueError:  # then it is none to Merlin
+        return
+    if is_endless:
+        raise InvalidValueError("Merlin fails at it: it is larger than any number of a process.", field)
+
+
 def check_worker_name(field: str, name: str) -> None:
     """Raises `InvalidValueError`."""
     check_name(field, name)
+    check_shown(field, name)
     if ":" in name:
         raise InvalidValueError("A ':' in it could give two workers one id: Merlin joins name and queues by it.", field)
 
@@ -61,6 +81,7 @@ def check_queues(field: str, queues: Collection[str]) -> None:
         raise InvalidValueError("A worker needs at least one queue.", field)
     for queue in queues:
         check_queue(field, queue)
+        check_shown(field, queue)
         if "," in queue:
             raise InvalidValueError(
                 f"A ',' in {queue!r} could give two workers one id; Merlin joins the queues by it.", field

@@ -22,7 +22,7 @@ from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
 from server.database.ordered import Ordered
 from server.database.read_model import Table, order_of
-from server.database.transactions import Transaction, Transactor, Work
+from server.database.transactions import ANNOTATIONS, Transaction, Transactor, Work
 
 if TYPE_CHECKING:
     from server.database.merlin_database import MerlinDatabase
@@ -168,6 +168,10 @@ class EntityManager(Generic[E, Record]):
         return test
 
 
+_SET = "__set__"
+"""By which Merlin stores a set (`merlin.backends.utils.serialize_entity`)."""
+
+
 def as_json(field: str, value: JSON) -> JSONText:
     """A JSON object that a client gives, `{}` for None. Raises `InvalidValueError`."""
     if value is None:
@@ -180,6 +184,8 @@ def as_json(field: str, value: JSON) -> JSONText:
             "4300 digits, or a text.",
             field,
         )
+    if _SET in value and field != ANNOTATIONS:
+        raise InvalidValueError(f"Merlin takes an object with the key {_SET} for a set, and fails at it.", field)
     return _text(field, value)
 
 
@@ -192,7 +198,9 @@ def merged(field: str, stored: JSON, changes: JSON) -> JSONText:
         raise InvalidValueError("Pass an object: its keys are merged one by one.", field)
     if not isinstance(stored, dict):
         raise ConflictError("What is stored can't be read as an object, and would be lost.", field)
-    as_json(field, changes)  # but not what stands already: Merlin stores NaN, and that is not to be in anybody's way
+    as_json(
+        field, {key: value for key, value in changes.items() if value is not None}
+    )  # what stands already may be NaN
     kept = {key: value for key, value in (stored | changes).items() if key not in changes or changes[key] is not None}
     return _text(field, kept)
 

@@ -13,7 +13,7 @@ from server.database.errors import InvalidRequestError, InvalidValueError, Physi
 from server.database.managers.cleanup import Cleanup
 from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case
 from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, WorkerStatus
-from server.database.names import check_name, check_text
+from server.database.names import check_name, check_pid, check_shown, check_text
 from server.database.read_model import since_epoch
 from server.database.transactions import Transaction, Transactor, Work
 
@@ -42,6 +42,7 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         Raises `RefusedError` and `BackendError`.
         """
         check_name("name", name)
+        check_shown("name", name)
         now = self._around.local_now()
         fields = {"heartbeat_timestamp": now, "latest_start_time": now} | self._checked(kwargs, _FIELDS)
         wanted = PhysicalWorkerModel(str(uuid.uuid4()), name, **fields)
@@ -83,8 +84,9 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         if unknown := fields.keys() - known:
             raise InvalidRequestError(f"A physical worker's {', '.join(sorted(unknown))} can't be set.")
         for name in ("host", "launch_cmd", "pid"):
-            if fields.get(name) is not None and not (name == "pid" and fields[name].isdecimal()):
-                check_text(name, fields[name])
+            if fields.get(name) is not None:
+                (check_pid if name == "pid" else check_text)(name, fields[name])
+        check_shown("host", fields.get("host") or "")
         for name in ("args", "additional_data"):
             if name in fields:
                 fields[name] = as_json(name, fields[name])
