@@ -29,6 +29,7 @@ from server.auth.visitor import visitor_of
 from server.contract.manifest import read_manifest
 from server.cors import cors
 from server.database.errors import DatabaseError
+from server.database.feed import end_tasks
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.draining import told_to_end
@@ -122,9 +123,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
                     asyncio.create_task(mark_draining(metrics, draining)),
                 ]
                 yield {"database": served, "draining": draining}
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end_tasks(tasks)
         tracing.close()
 
     return App(

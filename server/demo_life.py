@@ -20,6 +20,7 @@ from typing import TypeAlias
 from server.database.backends.base import ResultsBackend
 from server.database.entities import PhysicalWorkerEntity, RunEntity
 from server.database.errors import DatabaseError
+from server.database.feed import end_tasks
 from server.database.json_text import JSON, read_json
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import (
@@ -250,8 +251,7 @@ async def going_on_in(database: MerlinDatabase) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks([task])
 
 
 @contextlib.contextmanager

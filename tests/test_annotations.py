@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.database.annotation_sweep import AnnotationSweep
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.notes import NoteKey, NoteKind
@@ -298,3 +299,16 @@ async def test_annotations_that_no_notice_told_of_are_found(redis_server: RedisS
         async with asyncio.timeout(20):
             while database.runs.get(uid(1)).annotations != {"owner": "bob"} or not database.comparison.missed:
                 await asyncio.sleep(0.01)
+
+
+async def test_the_sweep_ends_though_a_cancellation_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As redis-py now and then does on Python 3.11: the database is closed all the same."""
+
+    async def stubborn(_: AnnotationSweep) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(AnnotationSweep, "run", stubborn)
+    async with asyncio.timeout(20), opened(await memory_of()):
+        await asyncio.sleep(0)

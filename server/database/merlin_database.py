@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from server.database.clock_check import ClockCheck
 from server.database.comparison import Comparison
 from server.database.entities import Entity, RunEntity, StudyEntity, Surroundings
 from server.database.errors import EntityNotFoundError, InvalidValueError
-from server.database.feed import Feed
+from server.database.feed import Feed, end_tasks
 from server.database.integrity import (
     NameMaps,
     Problem,
@@ -251,9 +251,7 @@ async def opened(
                 yield database
         finally:
             if sweep is not None:
-                sweep.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sweep
+                await end_tasks([sweep])
             await database.feed.stop()
     finally:
         await backend.close()
