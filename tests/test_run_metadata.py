@@ -43,7 +43,7 @@ ATTACH = """mutation ($input: RunWorkersInput!) { attachWorkers(input: $input) {
 ODD: list[dict[str, Any]] = [
     {},
     {"a": {"nested": [[], {}, [{}], None, True, 1, 2.5, -3e-10, 1e300, 10**30, "grüße 世界 \N{SNOWMAN}", '"\\/\n']}},
-    {"": "", "not a number": float("nan"), "endless": float("-inf"), "2024-01-01": "[x"},
+    {"": "", "2024-01-01": "[x"},
 ]
 
 
