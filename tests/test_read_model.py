@@ -108,6 +108,11 @@ LISTED: Mapping[str, tuple[EntityKind, EntityKind, Callable[[Any], Any], Callabl
 }
 
 
+def seen(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers depend on: not which dialect new records are written in."""
+    return {name: value for name, value in state.items() if name != "dialect"}
+
+
 def expected(world: World) -> Mapping[str, Any]:
     told = {it.is_legacy for it in world.entries.values() if it.key.kind in (RUN, PHYSICAL) and it.record is not None}
     state: dict[str, Any] = {
@@ -269,7 +274,7 @@ def test_the_copy_follows_any_history(share: float, history: list[Step]) -> None
             returned = list(do(step, model))
             assert observed(model) == expected(world)
             assert sorted(map(repr, returned)) == sorted(map(repr, changes))
-            revision += expected(world) != before
+            revision += seen(expected(world)) != seen(before)
             assert model.revision == revision
             assert told == ([(revision, returned)] if expected(world) != before else [])
             told.clear()
