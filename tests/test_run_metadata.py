@@ -234,17 +234,25 @@ async def test_a_repair_reaches_the_files_too(site: Site) -> None:
 
 
 async def test_concurrent_changes_end_with_the_newest(site: Site) -> None:
-    """Of two servers and of Merlin at once: in the end the file is the record."""
+    """Of two servers and of Merlin at once: in the end the file is the record.
+
+    The last word is a server's: Merlin writes what it read before it had the lock, which may be old by then.
+    """
     id_, workspace = await site.launched()
     async with site.database() as one, site.database() as other:
+
+        dumped = asyncio.Event()
 
         async def change(database: MerlinDatabase, name: str) -> None:
             for number in range(10):
                 await database.runs.update(id_, additional_data={name: number})
+            await dumped.wait()
+            await database.runs.update(id_, additional_data={name: "last"})
 
         async def dump() -> None:
             for _ in range(10):
                 await site.run(id_, "dump_metadata")
+            dumped.set()
 
         await asyncio.gather(
             *(change(database, f"{database is one} {each}") for database in (one, other) for each in range(4)), dump()

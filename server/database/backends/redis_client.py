@@ -41,6 +41,8 @@ SCHEMES: Mapping[str, str] = {
 """Valkey's own mean what Redis's do."""
 _SENTINEL_PORT = 26379
 _SENTINEL_TIMEOUT = 1.0
+_CUT = "closed by server|reset by peer|while writing to socket"
+"""How redis-py and the system call a connection that the other side has ended."""
 """Seconds for the sentinels to say who is the master, while notices wait."""
 
 
@@ -182,8 +184,11 @@ class RedisClients:
         return f"no sentinel that answers knows a master named {self._service!r} that is up"
 
     def _hint(self, error: Exception, reason: str) -> str:
-        """A server of Redis that is spoken to by TLS and knows none waits for more, and answers nothing."""
-        is_cut = isinstance(error, RedisConnectionError) and re.search("closed by server|reset by peer", reason)
+        """A server of Redis that is spoken to by TLS and knows none waits for more, and answers nothing.
+
+        One that wants TLS hangs up, which shows as the end of its answer or as a request that can't be sent.
+        """
+        is_cut = isinstance(error, RedisConnectionError) and re.search(_CUT, reason)
         if self._is_tls:
             is_silent = isinstance(error, RedisTimeoutError | TimeoutError)
             if is_silent or is_cut or "WRONG_VERSION_NUMBER" in reason:
