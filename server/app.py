@@ -33,6 +33,7 @@ from server.database.feed import end_tasks
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.draining import told_to_end
+from server.errors import RequestError
 from server.front import answered
 from server.graphiql import graphiql_routes
 from server.header_lists import joined
@@ -41,7 +42,7 @@ from server.http import GraphQLApp
 from server.lean import LeanPath
 from server.login import Login, Logout, TokenExchange
 from server.metrics import Metrics, mark_draining
-from server.requests import RequestError, check_parameters
+from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error, unauthenticated
 from server.results import Results, is_known
 from server.security import door_of, hosts_of

@@ -23,9 +23,7 @@ from tqdm import tqdm
 
 from server import __version__
 from server.app import documents_of, make_app
-from server.auth.authenticator import ProviderError
 from server.auth.commands import add_token_commands
-from server.auth.token_file import TokenFileError
 from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
@@ -33,17 +31,18 @@ from server.database.backends.sqlite_path import path_of
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind, Severity
 from server.demo_life import going_on, going_on_in
+from server.errors import UsageError
 from server.flags import DATABASE, Parser, add_arguments, mistyped, secrets_help
-from server.listening import ListenError, listening
+from server.listening import listening
 from server.login import PARAMETER
 from server.logs import logging_config, printable
-from server.merlin_config import ConfigError, find_database, local_database
+from server.merlin_config import find_database, local_database
 from server.security import door_of, hosts_of, with_secrets
 from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
-from server.settings import Settings, SettingsError, read_settings
+from server.settings import Settings, read_settings
 from server.signals import ignore_signals, leave, on_signals, run
 from server.source import backend_of, fill_with_demo, open_database, workspace_roots_of
-from server.tracing import TracingError, open_tracing
+from server.tracing import open_tracing
 
 LOG = logging.getLogger(__name__)
 
@@ -52,20 +51,7 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is 
 """Of addresses that mean all of a machine's: the one by which it reaches itself."""
 
 
-class UsageError(Exception):
-    """What was asked for can't be done, in one line."""
-
-
-_TOLD = (
-    ConfigError,
-    DatabaseError,
-    ListenError,
-    ProviderError,
-    SettingsError,
-    TokenFileError,
-    TracingError,
-    UsageError,
-)
+_TOLD = DatabaseError, UsageError
 """In one line."""
 
 

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.auth.door import Door
 from server.auth.visitor import visitor_of
-from server.requests import RequestError
+from server.errors import RequestError
 from server.responses import refused
 
 _HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-with", "apollo-require-preflight")

@@ -6,8 +6,8 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.logs import REQUEST_ID, request_id_of
 from server.metrics import Metrics
+from server.request_id import REQUEST_ID, request_id_of
 from server.responses import refusal
 
 SECURITY_HEADERS = [

@@ -10,8 +10,8 @@ from server.auth.door import Door
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase
+from server.errors import RequestError
 from server.metrics import CONTENT_TYPE, Metrics
-from server.requests import RequestError
 from server.responses import json_response, refused, unauthenticated
 
 HEALTH_PATHS = frozenset({b"/healthz", b"/readyz", b"/metrics"})

@@ -16,12 +16,13 @@ from schema.operations import Operation
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
+from server.errors import RequestError
 from server.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.event_stream import EventStream
 from server.failures import is_told_to_end
 from server.header_lists import directives, joined
 from server.login_page import is_for_people
-from server.requests import GraphQLRequest, RequestError, accepted, read_request
+from server.requests import GraphQLRequest, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
 from server.results import Reply, question_of
 from server.service import Service

@@ -24,7 +24,7 @@ from server.database.merlin_database import MerlinDatabase
 from server.front import SECURITY_HEADERS
 from server.header_lists import directives
 from server.http import GRAPHQL_JSON
-from server.logs import REQUEST_ID, request_id_of
+from server.request_id import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
 from server.responses import JSON
 from server.results import Reply, question_of

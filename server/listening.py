@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from server.errors import UsageError
 from server.settings import Settings
 
 BACKLOG = 2048
@@ -24,7 +25,7 @@ _DROP_SYN = (
 """A classic BPF program, linux/filter.h: opcode, jumps, operand."""
 
 
-class ListenError(Exception):
+class ListenError(UsageError):
     """The address can't be had, in one line."""
 
 

@@ -15,8 +15,9 @@ from server.auth.door import Door
 from server.auth.identity import AuthenticationError
 from server.auth.sessions import cookie_name
 from server.auth.visitor import Visitor, visitor_of
+from server.errors import RequestError
 from server.login_page import is_for_people, login_page
-from server.requests import RequestError, read_body
+from server.requests import read_body
 from server.responses import refused, unauthenticated
 
 PARAMETER = "token"

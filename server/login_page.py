@@ -10,7 +10,8 @@ from http import HTTPStatus
 
 from starlette.responses import HTMLResponse, Response
 
-from server.requests import RequestError, accepted
+from server.errors import RequestError
+from server.requests import accepted
 
 HTML = "text/html"
 _JSON = "application/json"

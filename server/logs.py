@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
-import re
-import secrets
 from collections.abc import Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="-")
-"""Of the request that is being answered."""
+from server.request_id import REQUEST_ID
 
 OPERATIONS = logging.getLogger("merlin_graphql.operations")
 """One line an operation, with `extra` for programs."""
-
-_PROCESS = secrets.token_hex(4)
-_NUMBERS = itertools.count(secrets.randbits(24))
-"""Ids need to be told apart, not to be guarded."""
 _DETAIL = "    | "
 """Before each line of a traceback."""
-_GIVEN_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "taskName"}
 
 
@@ -32,13 +22,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
-
-
-def request_id_of(given: bytes | None) -> str:
-    """As a client or a proxy gave it, where it can be logged and sent back; else a new one."""
-    if given is not None and _GIVEN_ID.fullmatch(given):
-        return given.decode()
-    return f"{_PROCESS}{next(_NUMBERS):08x}"
 
 
 class WithRequestId(logging.Filter):

@@ -15,8 +15,10 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 import yaml
 
+from server.errors import UsageError
 
-class ConfigError(Exception):
+
+class ConfigError(UsageError):
     pass
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
@@ -12,6 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 
 from server.database.json_numbers import load_exactly
+from server.errors import RequestError
 from server.header_lists import joined, members, pieces, unquoted
 
 LARGEST_BODY = 2**20
@@ -25,34 +25,6 @@ _LONGEST_NAME = 30
 """Characters that are told of a coding."""
 _MOST_PIECES = 10
 """Of a media type: itself, and its parameters."""
-
-_CODES: Mapping[int, str] = {
-    400: "BAD_REQUEST",
-    403: "FORBIDDEN",
-    405: "METHOD_NOT_ALLOWED",
-    406: "NOT_ACCEPTABLE",
-    408: "REQUEST_TIMEOUT",
-    413: "PAYLOAD_TOO_LARGE",
-    415: "UNSUPPORTED_MEDIA_TYPE",
-    421: "MISDIRECTED_REQUEST",
-    429: "RATE_LIMITED",
-}
-
-
-class RequestError(Exception):
-    """It is no request that can be answered; the message says what to do."""
-
-    def __init__(
-        self, message: str, status: int = HTTPStatus.BAD_REQUEST, headers: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = headers
-
-    @property
-    def code(self) -> str:
-        """For programs."""
-        return _CODES[self.status]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from schema.encoding import encode_json
 from schema.errors import INTERNAL
 from server.auth.identity import AuthenticationError
-from server.requests import RequestError
+from server.errors import RequestError
 
 JSON = "application/json"
 

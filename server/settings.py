@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schema.limits import DEFAULTS, STRICT, Limits
 from server.allowed import check_origin, check_proxies, parts_of
+from server.errors import UsageError
 
 PREFIX = "MERLIN_GRAPHQL_"
 _ALL_MODES = 0o777
@@ -25,7 +26,7 @@ SHORTEST_KEY = 32
 _OFF_BY_0 = ("compare_interval", "rate_limit", "result_cache")
 
 
-class SettingsError(Exception):
+class SettingsError(UsageError):
     """A setting that can't be meant, in one line."""
 
 

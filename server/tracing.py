@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from server.errors import UsageError
+
 Attributes = Mapping[str, str | int]
 
 
-class TracingError(Exception):
+class TracingError(UsageError):
     """It can't be had, in one line."""
 
 

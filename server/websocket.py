@@ -21,9 +21,10 @@ from schema.errors import BadInput
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor, visitor_of
+from server.errors import RequestError
 from server.failures import GoneError, is_told_to_end
-from server.logs import REQUEST_ID, request_id_of
-from server.requests import GraphQLRequest, RequestError, parse_json, parse_request
+from server.request_id import REQUEST_ID, request_id_of
+from server.requests import GraphQLRequest, parse_json, parse_request
 from server.responses import refused
 from server.service import Service
 

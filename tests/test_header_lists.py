@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from server.errors import RequestError
 from server.header_lists import directives, joined, members, pieces, tags, unquoted
 from server.http import OFFERED
-from server.requests import RequestError, accepted
+from server.requests import accepted
 from server.results import is_known
 
 ALPHABET = 'aW/*;=\\", \tq.01é-'

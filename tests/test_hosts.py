@@ -18,7 +18,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from server.auth.hosts import Hosts, name_of
-from server.requests import RequestError
+from server.errors import RequestError
 from server.security import hosts_of
 from server.settings import Settings, SettingsError
 from tests.live import DEADLINE, Live, serving

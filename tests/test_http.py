@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.requests import RequestError, accepted
+from server.errors import RequestError
+from server.requests import accepted
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of, run

@@ -18,7 +18,8 @@ from schema.operations import Operations
 from server.database.backends.memory import MemoryBackend
 from server.database.json_numbers import UnkeptNumber, load_exactly
 from server.database.merlin_database import opened
-from server.requests import RequestError, parse_json
+from server.errors import RequestError
+from server.requests import parse_json
 from server.settings import Settings
 from tests.asking import OPERATIONS, ask, execute
 from tests.live import serving

@@ -240,7 +240,6 @@ async def test_concurrent_changes_end_with_the_newest(site: Site) -> None:
     """
     id_, workspace = await site.launched()
     async with site.database() as one, site.database() as other:
-
         dumped = asyncio.Event()
 
         async def change(database: MerlinDatabase, name: str) -> None:

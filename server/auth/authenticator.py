@@ -15,6 +15,7 @@ from server.auth.token_file import TokenFile, hash_of
 from server.auth.visitor import Visitor
 from server.database.backends.base import ResultsBackend
 from server.database.pulse import Pulse
+from server.errors import UsageError
 
 OWNER = "owner"
 """The name of whoever has the token that was made at the start."""
@@ -28,7 +29,7 @@ _LOOK_EVERY = 0.4
 """Seconds between two looks whether what clients are known by has changed."""
 
 
-class ProviderError(Exception):
+class ProviderError(UsageError):
     """An identity provider's keys can't be had, in one line."""
 
 

@@ -20,7 +20,7 @@ from server.auth.security_log import SecurityLog
 from server.auth.sessions import Session
 from server.auth.strangers import Strangers
 from server.auth.visitor import Visitor, visitor_of
-from server.requests import RequestError
+from server.errors import RequestError
 
 FORBIDDEN = 403
 

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from server.auth.rate_limit import RateLimit
 from server.auth.visitor import Visitor
-from server.requests import RequestError
+from server.errors import RequestError
 
 PER_MINUTE = 10
 _NOT_GUESSABLE = re.compile(r"mgt_[\w-]{43}|[\w-]+\.[\w-]+\.[\w-]{40,}", re.ASCII)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 
-from server.requests import RequestError
+from server.errors import RequestError
 
 ANY = "*"
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,254})(?::[0-9]{0,5})?", re.IGNORECASE)

@@ -10,7 +10,7 @@ from server.auth.identity import AuthCode, Identity
 from server.auth.rate_limit import RateLimit
 from server.auth.sessions import Session
 from server.auth.visitor import Visitor
-from server.logs import REQUEST_ID
+from server.request_id import REQUEST_ID
 
 SECURITY = logging.getLogger("merlin_graphql.security")
 

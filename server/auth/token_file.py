@@ -22,6 +22,7 @@ from pathlib import Path
 
 from schema.roles import Role
 from server.auth.identity import Identity, expired
+from server.errors import UsageError
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _LOOK_EVERY = 0.25
 """Seconds between two looks whether the file has changed, at least."""
 
 
-class TokenFileError(Exception):
+class TokenFileError(UsageError):
     """It can't be used, in one line."""
 
 

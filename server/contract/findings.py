@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 
+from server.errors import UsageError
+
 
 class ExitCode(IntEnum):
     """argparse's own is 2: a command line that can't be read."""
@@ -41,7 +43,7 @@ class Finding:
         return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
 
 
-class UnreadableError(Exception):
+class UnreadableError(UsageError):
     """One line, with place and remedy."""
 
 
