@@ -28,15 +28,15 @@ from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
 from server.database.backends.sqlite_path import path_of
+from server.database.demo_life import going_on, going_on_in
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind, Severity
-from server.demo_life import going_on, going_on_in
+from server.database.merlin_config import find_database, local_database
 from server.errors import UsageError
 from server.flags import DATABASE, Parser, add_arguments, mistyped, secrets_help
 from server.listening import listening
 from server.login import PARAMETER
 from server.logs import logging_config, printable
-from server.merlin_config import find_database, local_database
 from server.security import door_of, hosts_of, with_secrets
 from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import Settings, read_settings

@@ -20,8 +20,8 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from schema.compiler.compiler import Tally
+from server.database.files.metadata_file import FileState
 from server.database.merlin_database import MerlinDatabase
-from server.database.metadata_file import FileState
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The library's own: where processes of one machine meet. To be set before the library is imported."""

@@ -13,9 +13,9 @@ from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import CURRENT, LEGACY, Dialect
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.tls import TLS
+from server.database.demo_data import demo_records
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase, opened
-from server.demo_data import demo_records
 from server.settings import Settings, SettingsError
 
 _DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}

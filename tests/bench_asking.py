@@ -21,8 +21,8 @@ from typing import Any
 
 import httpx
 
+from server.database.demo_data import bulk_records
 from server.database.models import RunModel, StudyModel
-from server.demo_data import bulk_records
 from tests.bench_load import fill
 from tests.merlin_process import Merlin
 from tests.servers import RedisServer, binaries

@@ -23,8 +23,8 @@ from pathlib import Path
 import redis
 
 from server.database.backends.factory import BackendOptions, make_backend
+from server.database.demo_data import bulk_records
 from server.database.models import RunModel
-from server.demo_data import bulk_records
 from tests.servers import RedisServer, binaries
 
 DOCUMENT = "subscription { runChanges { kind id run { workspace status study { name } } } }"

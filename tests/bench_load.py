@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from server.database.backends.factory import BackendOptions, make_backend
-from server.demo_data import bulk_records
+from server.database.demo_data import bulk_records
 from tests.servers import RedisServer, binaries
 
 PAGE = """

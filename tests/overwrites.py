@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.database.backends.factory import BackendOptions, make_backend
+from server.database.files.metadata_file import content_of
 from server.database.merlin_database import MerlinDatabase, opened
-from server.database.metadata_file import content_of
 from server.database.models import EntityKind, Key, RunModel, RunStatus
 from tests.live import until
 from tests.merlin_process import MerlinError

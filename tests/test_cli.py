@@ -26,8 +26,8 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from server import __version__
+from server.database.demo_data import demo_records
 from server.database.models import LogicalWorkerModel, PhysicalWorkerModel, RunModel, StudyModel
-from server.demo_data import demo_records
 from server.settings import Settings
 from tests.conftest import Store
 from tests.records import uid

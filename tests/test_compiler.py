@@ -47,6 +47,7 @@ from schema.operations import Operation, OperationError, Operations
 from schema.roles import Role
 from server.database import entities
 from server.database.change_log import ChangeKind
+from server.database.demo_data import demo_records
 from server.database.entities import (
     DatabaseEntity,
     LogicalWorkerEntity,
@@ -62,7 +63,6 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
-from server.demo_data import demo_records
 from tests.documents import Asked, DocumentMaker, Words
 from tests.records import logical_worker, memory_of, physical_worker, run, study, uid
 from tests.test_queries import QUERIES, variables

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from server.database.backends.codec import encode, is_entity_id
+from server.database.demo_data import bulk_records, demo_records
 from server.database.models import (
     KINDS,
     LogicalWorkerModel,
@@ -27,7 +28,6 @@ from server.database.models import (
     WorkerStatus,
     name_of,
 )
-from server.demo_data import bulk_records, demo_records
 
 NOW = datetime(2026, 3, 9, 14, 30, 5)
 

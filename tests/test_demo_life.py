@@ -17,10 +17,10 @@ import pytest
 
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.sqlite import SQLiteBackend
+from server.database.demo_data import demo_records
+from server.database.demo_life import MOST_LAUNCHED, MOST_WORKERS, DemoLife, going_on, going_on_in
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import RunStatus, WorkerStatus
-from server.demo_data import demo_records
-from server.demo_life import MOST_LAUNCHED, MOST_WORKERS, DemoLife, going_on, going_on_in
 from server.settings import Settings
 from tests.records import memory_of
 from tests.serving import DEADLINE, Serving

@@ -22,7 +22,7 @@ from server.auth.identity import Identity, expired
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor
 from server.database.models import EntityKind, Entry, Key
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
 

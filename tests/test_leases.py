@@ -23,7 +23,7 @@ from server.auth.identity import Identity, expired
 from server.auth.lease import Lease
 from server.auth.token_file import TokenFile, TokenLine, add_line, hash_of
 from server.auth.visitor import Visitor
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run

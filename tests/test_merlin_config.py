@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from redis.asyncio.connection import parse_url
 
-from server.merlin_config import ConfigError, find_database
+from server.database.merlin_config import ConfigError, find_database
 
 REDIS = "results_backend: {name: redis, server: redis.example.org}\n"
 ODD_PASSWORD = "p@s:s/w?o#r[d] 100% ü+&"

@@ -18,7 +18,7 @@ from threading import Event
 import pytest
 from filelock import FileLock
 
-from server.database.metadata_file import FileOutcome, FileState, bring_in_step, content_of
+from server.database.files.metadata_file import FileOutcome, FileState, bring_in_step, content_of
 from server.database.models import RunModel, RunStatus
 from tests.records import run, uid
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.database.backends.batch import Batch
 from server.database.backends.memory import MemoryBackend
+from server.database.backends.write_set import Batch
 from server.database.errors import BackendUnavailableError
 from server.database.integrity import ProblemKind
 from server.database.merlin_database import MerlinDatabase, opened

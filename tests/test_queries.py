@@ -14,9 +14,9 @@ from graphql import OperationDefinitionNode, parse, print_ast
 from schema.context import Context
 from schema.operations import OperationError
 from schema.roles import Role
+from server.database.demo_data import demo_records
 from server.database.merlin_database import opened
 from server.database.models import LogicalWorkerModel, Model, RunModel, RunStatus, StudyModel, WorkerStatus
-from server.demo_data import demo_records
 from tests.asking import OPERATIONS
 from tests.records import memory_of, physical_worker, run
 

@@ -23,8 +23,8 @@ import yaml
 
 from server.auth.token_file import TokenFile
 from server.cli import main
+from server.database.demo_data import demo_records
 from server.database.merlin_database import opened
-from server.demo_data import demo_records
 from server.settings import read_settings
 from tests.asking import execute
 from tests.pages import ROOT, block, blocks

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from server.database import run_metadata
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
+from server.database.files import run_metadata
+from server.database.files.metadata_file import FileOutcome, FileState, content_of
 from server.database.merlin_database import MerlinDatabase, opened
-from server.database.metadata_file import FileOutcome, FileState, content_of
 from server.database.models import EntityKind, Key, RunModel, RunStatus
 from server.metrics import Metrics
 from tests.asking import ask

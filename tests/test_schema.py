@@ -22,10 +22,10 @@ from schema.limits import Limits
 from schema.operations import Operations
 from server.database.backends.base import ResultsBackend
 from server.database.backends.memory import MemoryBackend
+from server.database.demo_data import demo_records
 from server.database.errors import BackendUnavailableError
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model, RunModel, WorkerStatus
-from server.demo_data import demo_records
 from tests.asking import ask, execute
 from tests.records import logical_worker, memory_of, physical_worker, run, study, uid
 

@@ -19,11 +19,11 @@ import pytest
 import redis
 
 from server.database.backends.base import ResultsBackend
-from server.database.backends.batch import Batch
 from server.database.backends.codec import LEGACY, decode, encode
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.sqlite import SQLiteBackend
+from server.database.backends.write_set import Batch
 from server.database.errors import (
     AlreadyExistsError,
     BackendUnavailableError,

@@ -14,7 +14,7 @@ from server.auth.sessions import Session, Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenFile, hash_of
 from server.auth.visitor import Visitor
 from server.database.backends.base import ResultsBackend
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 from server.errors import UsageError
 
 OWNER = "owner"

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 
 from server.database.backends.base import ResultsBackend
 from server.database.errors import BackendError
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 
 LOG = logging.getLogger(__name__)
 

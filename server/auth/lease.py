@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.visitor import Visitor
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 
 _ASK_AT_LEAST_EVERY = 60.0
 """Seconds: clocks are set, and machines sleep."""

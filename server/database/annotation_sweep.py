@@ -9,7 +9,7 @@ from functools import partial
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import DatabaseError
 from server.database.models import MODELS, Key
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 from server.database.read_model import Change, ReadModel
 from server.database.transactions import ANNOTATED, Transaction, Transactor
 

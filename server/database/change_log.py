@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 from server.database.read_model import Change, ReadModel
 
 _TIDY_FROM = 1024

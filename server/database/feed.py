@@ -17,7 +17,7 @@ from server.database.backends.base import Alive, Changed, Lost, Notice, Progress
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 from server.database.read_model import ReadModel
 
 LOG = logging.getLogger(__name__)

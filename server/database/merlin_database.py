@@ -19,6 +19,7 @@ from server.database.comparison import Comparison
 from server.database.entities import Entity, RunEntity, StudyEntity, Surroundings
 from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed, end_tasks
+from server.database.files.run_metadata import RunMetadata
 from server.database.integrity import (
     NameMaps,
     Problem,
@@ -39,10 +40,9 @@ from server.database.managers import (
 from server.database.managers.cleanup import Cleanup
 from server.database.managers.entity_manager import EntityManager
 from server.database.models import EntityKind, Key
-from server.database.pulse import Pulse
+from server.database.notifier import Pulse
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
-from server.database.run_metadata import RunMetadata
 from server.database.transactions import Transactor, Work
 
 

@@ -18,7 +18,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from server.database.backends.codec import STATUS_FIELDS
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.dialects import Dialects
-from server.database.groups import Groups
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links, Position, discard, insert
 from server.database.models import (
@@ -37,6 +36,7 @@ from server.database.models import (
     name_of,
     optional,
 )
+from server.database.value_index import Groups
 
 LOG = logging.getLogger(__name__)
 

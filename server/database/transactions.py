@@ -19,12 +19,13 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
-from server.database.backends.batch import Batch, NameKey
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.write_set import Batch, NameKey
 from server.database.errors import BackendError, ConflictError, InvalidValueError, UnknownOutcomeError
 from server.database.feed import Feed
-from server.database.metadata_file import SAVED_BY_MERLIN, FileState
+from server.database.files.metadata_file import SAVED_BY_MERLIN, FileState
+from server.database.files.run_metadata import RunMetadata
 from server.database.models import (
     KINDS,
     EntityKind,
@@ -36,7 +37,6 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
-from server.database.run_metadata import RunMetadata
 
 LOG = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapp
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from server.database.backends.batch import Batch
 from server.database.backends.codec import Dialect, Raw
 from server.database.backends.notes import Note, NoteKey
+from server.database.backends.write_set import Batch
 from server.database.models import EntityKind, Entry, Key, Model
 
 Progress: TypeAlias = Callable[[int, int], None]

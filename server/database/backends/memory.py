@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from typing import ClassVar
 
 from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_progress
-from server.database.backends.batch import Batch
 from server.database.backends.codec import Raw, decode, encode
 from server.database.backends.notes import Note, NoteKey
 from server.database.backends.portions import SCAN_BATCH
+from server.database.backends.write_set import Batch
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 _BATCH = 500

@@ -25,13 +25,13 @@ from server.database.backends.base import (
     ResultsBackend,
     no_progress,
 )
-from server.database.backends.batch import Batch
 from server.database.backends.codec import CURRENT, Raw, decode, encode, not_a_record
 from server.database.backends.notes import PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.redis_client import TIMEOUT, RedisClients
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
+from server.database.backends.write_set import Batch
 from server.database.errors import WrongDatabaseError
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 

@@ -11,9 +11,9 @@ from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadin
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from server.database.backends.batch import Batch
 from server.database.backends.notes import LIFETIMES, PREFIX
 from server.database.backends.redis_client import RedisClients
+from server.database.backends.write_set import Batch
 from server.database.errors import BackendError, UnknownOutcomeError
 from server.database.models import EntityKind
 

@@ -24,7 +24,6 @@ from server.database.backends.base import (
     ResultsBackend,
     no_progress,
 )
-from server.database.backends.batch import Batch
 from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
@@ -32,6 +31,7 @@ from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, 
 from server.database.backends.sqlite_file import SQLiteFile, open_file
 from server.database.backends.sqlite_path import path_of
 from server.database.backends.sqlite_writer import NOTES, Conflict, make_readable, write, writing
+from server.database.backends.write_set import Batch
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
     KINDS,

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from server.database.backends.batch import Batch
 from server.database.backends.codec import Raw
 from server.database.backends.notes import LIFETIMES, NoteKey
+from server.database.backends.write_set import Batch
 from server.database.models import EntityKind, Key
 
 NOTES = "merlin_graphql_notes"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from server.database.metadata_file import open_merlin_info, open_regular
-from server.database.workspace_roots import OutsideError
+from server.database.files.metadata_file import open_merlin_info, open_regular
+from server.database.files.workspace_roots import OutsideError
 
 _SUFFIX = ".expanded.yaml"
 _LARGEST = 2**20

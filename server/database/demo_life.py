@@ -18,6 +18,7 @@ from functools import partial
 from typing import TypeAlias
 
 from server.database.backends.base import ResultsBackend
+from server.database.demo_data import HOSTS, STUDIES, WORKERS, Maker, Study
 from server.database.entities import PhysicalWorkerEntity, RunEntity
 from server.database.errors import DatabaseError
 from server.database.feed import end_tasks
@@ -34,7 +35,6 @@ from server.database.models import (
     with_value,
 )
 from server.database.transactions import Transaction
-from server.demo_data import HOSTS, STUDIES, WORKERS, Maker, Study
 
 MOST_ACTIVE = 8
 """Runs at a time."""

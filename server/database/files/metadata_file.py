@@ -18,9 +18,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
+from server.database.files.workspace_roots import DIRECTORY_FLAGS, OutsideError, open_below
 from server.database.json_text import JSON, load, read_json
 from server.database.models import RunModel, RunStatus
-from server.database.workspace_roots import DIRECTORY_FLAGS, OutsideError, open_below
 
 SAVED_BY_MERLIN = ("parent", "child", "run_status", "additional_data", "workers")
 """Fields of a run that may change (Merlin's `RunModel.fields_allowed_to_be_updated`)."""

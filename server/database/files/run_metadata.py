@@ -12,11 +12,11 @@ from threading import Event
 from typing import Any
 from weakref import WeakValueDictionary
 
-from server.database.daemon_threads import DaemonThreads, ThreadsHangError
 from server.database.errors import BackendError
-from server.database.expanded_spec import name_in_spec
 from server.database.feed import Feed
-from server.database.metadata_file import FileOutcome, FileState, bring_in_step
+from server.database.files.daemon_threads import DaemonThreads, ThreadsHangError
+from server.database.files.expanded_spec import name_in_spec
+from server.database.files.metadata_file import FileOutcome, FileState, bring_in_step
 from server.database.models import EntityKind, Key, RunModel
 from server.database.read_model import ReadModel
 
