@@ -22,8 +22,9 @@ from starlette.websockets import WebSocket
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
 from schema.roles import Role
-from server.auth.door import Door
-from server.auth.hosts import Hosts
+from server.auth.access_control import Door
+from server.auth.allowed_hosts import Hosts
+from server.auth.from_settings import door_of, hosts_of
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.contract.manifest import read_manifest
@@ -45,7 +46,6 @@ from server.metrics import Metrics, mark_draining
 from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error, unauthenticated
 from server.results import Results, is_known
-from server.security import door_of, hosts_of
 from server.service import Service
 from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 from server.source import open_database

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from server import __version__
 from server.app import documents_of, make_app
 from server.auth.commands import add_token_commands
+from server.auth.from_settings import door_of, hosts_of, with_secrets
 from server.contract.commands import add_commands
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.base import Progress, no_progress
@@ -37,7 +38,6 @@ from server.flags import DATABASE, Parser, add_arguments, mistyped, secrets_help
 from server.listening import listening
 from server.login import PARAMETER
 from server.logs import logging_config, printable
-from server.security import door_of, hosts_of, with_secrets
 from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import Settings, read_settings
 from server.signals import ignore_signals, leave, on_signals, run

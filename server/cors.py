@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.auth.door import Door
+from server.auth.access_control import Door
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
 from server.responses import refused

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schema.roles import Role
-from server.auth.door import Door
+from server.auth.access_control import Door
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.auth.door import Door
+from server.auth.access_control import Door
 from server.auth.identity import AuthenticationError
-from server.auth.sessions import cookie_name
+from server.auth.session_cookie import cookie_name
 from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
 from server.login_page import is_for_people, login_page

@@ -10,7 +10,7 @@ from schema.context import Context
 from schema.errors import FORBIDDEN
 from schema.operations import Answer, Operation, OperationError, Operations
 from server import __version__
-from server.auth.door import Door
+from server.auth.access_control import Door
 from server.auth.identity import Identity
 from server.auth.lease import Lease
 from server.database.merlin_database import MerlinDatabase

@@ -23,7 +23,7 @@ from schema.compiler.compiler import Compiler
 from schema.operations import Answer, Operations
 from schema.sharing import SharedAnswers
 from server import http, websocket
-from server.auth.door import Door
+from server.auth.access_control import Door
 from server.auth.lease import Lease
 from server.database.change_log import ChangeLog, _Follower
 from server.database.models import EntityKind, Entry, Key

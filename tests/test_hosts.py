@@ -17,9 +17,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from server.auth.hosts import Hosts, name_of
+from server.auth.allowed_hosts import Hosts, name_of
+from server.auth.from_settings import hosts_of
 from server.errors import RequestError
-from server.security import hosts_of
 from server.settings import Settings, SettingsError
 from tests.live import DEADLINE, Live, serving
 from tests.raw_http import answer, connected

@@ -29,9 +29,9 @@ from websockets.typing import Subprotocol
 from schema.roles import Role
 from server.auth import identity_provider
 from server.auth.authenticator import ProviderError
+from server.auth.from_settings import with_secrets
 from server.auth.identity import AuthCode, AuthenticationError, Identity
 from server.auth.identity_provider import IdentityProvider, role_of
-from server.security import with_secrets
 from server.settings import PRODUCTION, Settings, SettingsError
 from tests.live import DEADLINE, serving, until
 from tests.records import memory_of

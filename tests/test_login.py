@@ -25,7 +25,7 @@ from websockets.typing import Origin, Subprotocol
 from schema.roles import Role
 from server.auth import token_file
 from server.auth.identity import AuthCode, AuthenticationError, Credential, Identity
-from server.auth.sessions import Sessions, cookie_name, read_cookie
+from server.auth.session_cookie import Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenLine, add_line, hash_of
 from server.auth.visitor import Visitor
 from server.settings import PRODUCTION, Settings

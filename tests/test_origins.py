@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from server.auth.strangers import Strangers
+from server.auth.refused_origins import Strangers
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of
@@ -148,7 +148,7 @@ async def test_a_page_that_is_not_let_in_is_told_how_it_would_be(
         for strange in ("null", "no origin", "http://a.example.org/" + "x" * 100):
             answer = await browser.options(live.http, headers=PREFLIGHT | {"origin": strange})
             assert answer.status_code == 403
-    told = [record.getMessage() for record in caplog.records if record.name == "server.auth.strangers"]
+    told = [record.getMessage() for record in caplog.records if record.name == "server.auth.refused_origins"]
     assert [line for line in told if page in line] == [f"{says} They then show a token. This is logged once."]
     assert len(told) == 1
 

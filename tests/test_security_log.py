@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from schema.roles import Role
-from server.auth.guesses import PER_MINUTE, may_be_guess
+from server.auth.failed_logins import PER_MINUTE, may_be_guess
 from server.auth.identity import Identity
 from server.auth.rate_limit import RateLimit
 from server.auth.security_log import SecurityLog

@@ -10,7 +10,7 @@ from schema.roles import Role
 from server.auth.identity import AuthenticationError, Credential, Identity, invalid, missing
 from server.auth.lease import Lease
 from server.auth.origins import is_own
-from server.auth.sessions import Session, Sessions, cookie_name, read_cookie
+from server.auth.session_cookie import Session, Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenFile, hash_of
 from server.auth.visitor import Visitor
 from server.database.backends.base import ResultsBackend

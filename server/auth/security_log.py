@@ -8,7 +8,7 @@ import re
 
 from server.auth.identity import AuthCode, Identity
 from server.auth.rate_limit import RateLimit
-from server.auth.sessions import Session
+from server.auth.session_cookie import Session
 from server.auth.visitor import Visitor
 from server.request_id import REQUEST_ID
 

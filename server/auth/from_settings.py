@@ -9,11 +9,11 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from schema.roles import Role
+from server.auth.access_control import Door
+from server.auth.allowed_hosts import ANY, Hosts, name_of
 from server.auth.authenticator import Authenticator, Provider
-from server.auth.door import Door
-from server.auth.hosts import ANY, Hosts, name_of
 from server.auth.rate_limit import RateLimit
-from server.auth.sessions import Sessions
+from server.auth.session_cookie import Sessions
 from server.auth.token_file import TokenFile, hash_of, new_token
 from server.settings import PRODUCTION, Settings, SettingsError
 

@@ -11,14 +11,14 @@ from starlette.types import Scope
 
 from schema.roles import Role
 from server.auth.authenticator import Authenticator
-from server.auth.guesses import Guesses
+from server.auth.failed_logins import Guesses
 from server.auth.identity import AuthCode, AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.origins import is_own, is_own_or_allowed, may_be_forged
 from server.auth.rate_limit import RateLimit
+from server.auth.refused_origins import Strangers
 from server.auth.security_log import SecurityLog
-from server.auth.sessions import Session
-from server.auth.strangers import Strangers
+from server.auth.session_cookie import Session
 from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
 
