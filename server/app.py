@@ -42,15 +42,15 @@ from server.health import MetricsApp, healthz, readyz
 from server.http import GraphQLApp
 from server.lean import LeanPath
 from server.login import Login, Logout, TokenExchange
-from server.metrics import Metrics, mark_draining
+from server.observability.metrics import Metrics, mark_draining
+from server.observability.telemetry import Telemetry
+from server.observability.tracing import open_tracing
 from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error, unauthenticated
 from server.results import Results, is_known
 from server.service import Service
 from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 from server.source import open_database
-from server.telemetry import Telemetry
-from server.tracing import open_tracing
 from server.websocket import WebSocketApp
 
 

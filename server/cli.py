@@ -37,12 +37,12 @@ from server.errors import UsageError
 from server.flags import DATABASE, Parser, add_arguments, mistyped, secrets_help
 from server.listening import listening
 from server.login import PARAMETER
-from server.logs import logging_config, printable
+from server.observability.logs import logging_config, printable
+from server.observability.tracing import open_tracing
 from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import Settings, read_settings
 from server.signals import ignore_signals, leave, on_signals, run
 from server.source import backend_of, fill_with_demo, open_database, workspace_roots_of
-from server.tracing import open_tracing
 
 LOG = logging.getLogger(__name__)
 

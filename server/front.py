@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.metrics import Metrics
+from server.observability.metrics import Metrics
 from server.request_id import REQUEST_ID, request_id_of
 from server.responses import refusal
 

@@ -11,7 +11,7 @@ from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase
 from server.errors import RequestError
-from server.metrics import CONTENT_TYPE, Metrics
+from server.observability.metrics import CONTENT_TYPE, Metrics
 from server.responses import json_response, refused, unauthenticated
 
 HEALTH_PATHS = frozenset({b"/healthz", b"/readyz", b"/metrics"})

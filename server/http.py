@@ -22,11 +22,11 @@ from server.event_stream import EventStream
 from server.failures import is_told_to_end
 from server.header_lists import directives, joined
 from server.login_page import is_for_people
+from server.observability.telemetry import Told
 from server.requests import GraphQLRequest, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
 from server.results import Reply, question_of
 from server.service import Service
-from server.telemetry import Told
 
 GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)

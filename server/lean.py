@@ -24,12 +24,12 @@ from server.database.merlin_database import MerlinDatabase
 from server.front import SECURITY_HEADERS
 from server.header_lists import directives
 from server.http import GRAPHQL_JSON
+from server.observability.telemetry import Told
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
 from server.responses import JSON
 from server.results import Reply, question_of
 from server.service import Service
-from server.telemetry import Told
 
 LOG = logging.getLogger(__name__)
 

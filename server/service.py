@@ -16,9 +16,9 @@ from server.auth.lease import Lease
 from server.database.merlin_database import MerlinDatabase
 from server.documents import Documents
 from server.failures import failed
+from server.observability.telemetry import Telemetry
 from server.requests import GraphQLRequest
 from server.results import Results
-from server.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ import uvicorn
 from server.connection_limits import ConnectionLimits
 from server.connections import CLOSE_SECONDS, HTTPConnection, WebSocketConnection
 from server.listening import has_waiting, refuse_new
-from server.logs import logging_config
-from server.metrics import DIRECTORY_VARIABLE, forget_process
+from server.observability.logs import logging_config
+from server.observability.metrics import DIRECTORY_VARIABLE, forget_process
 from server.settings import Settings, SettingsError
 from server.signals import ignore_signals
 from server.supervisor import Supervisor, end_without_supervisor

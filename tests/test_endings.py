@@ -28,9 +28,9 @@ from server.auth.lease import Lease
 from server.database.change_log import ChangeLog, _Follower
 from server.database.models import EntityKind, Entry, Key
 from server.documents import Documents
-from server.metrics import Metrics
+from server.observability.metrics import Metrics
+from server.observability.telemetry import Telemetry, Told
 from server.service import Service
-from server.telemetry import Telemetry, Told
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
 

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from server.database.merlin_database import MerlinDatabase
-from server.logs import JSONLines, TextLines, WithRequestId, logging_config
+from server.observability.logs import JSONLines, TextLines, WithRequestId, logging_config
 from server.request_id import request_id_of
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving

@@ -24,7 +24,7 @@ from server.database.files import run_metadata
 from server.database.files.metadata_file import FileOutcome, FileState, content_of
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, RunModel, RunStatus
-from server.metrics import Metrics
+from server.observability.metrics import Metrics
 from tests.asking import ask
 from tests.conftest import Store
 from tests.live import until

@@ -18,9 +18,9 @@ from opentelemetry.trace import SpanKind
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-import server.otel
+import server.observability.otel
+from server.observability.tracing import NoTracing, open_tracing
 from server.settings import Settings
-from server.tracing import NoTracing, open_tracing
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of
 from tests.serving import run
@@ -40,7 +40,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         return provider
 
-    monkeypatch.setattr(server.otel, "exporting", provider)
+    monkeypatch.setattr(server.observability.otel, "exporting", provider)
     return exporter
 
 

@@ -53,7 +53,7 @@ def open_tracing(*, is_on: bool) -> Tracing:
     if not is_on:
         return NoTracing()
     try:
-        from server.otel import OpenTelemetry, exporting  # noqa: PLC0415 - an extra
+        from server.observability.otel import OpenTelemetry, exporting  # noqa: PLC0415 - an extra
     except ImportError:
         raise TracingError("tracing: install merlin-graphql[tracing] for it.") from None
     return OpenTelemetry(exporting())

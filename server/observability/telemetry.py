@@ -13,9 +13,9 @@ from schema.compiler.compiler import Tally
 from schema.operations import Answer, Operation
 from server.auth.identity import Identity
 from server.documents import Documents
-from server.logs import OPERATIONS
-from server.metrics import OTHER, Metrics
-from server.tracing import Tracing
+from server.observability.logs import OPERATIONS
+from server.observability.metrics import OTHER, Metrics
+from server.observability.tracing import Tracing
 
 
 class Telemetry:
