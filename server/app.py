@@ -32,26 +32,26 @@ from server.cors import cors
 from server.database.errors import DatabaseError
 from server.database.feed import end_tasks
 from server.database.merlin_database import MerlinDatabase
-from server.documents import Documents
 from server.draining import told_to_end
 from server.errors import RequestError
-from server.front import answered
 from server.graphiql import graphiql_routes
 from server.header_lists import joined
 from server.health import MetricsApp, healthz, readyz
-from server.http import GraphQLApp
-from server.lean import LeanPath
 from server.login import Login, Logout, TokenExchange
+from server.middleware import answered
 from server.observability.metrics import Metrics, mark_draining
 from server.observability.telemetry import Telemetry
 from server.observability.tracing import open_tracing
+from server.protocols.fast_path import LeanPath
+from server.protocols.http import GraphQLApp
+from server.protocols.persisted_documents import Documents
+from server.protocols.response_cache import Results, is_known
+from server.protocols.service import Service
+from server.protocols.websocket import WebSocketApp
 from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error, unauthenticated
-from server.results import Results, is_known
-from server.service import Service
 from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 from server.source import open_database
-from server.websocket import WebSocketApp
 
 
 class App(Starlette):

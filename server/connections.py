@@ -23,8 +23,8 @@ from websockets.http11 import Request
 from server.connection_limits import ConnectionLimits
 from server.connection_timer import ConnectionTimer
 from server.health import HEALTH_PATHS
+from server.protocols.websocket import KNOWN
 from server.responses import refusal
-from server.websocket import KNOWN
 
 HEAD_SECONDS = 10.0
 """How long a client may take for the head of a request, or for the handshake of a websocket."""

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from strawberry.http.ides import get_graphql_ide_html
 
 from server.header_lists import joined
-from server.results import is_known
+from server.protocols.response_cache import is_known
 
 BUILT = Path(__file__).with_name("static")
 """Where `make graphiql` puts the files: index.html, and beside it what that loads from `static/`."""

@@ -14,9 +14,9 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from schema.operations import OperationError
-from server import documents as module
 from server.contract.manifest import hash_of, manifest
-from server.documents import Documents
+from server.protocols import persisted_documents as module
+from server.protocols.persisted_documents import Documents
 from server.settings import Settings, SettingsError
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of, run

@@ -22,15 +22,15 @@ from schema import operations
 from schema.compiler.compiler import Compiler
 from schema.operations import Answer, Operations
 from schema.sharing import SharedAnswers
-from server import http, websocket
 from server.auth.access_control import Door
 from server.auth.lease import Lease
 from server.database.change_log import ChangeLog, _Follower
 from server.database.models import EntityKind, Entry, Key
-from server.documents import Documents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import Telemetry, Told
-from server.service import Service
+from server.protocols import http, websocket
+from server.protocols.persisted_documents import Documents
+from server.protocols.service import Service
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
 

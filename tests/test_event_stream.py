@@ -17,12 +17,12 @@ from starlette.types import Message
 
 from schema.operations import Answer, OperationError
 from schema.roles import Role
-from server import event_stream
 from server.auth.identity import Identity, expired
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor
 from server.database.models import EntityKind, Entry, Key
 from server.database.notifier import Pulse
+from server.protocols import event_stream
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
 

@@ -23,12 +23,12 @@ from schema.effects import UserErrorCode
 from schema.errors import MOST_ERRORS
 from schema.limits import Limits, measure
 from schema.operations import OperationError, Operations
-from server import documents
 from server.auth.identity import AuthCode
 from server.database.change_log import ChangeLog
 from server.database.managers import RunManager, StudyManager
 from server.database.merlin_database import MerlinDatabase, opened
 from server.errors import CODES
+from server.protocols import persisted_documents
 from tests.asking import OPERATIONS, ask, execute
 from tests.documents import DocumentMaker
 from tests.records import memory_of, run, study
@@ -216,7 +216,7 @@ def codes_of_operations() -> set[str]:
 def codes() -> set[str]:
     """All that this server may tell in `errors`, by where they are written."""
     found = codes_of_operations() | set(CODES.values()) | set(AuthCode)
-    found |= {documents.NOT_FOUND, documents.MISMATCH, documents.UNTRUSTED}
+    found |= {persisted_documents.NOT_FOUND, persisted_documents.MISMATCH, persisted_documents.UNTRUSTED}
     found |= {HTTPStatus.NOT_FOUND.name, HTTPStatus.METHOD_NOT_ALLOWED.name}  # Starlette's own
     for path in (ROOT / "server").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -11,9 +11,9 @@ from starlette.datastructures import Headers
 
 from server.errors import RequestError
 from server.header_lists import directives, joined, members, pieces, tags, unquoted
-from server.http import OFFERED
+from server.protocols.http import OFFERED
+from server.protocols.response_cache import is_known
 from server.requests import accepted
-from server.results import is_known
 
 ALPHABET = 'aW/*;=\\", \tq.01é-'
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.http import OFFERED
-from server.lean import _MEDIA_TYPES, LeanPath
+from server.protocols.fast_path import _MEDIA_TYPES, LeanPath
+from server.protocols.http import OFFERED
 from server.requests import accepted
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving

@@ -22,7 +22,7 @@ from server.app import make_app
 from server.auth.origins import is_own_or_allowed
 from server.connections import LARGEST_HEAD, MOST_LINES
 from server.errors import RequestError
-from server.http import OFFERED
+from server.protocols.http import OFFERED
 from server.requests import accepted
 from server.settings import Settings
 from tests.load import Address

@@ -16,7 +16,7 @@ from schema.build import make_schema
 from schema.operations import Operations
 from schema.roles import Need, Role
 from server.database.models import EntityKind, Entry, Key
-from server.results import Results, is_known, question_of
+from server.protocols.response_cache import Results, is_known, question_of
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of, run, uid

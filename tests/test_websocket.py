@@ -14,8 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from server import websocket
 from server.database.models import EntityKind, Entry, Key
+from server.protocols import websocket
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid

@@ -12,10 +12,10 @@ from graphql import OperationType
 from schema.compiler.compiler import Tally
 from schema.operations import Answer, Operation
 from server.auth.identity import Identity
-from server.documents import Documents
 from server.observability.logs import OPERATIONS
 from server.observability.metrics import OTHER, Metrics
 from server.observability.tracing import Tracing
+from server.protocols.persisted_documents import Documents
 
 
 class Telemetry:

@@ -17,7 +17,7 @@ from schema.encoding import encode_json
 from schema.operations import Answer, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
-from server.failures import GoneError, is_told_to_end
+from server.protocols.failures import GoneError, is_told_to_end
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0

@@ -22,11 +22,11 @@ from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
-from server.failures import GoneError, is_told_to_end
+from server.protocols.failures import GoneError, is_told_to_end
+from server.protocols.service import Service
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import GraphQLRequest, parse_json, parse_request
 from server.responses import refused
-from server.service import Service
 
 PROTOCOL = "graphql-transport-ws"
 KNOWN = "merlin_graphql.known"

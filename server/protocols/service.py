@@ -14,11 +14,11 @@ from server.auth.access_control import Door
 from server.auth.identity import Identity
 from server.auth.lease import Lease
 from server.database.merlin_database import MerlinDatabase
-from server.documents import Documents
-from server.failures import failed
 from server.observability.telemetry import Telemetry
+from server.protocols.failures import failed
+from server.protocols.persisted_documents import Documents
+from server.protocols.response_cache import Results
 from server.requests import GraphQLRequest
-from server.results import Results
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,15 @@ from schema.operations import Operation
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
-from server.front import SECURITY_HEADERS
 from server.header_lists import directives
-from server.http import GRAPHQL_JSON
+from server.middleware import SECURITY_HEADERS
 from server.observability.telemetry import Told
+from server.protocols.http import GRAPHQL_JSON
+from server.protocols.response_cache import Reply, question_of
+from server.protocols.service import Service
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import LARGEST_BODY, parse_json, parse_request
 from server.responses import JSON
-from server.results import Reply, question_of
-from server.service import Service
 
 LOG = logging.getLogger(__name__)
 

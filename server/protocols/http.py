@@ -17,16 +17,16 @@ from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
-from server.event_stream import MEDIA_TYPE as EVENT_STREAM
-from server.event_stream import EventStream
-from server.failures import is_told_to_end
 from server.header_lists import directives, joined
 from server.login_page import is_for_people
 from server.observability.telemetry import Told
+from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
+from server.protocols.event_stream import EventStream
+from server.protocols.failures import is_told_to_end
+from server.protocols.response_cache import Reply, question_of
+from server.protocols.service import Service
 from server.requests import GraphQLRequest, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
-from server.results import Reply, question_of
-from server.service import Service
 
 GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
