@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -13,31 +12,25 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from schema.build import make_schema, sdl_of
 from schema.operations import Operations
-from schema.roles import Role
-from server.auth.access_control import Door
 from server.auth.allowed_hosts import Hosts
 from server.auth.from_settings import door_of, hosts_of
-from server.auth.identity import AuthenticationError
-from server.auth.visitor import visitor_of
 from server.contract.manifest import read_manifest
 from server.cors import cors
 from server.database.errors import DatabaseError
 from server.database.feed import end_tasks
 from server.database.merlin_database import MerlinDatabase
 from server.draining import told_to_end
+from server.endpoints.graphiql import graphiql_routes
+from server.endpoints.health import MetricsApp, healthz, readyz
+from server.endpoints.login import Login, Logout, TokenExchange
+from server.endpoints.sdl import sdl_endpoint
 from server.errors import RequestError
-from server.graphiql import graphiql_routes
-from server.header_lists import joined
-from server.health import MetricsApp, healthz, readyz
-from server.login import Login, Logout, TokenExchange
 from server.middleware import answered
 from server.observability.metrics import Metrics, mark_draining
 from server.observability.telemetry import Telemetry
@@ -45,11 +38,11 @@ from server.observability.tracing import open_tracing
 from server.protocols.fast_path import LeanPath
 from server.protocols.http import GraphQLApp
 from server.protocols.persisted_documents import Documents
-from server.protocols.response_cache import Results, is_known
+from server.protocols.response_cache import Results
 from server.protocols.service import Service
 from server.protocols.websocket import WebSocketApp
 from server.requests import check_parameters
-from server.responses import http_exception, refused, server_error, unauthenticated
+from server.responses import http_exception, refused, server_error
 from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 from server.source import open_database
 
@@ -139,7 +132,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", MetricsApp(metrics, door).respond),
-            *([Route("/schema.graphql", _schema_text(sdl_of(schema), door))] if settings.introspection else []),
+            *([Route("/schema.graphql", sdl_endpoint(sdl_of(schema), door))] if settings.introspection else []),
             *(graphiql_routes() if settings.graphiql else []),
         ],
         middleware=[*cors(door), Middleware(TokenExchange, door, is_on=settings.profile != PRODUCTION)],
@@ -163,24 +156,6 @@ def _address_of(scope: Scope) -> str | None:
     """Which the connection came to."""
     server = scope.get("server")
     return None if server is None or server[1] is None else server[0]
-
-
-def _schema_text(sdl: str, door: Door) -> Any:
-    etag = f'"{hashlib.sha256(sdl.encode()).hexdigest()}"'
-
-    async def schema_text(request: Request) -> Response:
-        try:
-            door.check_role(door.admit(visitor_of(request.scope)), Role.READ, "The schema")
-        except AuthenticationError as error:
-            return unauthenticated(error)
-        except RequestError as error:
-            return refused(error)
-        headers = {"etag": etag, "cache-control": "no-cache"}
-        if is_known(etag, joined(request.headers, "if-none-match")):
-            return Response(status_code=304, headers=headers)
-        return PlainTextResponse(sdl, headers=headers)
-
-    return schema_text
 
 
 def _in_one_line(send: Send) -> Send:

@@ -33,10 +33,10 @@ from server.database.demo_life import going_on, going_on_in
 from server.database.errors import DatabaseError
 from server.database.integrity import Problem, ProblemKind, Severity
 from server.database.merlin_config import find_database, local_database
+from server.endpoints.login import PARAMETER
 from server.errors import UsageError
 from server.flags import DATABASE, Parser, add_arguments, mistyped, secrets_help
 from server.listening import listening
-from server.login import PARAMETER
 from server.observability.logs import logging_config, printable
 from server.observability.tracing import open_tracing
 from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many

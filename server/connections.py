@@ -22,7 +22,7 @@ from websockets.http11 import Request
 
 from server.connection_limits import ConnectionLimits
 from server.connection_timer import ConnectionTimer
-from server.health import HEALTH_PATHS
+from server.endpoints.health import HEALTH_PATHS
 from server.protocols.websocket import KNOWN
 from server.responses import refusal
 

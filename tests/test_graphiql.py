@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from schema.build import make_schema
 from server.app import make_app
 from server.database.demo_data import demo_records
-from server.graphiql import BUILT, graphiql_routes
+from server.endpoints.graphiql import BUILT, graphiql_routes
 from server.settings import Settings
 from tests.browser import CHROMIUM, Page, browsing
 from tests.live import Live, serving, until

@@ -23,7 +23,7 @@ from schema.build import make_schema
 from schema.core import core_of, has_exception_handlers, scalars_of
 from server.connection_limits import ConnectionLimits
 from server.connections import HTTPConnection, WebSocketConnection
-from server.graphiql import _CHANGES
+from server.endpoints.graphiql import _CHANGES
 from server.serving import config_of
 from server.settings import Settings
 
@@ -50,7 +50,7 @@ def test_strawberry_holds_the_schema_of_graphql_core() -> None:
 
 
 def test_the_page_of_strawberry_has_what_is_changed_in_it() -> None:
-    """`server/graphiql.py` replaces these texts: one that is missing would leave a token in the address."""
+    """`server/endpoints/graphiql.py` replaces these texts: one that is missing would leave a token in the address."""
     page = get_graphql_ide_html("graphiql")
     assert [text for text in _CHANGES if text not in page] == []
 

@@ -20,7 +20,7 @@ from strawberry.http.ides import get_graphql_ide_html
 from server.header_lists import joined
 from server.protocols.response_cache import is_known
 
-BUILT = Path(__file__).with_name("static")
+BUILT = Path(__file__).parents[1] / "static"
 """Where `make graphiql` puts the files: index.html, and beside it what that loads from `static/`."""
 PUBLIC_COPY = "https://unpkg.com"
 """Where strawberry's page loads GraphiQL from."""
