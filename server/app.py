@@ -25,7 +25,6 @@ from server.cors import cors
 from server.database.errors import DatabaseError
 from server.database.feed import end_tasks
 from server.database.merlin_database import MerlinDatabase
-from server.draining import told_to_end
 from server.endpoints.graphiql import graphiql_routes
 from server.endpoints.health import MetricsApp, healthz, readyz
 from server.endpoints.login import Login, Logout, TokenExchange
@@ -35,6 +34,7 @@ from server.middleware import answered
 from server.observability.metrics import Metrics, mark_draining
 from server.observability.telemetry import Telemetry
 from server.observability.tracing import open_tracing
+from server.process.shutdown_signal import told_to_end
 from server.protocols.fast_path import LeanPath
 from server.protocols.http import GraphQLApp
 from server.protocols.persisted_documents import Documents

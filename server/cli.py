@@ -36,12 +36,13 @@ from server.database.merlin_config import find_database, local_database
 from server.endpoints.login import PARAMETER
 from server.errors import UsageError
 from server.flags import DATABASE, Parser, add_arguments, mistyped, secrets_help
-from server.listening import listening
 from server.observability.logs import logging_config, printable
 from server.observability.tracing import open_tracing
-from server.serving import Server, allow_many_files, check_workers, config_of, serve_by_many
+from server.process.drain import Server
+from server.process.listener import listening
+from server.process.signals import ignore_signals, leave, on_signals, run
+from server.process.uvicorn_server import allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import Settings, read_settings
-from server.signals import ignore_signals, leave, on_signals, run
 from server.source import backend_of, fill_with_demo, open_database, workspace_roots_of
 
 LOG = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from server.app import make_app
 from server.database.backends.base import ResultsBackend
 from server.database.merlin_database import MerlinDatabase, opened
-from server.serving import config_of
+from server.process.uvicorn_server import config_of
 from server.settings import Settings
 
 DEADLINE = 20.0

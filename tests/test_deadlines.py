@@ -16,10 +16,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-import server.connections
-from server.connection_limits import RESERVED
-from server.connections import HTTPConnection
+import server.process.uvicorn_protocols
 from server.database.backends.memory import MemoryBackend
+from server.process.connection_limits import RESERVED
+from server.process.uvicorn_protocols import HTTPConnection
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
 from tests.raw_http import answer, connected
@@ -96,7 +96,7 @@ async def test_a_body_in_drops_is_given_up_too() -> None:
 
 async def test_line_breaks_keep_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between requests they are allowed, and begin none."""
-    monkeypatch.setattr(server.connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server.process.uvicorn_protocols, "HEAD_SECONDS", 0.3)
     async with live() as (_, address), connected(address) as (reader, writer):
         writer.write(WHOLE)
         await answer(reader)
@@ -122,7 +122,7 @@ class Stalled(MemoryBackend):
 
 async def test_who_waits_for_us_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not read since earlier requests of the connection are still answered is not its client's delay."""
-    monkeypatch.setattr(server.connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(server.process.uvicorn_protocols, "HEAD_SECONDS", 0.2)
     backend = Stalled()
     await backend.open()
     async with (

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 import server.app
-import server.connections
+import server.process.uvicorn_protocols
 from server.settings import Settings
 from tests.live import serving as serving_here
 from tests.live import until
@@ -382,7 +382,7 @@ async def test_a_mutation_that_never_ends_is_given_up(tmp_path: Path, redis_serv
 
 async def test_a_slow_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a request is a closed connection after HEAD_SECONDS, and keeps nobody waiting meanwhile."""
-    monkeypatch.setattr(server.connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server.process.uvicorn_protocols, "HEAD_SECONDS", 0.3)
     async with (
         serving_here(await memory_of()) as live,
         connected(("127.0.0.1", live.port)) as (slow, slow_writer),

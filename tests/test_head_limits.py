@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.connections import LARGEST_HEAD, MOST_LINES
+from server.process.uvicorn_protocols import LARGEST_HEAD, MOST_LINES
 from tests.load import Address
 from tests.raw_http import Cost, answer, connected
 from tests.serving import DEADLINE, Serving

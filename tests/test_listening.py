@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.listening import ListenError, has_waiting, listening, refuse_new
+from server.process.listener import ListenError, has_waiting, listening, refuse_new
 from server.settings import Settings
 from tests.serving import DEADLINE, Serving, run
 

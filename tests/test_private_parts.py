@@ -21,10 +21,10 @@ from uvicorn.server import Server, ServerState
 
 from schema.build import make_schema
 from schema.core import core_of, has_exception_handlers, scalars_of
-from server.connection_limits import ConnectionLimits
-from server.connections import HTTPConnection, WebSocketConnection
 from server.endpoints.graphiql import _CHANGES
-from server.serving import config_of
+from server.process.connection_limits import ConnectionLimits
+from server.process.uvicorn_protocols import HTTPConnection, WebSocketConnection
+from server.process.uvicorn_server import config_of
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +69,7 @@ def test_graphql_core_executes_step_by_step() -> None:
 
 
 async def test_uvicorn_protocols_are_what_ours_build_on() -> None:
-    """`server/connections.py` reads their state, and `server/serving.py` that of the server."""
+    """`server/process/uvicorn_protocols.py` reads their state, and `drain.py` that of the server."""
 
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
         pass

@@ -20,8 +20,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from server.app import make_app
 from server.auth.origins import is_own_or_allowed
-from server.connections import LARGEST_HEAD, MOST_LINES
 from server.errors import RequestError
+from server.process.uvicorn_protocols import LARGEST_HEAD, MOST_LINES
 from server.protocols.http import OFFERED
 from server.requests import accepted
 from server.settings import Settings

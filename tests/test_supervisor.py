@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from server.serving import check_workers
+from server.process.supervisor import Supervisor
+from server.process.uvicorn_server import check_workers
 from server.settings import SettingsError
-from server.supervisor import Supervisor
 from tests.raw_http import Cost
 from tests.serving import DEADLINE, MODULE, Serving, run, server_processes
 

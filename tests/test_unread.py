@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.connections import MOST_FRAMES
+from server.process.uvicorn_protocols import MOST_FRAMES
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run

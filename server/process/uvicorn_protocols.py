@@ -20,9 +20,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
-from server.connection_limits import ConnectionLimits
-from server.connection_timer import ConnectionTimer
 from server.endpoints.health import HEALTH_PATHS
+from server.process.connection_limits import ConnectionLimits
+from server.process.connection_timer import ConnectionTimer
 from server.protocols.websocket import KNOWN
 from server.responses import refusal
 
