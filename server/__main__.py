@@ -1,5 +1,5 @@
 import sys
 
-from server.neighbours import main
+from server.entry_point import main
 
 sys.exit(main())

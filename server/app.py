@@ -34,6 +34,7 @@ from server.middleware import answered
 from server.observability.metrics import Metrics, mark_draining
 from server.observability.telemetry import Telemetry
 from server.observability.tracing import open_tracing
+from server.open_database import open_database
 from server.process.shutdown_signal import told_to_end
 from server.protocols.fast_path import LeanPath
 from server.protocols.http import GraphQLApp
@@ -44,7 +45,6 @@ from server.protocols.websocket import WebSocketApp
 from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error
 from server.settings import PRODUCTION, Settings, SettingsError, read_settings
-from server.source import open_database
 
 
 class App(Starlette):

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schema.limits import DEFAULTS, STRICT, Limits
-from server.allowed import check_origin, check_proxies, parts_of
+from server.allow_lists import check_origin, check_proxies, parts_of
 from server.errors import UsageError
 
 PREFIX = "MERLIN_GRAPHQL_"

@@ -14,7 +14,7 @@ from threading import Thread
 
 import pytest
 
-from server.fetching import FetchError, _Redirections, fetch
+from server.http_client import FetchError, _Redirections, fetch
 
 SECRET = {"authorization": "Bearer secret"}
 

@@ -25,8 +25,8 @@ def site(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
-COMMAND = "import sys; from server.neighbours import main; sys.argv = ['', '--version']; sys.exit(main())"
-NOTICE = "from server.neighbours import conflict; print(conflict() or '')"
+COMMAND = "import sys; from server.entry_point import main; sys.argv = ['', '--version']; sys.exit(main())"
+NOTICE = "from server.entry_point import conflict; print(conflict() or '')"
 """What it says, without the rest of the command, which takes its time."""
 
 

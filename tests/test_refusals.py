@@ -18,10 +18,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from server.cli import main
+from server.commands.flags import mistyped
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.tls import TLS
 from server.database.errors import BackendError
-from server.flags import mistyped
 from tests.records import study, uid
 from tests.servers import LOOPBACK, RedisServer, Sentinel, TlsFiles, binaries, supports_tls
 from tests.serving import DEADLINE, MODULE, UNPRIVILEGED, Serving, environment, run
@@ -37,7 +37,7 @@ READ_SLOWLY = (
     "-c",
     """
 import sys, time
-from server.neighbours import main
+from server.entry_point import main
 
 class Slow:
     def find_spec(self, name, path, target=None):

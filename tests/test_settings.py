@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from server.flags import add_arguments, told
+from server.commands.flags import add_arguments, told
 from server.settings import (
     PREFIX,
     Settings,

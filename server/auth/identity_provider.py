@@ -25,7 +25,7 @@ from jwt.exceptions import ExpiredSignatureError, InvalidTokenError, PyJWTError
 from schema.roles import Role
 from server.auth.authenticator import KEY, ProviderError
 from server.auth.identity import Credential, Identity, expired, invalid
-from server.fetching import SCHEMES, FetchError, begin_to_fetch
+from server.http_client import SCHEMES, FetchError, begin_to_fetch
 
 LOG = logging.getLogger(__name__)
 

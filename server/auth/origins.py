@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from server.allowed import ANY
+from server.allow_lists import ANY
 
 _NEVER_SIMPLE = ("authorization", "x-requested-with", "apollo-require-preflight", "x-apollo-operation-name")
 """Headers that a page of another origin can't send without asking first: Fetch, section 2.2.2."""

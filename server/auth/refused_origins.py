@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from server.allowed import check_origin
+from server.allow_lists import check_origin
 
 LOG = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from graphql import (
 
 from schema.build import make_schema, sdl_of
 from server.contract.findings import UnreadableError
-from server.fetching import SCHEMES, FetchError, fetch
+from server.http_client import SCHEMES, FetchError, fetch
 
 _SECONDS = 20.0
 _LARGEST = 2**24

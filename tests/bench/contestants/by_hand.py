@@ -11,8 +11,8 @@ import orjson
 
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import RunStatus
+from server.open_database import open_database
 from server.settings import Settings
-from server.source import open_database
 from tests.bench.contestants.plain import App, answering
 from tests.bench.queries import QUERIES
 

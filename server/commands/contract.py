@@ -14,13 +14,13 @@ from graphql import get_introspection_query, graphql_sync
 from schema.build import make_schema, sdl_of
 from schema.core import core_of
 from schema.limits import Limits
+from server.commands.flags import LIMITS, add_arguments
 from server.contract.check import check
 from server.contract.diff import diff
 from server.contract.explain import explain
 from server.contract.findings import ExitCode, Finding, Level, UnreadableError, told
 from server.contract.manifest import manifest
 from server.contract.sources import load_documents, load_schema, own_schema
-from server.flags import LIMITS, add_arguments
 from server.settings import read_settings
 
 _STYLES = ("human", "json", "github")

@@ -1,0 +1,79 @@
+"""What `serve` and `integrity` share: the settings of a command line, and the database that they name."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import logging.config
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from server.commands.flags import mistyped
+from server.database.backends.sqlite_path import path_of
+from server.database.errors import DatabaseError
+from server.database.merlin_config import find_database, local_database
+from server.errors import UsageError
+from server.observability.logs import logging_config
+from server.open_database import backend_of
+from server.settings import Settings, read_settings
+
+LOG = logging.getLogger(__name__)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """And logs as they say from now on: one that can't be meant is told, not logged. Raises `SettingsError`."""
+    settings = read_settings(os.environ, options)
+    logging.config.dictConfig(dict(logging_config(settings.log_format)))
+    for line in mistyped(os.environ):
+        LOG.warning(line)
+    return settings
+
+
+def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, str]:
+    """Which database is meant, and by what. Merlin's own is made where there is none, as Merlin does."""
+    if settings.is_demo:
+        settings = dataclasses.replace(settings, create=True)
+    if settings.database is not None:
+        return dataclasses.replace(settings, create=settings.create or _is_merlins(settings.database)), "as given"
+    if settings.is_demo:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="merlin-graphql-demo-"))
+        return dataclasses.replace(settings, database=f"sqlite:///{directory}/demo.db"), "sample data, gone at the end"
+    try:
+        home, here = Path.home(), Path.cwd()
+    except (OSError, RuntimeError):
+        raise UsageError(
+            "There is no home or no working directory to find Merlin's configuration from: pass --database URL."
+        ) from None
+    found = find_database(here, home)
+    if found.url.startswith("sqlite:"):
+        with contextlib.suppress(OSError):  # then opening the database says what is wrong
+            (home / ".merlin").mkdir(exist_ok=True)
+    return dataclasses.replace(settings, database=found.url, create=True), f"from {found.source}"
+
+
+def _is_merlins(url: str) -> bool:
+    """Whether it is the SQLite file of `merlin run --local`."""
+    try:
+        return url.startswith("sqlite:") and path_of(url).absolute() == local_database(Path.home())
+    except RuntimeError:  # there is no home
+        return False
+
+
+@contextlib.contextmanager
+def naming(source: str | None) -> Iterator[None]:
+    """An error of a database that was found somewhere begins with where that is."""
+    try:
+        yield
+    except DatabaseError as error:
+        if source is None:
+            raise
+        raise UsageError(f"{source.removeprefix('from ')}: {error}") from None
+
+
+def print_database(settings: Settings, source: str, file: TextIO) -> None:
+    """One that was found is told of before anything, such as a password, is sent there."""
+    print(f"Merlin's database: {backend_of(settings).connection} ({source})", file=file, flush=True)

@@ -1,0 +1,138 @@
+"""`merlin-graphql serve`: serves a Merlin database until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+from server.app import documents_of, make_app
+from server.auth.from_settings import door_of, hosts_of, with_secrets
+from server.commands.configuration import naming, print_database, settings_of, with_database
+from server.database.backends.base import Progress, no_progress
+from server.database.demo_life import going_on, going_on_in
+from server.endpoints.login import PARAMETER
+from server.errors import UsageError
+from server.observability.tracing import open_tracing
+from server.open_database import backend_of, fill_with_demo, open_database, workspace_roots_of
+from server.process.drain import Server
+from server.process.listener import listening
+from server.process.signals import ignore_signals, leave, on_signals, run
+from server.process.uvicorn_server import allow_many_files, check_workers, config_of, serve_by_many
+from server.settings import Settings
+
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+"""Of addresses that mean all of a machine's: the one by which it reaches itself."""
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
+    settings = settings_of(options)
+    check_workers(settings.workers)
+    is_found = settings.database is None and not settings.is_demo
+    with contextlib.ExitStack() as stack:
+        stack.callback(ignore_signals)  # until the program is gone
+        stack.enter_context(on_signals(leave))
+        settings, source = with_database(settings, stack)
+        stack.enter_context(naming(source if is_found else None))
+        if settings.workers > 1 and _is_memory(settings):
+            raise UsageError("memory:// stands in one process: serve it with --workers 1, or name another database.")
+        given, settings = settings.token, with_secrets(settings)
+        announce = functools.partial(_announce, settings, None if given else settings.token)
+        allow_many_files()
+        listener = stack.enter_context(listening(settings))
+        if is_found:
+            print_database(settings, source, sys.stdout)
+        run(_prepare(settings))
+        if not is_found:
+            print_database(settings, source, sys.stdout)
+        if settings.is_demo_alive and not _is_memory(settings):
+            stack.enter_context(going_on(functools.partial(backend_of, _to_write(settings)), settings.zone()))
+        if settings.workers > 1:
+            if not serve_by_many(settings, listener, functools.partial(announce, listener)):
+                raise UsageError("The server processes could not start: the lines above say why.")
+        else:
+            run(_serve_here(settings, listener, functools.partial(announce, listener)))
+    return 0
+
+
+def _to_write(settings: Settings) -> Settings:
+    """Sample data is written also where nobody may write."""
+    return dataclasses.replace(settings, read_only=False)
+
+
+def _is_memory(settings: Settings) -> bool:
+    return backend_of(settings).kind == "memory"
+
+
+async def _prepare(settings: Settings) -> None:
+    """What can't be had is told before anything of the server runs."""
+    documents_of(settings)
+    workspace_roots_of(settings)
+    hosts_of(settings)
+    open_tracing(is_on=settings.tracing).close()
+    await door_of(settings).authenticator.open()
+    backend = backend_of(_to_write(settings) if settings.is_demo else settings)
+    try:
+        await backend.open()
+        if settings.is_demo and not _is_memory(settings):
+            await fill_with_demo(backend, settings.zone())
+    finally:
+        await backend.close()
+
+
+def _announce(settings: Settings, token: str | None, listener: socket.socket) -> None:
+    """With the token that was made at this start, if one was: what was given is known, and stays out of logs."""
+    if settings.no_auth:
+        print("Everybody who reaches this address may read and change the database.")
+    if settings.unix_socket is not None:
+        print(f"GraphQL: {settings.unix_socket}, path /graphql   (Ctrl+C ends it)", flush=True)
+        if token is not None:
+            print(f"Token: {token}", flush=True)
+        return
+    host, port = listener.getsockname()[:2]
+    is_any = host in _ANY_ADDRESS
+    host = _ANY_ADDRESS.get(host, host)
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    secret = "" if token is None else f"?{PARAMETER}={token}"
+    page = f"GraphiQL: http://{place}/{secret}   " if settings.graphiql else ""
+    print(f"{page}GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
+    if is_any:
+        print(f"From other machines: {socket.gethostname()}:{port} in place of {place}", flush=True)
+
+
+async def _serve_here(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
+    """The database is opened before uvicorn is there, so that a failure is one line, and no signal waits for a load."""
+    async with contextlib.AsyncExitStack() as stack:
+        with _progress_bar() as progress:
+            database = await stack.enter_async_context(open_database(settings, progress))
+        if settings.is_demo_alive and _is_memory(settings):
+            await stack.enter_async_context(going_on_in(database))
+        server = Server(config_of(make_app(settings, database), settings))
+        with on_signals(server.handle_exit):
+            await asyncio.sleep(0)  # a signal that came before is heeded here
+            announce()
+            await server.serve(sockets=[listener])
+            ignore_signals()
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """On a terminal; its line is empty again at the end."""
+    if not sys.stderr.isatty():
+        yield no_progress
+        return
+    with tqdm(desc="Reading Merlin's database", unit=" keys", leave=False, delay=0.5) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
