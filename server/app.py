@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from schema.build import make_schema, sdl_of
-from schema.operations import Operations
+from schema.engine import Operations
 from server.auth.allowed_hosts import Hosts
 from server.auth.from_settings import door_of, hosts_of
 from server.contract.manifest import read_manifest

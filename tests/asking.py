@@ -8,7 +8,8 @@ from typing import Any
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.operations import OperationError, Operations
+from schema.engine import Operations
+from schema.operation import OperationError
 from schema.roles import Role
 from server.database.merlin_database import MerlinDatabase
 

@@ -24,10 +24,10 @@ import orjson
 from graphql import ExecutionResult, Executor, OperationDefinitionNode, execute_root_selection_set, parse
 
 from schema.build import make_schema
+from schema.compiler.accessors import PlainInfo
 from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.compiler import Compiled, compile_operation
 from schema.compiler.errors import NotCompilableError
-from schema.compiler.readings import PlainInfo
 from schema.context import Context
 from schema.encoding import encode_json
 from schema.roles import Role

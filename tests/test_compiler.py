@@ -32,18 +32,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strawberry.schema.config import StrawberryConfig
 
-from schema import errors, operations
+from schema import errors
 from schema.build import make_schema
 from schema.changes import Change, Look, RunChange
+from schema.compiler.accessors import Attribute, reading_of
 from schema.compiler.compiler import KEPT, Compiled, compile_operation
 from schema.compiler.errors import NotCompilableError
-from schema.compiler.readings import Attribute, reading_of
 from schema.connections import Page
 from schema.context import Context
 from schema.cursors import write_cursor
 from schema.effects import graphql_name
+from schema.engine import Operations
 from schema.limits import Limits
-from schema.operations import Operation, OperationError, Operations
+from schema.operation import Answer, Operation, OperationError
 from schema.roles import Role
 from server.database import entities
 from server.database.change_log import ChangeKind
@@ -282,7 +283,7 @@ async def answer(
     try:
         if operation.type is OperationType.SUBSCRIPTION:
             result = await settled(server._result(operation, values, context, event))
-            return operations.Answer(result, operation.deprecations).encoded
+            return Answer(result, operation.deprecations).encoded
         async with aclosing(server.answers(operation, values, context)) as answers:
             return (await anext(answers)).encoded
     except OperationError as error:

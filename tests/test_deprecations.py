@@ -10,7 +10,7 @@ import strawberry
 from schema.build import make_schema
 from schema.context import Context
 from schema.deprecations import deprecated, without_remedy
-from schema.operations import Operations
+from schema.engine import Operations
 from schema.roles import Role
 from server.database.merlin_database import opened
 from tests.records import memory_of

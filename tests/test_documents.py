@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from schema.operations import OperationError
+from schema.operation import OperationError
 from server.contract.manifest import hash_of, manifest
 from server.protocols import persisted_documents as module
 from server.protocols.persisted_documents import Documents

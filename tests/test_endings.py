@@ -18,9 +18,10 @@ from uvicorn.protocols.utils import ClientDisconnected
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from schema import operations
+from schema import engine
 from schema.compiler.compiler import Compiler
-from schema.operations import Answer, Operations
+from schema.engine import Operations
+from schema.operation import Answer
 from schema.sharing import SharedAnswers
 from server.auth.access_control import Door
 from server.auth.lease import Lease
@@ -115,7 +116,7 @@ BEGINNING = [
     (Documents, "text"),
     (Operations, "read"),
     (Operations, "answers"),
-    (operations, "_check_role"),
+    (engine, "_check_role"),
     (Operations, "_cost"),
     (Lease, "identity"),
     (Door, "count"),
@@ -129,9 +130,9 @@ ANSWERING = [(Told, "answer"), (Answer, "__init__")]
 """And with each answer."""
 ENDING = [(Telemetry, "note"), (Metrics, "count_operation")]
 OF_QUERIES = [(Compiler, "answer"), (Operations, "_result"), (Operations, "_in_time")]
-OF_MUTATIONS = [(Operations, "_executor"), (operations, "execute_root_selection_set")]
+OF_MUTATIONS = [(Operations, "_executor"), (engine, "execute_root_selection_set")]
 OF_SUBSCRIPTIONS = [
-    *((Operations, "_shared_answers"), (Operations, "_events"), (operations, "create_source_event_stream")),
+    *((Operations, "_shared_answers"), (Operations, "_events"), (engine, "create_source_event_stream")),
     *((Compiler, "answer"), (Operations, "_told"), (SharedAnswers, "to"), (ChangeLog, "follow")),
 ]
 IN_THE_MIDDLE = [*ANSWERING, (Compiler, "answer"), (SharedAnswers, "to"), (_Follower, "advance")]

@@ -15,7 +15,7 @@ import pytest
 from graphql import ExecutionResult
 from starlette.types import Message
 
-from schema.operations import Answer, OperationError
+from schema.operation import Answer, OperationError
 from schema.roles import Role
 from server.auth.identity import Identity, expired
 from server.auth.lease import Lease

@@ -15,14 +15,15 @@ from graphql import Executor, parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema import errors, operations
+from schema import engine, errors, operation
 from schema.build import make_schema
 from schema.compiler.compiler import Compiler
 from schema.context import Context
 from schema.effects import UserErrorCode
+from schema.engine import Operations
 from schema.errors import MOST_ERRORS
 from schema.limits import Limits, measure
-from schema.operations import OperationError, Operations
+from schema.operation import OperationError
 from server.auth.identity import AuthCode
 from server.database.change_log import ChangeLog
 from server.database.managers import RunManager, StudyManager
@@ -93,16 +94,16 @@ QUERY = "query ($f: RunFilter) { runs(filter: $f) { totalCount } }"
 LIVE = "subscription ($f: RunFilter) { runChanges(filter: $f, snapshot: true) { kind } }"
 MUTATION = 'mutation { createStudy(input: {name: "new"}) { created } }'
 PLACES: dict[str, tuple[object, str, list[str]]] = {
-    "reading": (operations, "parse", [QUERY, LIVE, MUTATION]),
-    "validating": (operations, "validate", [QUERY, LIVE, MUTATION]),
-    "measuring": (operations, "measure", [QUERY, LIVE, MUTATION]),
-    "looking for roles": (operations, "coordinates_of", [QUERY, LIVE, MUTATION]),
+    "reading": (engine, "parse", [QUERY, LIVE, MUTATION]),
+    "validating": (engine, "validate", [QUERY, LIVE, MUTATION]),
+    "measuring": (engine, "measure", [QUERY, LIVE, MUTATION]),
+    "looking for roles": (engine, "coordinates_of", [QUERY, LIVE, MUTATION]),
     "variables": (Executor, "build", [LIVE, MUTATION]),
     "a compiled function": (Compiler, "answer", [QUERY, LIVE]),
     "a resolver": (RunManager, "all", [QUERY, LIVE]),
     "a mutation": (StudyManager, "create", [MUTATION]),
     "a source": (ChangeLog, "follow", [LIVE]),
-    "writing an answer": (operations, "encode_json", [QUERY, LIVE, MUTATION]),
+    "writing an answer": (operation, "encode_json", [QUERY, LIVE, MUTATION]),
 }
 CASES = [(place, query) for place, (_, _, queries) in PLACES.items() for query in queries]
 RAISED = [RuntimeError, RecursionError, OSError, TimeoutError, ValueError, MemoryError, KeyError]

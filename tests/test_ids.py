@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.operations import Operations
+from schema.engine import Operations
 from schema.roles import Role
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema.build import make_schema
-from schema.operations import Operations
+from schema.engine import Operations
 from server.database.backends.memory import MemoryBackend
 from server.database.json_numbers import UnkeptNumber, load_exactly
 from server.database.merlin_database import opened

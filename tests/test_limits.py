@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema.build import make_schema
+from schema.engine import Operations
 from schema.limits import Limits, Measures, excesses, measure
-from schema.operations import Operations
 from server.database.merlin_database import opened
 from tests.asking import execute
 from tests.records import memory_of

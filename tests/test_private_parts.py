@@ -60,7 +60,7 @@ def parameters(function: Any) -> set[str]:
 
 
 def test_graphql_core_executes_step_by_step() -> None:
-    """`schema/operations.py` builds an executor for each event."""
+    """`schema/engine.py` builds an executor for each event."""
     given = {"context_value", "raw_variable_values", "operation_name", "hide_suggestions"}
     assert given <= parameters(graphql.Executor.build)
     for name in ("create_source_event_stream", "execute_root_selection_set", "execute_subscription_event"):

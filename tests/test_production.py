@@ -15,7 +15,7 @@ import pytest
 from graphql import get_introspection_query
 
 from schema.build import make_schema
-from schema.operations import Operations
+from schema.engine import Operations
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
 from server.database.errors import BackendUnavailableError

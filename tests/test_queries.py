@@ -12,7 +12,7 @@ import pytest
 from graphql import OperationDefinitionNode, parse, print_ast
 
 from schema.context import Context
-from schema.operations import OperationError
+from schema.operation import OperationError
 from schema.roles import Role
 from server.database.demo_data import demo_records
 from server.database.merlin_database import opened

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema import operations
+from schema import engine
 from schema.build import make_schema
-from schema.operations import Operations
+from schema.engine import Operations
 from schema.roles import Need, Role
 from server.database.models import EntityKind, Entry, Key
 from server.protocols.response_cache import Results, is_known, question_of
@@ -130,7 +130,7 @@ async def test_any_answer_is_known_to_those_who_may_read_it(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, *, compiled: bool
 ) -> None:
     """403 comes first."""
-    monkeypatch.setattr(operations, "need_of_all", lambda _: Need(Role.ADMIN, "Query.runs"))
+    monkeypatch.setattr(engine, "need_of_all", lambda _: Need(Role.ADMIN, "Query.runs"))
     settings = Settings(no_auth=True, read_only=True, compiled=compiled)
     async with serving(await memory_of(), settings=settings) as live:
         for headers in ({}, {"if-none-match": "*"}, {"if-none-match": "*"}):

@@ -21,7 +21,8 @@ from graphql import (
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.operations import OperationError, Operations
+from schema.engine import Operations
+from schema.operation import OperationError
 from schema.roles import NEEDS, Role, need_of
 from server.database.merlin_database import opened
 from tests.records import memory_of, run

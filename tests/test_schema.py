@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema, sdl_of
 from schema.cursors import read_cursor, write_cursor
+from schema.engine import Operations
 from schema.errors import BadInput
 from schema.limits import Limits
-from schema.operations import Operations
 from server.database.backends.base import ResultsBackend
 from server.database.backends.memory import MemoryBackend
 from server.database.demo_data import demo_records

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from schema import sharing
 from schema.context import Context
-from schema.operations import Answer, OperationError, Operations
+from schema.engine import Operations
+from schema.operation import Answer, OperationError
 from schema.roles import Role
 from server.database import change_log
 from server.database.backends.factory import BackendOptions, make_backend

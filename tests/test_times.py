@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.operations import Operations
+from schema.engine import Operations
 from schema.roles import Role
 from schema.scalars import rfc3339
 from server.database.backends.memory import MemoryBackend

@@ -24,8 +24,8 @@ from graphql.execution.values import VariableValues
 from strawberry.types.arguments import StrawberryArgument, convert_arguments
 from strawberry.types.base import StrawberryOptional
 
+from schema.compiler.accessors import DEFINITION, NO_INFO
 from schema.compiler.errors import UnexpectedError
-from schema.compiler.readings import DEFINITION, NO_INFO
 from schema.core import scalars_of
 
 NO_VARIABLES = VariableValues({}, {})

@@ -11,8 +11,8 @@ from typing import Any
 from graphql import GraphQLInterfaceType, GraphQLObjectType, GraphQLSchema, Undefined
 from graphql.pyutils import is_awaitable
 
+from schema.compiler.accessors import DEFINITION, NO_INFO
 from schema.compiler.errors import NotCompilableError, UnexpectedError
-from schema.compiler.readings import DEFINITION, NO_INFO
 
 
 class Classes(set[type[Any]]):

@@ -19,12 +19,12 @@ from graphql import (
 )
 from graphql.execution.values import VariableValues
 
+from schema.compiler.accessors import PlainInfo
 from schema.compiler.arguments import NO_VARIABLES
+from schema.compiler.codegen import FUNCTION, source_of
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Plan, plan_of
-from schema.compiler.readings import PlainInfo
 from schema.compiler.selections import Selections, fragments_of, steering_variables
-from schema.compiler.source import FUNCTION, source_of
 from schema.core import core_of
 
 LOG = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from graphql import (
     GraphQLString,
 )
 
+from schema.compiler.accessors import DEFINITION
 from schema.compiler.classes import Classes, is_plain
-from schema.compiler.readings import DEFINITION
 
 
 @dataclass(frozen=True, slots=True)

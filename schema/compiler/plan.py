@@ -22,9 +22,9 @@ from graphql import (
     is_object_type,
 )
 
+from schema.compiler.accessors import Reading, check_schema, reading_of
 from schema.compiler.arguments import Arguments
 from schema.compiler.errors import NotCompilableError
-from schema.compiler.readings import Reading, check_schema, reading_of
 from schema.compiler.selections import Selections
 
 MOST_FIELDS = 2_000

@@ -9,14 +9,15 @@ from typing import Any
 from graphql import get_variable_values
 
 from schema.build import make_schema
+from schema.compiler.accessors import Attribute, Event, Resolver
 from schema.compiler.compiler import compile_operation
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Field
-from schema.compiler.readings import Attribute, Event, Resolver
 from schema.compiler.selections import fragments_of, steering_variables
 from schema.core import core_of
+from schema.engine import Operations
 from schema.limits import Limits, measure
-from schema.operations import OperationError, Operations
+from schema.operation import OperationError
 from server.contract.findings import UnreadableError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from graphql import OperationType
 
 from schema.compiler.compiler import Tally
-from schema.operations import Answer, Operation
+from schema.operation import Answer, Operation
 from server.auth.identity import Identity
 from server.observability.logs import OPERATIONS
 from server.observability.metrics import OTHER, Metrics

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from schema.encoding import encode_json
-from schema.operations import Answer, OperationError
+from schema.operation import Answer, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
 from server.protocols.failures import GoneError, is_told_to_end

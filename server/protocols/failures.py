@@ -7,7 +7,7 @@ import asyncio
 from graphql import GraphQLError
 
 from schema.errors import INTERNAL, translate
-from schema.operations import OperationError
+from schema.operation import OperationError
 
 
 class GoneError(Exception):

@@ -17,7 +17,7 @@ from graphql import OperationType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schema.context import Context
-from schema.operations import Operation
+from schema.operation import Operation
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase

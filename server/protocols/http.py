@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
-from schema.operations import Operation
+from schema.operation import Operation
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
 from server.auth.visitor import visitor_of

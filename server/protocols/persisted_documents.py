@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from graphql import GraphQLError
 
-from schema.operations import OperationError
+from schema.operation import OperationError
 from server.contract.manifest import hash_of
 
 NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"

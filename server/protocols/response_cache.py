@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from schema.operations import Operation
+from schema.operation import Operation
 from schema.roles import Role
 from server.header_lists import tags
 

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from schema.context import Context
+from schema.engine import Operations
 from schema.errors import FORBIDDEN
-from schema.operations import Answer, Operation, OperationError, Operations
+from schema.operation import Answer, Operation, OperationError
 from server import __version__
 from server.auth.access_control import Door
 from server.auth.identity import Identity

@@ -7,8 +7,6 @@ import json
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -36,9 +34,7 @@ from schema.context import Context
 from schema.coordinates import coordinates_of, name_of
 from schema.core import core_of
 from schema.deprecations import deprecated, uses_of
-from schema.encoding import encode_json
 from schema.errors import (
-    BAD_USER_INPUT,
     DEADLINE_EXCEEDED,
     FORBIDDEN,
     LIMIT_EXCEEDED,
@@ -46,11 +42,11 @@ from schema.errors import (
     PARSE_FAILED,
     VALIDATION_FAILED,
     BadInput,
-    format_errors,
     translate,
 )
 from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
-from schema.roles import Need, Role, need_of_all
+from schema.operation import Answer, Operation, OperationError
+from schema.roles import Role, need_of_all
 from schema.sharing import SharedAnswers
 
 _REMEMBERED = 256
@@ -61,50 +57,6 @@ OF_THE_CLOCK = frozenset({"PhysicalWorker.heartbeatAge"})
 """Fields whose values change by themselves."""
 
 T = TypeVar("T")
-
-
-class Answer:
-    """`data`, and `errors` where there are any; written as JSON once for all who are sent it."""
-
-    def __init__(
-        self, result: ExecutionResult, deprecations: Sequence[str] = (), *, reveal: bool = True, cost: int = 0
-    ) -> None:
-        self.data = result.data
-        self.cost = cost
-        self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
-        self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
-        parts: dict[str, Any] = {"data": self.data}
-        if self.errors:
-            parts["errors"] = self.errors
-        if self.extensions:
-            parts["extensions"] = self.extensions
-        self.encoded = encode_json(parts)
-
-
-class OperationError(Exception):
-    """It could not be begun: nothing was executed."""
-
-    def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT) -> None:
-        super().__init__(errors[0].message)
-        self.errors = format_errors(errors, code)
-        self.code = str(self.errors[0]["extensions"]["code"])
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """A valid operation of a document, not yet given its variables."""
-
-    text: str
-    document: DocumentNode
-    definition: OperationDefinitionNode
-    type: OperationType
-    name: str | None
-    counts: Counts
-    deprecations: Sequence[str]
-    """What its document uses that is deprecated, and what to use instead."""
-    need: Need
-    is_timeless: bool
-    """Whether its answer depends on the database's state only, and not on the clock."""
 
 
 class Operations:

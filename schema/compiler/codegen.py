@@ -28,12 +28,12 @@ from graphql import (
     is_non_null_type,
 )
 
+from schema.compiler.accessors import Attribute, Event, Reading
 from schema.compiler.arguments import NO_VARIABLES, Arguments
 from schema.compiler.classes import Classes, Kinds, is_of
 from schema.compiler.errors import UnexpectedError
 from schema.compiler.leaves import ANSWERS, Leaf, leaf_of
 from schema.compiler.plan import Field, Plan
-from schema.compiler.readings import Attribute, Event, Reading
 
 FUNCTION = "answer"
 _SIGNATURE = f"def {FUNCTION}(root, info, variables):"

@@ -1,0 +1,69 @@
+"""A valid operation of a client, its response, and why it was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+)
+
+from schema.encoding import encode_json
+from schema.errors import (
+    BAD_USER_INPUT,
+    format_errors,
+    translate,
+)
+from schema.limits import Counts
+from schema.roles import Need
+
+
+class Answer:
+    """`data`, and `errors` where there are any; written as JSON once for all who are sent it."""
+
+    def __init__(
+        self, result: ExecutionResult, deprecations: Sequence[str] = (), *, reveal: bool = True, cost: int = 0
+    ) -> None:
+        self.data = result.data
+        self.cost = cost
+        self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
+        self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
+        parts: dict[str, Any] = {"data": self.data}
+        if self.errors:
+            parts["errors"] = self.errors
+        if self.extensions:
+            parts["extensions"] = self.extensions
+        self.encoded = encode_json(parts)
+
+
+class OperationError(Exception):
+    """It could not be begun: nothing was executed."""
+
+    def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT) -> None:
+        super().__init__(errors[0].message)
+        self.errors = format_errors(errors, code)
+        self.code = str(self.errors[0]["extensions"]["code"])
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A valid operation of a document, not yet given its variables."""
+
+    text: str
+    document: DocumentNode
+    definition: OperationDefinitionNode
+    type: OperationType
+    name: str | None
+    counts: Counts
+    deprecations: Sequence[str]
+    """What its document uses that is deprecated, and what to use instead."""
+    need: Need
+    is_timeless: bool
+    """Whether its answer depends on the database's state only, and not on the clock."""
