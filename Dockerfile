@@ -1,10 +1,10 @@
 # Stage 1 builds GraphiQL; stage 2 the wheel and everything it needs into a virtual environment; stage 3 has only that.
 FROM node:22.21.1-bookworm-slim AS graphiql
-WORKDIR /src/graphiql
-COPY graphiql/package.json graphiql/package-lock.json graphiql/.npmrc ./
+WORKDIR /src/web/graphiql
+COPY web/graphiql/package.json web/graphiql/package-lock.json web/graphiql/.npmrc ./
 RUN npm ci --ignore-scripts
-COPY graphiql ./
-COPY queries ../queries
+COPY web/graphiql ./
+COPY queries /src/queries
 RUN npm run build
 
 FROM python:3.13.9-slim-bookworm AS build

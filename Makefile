@@ -13,7 +13,7 @@ help:
 	@echo "make check     format, lint, types, layers, Dockerfile"
 	@echo "make graphiql  build the page at / into the server, so that it needs no internet (needs npm)"
 	@echo "make wheel     make dist/*.whl, with that page inside (needs npm)"
-	@echo "make locks     write constraints.txt and graphiql/package-lock.json anew, with the newest versions"
+	@echo "make locks     write constraints.txt and web/graphiql/package-lock.json anew, with the newest versions"
 	@echo "make schema    write schema/schema.graphql anew, after a change of the schema"
 	@echo "make soak      the long tests that make test leaves out"
 	@echo "make bench     measure serving beside others, and write BENCHMARKS.md (ARGS='--queries runs-20' repeats one row)"
@@ -36,14 +36,14 @@ check: $(VENV)/.test
 
 # What is installed is what the lock file names, by its checksum, and none of it runs anything of its own.
 graphiql:
-	npm ci --prefix graphiql --ignore-scripts --loglevel=error
-	npm run --prefix graphiql --silent build
+	npm ci --prefix web/graphiql --ignore-scripts --loglevel=error
+	npm run --prefix web/graphiql --silent build
 
 wheel: graphiql | $(BIN)/pip
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 locks: | $(BIN)/pip
-	node graphiql/lock.mjs
+	node web/graphiql/lock.mjs
 	$(PYTHON) -m venv --clear $(VENV)/locks && $(VENV)/locks/bin/pip install --quiet --editable '.[dev]'
 	$(VENV)/locks/bin/pip freeze --exclude-editable >constraints.txt
 
@@ -72,7 +72,7 @@ $(VENV)/.schemathesis: | $(BIN)/pip
 	@touch $@
 
 clean:
-	rm -rf $(VENV) tests/node_modules tests/older/node_modules graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/node_modules tests/older/node_modules web/graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -97,7 +97,7 @@ $(VENV)/.node: tests/package.json tests/older/package.json | $(BIN)/pip
 	@touch $@
 
 # Where GraphiQL can't be built, the server falls back to its public copy.
-$(VENV)/.graphiql: $(wildcard graphiql/*.* queries/*.graphql) | $(BIN)/pip
+$(VENV)/.graphiql: $(wildcard web/graphiql/*.* queries/*.graphql) | $(BIN)/pip
 	@if ! command -v npm >/dev/null; then \
 		echo "There is no npm to build GraphiQL: the page at / loads its public copy"; \
 	elif $(MAKE) --no-print-directory graphiql; then \

@@ -35,7 +35,7 @@ from tests.serving import Serving
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[1]
-TABS = json.loads((ROOT / "graphiql" / "tabs.json").read_text())
+TABS = json.loads((ROOT / "web" / "graphiql" / "tabs.json").read_text())
 built = pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="GraphiQL is not built: make graphiql, with npm")
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
 TALKED_OF = {

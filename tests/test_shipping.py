@@ -19,14 +19,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
-LOCK = (ROOT / "graphiql" / "package-lock.json").read_text()
+LOCK = (ROOT / "web" / "graphiql" / "package-lock.json").read_text()
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """Of the package, where a page stands as `make graphiql` leaves it."""
     root = tmp_path / "checkout"
-    for name in ("schema", "server", "graphiql"):
+    for name in ("schema", "server", "web"):
         copytree(ROOT / name, root / name, ignore=ignore_patterns("__pycache__", "node_modules", "static"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "Makefile"):
         copy(ROOT / name, root)
@@ -80,8 +80,8 @@ def test_a_build_that_failed_says_why_and_is_tried_again(checkout: Path, tmp_pat
     make(checkout, working)
     assert make(checkout, working).endswith(": '.venv/.graphiql' is up to date.\n")
     install, build = (tmp_path / "commands").read_text().splitlines()
-    assert install.startswith("ci --prefix graphiql --ignore-scripts")
-    assert build.startswith("run --prefix graphiql")
+    assert install.startswith("ci --prefix web/graphiql --ignore-scripts")
+    assert build.startswith("run --prefix web/graphiql")
 
 
 def test_without_npm_the_server_is_served_all_the_same(checkout: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_lock_file_names_no_address() -> None:
     packages = {name: entry for name, entry in lock["packages"].items() if name}
     assert len(packages) > 100
     assert all("integrity" in entry and "resolved" not in entry for entry in packages.values())
-    wanted = json.loads((ROOT / "graphiql" / "package.json").read_text())
+    wanted = json.loads((ROOT / "web" / "graphiql" / "package.json").read_text())
     assert lock["packages"][""]["dependencies"] == wanted["dependencies"]
     assert lock["packages"][""]["devDependencies"] == wanted["devDependencies"]
 
@@ -111,7 +111,7 @@ def test_every_way_to_build_the_page_runs_no_script_of_a_package() -> None:
         text = (ROOT / name).read_text()
         assert re.findall(r"npm (ci|install)\b(.*)", text), name
         assert all("--ignore-scripts" in rest for _, rest in re.findall(r"\bnpm (ci|install)\b(.*)", text)), name
-    assert re.search(r"^ignore-scripts=true$", (ROOT / "graphiql" / ".npmrc").read_text(), re.MULTILINE)
+    assert re.search(r"^ignore-scripts=true$", (ROOT / "web" / "graphiql" / ".npmrc").read_text(), re.MULTILINE)
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
 
 

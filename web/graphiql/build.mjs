@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const root = dirname(here);
+const root = dirname(dirname(here));
 const out = join(root, "server", "static");
 
 const text = (...path) => readFile(join(...path), "utf8");
