@@ -87,7 +87,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/.serve
 
-# JavaScript clients: where they can't be had, the tests that need them are skipped.
+# JavaScript clients: where they are not available, the tests that need them are skipped.
 $(VENV)/.node: tests/package.json tests/older/package.json | $(BIN)/pip
 	@if command -v npm >/dev/null; then \
 		for directory in tests tests/older; do \

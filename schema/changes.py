@@ -28,7 +28,7 @@ describe(
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LiveTick:
     """The root of a live query, each time that its result is to be looked at."""
 
     identity: Hashable
@@ -68,5 +68,5 @@ class RunChange:
         return self.kind, self.id, self.revision
 
 
-Told: TypeAlias = Change | RunChange | Look
+SubscriptionEvent: TypeAlias = Change | RunChange | LiveTick
 """The events of subscriptions. Those of one `identity` have one answer, whoever is told."""

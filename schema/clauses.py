@@ -9,10 +9,9 @@ from types import CodeType
 from typing import Any, TypeAlias
 
 from schema.certainty import ALWAYS, NEVER, All, Formula, Not, Some, can_exclude
-from server.database.links import Position
-from server.database.ordered import Place
+from server.database.ordered import SortKey
 
-Parts: TypeAlias = Sequence[Sequence[Position]]
+Parts: TypeAlias = Sequence[Sequence[SortKey]]
 Candidates: TypeAlias = Callable[[], Parts]
 """Where all that match are to be found, looked up when asked."""
 
@@ -80,14 +79,14 @@ class Predicate:
         """Whether there could be a record that it does not match."""
         return can_exclude(self._clause.formula)
 
-    def select(self, positions: Sequence[Place], records: Mapping[str, Any]) -> list[Place]:
+    def select(self, positions: Sequence[SortKey], records: Mapping[str, Any]) -> list[SortKey]:
         source = f"[place for place in places for record in (records[place[1]],) if {self._clause.source}]"
-        found: list[Place] = eval(  # noqa: S307 - as above
+        found: list[SortKey] = eval(  # noqa: S307 - as above
             _compiled(f"lambda places, records: {source}"), self._names
         )(positions, records)
         return found
 
-    def among(self) -> Parts | None:
+    def candidates(self) -> Parts | None:
         return None if self._clause.candidates is None else self._clause.candidates()
 
 

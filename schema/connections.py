@@ -13,10 +13,10 @@ from schema.errors import BadInput
 from schema.filters import Filter
 from schema.orders import Order, ordered
 from schema.predicates import matching
-from server.database.ordered import Ordered, Place
+from server.database.ordered import OrderedView, SortKey
 
 DEFAULT_PAGE = 50
-LARGEST_PAGE = 500
+MAX_PAGE_SIZE = 500
 
 T = TypeVar("T")
 
@@ -62,14 +62,14 @@ class PageEdge:
 class Page:
     """One page of entities, with what a connection tells of it. Nothing is computed that nobody asks for."""
 
-    def __init__(self, items: Ordered[Any], start: int, stop: int) -> None:
+    def __init__(self, items: OrderedView[Any], start: int, stop: int) -> None:
         self._items = items
         self._start = start
         self._stop = stop
 
     @cached_property
     def nodes(self) -> list[Any]:
-        return self._items.part(self._start, self._stop)
+        return self._items.slice(self._start, self._stop)
 
     @property
     def edges(self) -> list[PageEdge]:
@@ -95,7 +95,7 @@ class Page:
 
 def page_of(
     info: Info,
-    items: Ordered[Any],
+    items: OrderedView[Any],
     filter: Filter | None,
     order_by: Order | None,
     first: int | None,
@@ -104,15 +104,15 @@ def page_of(
     before: str | None,
 ) -> Page:
     """What the arguments of a connection ask for. Raises `BadInput`."""
-    around = info.context.database.around
-    return _page(ordered(matching(items, filter, around), order_by, around), first, after, last, before)
+    entity_context = info.context.database.entity_context
+    return _page(ordered(matching(items, filter, entity_context), order_by, entity_context), first, after, last, before)
 
 
-def _page(items: Ordered[Any], first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
+def _page(items: OrderedView[Any], first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
     """Relay's algorithm (GraphQL Cursor Connections, 4.4), on positions. Raises `BadInput`."""
     for argument, count in (("first", first), ("last", last)):
-        if count is not None and not 1 <= count <= LARGEST_PAGE:
-            raise BadInput(f"{argument}: ask for 1 to {LARGEST_PAGE} at a time, not {count}.", argument)
+        if count is not None and not 1 <= count <= MAX_PAGE_SIZE:
+            raise BadInput(f"{argument}: ask for 1 to {MAX_PAGE_SIZE} at a time, not {count}.", argument)
     if first is not None and last is not None:
         raise BadInput("last: ask for the first or for the last, not for both.", "last")
     start = 0 if after is None else items.after(_position(items, after, "after"))
@@ -125,7 +125,7 @@ def _page(items: Ordered[Any], first: int | None, after: str | None, last: int |
     return Page(items, start, stop)
 
 
-def _position(items: Ordered[Any], cursor: str, argument: str) -> Place:
+def _position(items: OrderedView[Any], cursor: str, argument: str) -> SortKey:
     position = read_cursor(cursor, items.order, argument)
     value = position[0]
     first = items.positions[0][0] if items.positions else None  # None, too, where none has a value: nulls come last

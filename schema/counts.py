@@ -8,7 +8,7 @@ import strawberry
 
 from schema.enums import RunStatus, WorkerStatus
 from server.database.entities import PhysicalWorkerEntity, RunEntity
-from server.database.ordered import Ordered
+from server.database.ordered import OrderedView
 
 
 @strawberry.type(description="How many runs have one status.")
@@ -30,23 +30,23 @@ class QueueCount:
     logical_workers: int = strawberry.field(description="How many logical workers serve it.")
 
 
-def count_runs(runs: Ordered[RunEntity]) -> list[RunStatusCount]:
-    return told_runs(Counter(run.run_status for run in runs.plain()))
+def count_runs(runs: OrderedView[RunEntity]) -> list[RunStatusCount]:
+    return run_counts(Counter(run.run_status for run in runs.iter_records()))
 
 
-def told_runs(counts: Counter[RunStatus]) -> list[RunStatusCount]:
+def run_counts(counts: Counter[RunStatus]) -> list[RunStatusCount]:
     return [RunStatusCount(status=status, count=counts[status]) for status in RunStatus]
 
 
-def count_workers(workers: Ordered[PhysicalWorkerEntity]) -> list[WorkerStatusCount]:
-    return told_workers(Counter(worker.worker_status for worker in workers.plain()))
+def count_workers(workers: OrderedView[PhysicalWorkerEntity]) -> list[WorkerStatusCount]:
+    return worker_counts(Counter(worker.worker_status for worker in workers.iter_records()))
 
 
-def told_workers(counts: Counter[WorkerStatus]) -> list[WorkerStatusCount]:
+def worker_counts(counts: Counter[WorkerStatus]) -> list[WorkerStatusCount]:
     return [WorkerStatusCount(status=status, count=counts[status]) for status in WorkerStatus]
 
 
-def told_queues(runs: Counter[str], workers: Counter[str]) -> list[QueueCount]:
+def queue_counts(runs: Counter[str], workers: Counter[str]) -> list[QueueCount]:
     return [
         QueueCount(queue=queue, runs=runs[queue], logical_workers=workers[queue]) for queue in sorted({*runs, *workers})
     ]

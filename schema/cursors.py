@@ -7,19 +7,19 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from schema.errors import BadInput
-from server.database.ordered import Place
+from server.database.ordered import SortKey
 
 MALFORMED = (
     "This is no cursor of this field: pass an `endCursor`, a `startCursor` or an edge's `cursor` as it was given."
 )
 
 
-def write_cursor(order: str, position: Place) -> str:
+def write_cursor(order: str, position: SortKey) -> str:
     text = json.dumps([order, *position], separators=(",", ":"))
     return urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str, order: str, argument: str) -> Place:
+def read_cursor(cursor: str, order: str, argument: str) -> SortKey:
     """The position that a cursor names. Raises `BadInput` for a cursor that was not given for this order."""
     try:
         padding = "=" * (-len(cursor) % 4)

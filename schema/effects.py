@@ -27,7 +27,7 @@ from server.database.errors import (
     RefusedError,
     StillActiveError,
 )
-from server.database.transactions import Action, Work
+from server.database.transactions import Action, UnitOfWork
 from server.database.transactions import Effect as DatabaseEffect
 
 AUDIT = logging.getLogger("merlin_graphql.audit")
@@ -115,45 +115,45 @@ class Effect:
 class Outcome(Generic[Result]):
     """What came of a mutation. `result` is None where it was refused."""
 
-    work: Work
+    unit: UnitOfWork
     result: Result | None
     user_errors: list[UserError]
 
     @property
     def effects(self) -> list[Effect]:
-        return [_effect(effect) for effect in self.work.effects.values()]
+        return [_effect(effect) for effect in self.unit.effects.values()]
 
     @property
     def skipped(self) -> list[Effect]:
-        return [_effect(effect) for effect in self.work.skipped.values()]
+        return [_effect(effect) for effect in self.unit.skipped.values()]
 
 
-async def attempt(
-    info: Info, act: Callable[[Work], Awaitable[Result]], *, dry_run: bool = False, about: str = "id"
+async def run_mutation(
+    info: Info, act: Callable[[UnitOfWork], Awaitable[Result]], *, dry_run: bool = False, subject_field: str = "id"
 ) -> Outcome[Result]:
     """Runs a mutation's work, turns its refusal into data, and writes the audit log.
 
     `about` is the input field that names what the mutation is about. Raises `BackendError`.
     """
-    work = info.context.database.work(dry_run=dry_run)
+    unit = info.context.database.unit(dry_run=dry_run)
     result, errors, outcome = None, [], "failed"
     try:
         try:
-            result = await act(work)
+            result = await act(unit)
         finally:
-            await work.finish()
+            await unit.finish()
         outcome = "dry run" if dry_run else "done"
     except (RefusedError, EntityNotFoundError, InvalidRequestError) as error:
-        errors = [_user_error(error, about)]
+        errors = [_user_error(error, subject_field)]
         outcome = errors[0].code.value
     except BadInput as error:
         errors = [UserError(code=UserErrorCode.INVALID, message=error.message, path=["input", error.argument])]
         outcome = errors[0].code.value
     except BackendError as error:
-        raise _partly_done(error, work) from error
+        raise _partly_done(error, unit) from error
     finally:
-        _audit(info, outcome, work, errors)
-    return Outcome(work, result, errors)
+        _audit(info, outcome, unit, errors)
+    return Outcome(unit, result, errors)
 
 
 def graphql_name(field: str) -> str:
@@ -162,10 +162,10 @@ def graphql_name(field: str) -> str:
     return _GRAPHQL_NAMES.get(field, head + "".join(map(str.capitalize, rest)))
 
 
-def _user_error(error: DatabaseError, about: str) -> UserError:
+def _user_error(error: DatabaseError, subject_field: str) -> UserError:
     code = next(code for kind, code in _CODES if isinstance(error, kind))
     field = error.field if isinstance(error, RefusedError) else None
-    named = about if field is None else _INPUT_NAMES.get(field, graphql_name(field))
+    named = subject_field if field is None else _INPUT_NAMES.get(field, graphql_name(field))
     return UserError(code=code, message=str(error), path=["input", named])
 
 
@@ -178,16 +178,16 @@ def _effect(effect: DatabaseEffect) -> Effect:
     )
 
 
-def _partly_done(error: BackendError, work: Work) -> Exception:
+def _partly_done(error: BackendError, unit: UnitOfWork) -> Exception:
     """The error itself where nothing was changed before it; else one that tells what was."""
-    if work.dry_run or not work.effects:
+    if unit.dry_run or not unit.effects:
         return error
     return PartlyDoneError(
-        error, [{"action": effect.action.value, "id": effect.key.id} for effect in work.effects.values()]
+        error, [{"action": effect.action.value, "id": effect.key.id} for effect in unit.effects.values()]
     )
 
 
-def _audit(info: Info, outcome: str, work: Work, errors: list[UserError]) -> None:
+def _audit(info: Info, outcome: str, unit: UnitOfWork, errors: list[UserError]) -> None:
     line: dict[str, Any] = {
         "operation": info.field_name,
         "who": info.context.who,
@@ -195,7 +195,7 @@ def _audit(info: Info, outcome: str, work: Work, errors: list[UserError]) -> Non
         "errors": [{"code": error.code.value, "path": error.path, "message": error.message} for error in errors],
         "effects": [
             {"action": effect.action.value, "kind": effect.key.kind.value, "id": effect.key.id, "fields": effect.fields}
-            for effect in work.effects.values()
+            for effect in unit.effects.values()
         ],
     }
     AUDIT.info("%s", json.dumps(line))

@@ -28,8 +28,8 @@ from graphql import (
     validate,
 )
 
-from schema.changes import Look, Told
-from schema.compiler.compiler import Compiler, Tally
+from schema.changes import LiveTick, SubscriptionEvent
+from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.coordinates import coordinates_of, name_of
 from schema.core import core_of
@@ -38,28 +38,28 @@ from schema.errors import (
     DEADLINE_EXCEEDED,
     FORBIDDEN,
     LIMIT_EXCEEDED,
-    MOST_ERRORS,
+    MAX_ERRORS,
     PARSE_FAILED,
     VALIDATION_FAILED,
     BadInput,
     translate,
 )
 from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
-from schema.operation import Answer, Operation, OperationError
-from schema.roles import Role, need_of_all
+from schema.operation import GraphQLResponse, Operation, OperationError
+from schema.roles import Role, required_role_of_all
 from schema.sharing import SharedAnswers
 
 _REMEMBERED = 256
 """Documents."""
-_LONGEST_REMEMBERED = 20_000
+_MAX_REMEMBERED_LENGTH = 20_000
 """Characters of a document; a longer one is read each time."""
-OF_THE_CLOCK = frozenset({"PhysicalWorker.heartbeatAge"})
+TIME_DEPENDENT_FIELDS = frozenset({"PhysicalWorker.heartbeatAge"})
 """Fields whose values change by themselves."""
 
 T = TypeVar("T")
 
 
-class Operations:
+class Engine:
     def __init__(
         self,
         schema: strawberry.Schema,
@@ -83,7 +83,7 @@ class Operations:
         self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._costs: dict[Hashable, int] = {}
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
-        self._shared: WeakValueDictionary[Hashable, SharedAnswers[Answer]] = WeakValueDictionary()
+        self._shared: WeakValueDictionary[Hashable, SharedAnswers[GraphQLResponse]] = WeakValueDictionary()
 
     @property
     def reveals(self) -> bool:
@@ -91,11 +91,11 @@ class Operations:
         return self._reveal
 
     @property
-    def tally(self) -> Tally:
+    def execution_counts(self) -> ExecutionCounts:
         """How often what was executed was compiled."""
-        return Tally() if self._compiler is None else self._compiler.tally
+        return ExecutionCounts() if self._compiler is None else self._compiler.execution_counts
 
-    def read(self, text: str, name: str | None = None) -> Operation:
+    def parse(self, text: str, name: str | None = None) -> Operation:
         """The operation of that name, or the only one. Raises `OperationError`, whatever goes wrong."""
         try:
             document = self._document(text)
@@ -108,9 +108,9 @@ class Operations:
             raise OperationError([BadInput(message, "operationName")])
         return document.operations[name_of(definition)]
 
-    async def answers(
+    async def execute(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
-    ) -> AsyncGenerator[Answer]:
+    ) -> AsyncGenerator[GraphQLResponse]:
         """One answer to a query or a mutation, and to a subscription one for each event of its source.
 
         Raises `OperationError`, whatever goes wrong: before the first of them where it can't be begun, later where its
@@ -125,30 +125,30 @@ class Operations:
 
     async def _answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
-    ) -> AsyncGenerator[Answer]:
+    ) -> AsyncGenerator[GraphQLResponse]:
         _check_role(operation, context)
         cost = self._cost(operation, variables or {})
         match operation.type:
             case OperationType.QUERY:
-                result = await self._in_time(self._result(operation, variables, context))
-                yield self._answer(operation, result, cost)
+                result = await self._within_deadline(self._result(operation, variables, context))
+                yield self._response(operation, result, cost)
             case OperationType.MUTATION:
                 executor = self._executor(operation, variables, context)
-                result = await self._in_time(self._to_the_end(execute_root_selection_set(executor)))
-                yield self._answer(operation, result, cost)
+                result = await self._within_deadline(self._shielded(execute_root_selection_set(executor)))
+                yield self._response(operation, result, cost)
             case OperationType.SUBSCRIPTION:
                 executor = self._executor(operation, variables, context)
-                shared = self._shared_answers(operation, variables, context, cost)
+                shared = self._shared_responses(operation, variables, context, cost)
                 async with (
                     aclosing(await self._events(executor)) as events,
-                    aclosing(self._told(events, shared)) as answers,
+                    aclosing(self._responses(events, shared)) as answers,
                 ):
                     async for answer in answers:
                         yield answer
 
-    def answer_at_once(
+    def execute_sync(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
-    ) -> Answer | None:
+    ) -> GraphQLResponse | None:
         """Of a query that is compiled, and where nothing goes wrong; else None, and `answers` tells more.
 
         Raises `OperationError`.
@@ -158,7 +158,7 @@ class Operations:
         _check_role(operation, context)
         cost = self._cost(operation, variables or {})
         data = self._data(operation, variables, context, None)
-        return None if data is None else self._answer(operation, ExecutionResult(data, None), cost)
+        return None if data is None else self._response(operation, ExecutionResult(data, None), cost)
 
     def _data(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any
@@ -200,7 +200,7 @@ class Operations:
             raise OperationError(executor)
         return executor
 
-    async def _in_time(self, result: T | Awaitable[T]) -> T:
+    async def _within_deadline(self, result: T | Awaitable[T]) -> T:
         if not isinstance(result, Awaitable):
             return result
         timeout = asyncio.timeout(self._deadline)
@@ -213,17 +213,17 @@ class Operations:
             told = f"This took longer than {self._deadline:g} s. A change that has begun goes on: look, then try again."
             raise OperationError([GraphQLError(told)], DEADLINE_EXCEEDED) from None
 
-    def _answer(self, operation: Operation, result: ExecutionResult, cost: int) -> Answer:
-        return Answer(result, operation.deprecations, reveal=self._reveal, cost=cost)
+    def _response(self, operation: Operation, result: ExecutionResult, cost: int) -> GraphQLResponse:
+        return GraphQLResponse(result, operation.deprecations, reveal=self._reveal, cost=cost)
 
-    def _shared_answers(
+    def _shared_responses(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, cost: int
-    ) -> SharedAnswers[Answer]:
-        async def answer(event: Told) -> Answer:
+    ) -> SharedAnswers[GraphQLResponse]:
+        async def answer(event: SubscriptionEvent) -> GraphQLResponse:
             # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
             # copies of one executor that it has for this, as long as the subscription lasts.
             result = await _settled(self._result(operation, variables, context, event))
-            return self._answer(operation, result, cost)
+            return self._response(operation, result, cost)
 
         try:
             given = json.dumps(variables, sort_keys=True, default=repr)  # a number that can't be kept is no JSON
@@ -235,7 +235,7 @@ class Operations:
             shared = self._shared[key] = SharedAnswers(answer)
         return shared
 
-    async def _to_the_end(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
+    async def _shielded(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
         """A mutation that has begun is finished, also where its client goes away meanwhile."""
         task = asyncio.ensure_future(_settled(result))
         self._finishing.add(task)
@@ -252,7 +252,7 @@ class Operations:
         """Its cost; without variables, that of what it asks for at least. Raises `OperationError`."""
         measures = measure(self._schema, document, definition, variables, counts=counts, unknown=1)
         if found := excesses(measures, self._limits):
-            raise _beyond(found)
+            raise _limit_exceeded(found)
         return measures.cost
 
     def _cost(self, operation: Operation, variables: Mapping[str, Any]) -> int:
@@ -280,7 +280,7 @@ class Operations:
                 self._schema,
                 document.node,
                 self._rules,
-                max_errors=MOST_ERRORS - 1,  # and one that says that there are more
+                max_errors=MAX_ERRORS - 1,  # and one that says that there are more
                 hide_suggestions=not self._reveal,
             )
         except GraphQLError as error:
@@ -290,7 +290,7 @@ class Operations:
         if errors:
             raise OperationError(errors, VALIDATION_FAILED)
         known = _Document(document.node, self._operations(text, document))
-        if len(text) <= _LONGEST_REMEMBERED:
+        if len(text) <= _MAX_REMEMBERED_LENGTH:
             self._documents[text] = known
             if len(self._documents) > _REMEMBERED:
                 self._documents.popitem(last=False)
@@ -308,8 +308,8 @@ class Operations:
                 None if node.name is None else node.name.value,
                 document.counts,
                 deprecations,
-                need_of_all(fields[name_of(node)]),
-                fields[name_of(node)].isdisjoint(OF_THE_CLOCK),
+                required_role_of_all(fields[name_of(node)]),
+                fields[name_of(node)].isdisjoint(TIME_DEPENDENT_FIELDS),
             )
             for node in document.node.definitions
             if isinstance(node, OperationDefinitionNode)
@@ -318,28 +318,30 @@ class Operations:
     def _parsed(self, text: str) -> _Parsed:
         """Not yet validated: that takes long for a document that is beyond the limits, so they come first."""
         if len(text) > self._limits.characters:
-            raise _beyond([Excess("characters", len(text), self._limits.characters)])
+            raise _limit_exceeded([Excess("characters", len(text), self._limits.characters)])
         counts = count(text, self._limits)
         if counts.tokens > self._limits.tokens:
-            raise _beyond([Excess("tokens", counts.tokens, self._limits.tokens)])
+            raise _limit_exceeded([Excess("tokens", counts.tokens, self._limits.tokens)])
         node = parse(text)
         for definition in node.definitions:
             if isinstance(definition, OperationDefinitionNode):
                 self._check(node, definition, counts)
         return _Parsed(node, counts)
 
-    async def _events(self, executor: Executor[Any]) -> AsyncGenerator[Told]:
+    async def _events(self, executor: Executor[Any]) -> AsyncGenerator[SubscriptionEvent]:
         source = await _settled(create_source_event_stream(executor))
         if isinstance(source, ExecutionResult):
             raise OperationError([translate(error, reveal=self._reveal) for error in source.errors or []])
-        return cast("AsyncGenerator[Told]", source)
+        return cast("AsyncGenerator[SubscriptionEvent]", source)
 
-    async def _told(self, events: AsyncIterable[Told], shared: SharedAnswers[Answer]) -> AsyncGenerator[Answer]:
+    async def _responses(
+        self, events: AsyncIterable[SubscriptionEvent], shared: SharedAnswers[GraphQLResponse]
+    ) -> AsyncGenerator[GraphQLResponse]:
         """A live query is answered only where its result is another than before."""
         last: bytes | None = None
         async for event in events:
             answer = await shared.to(event)
-            if isinstance(event, Look):
+            if isinstance(event, LiveTick):
                 if answer.encoded == last:
                     continue
                 last = answer.encoded
@@ -371,7 +373,7 @@ class _Document(NamedTuple):
 
 def _check_role(operation: Operation, context: Context) -> None:
     """Raises `OperationError`."""
-    need, has = operation.need, context.role
+    need, has = operation.required_role, context.role
     if has is None or not (need.role is Role.READ or has.includes(need.role)):
         told = f"{need.field} needs the role {need.role}, and this client has {has or 'none'}."
         raise OperationError([GraphQLError(told, extensions={"code": FORBIDDEN, "needs": need.role})], FORBIDDEN)
@@ -392,9 +394,11 @@ def _too_deep(what: str, argument: str) -> OperationError:
     return OperationError([BadInput(f"{what} nested too deeply.", argument)])
 
 
-def _beyond(found: Sequence[Excess]) -> OperationError:
+def _limit_exceeded(found: Sequence[Excess]) -> OperationError:
     """Names limit, value and maximum, to people and to programs."""
-    errors = [GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.told()}) for excess in found]
+    errors = [
+        GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.as_extensions()}) for excess in found
+    ]
     return OperationError(errors, LIMIT_EXCEEDED)
 
 

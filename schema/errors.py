@@ -34,7 +34,7 @@ FORBIDDEN = "FORBIDDEN"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 MORE_ERRORS = "MORE_ERRORS"
 
-MOST_ERRORS = 5
+MAX_ERRORS = 5
 """Told of one operation."""
 
 _HIDDEN = {
@@ -45,7 +45,7 @@ _HIDDEN = {
 
 
 class BadInput(GraphQLError):  # noqa: N818 - a GraphQL error says what is wrong, and is no exception of ours
-    """An argument that can't be meant."""
+    """An argument that is invalid."""
 
     def __init__(self, message: str, argument: str) -> None:
         super().__init__(message, extensions={"code": BAD_USER_INPUT, "argument": argument})
@@ -84,7 +84,7 @@ def format_errors(
 
     At most `MOST_ERRORS`; where there are more, the last of them says how many.
     """
-    first = errors if len(errors) <= MOST_ERRORS else errors[: MOST_ERRORS - 1]
+    first = errors if len(errors) <= MAX_ERRORS else errors[: MAX_ERRORS - 1]
     found = [_coded(translated(error).formatted, code) for error in first]
     if more := len(errors) - len(first):
         message = f"There are {more} more errors, which are not told: ask for less at a time."
@@ -104,13 +104,13 @@ def translate(error: GraphQLError, *, reveal: bool = True) -> GraphQLError:
         case GraphQLError() if original.nodes or original.extensions:
             return error  # of what the document says, or our own; else of a value that has no answer
         case PartlyDoneError(cause=cause, effects=effects):
-            message = _told(cause, reveal=reveal)
+            message = _message(cause, reveal=reveal)
             message = (
                 f"{message} Before that {len(effects)} entities were changed: `effects` in the extensions names them."
             )
             return _replaced(error, message, code=code_of(cause), effects=list(effects))
         case DatabaseError():
-            return _replaced(error, _told(original, reveal=reveal), code=code_of(original))
+            return _replaced(error, _message(original, reveal=reveal), code=code_of(original))
     error_id = secrets.token_hex(8)
     LOG.error("Error %s at %s", error_id, error.path, exc_info=original)
     return _replaced(error, f"Internal error {error_id}: the server's log says more.", code=INTERNAL, id=error_id)
@@ -120,7 +120,7 @@ def _coded(error: GraphQLFormattedError, code: str) -> GraphQLFormattedError:
     return {**error, "extensions": {"code": code, **error.get("extensions", {})}}
 
 
-def _told(error: DatabaseError, *, reveal: bool) -> str:
+def _message(error: DatabaseError, *, reveal: bool) -> str:
     hidden = None if reveal else _HIDDEN.get(code_of(error))
     if hidden is None:
         return str(error)

@@ -12,7 +12,7 @@ import strawberry
 from schema.clauses import EVERYTHING, Clause, Predicate, all_of
 from schema.errors import BadInput
 from schema.filters import Filter
-from server.database.entities import Surroundings
+from server.database.entities import EntityContext
 from server.database.read_model import ReadModel
 
 _DEEPEST = 20
@@ -42,12 +42,12 @@ def check_keys(tables: Keys) -> None:
 class Compiler:
     """Of one filter: gathers its constants, which never stand in the source: filters of one shape share their code."""
 
-    def __init__(self, around: Surroundings, keys: Keys) -> None:
+    def __init__(self, entity_context: EntityContext, keys: Keys) -> None:
         self._keys = keys
         self.constants: dict[str, Any] = {}
         self.follows_links = False
-        self.around = around
-        self.model: ReadModel = around.read_model
+        self.entity_context = entity_context
+        self.model: ReadModel = entity_context.read_model
         self._depth = 0
 
     def clause(self, given: Any, path: str, about: Any = ()) -> Clause:
@@ -76,7 +76,7 @@ class Compiler:
     def apart(self, given: Filter, path: str, about: Name) -> tuple[Clause, Predicate]:
         """Of a filter over records of another kind."""
         self.follows_links = True
-        other = Compiler(self.around, self._keys)
+        other = Compiler(self.entity_context, self._keys)
         clause = other.clause(given, path, about)
         return clause, Predicate(clause, other.constants)
 

@@ -25,9 +25,9 @@ from schema.filters import (
 )
 from schema.scalars import id_of
 from schema.value_keys import VALUE_KEYS, Annotation, Times, Values, status_in
-from server.database.links import Links, Position
+from server.database.links import Links
 from server.database.models import RunModel, RunStatus, WorkerStatus
-from server.database.ordered import Ordered
+from server.database.ordered import OrderedView, SortKey
 from server.database.read_model import ReadModel, Table, since_epoch
 
 _DAY = 86_400
@@ -178,7 +178,7 @@ def _worker(compiler: Compiler, given: LogicalWorkerFilter, path: str, about: Na
     matches = _remembered(predicate.matches, compiler.model.annotations)
 
     def test(run: RunModel) -> bool:
-        for ids in (run.workers, links.strays_of(run.id)):
+        for ids in (run.workers, links.one_sided_of(run.id)):
             for id_ in ids:
                 worker = workers.records.get(id_)
                 if worker is not None and matches(worker):
@@ -190,7 +190,7 @@ def _worker(compiler: Compiler, given: LogicalWorkerFilter, path: str, about: Na
 
 
 def _members(owners: Table[Any], predicate: Predicate, links: Links[Any, Any]) -> Candidates:
-    everyone = Ordered(owners.order, owners.records, owners.records, "", whole=True)
+    everyone = OrderedView(owners.order, owners.records, owners.records, "", whole=True)
     return lambda: [found for _, id_ in everyone.where(predicate).positions if (found := links.members_of(id_))]
 
 
@@ -210,7 +210,7 @@ def _remembered(matches: Callable[[Any], bool], annotations: Mapping[str, str]) 
 
 def _heartbeat(compiler: Compiler, about: Name) -> Times:
     source = "record.heartbeat_timestamp"
-    instant = compiler.bind(compiler.around.instant)
+    instant = compiler.bind(compiler.entity_context.instant)
 
     def compared(sign: str, bound: datetime) -> tuple[str, None]:
         return f"({source} is not None and {instant}({source}) {sign} {compiler.bind(bound)})", None
@@ -222,12 +222,12 @@ def _launched(compiler: Compiler, about: Name) -> Times:
     """By the seconds that runs are ordered by: only within a day of the bound does the time zone matter."""
     order = compiler.model.runs.order
     value = f"{compiler.bind(compiler.model.runs.positions)}[record.id][0]"  # minus the seconds; positive without any
-    around = compiler.around
+    entity_context = compiler.entity_context
 
     def compared(sign: str, bound: datetime) -> tuple[str, Candidates]:
         nearby = since_epoch(bound) // timedelta(seconds=1)
         early, late = compiler.bind(-(nearby - _DAY)), compiler.bind(-(nearby + _DAY))
-        exactly = compiler.bind(lambda run: around.instant(run.launched_at))
+        exactly = compiler.bind(lambda run: entity_context.instant(run.launched_at))
         exact = f"{late} <= value <= {early} and {exactly}(record) {sign} {compiler.bind(bound)}"
         surely = f"value > {early}" if sign == "<" else f"value < {late}"
         first, stop = (-(nearby + _DAY), 1) if sign == "<" else (None, -(nearby - _DAY) + 1)
@@ -236,7 +236,7 @@ def _launched(compiler: Compiler, about: Name) -> Times:
     return Times(Measure((*about, "launchedAt"), nullable=True), compared, f"{value} > 0")
 
 
-def _between(order: Sequence[Position], first: int | None, stop: int) -> Parts:
+def _between(order: Sequence[SortKey], first: int | None, stop: int) -> Parts:
     """The runs whose order values are from the first on and below the other."""
     start = 0 if first is None else bisect_left(order, (first, ""))
     return [order[start : bisect_left(order, (stop, ""))]]

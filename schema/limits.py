@@ -35,7 +35,7 @@ from graphql import (
 )
 from graphql.language import Lexer, Source
 
-from schema.connections import DEFAULT_PAGE, LARGEST_PAGE
+from schema.connections import DEFAULT_PAGE, MAX_PAGE_SIZE
 from server.database.json_numbers import integer
 
 ASSUMED_LENGTH = 10
@@ -92,7 +92,7 @@ class Excess:
         value = self.value if self.value < 10**12 else f"more than {10**12}"
         return f"The operation's {name}: {value}, where {self.maximum} is the most that is served."
 
-    def told(self) -> dict[str, str | int]:
+    def as_extensions(self) -> dict[str, str | int]:
         """A value that is too large for JSON's numbers as the largest of them."""
         return {"limit": self.limit, "value": min(self.value, 2**53 - 1), "maximum": self.maximum}
 
@@ -134,7 +134,7 @@ def measure(
     variables: Mapping[str, Any] | None = None,
     *,
     counts: Counts | None = None,
-    unknown: int = LARGEST_PAGE,
+    unknown: int = MAX_PAGE_SIZE,
 ) -> Measures:
     """Of an operation, valid or not. Without `variables`, one without a default is taken as a page of `unknown`.
 
@@ -289,7 +289,7 @@ def _searches(node: FieldNode) -> bool:
 
 
 def _page(number: int) -> int:
-    return min(max(number, 1), LARGEST_PAGE)
+    return min(max(number, 1), MAX_PAGE_SIZE)
 
 
 def _is_connection(field: GraphQLField) -> bool:

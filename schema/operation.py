@@ -22,10 +22,10 @@ from schema.errors import (
     translate,
 )
 from schema.limits import Counts
-from schema.roles import Need
+from schema.roles import RequiredRole
 
 
-class Answer:
+class GraphQLResponse:
     """`data`, and `errors` where there are any; written as JSON once for all who are sent it."""
 
     def __init__(
@@ -64,6 +64,6 @@ class Operation:
     counts: Counts
     deprecations: Sequence[str]
     """What its document uses that is deprecated, and what to use instead."""
-    need: Need
-    is_timeless: bool
+    required_role: RequiredRole
+    is_cacheable: bool
     """Whether its answer depends on the database's state only, and not on the clock."""

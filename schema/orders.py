@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeAlias
 import strawberry
 
 from schema.enums import RunStatus, WorkerStatus, describe
-from server.database.entities import Surroundings
+from server.database.entities import EntityContext
 from server.database.links import Links
 from server.database.models import Model, PhysicalWorkerModel, RunModel
-from server.database.ordered import Ordered, Value
+from server.database.ordered import OrderedView, Value
 
 
 class OrderDirection(StrEnum):
@@ -115,11 +115,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def _heartbeat(around: Surroundings) -> Callable[[PhysicalWorkerModel], int | None]:
+def _heartbeat(entity_context: EntityContext) -> Callable[[PhysicalWorkerModel], int | None]:
     """Microseconds: a cursor holds whole numbers, and keeps what a time tells apart."""
 
     def value_of(worker: PhysicalWorkerModel) -> int | None:
-        instant = around.instant(worker.heartbeat_timestamp)
+        instant = entity_context.instant(worker.heartbeat_timestamp)
         return None if instant is None else (instant - _EPOCH) // _MICROSECOND
 
     return value_of
@@ -129,21 +129,21 @@ def _run_count(links: Links[Any, RunModel]) -> Callable[[Model], int]:
     return lambda owner: len(links.members_of(owner.id))
 
 
-_VALUES: Mapping[type[Any], Mapping[str, Callable[[Surroundings], Callable[[Any], Value]]]] = {
+_VALUES: Mapping[type[Any], Mapping[str, Callable[[EntityContext], Callable[[Any], Value]]]] = {
     StudyOrder: {
         "NAME": lambda _: attrgetter("name"),
-        "RUN_COUNT": lambda around: _run_count(around.read_model.study_runs),
+        "RUN_COUNT": lambda entity_context: _run_count(entity_context.read_model.study_runs),
         "ID": lambda _: attrgetter("id"),
     },
     RunOrder: {
-        "LAUNCHED_AT": lambda around: around.read_model.runs.launch_of,
+        "LAUNCHED_AT": lambda entity_context: entity_context.read_model.runs.launch_of,
         "WORKSPACE": lambda _: attrgetter("workspace"),
         "STATUS": lambda _: lambda run: _RUN_STATUSES[run.run_status],
         "ID": lambda _: attrgetter("id"),
     },
     LogicalWorkerOrder: {
         "NAME": lambda _: attrgetter("name"),
-        "RUN_COUNT": lambda around: _run_count(around.read_model.worker_runs),
+        "RUN_COUNT": lambda entity_context: _run_count(entity_context.read_model.worker_runs),
         "ID": lambda _: attrgetter("id"),
     },
     PhysicalWorkerOrder: {
@@ -171,9 +171,9 @@ _DEFAULTS = frozenset(
 Order: TypeAlias = StudyOrder | RunOrder | LogicalWorkerOrder | PhysicalWorkerOrder
 
 
-def ordered(items: Ordered[Any], order: Order | None, around: Surroundings) -> Ordered[Any]:
+def ordered(items: OrderedView[Any], order: Order | None, entity_context: EntityContext) -> OrderedView[Any]:
     """The items, which are in their default order, in the one that a client asks for."""
     if order is None or (type(order), order.field, order.direction) in _DEFAULTS:
         return items
-    value_of = _VALUES[type(order)][order.field.value](around)
+    value_of = _VALUES[type(order)][order.field.value](entity_context)
     return items.by(order.field.value, value_of, descending=order.direction is OrderDirection.DESC)

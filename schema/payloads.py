@@ -67,7 +67,7 @@ class RunPayload:
 
     @classmethod
     def of(cls, outcome: Outcome[RunEntity]) -> RunPayload:
-        undone = () if outcome.result is None else outcome.work.undone_by_merlin(outcome.result.id)
+        undone = () if outcome.result is None else outcome.unit.undone_by_merlin(outcome.result.id)
         return cls(
             run=outcome.result,
             effects=outcome.effects,
@@ -124,7 +124,7 @@ class DeletePayload:
     @classmethod
     def of(cls, outcome: Outcome[list[str]]) -> DeletePayload:
         return cls(
-            deleted_ids=[strawberry.ID(id_) for id_ in outcome.work.deleted_ids()],
+            deleted_ids=[strawberry.ID(id_) for id_ in outcome.unit.deleted_ids()],
             effects=outcome.effects,
             skipped=outcome.skipped,
             user_errors=outcome.user_errors,
@@ -133,4 +133,4 @@ class DeletePayload:
 
 def _is_new(outcome: Outcome[StudyEntity] | Outcome[LogicalWorkerEntity] | Outcome[PhysicalWorkerEntity]) -> bool:
     entity = outcome.result
-    return entity is not None and outcome.work.has_created(Key(EntityKind(entity.kind), entity.id))
+    return entity is not None and outcome.unit.has_created(Key(EntityKind(entity.kind), entity.id))

@@ -10,24 +10,24 @@ from schema.clauses import EVERYTHING, Predicate
 from schema.filter_compiler import Compiler
 from schema.filter_keys import KEYS
 from schema.filters import Filter
-from server.database.entities import Surroundings
-from server.database.ordered import Ordered
+from server.database.entities import EntityContext
+from server.database.ordered import OrderedView
 
 E = TypeVar("E")
 
 
-def predicate_of(given: Filter | None, around: Surroundings, path: str = "filter") -> Predicate | None:
+def predicate_of(given: Filter | None, entity_context: EntityContext, path: str = "filter") -> Predicate | None:
     """None for a filter that says nothing. Raises `BadInput` for null where it means nothing."""
     if given is None or given is strawberry.UNSET:
         return None
-    compiler = Compiler(around, KEYS)
+    compiler = Compiler(entity_context, KEYS)
     clause = compiler.clause(given, path)
     if clause is EVERYTHING:
         return None
     return Predicate(clause, compiler.constants, follows_links=compiler.follows_links)
 
 
-def matching(items: Ordered[E], given: Filter | None, around: Surroundings) -> Ordered[E]:
+def matching(items: OrderedView[E], given: Filter | None, entity_context: EntityContext) -> OrderedView[E]:
     """Those that match a filter that a client gives, else all. Raises `BadInput`."""
-    predicate = predicate_of(given, around)
+    predicate = predicate_of(given, entity_context)
     return items if predicate is None else items.where(predicate)

@@ -14,9 +14,9 @@ from schema.counts import (
     WorkerStatusCount,
     count_runs,
     count_workers,
-    told_queues,
-    told_runs,
-    told_workers,
+    queue_counts,
+    run_counts,
+    worker_counts,
 )
 from schema.database import Database
 from schema.enums import EntityKind
@@ -51,7 +51,7 @@ from server.database.entities import (
 from server.database.merlin_database import MerlinDatabase
 
 ById: TypeAlias = Annotated[strawberry.ID | None, strawberry.argument(description=ID_DESCRIPTION)]
-LARGEST_NODES = 500
+MAX_NODES = 500
 
 
 @strawberry.type(description="Everything that can be read. All of one response is read at one revision.")
@@ -71,8 +71,8 @@ class Query:
     def nodes(
         info: Info, ids: Annotated[list[strawberry.ID], strawberry.argument(description="Their ids.")]
     ) -> list[Entity | None]:
-        if len(ids) > LARGEST_NODES:
-            raise BadInput(f"ids: ask for at most {LARGEST_NODES} at a time, not {len(ids)}.", "ids")
+        if len(ids) > MAX_NODES:
+            raise BadInput(f"ids: ask for at most {MAX_NODES} at a time, not {len(ids)}.", "ids")
         return [info.context.database.by_id(id_) for id_ in ids]
 
     @strawberry.field(description="By id or by name: exactly one. null where there is none.", graphql_type=Study | None)
@@ -209,22 +209,22 @@ class Query:
     def run_counts(info: Info, filter: RunFilterArgument = None) -> list[RunStatusCount]:
         database = info.context.database
         if filter is None:
-            return told_runs(database.read_model.run_statuses.counts())
-        return count_runs(matching(database.runs.all(), filter, database.around))
+            return run_counts(database.read_model.run_statuses.counts())
+        return count_runs(matching(database.runs.all(), filter, database.entity_context))
 
     @strawberry.field(description="How many physical workers have each status: all statuses, in the order of the enum.")
     @staticmethod
     def physical_worker_counts(info: Info, filter: PhysicalWorkerFilterArgument = None) -> list[WorkerStatusCount]:
         database = info.context.database
         if filter is None:
-            return told_workers(database.read_model.worker_statuses.counts())
-        return count_workers(matching(database.physical_workers.all(), filter, database.around))
+            return worker_counts(database.read_model.worker_statuses.counts())
+        return count_workers(matching(database.physical_workers.all(), filter, database.entity_context))
 
     @strawberry.field(description="Every queue that a run or a logical worker names, by name, and how many do.")
     @staticmethod
     def queues(info: Info) -> list[QueueCount]:
         queues = info.context.database.read_model.queues
-        return told_queues(queues[EntityKind.RUN], queues[EntityKind.LOGICAL_WORKER])
+        return queue_counts(queues[EntityKind.RUN], queues[EntityKind.LOGICAL_WORKER])
 
     @strawberry.field(description="The database itself, and how fresh the answers are.", graphql_type=Database)
     @staticmethod

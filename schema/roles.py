@@ -40,7 +40,7 @@ describe(
     },
 )
 
-NEEDS: Mapping[str, Role] = MappingProxyType(
+REQUIRED_ROLES: Mapping[str, Role] = MappingProxyType(
     {
         "Mutation.createStudy": Role.WRITE,
         "Mutation.createRun": Role.WRITE,
@@ -65,22 +65,22 @@ NEEDS: Mapping[str, Role] = MappingProxyType(
 """By coordinate. A mutation that is not named here needs ADMIN, any other field READ."""
 
 
-class Need(NamedTuple):
+class RequiredRole(NamedTuple):
     role: Role
     field: str
     """A field that needs it, by its coordinate."""
 
 
-def need_of(coordinate: str) -> Role:
+def required_role_of(coordinate: str) -> Role:
     is_mutation = coordinate.startswith("Mutation.") and not coordinate.startswith("Mutation.__")
-    return NEEDS.get(coordinate, Role.ADMIN if is_mutation else Role.READ)
+    return REQUIRED_ROLES.get(coordinate, Role.ADMIN if is_mutation else Role.READ)
 
 
-def need_of_all(coordinates: Iterable[str]) -> Need:
+def required_role_of_all(coordinates: Iterable[str]) -> RequiredRole:
     """The highest of them; of equals that of the first in the alphabet."""
-    most = Need(Role.READ, "Query")
+    most = RequiredRole(Role.READ, "Query")
     for coordinate in sorted(coordinates):
-        role = need_of(coordinate)
+        role = required_role_of(coordinate)
         if role.rank > most.role.rank:
-            most = Need(role, coordinate)
+            most = RequiredRole(role, coordinate)
     return most

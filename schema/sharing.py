@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from time import monotonic
 from typing import Generic, TypeVar
 
-from schema.changes import Told
+from schema.changes import SubscriptionEvent
 
 A = TypeVar("A")
 
@@ -19,12 +19,12 @@ _SHARED_AT_MOST = 256
 class SharedAnswers(Generic[A]):
     """Of one operation with its variables."""
 
-    def __init__(self, answer: Callable[[Told], Awaitable[A]]) -> None:
+    def __init__(self, answer: Callable[[SubscriptionEvent], Awaitable[A]]) -> None:
         self._answer = answer
         self._answers: dict[Hashable, A] = {}
         self._since = 0.0
 
-    async def to(self, event: Told) -> A:
+    async def to(self, event: SubscriptionEvent) -> A:
         now = monotonic()
         if now - self._since > _SHARED_FOR or len(self._answers) >= _SHARED_AT_MOST:
             self._answers.clear()

@@ -52,7 +52,7 @@ class Study(Node):
     def run_counts(
         root: strawberry.Parent[StudyEntity], info: Info, filter: RunFilterArgument = None
     ) -> list[RunStatusCount]:
-        return count_runs(matching(root.runs, filter, info.context.database.around))
+        return count_runs(matching(root.runs, filter, info.context.database.entity_context))
 
     workers: list[Annotated[LogicalWorker, strawberry.lazy("schema.logical_worker")]] = strawberry.field(
         description="The distinct logical workers of its runs, by name."

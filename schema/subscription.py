@@ -9,7 +9,7 @@ from typing import Annotated
 
 import strawberry
 
-from schema.changes import Change, Look, RunChange
+from schema.changes import Change, LiveTick, RunChange
 from schema.context import Info
 from schema.enums import EntityKind
 from schema.errors import BadInput
@@ -20,8 +20,8 @@ from server.database.change_log import ChangeKind, Interest
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import Key
 
-LARGEST_IDS = 500
-LARGEST_THROTTLE = 3_600_000
+MAX_IDS = 500
+MAX_THROTTLE = 3_600_000
 
 Snapshot = Annotated[bool, strawberry.argument(description="Tell first what stands now.")]
 
@@ -49,8 +49,8 @@ class Subscription:
         ] = None,
         snapshot: Snapshot = False,
     ) -> AsyncGenerator[Change, None]:
-        if ids is not None and len(ids) > LARGEST_IDS:
-            raise BadInput(f"ids: ask for at most {LARGEST_IDS} at a time, not {len(ids)}.", "ids")
+        if ids is not None and len(ids) > MAX_IDS:
+            raise BadInput(f"ids: ask for at most {MAX_IDS} at a time, not {len(ids)}.", "ids")
         database = info.context.database
         return _changes(database, _interest_in(database, kinds, ids), snapshot=snapshot)
 
@@ -83,9 +83,9 @@ class Subscription:
         throttle: Annotated[
             int, strawberry.argument(description="The least number of milliseconds between two results, 0 to 3600000.")
         ] = 250,
-    ) -> AsyncGenerator[Look, None]:
-        if not 0 <= throttle <= LARGEST_THROTTLE:
-            raise BadInput(f"throttle: pass 0 to {LARGEST_THROTTLE} milliseconds, not {throttle}.", "throttle")
+    ) -> AsyncGenerator[LiveTick, None]:
+        if not 0 <= throttle <= MAX_THROTTLE:
+            raise BadInput(f"throttle: pass 0 to {MAX_THROTTLE} milliseconds, not {throttle}.", "throttle")
         return _live(info.context.database, throttle / 1000)
 
 
@@ -112,10 +112,10 @@ def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Inte
         return key.kind is EntityKind.RUN
 
     def standing() -> list[Key]:
-        found = matching(database.runs.all(), given, database.around)
+        found = matching(database.runs.all(), given, database.entity_context)
         return [Key(EntityKind.RUN, id_) for _, id_ in found.positions]
 
-    predicate = predicate_of(given, database.around)
+    predicate = predicate_of(given, database.entity_context)
     if predicate is None:
         return Interest(is_run, standing)
     records, matches = database.read_model.runs.records, predicate.matches
@@ -143,9 +143,9 @@ async def _run_changes(
             yield RunChange(kind=kind, id=strawberry.ID(key.id), run=run, revision=database.revision)
 
 
-async def _live(database: MerlinDatabase, throttle: float) -> AsyncGenerator[Look, None]:
+async def _live(database: MerlinDatabase, throttle: float) -> AsyncGenerator[LiveTick, None]:
     while True:
-        beat = database.pulse.next  # before the result is computed: what changes later is looked at later
-        yield Look(database.state)
+        changed = database.notifier.next  # before the result is computed: what changes later is looked at later
+        yield LiveTick(database.state)
         await asyncio.sleep(throttle)
-        await beat.wait()
+        await changed.wait()

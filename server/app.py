@@ -17,9 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from schema.build import make_schema, sdl_of
-from schema.engine import Operations
-from server.auth.allowed_hosts import Hosts
-from server.auth.from_settings import door_of, hosts_of
+from schema.engine import Engine
+from server.auth.allowed_hosts import AllowedHosts
+from server.auth.from_settings import access_control_of, allowed_hosts_of
 from server.contract.manifest import read_manifest
 from server.cors import cors
 from server.database.errors import DatabaseError
@@ -30,16 +30,16 @@ from server.endpoints.health import MetricsApp, healthz, readyz
 from server.endpoints.login import Login, Logout, TokenExchange
 from server.endpoints.sdl import sdl_endpoint
 from server.errors import RequestError
-from server.middleware import answered
+from server.middleware import request_middleware
 from server.observability.metrics import Metrics, mark_draining
 from server.observability.telemetry import Telemetry
 from server.observability.tracing import open_tracing
 from server.open_database import open_database
-from server.process.shutdown_signal import told_to_end
-from server.protocols.fast_path import LeanPath
+from server.process.shutdown_signal import shutdown_event
+from server.protocols.fast_path import FastPath
 from server.protocols.http import GraphQLApp
-from server.protocols.persisted_documents import Documents
-from server.protocols.response_cache import Results
+from server.protocols.persisted_documents import PersistedDocuments
+from server.protocols.response_cache import ResponseCache
 from server.protocols.service import Service
 from server.protocols.websocket import WebSocketApp
 from server.requests import check_parameters
@@ -48,19 +48,19 @@ from server.settings import PRODUCTION, Settings, SettingsError, read_settings
 
 
 class App(Starlette):
-    def __init__(self, service: Service, hosts: Hosts, *, is_lean: bool, **options: Any) -> None:
+    def __init__(self, service: Service, allowed_hosts: AllowedHosts, *, has_fast_path: bool, **options: Any) -> None:
         super().__init__(**options)
         self.router.redirect_slashes = False  # it sends to a whole address, and takes its name from the request
         self._telemetry = service.telemetry
-        self._hosts = hosts
-        self._http = LeanPath(self._answered, service) if is_lean else self._answered
+        self._allowed_hosts = allowed_hosts
+        self._http = FastPath(self._answered, service) if has_fast_path else self._answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await super().__call__(scope, receive, _in_one_line(send))
             return
         try:
-            self._hosts.check(scope["headers"], _address_of(scope))
+            self._allowed_hosts.check(scope["headers"], _address_of(scope))
             check_parameters(scope["query_string"])
         except RequestError as error:
             self._telemetry.refused(error.code)
@@ -72,12 +72,12 @@ class App(Starlette):
     async def _refuse(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
         response = refused(error)
         if scope["type"] == "http":
-            await answered(response, scope, receive, send, self._telemetry.metrics)
+            await request_middleware(response, scope, receive, send, self._telemetry.metrics)
         else:
             await WebSocket(scope, receive, send).send_denial_response(response)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answered(super().__call__, scope, receive, send, self._telemetry.metrics)
+        await request_middleware(super().__call__, scope, receive, send, self._telemetry.metrics)
 
 
 def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Starlette:
@@ -87,10 +87,10 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     """
     schema = make_schema()
     documents = documents_of(settings)
-    door = door_of(settings)
+    access_control = access_control_of(settings)
     metrics = Metrics()
     tracing = open_tracing(is_on=settings.tracing)
-    operations = Operations(
+    operations = Engine(
         schema,
         settings.limits(),
         introspection=settings.introspection,
@@ -100,19 +100,19 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     service = Service(
         operations,
         documents,
-        door,
-        Telemetry(metrics, tracing, documents, operations.tally, log_operations=settings.log_operations),
-        Results(settings.result_cache * 2**20),
+        access_control,
+        Telemetry(metrics, tracing, documents, operations.execution_counts, log_operations=settings.log_operations),
+        ResponseCache(settings.result_cache * 2**20),
     )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
-        await door.authenticator.open()
+        await access_control.authenticator.open()
         async with open_database(settings) if database is None else nullcontext(database) as served:
             served.run_metadata.listen(metrics.count_file)
-            with told_to_end() as draining:
+            with shutdown_event() as draining:
                 tasks = [
-                    asyncio.create_task(door.authenticator.follow(served.backend)),
+                    asyncio.create_task(access_control.authenticator.follow(served.backend)),
                     asyncio.create_task(metrics.follow(served)),
                     asyncio.create_task(mark_draining(metrics, draining)),
                 ]
@@ -122,29 +122,36 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
     return App(
         service,
-        hosts_of(settings),
-        is_lean=settings.compiled and not tracing.is_on,
+        allowed_hosts_of(settings),
+        has_fast_path=settings.compiled and not tracing.is_on,
         routes=[
             Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, has_page=settings.graphiql)),
             WebSocketRoute("/graphql", WebSocketApp(service)),
-            Route("/login", Login(door)),
-            Route("/logout", Logout(door)),
+            Route("/login", Login(access_control)),
+            Route("/logout", Logout(access_control)),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/metrics", MetricsApp(metrics, door).respond),
-            *([Route("/schema.graphql", sdl_endpoint(sdl_of(schema), door))] if settings.introspection else []),
+            Route("/metrics", MetricsApp(metrics, access_control).respond),
+            *(
+                [Route("/schema.graphql", sdl_endpoint(sdl_of(schema), access_control))]
+                if settings.introspection
+                else []
+            ),
             *(graphiql_routes() if settings.graphiql else []),
         ],
-        middleware=[*cors(door), Middleware(TokenExchange, door, is_on=settings.profile != PRODUCTION)],
+        middleware=[
+            *cors(access_control),
+            Middleware(TokenExchange, access_control, is_on=settings.profile != PRODUCTION),
+        ],
         exception_handlers={HTTPException: http_exception, Exception: server_error},
         lifespan=lifespan,
     )
 
 
-def documents_of(settings: Settings) -> Documents:
+def documents_of(settings: Settings) -> PersistedDocuments:
     """Raises `UnreadableError`."""
     trusted = {} if settings.trusted_documents is None else read_manifest(str(settings.trusted_documents))
-    return Documents(trusted, only_trusted=settings.only_trusted)
+    return PersistedDocuments(trusted, only_trusted=settings.only_trusted)
 
 
 def make_worker_app() -> Starlette:

@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.auth.access_control import Door
+from server.auth.access_control import AccessControl
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
 from server.responses import refused
@@ -17,16 +17,16 @@ _SECONDS = 3600
 """For which a browser need not ask again."""
 
 
-def cors(door: Door) -> list[Middleware]:
+def cors(access_control: AccessControl) -> list[Middleware]:
     """They send a token, never the cookie."""
-    preflights = Middleware(Preflights, door)
-    if not door.allowed_origins:
+    preflights = Middleware(Preflights, access_control)
+    if not access_control.allowed_origins:
         return [preflights]
     return [
         preflights,
         Middleware(
             CORSMiddleware,
-            allow_origins=sorted(door.allowed_origins),
+            allow_origins=sorted(access_control.allowed_origins),
             allow_methods=["GET", "HEAD", "POST"],
             allow_headers=_HEADERS,
             expose_headers=["etag", "retry-after", "www-authenticate", "x-request-id"],
@@ -38,14 +38,14 @@ def cors(door: Door) -> list[Middleware]:
 class Preflights:
     """Refuses those of origins that are not let in, in words: a developer sees them in the browser's tools."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+    def __init__(self, app: ASGIApp, access_control: AccessControl) -> None:
         self._app = app
-        self._door = door
+        self._access_control = access_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "OPTIONS" and _is_preflight(Headers(scope=scope)):
             try:
-                self._door.check_origin(visitor_of(scope))
+                self._access_control.check_origin(visitor_of(scope))
             except RequestError as error:
                 await refused(error)(scope, receive, send)
                 return

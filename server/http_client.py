@@ -20,7 +20,7 @@ _JSON = "application/json"
 
 
 class FetchError(Exception):
-    """It can't be had, in one line that holds no header and nothing that the host says."""
+    """A URL is not available, in one line that holds no header and nothing that the host says."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         """`status`: of a response that tells of an error."""

@@ -19,7 +19,7 @@ SECURITY_HEADERS = [
 _GIVEN_UP = refusal("The server ends, and this took too long: ask again.", "SERVICE_UNAVAILABLE", 503)
 
 
-async def answered(app: ASGIApp, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
+async def request_middleware(app: ASGIApp, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
     """Answers an HTTP request by the app."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
     id_ = request_id_of(given)

@@ -14,16 +14,16 @@ from server.database.json_numbers import load_exactly
 from server.errors import RequestError
 from server.header_lists import joined, members, pieces, unquoted
 
-LARGEST_BODY = 2**20
+MAX_BODY_SIZE = 2**20
 """Bytes."""
-MOST_PARAMETERS = 100
+MAX_PARAMETERS = 100
 """Of a query string."""
-_MOST_MEDIA_TYPES = 100
+_MAX_MEDIA_TYPES = 100
 _PLAIN = ("", "identity")
 """Codings of a body that is sent as it is."""
-_LONGEST_NAME = 30
+_MAX_NAME_LENGTH = 30
 """Characters that are told of a coding."""
-_MOST_PIECES = 10
+_MAX_PIECES = 10
 """Of a media type: itself, and its parameters."""
 
 
@@ -95,7 +95,7 @@ async def read_request(request: Request, *, get_queries: bool = True) -> GraphQL
             return parse_parameters(request.query_params)
         case "POST":
             _check_content_type(joined(request.headers, "content-type") or "")
-            return parse_request(parse_json(await read_body(request, LARGEST_BODY), "body"))
+            return parse_request(parse_json(await read_body(request, MAX_BODY_SIZE), "body"))
         case _:
             allowed, told = ("GET, HEAD, POST", "GET or POST") if get_queries else ("POST", "POST")
             raise RequestError(f"Send {told}.", 405, {"allow": allowed})
@@ -103,8 +103,8 @@ async def read_request(request: Request, *, get_queries: bool = True) -> GraphQL
 
 def check_parameters(query: bytes) -> None:
     """Before anything is read of a query string: each one takes time. Raises `RequestError`."""
-    if query.count(b"&") >= MOST_PARAMETERS:
-        raise RequestError(f"Send at most {MOST_PARAMETERS} parameters.")
+    if query.count(b"&") >= MAX_PARAMETERS:
+        raise RequestError(f"Send at most {MAX_PARAMETERS} parameters.")
 
 
 def accepted(header: str | None, offered: Sequence[str]) -> str:
@@ -123,9 +123,9 @@ def accepted(header: str | None, offered: Sequence[str]) -> str:
 
 def _qualities(header: str) -> Mapping[str, float]:
     """By range, of which the first counts where one comes again. Raises `RequestError`."""
-    parts = list(islice(members(header), _MOST_MEDIA_TYPES + 1))
-    if len(parts) > _MOST_MEDIA_TYPES:
-        raise RequestError(f"Accept: name at most {_MOST_MEDIA_TYPES} media types.", 406)
+    parts = list(islice(members(header), _MAX_MEDIA_TYPES + 1))
+    if len(parts) > _MAX_MEDIA_TYPES:
+        raise RequestError(f"Accept: name at most {_MAX_MEDIA_TYPES} media types.", 406)
     qualities: dict[str, float] = {}
     for part in parts:
         name, *parameters = _pieces(part)
@@ -134,7 +134,7 @@ def _qualities(header: str) -> Mapping[str, float]:
 
 
 def _pieces(media_type: str) -> list[str]:
-    return [piece.lower() for piece in islice(pieces(media_type), _MOST_PIECES)]
+    return [piece.lower() for piece in islice(pieces(media_type), _MAX_PIECES)]
 
 
 def _number(text: str) -> float:
@@ -160,7 +160,7 @@ async def read_body(request: Request, largest: int) -> bytes:
     )
     if coding:
         raise RequestError(
-            f"Send the body as it is, without Content-Encoding: {coding[:_LONGEST_NAME]} is not read here.",
+            f"Send the body as it is, without Content-Encoding: {coding[:_MAX_NAME_LENGTH]} is not read here.",
             415,
             {"accept-encoding": "identity"},
         )

@@ -27,7 +27,7 @@ _OFF_BY_0 = ("compare_interval", "rate_limit", "result_cache")
 
 
 class SettingsError(UsageError):
-    """A setting that can't be meant, in one line."""
+    """An invalid setting, in one line."""
 
 
 def setting(
@@ -192,7 +192,7 @@ class Settings:
     log_format: str = setting("text", "How log lines are written.", choices=("text", "json"), production="json")
     log_operations: bool = setting(False, "Log a line for each operation.", production=True)
     compiled: bool = setting(
-        True, "Answer by compiled functions and in few steps where that can be; off, everything goes the general way."
+        True, "Answer by compiled functions and in few steps where that can be; off, everything takes the slow path."
     )
     result_cache: int = setting(
         64, "How much of answers is kept by a server process until anything changes; 0: nothing.", metavar="MEBIBYTES"

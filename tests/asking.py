@@ -8,12 +8,12 @@ from typing import Any
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.operation import OperationError
 from schema.roles import Role
 from server.database.merlin_database import MerlinDatabase
 
-OPERATIONS = Operations(make_schema())
+OPERATIONS = Engine(make_schema())
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Result:
 
 
 async def execute(
-    database: MerlinDatabase, query: str, variables: dict[str, Any] | None = None, operations: Operations = OPERATIONS
+    database: MerlinDatabase, query: str, variables: dict[str, Any] | None = None, operations: Engine = OPERATIONS
 ) -> Result:
     """What a client is told, the first of it."""
     try:
-        operation = operations.read(query)
+        operation = operations.parse(query)
         async with aclosing(
-            operations.answers(operation, variables, Context(database, "1.2.3", Role.ADMIN))
+            operations.execute(operation, variables, Context(database, "1.2.3", Role.ADMIN))
         ) as answers:
             answer = await anext(answers)
     except OperationError as error:

@@ -122,7 +122,7 @@ async def case_of(site: MerlinSite, database: MerlinDatabase, name: str) -> Asyn
     (worker,) = database.logical_workers.get_all()
     others = [await database.logical_workers.create(other, queues) for other in ("other", "another")]
     yield Case(site, database, id_, workspace, other_id, worker.id, [other.id for other in others])
-    await database.delete_everything(database.work(), force=True)
+    await database.delete_everything(database.unit(), force=True)
 
 
 async def outcome(case: Case, action: Action, status: RunStatus) -> list[str]:

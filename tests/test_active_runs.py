@@ -116,7 +116,7 @@ async def test_a_run_that_becomes_active_meanwhile_is_not_deleted(backend: Resul
     """Where the copy did not know it yet, the step itself looks."""
     await backend.insert(at_work(RunStatus.COMPLETED))
     async with opened(backend) as database:
-        work = database.work()
+        work = database.unit()
 
         async def behind_its_back(transaction: Any) -> None:
             change(backend, Key(EntityKind.RUN, uid(12)), {"run_status": "RUNNING"})
@@ -200,13 +200,13 @@ async def test_a_run_that_comes_back_is_deleted_again_once_it_is_finished(store:
         assert await reported(database) == [uid(12)]
         async with opened(make_backend(store.url, BackendOptions())) as other:
             assert await reported(other) == [uid(12)]
-        dry = database.work(dry_run=True)
+        dry = database.unit(dry_run=True)
         kinds = [ProblemKind.RESURRECTED]
         assert await database.repair(dry, kinds) == []
-        assert await database.repair(database.work(), kinds) == []
+        assert await database.repair(database.unit(), kinds) == []
         assert await reported(database) == [uid(12)]
         await resurrected_as_finished(database, store)
-        (problem,) = await database.repair(database.work(), kinds)
+        (problem,) = await database.repair(database.unit(), kinds)
         assert problem.key.id == uid(12)
         assert await reported(database) == []
         assert Key(EntityKind.RUN, uid(12)) not in read_store(database.backend).records
@@ -224,7 +224,7 @@ async def test_a_run_that_comes_back_is_kept_with_its_study(store: Store) -> Non
     async with filled(store, *at_work(RunStatus.RUNNING)) as database:
         await database.studies.delete(uid(1), force=True)
         await resurrected(database, store, RunStatus.RUNNING)
-        mended = await database.repair(database.work(), resurrected=Resurrected.KEEP)
+        mended = await database.repair(database.unit(), resurrected=Resurrected.KEEP)
         assert ProblemKind.RESURRECTED in {problem.kind for problem in mended}
         assert await reported(database) == await reported(database, ProblemKind.DANGLING_REFERENCE) == []
         record = database.studies.get("hello").record
@@ -235,7 +235,7 @@ async def test_a_run_that_comes_back_is_kept_with_its_study(store: Store) -> Non
 async def test_a_run_joins_the_study_that_has_the_name_by_now(store: Store) -> None:
     """Where the study was deleted, and Merlin made another of that name since."""
     async with filled(store, study(2, "hello"), again(RunStatus.RUNNING)) as database:
-        await database.repair(database.work(), [ProblemKind.DANGLING_REFERENCE])
+        await database.repair(database.unit(), [ProblemKind.DANGLING_REFERENCE])
         assert len(database.studies) == 1
         run_record, study_record = database.runs.get(uid(12)).record, database.studies.get("hello").record
         assert (run_record.study_id, study_record.runs) == (uid(2), (uid(12),))

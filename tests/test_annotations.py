@@ -58,14 +58,14 @@ async def test_annotations_are_merged_beside_the_record(backend: ResultsBackend)
     """Key by key, where None removes one; the record itself stays as it is, and the copy has them at once."""
     async with database_of(backend, *housed(run(1))) as database:
         before = read_store(backend).records
-        work = database.work()
+        work = database.unit()
         await database.annotate(uid(1), {"owner": "ada", "tags": ["a"], "gone": 1}, work)
         await work.finish()
         assert work.effects == {RUN: Effect(Action.UPDATED, RUN, ("annotations",))}
         await database.annotate(uid(1), {"gone": None, "score": 1.5})
         assert database.runs.get(uid(1)).annotations == {"owner": "ada", "tags": ["a"], "score": 1.5}
         assert await stored(backend, uid(1)) == {"owner": "ada", "tags": ["a"], "score": 1.5}
-        work = database.work()
+        work = database.unit()
         await database.studies.annotate("study_900", {"nothing": None}, work)
         await work.finish()
         assert work.effects == {}
@@ -148,7 +148,7 @@ async def test_annotations_survive_a_restart_and_a_flush_of_nothing_else(store: 
         await database.annotate(made.id, {"k": [1, {"deep": None}]})
     async with opened(make_backend(store.url, BackendOptions())) as database:
         assert database.runs.get(made.id).annotations == {"k": [1, {"deep": None}]}
-        await database.delete_everything(database.work(), force=True)
+        await database.delete_everything(database.unit(), force=True)
         assert await stored(database.backend, made.id) is None
 
 
@@ -161,7 +161,7 @@ async def test_a_broken_note_is_no_annotation_and_is_not_overwritten(backend: Re
         async def spoil(transaction: Transaction) -> None:
             transaction.set_note(key, "[broken")
 
-        await database.work().step(spoil)
+        await database.unit().step(spoil)
         await database.feed.refresh((), [key])
         assert database.runs.get(uid(1)).annotations == {}
         with pytest.raises(ConflictError):

@@ -702,7 +702,7 @@ async def test_an_unknown_host_is_an_error() -> None:
 
 def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     patience = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3}
-    monkeypatch.setattr("server.database.backends.redis_client._PATIENCE", patience)
+    monkeypatch.setattr("server.database.backends.redis_client._TIMEOUTS", patience)
 
 
 async def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
 from server.database.clock_check import ClockCheck
-from server.database.entities import Surroundings
+from server.database.entities import EntityContext
 from server.database.integrity import Problem, ProblemKind
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Entry, Key, Model, PhysicalWorkerModel, RunModel, RunStatus
@@ -43,7 +43,7 @@ class Site:
         self.now = now
         self.is_fresh = True
         self.model = ReadModel()
-        self.check = ClockCheck(Surroundings(self.model, zone), lambda: self.is_fresh, lambda: self.now)
+        self.check = ClockCheck(EntityContext(self.model, zone), lambda: self.is_fresh, lambda: self.now)
         self.model.listen(self.check.look)
         self._number = 0
 

@@ -42,7 +42,7 @@ DEADLINE = 20.0
 SHORT = 0.01
 """Seconds: one pass follows the other."""
 STUDY, RUN, LOGICAL, PHYSICAL = EntityKind
-ALL = Interest(wants=lambda _key: True, standing=lambda: ())
+ALL = Interest(wants=lambda _key: True, current_keys=lambda: ())
 
 
 class MemoryWriter(Writer):
@@ -550,9 +550,9 @@ async def test_a_change_that_is_still_being_read_is_no_missed_one() -> None:
 async def test_what_this_server_writes_is_not_missed(backend: ResultsBackend) -> None:
     """A mutation of several steps reads back at its end what it wrote, however long that takes."""
     async with compared(backend, study(1), study(2)) as (database, passes):
-        work = database.work()
-        await database.studies.delete(uid(1), work=work)
-        await database.studies.create("new", work=work)
+        work = database.unit()
+        await database.studies.delete(uid(1), unit=work)
+        await database.studies.create("new", unit=work)
         await passes.whole()
         assert {record.name for record in database.read_model.studies} == {"study_2", "new"}
         await work.finish()

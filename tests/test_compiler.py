@@ -34,17 +34,17 @@ from strawberry.schema.config import StrawberryConfig
 
 from schema import errors
 from schema.build import make_schema
-from schema.changes import Change, Look, RunChange
-from schema.compiler.accessors import Attribute, reading_of
+from schema.changes import Change, LiveTick, RunChange
+from schema.compiler.accessors import Attribute, accessor_of
 from schema.compiler.compiler import KEPT, Compiled, compile_operation
 from schema.compiler.errors import NotCompilableError
 from schema.connections import Page
 from schema.context import Context
 from schema.cursors import write_cursor
 from schema.effects import graphql_name
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.limits import Limits
-from schema.operation import Answer, Operation, OperationError
+from schema.operation import GraphQLResponse, Operation, OperationError
 from schema.roles import Role
 from server.database import entities
 from server.database.change_log import ChangeKind
@@ -174,7 +174,7 @@ def attributes(class_: type[Any]) -> dict[str, str]:
     """By name, the field that each is, with all that is plain of what it leads to."""
     found = {}
     for name, field in OBJECTS[HOLDERS[class_][0]].fields.items():
-        attribute = reading_of(name, field)
+        attribute = accessor_of(name, field)
         if isinstance(attribute, Attribute):
             leads_to = get_named_type(field.type)
             inner = " ".join(plain_fields(leads_to)) if isinstance(leads_to, GraphQLObjectType) else ""
@@ -238,12 +238,12 @@ class World:
     def __init__(self, runner: asyncio.Runner, database: MerlinDatabase) -> None:
         self.runner = runner
         self.context = Context(database, "1", Role.ADMIN)
-        self.plain = Operations(SCHEMA, UNLIMITED, compiled=False)
-        self.compiled = Operations(SCHEMA, UNLIMITED)
+        self.plain = Engine(SCHEMA, UNLIMITED, compiled=False)
+        self.compiled = Engine(SCHEMA, UNLIMITED)
 
     def compare(self, asked: Asked, random: Random) -> None:
         try:
-            operation = self.plain.read(asked.text, asked.name)
+            operation = self.plain.parse(asked.text, asked.name)
         except OperationError:
             return  # a few are not valid
         for values in asked.variables:
@@ -267,7 +267,7 @@ class World:
         (field,) = operation.definition.selection_set.selections
         name = field.name.value  # type: ignore[attr-defined]
         if name == "live":
-            return Look(random.random())
+            return LiveTick(random.random())
         id_ = random.choice(IDS)
         kind, told = random.choice(list(ChangeKind)), strawberry.ID(id_)
         if name == "changes":
@@ -277,14 +277,14 @@ class World:
 
 
 async def answer(
-    server: Operations, operation: Operation, values: dict[str, Any], context: Context, event: Any = None
+    server: Engine, operation: Operation, values: dict[str, Any], context: Context, event: Any = None
 ) -> object:
     """What a client is told: the bytes, or why there are none."""
     try:
         if operation.type is OperationType.SUBSCRIPTION:
             result = await settled(server._result(operation, values, context, event))
-            return Answer(result, operation.deprecations).encoded
-        async with aclosing(server.answers(operation, values, context)) as answers:
+            return GraphQLResponse(result, operation.deprecations).encoded
+        async with aclosing(server.execute(operation, values, context)) as answers:
             return (await anext(answers)).encoded
     except OperationError as error:
         return error.errors
@@ -341,20 +341,20 @@ def test_every_one_of_many_answers_is_graphql_cores(world: World, random: Random
 
 def test_what_is_compared_is_compiled(world: World) -> None:
     """Of generated operations most are answered by their functions, and some bail out."""
-    world.compiled = Operations(SCHEMA, UNLIMITED)
+    world.compiled = Engine(SCHEMA, UNLIMITED)
     ask_anything(world, Random(1), 60)
-    tally = world.compiled.tally
+    tally = world.compiled.execution_counts
     assert tally.compiled > tally.fallbacks > 0
 
 
 @pytest.mark.parametrize(("class_", "name", "field"), PLACES, ids=lambda it: getattr(it, "__name__", None))
 def test_whatever_an_attribute_has_become(world: World, class_: type[Any], name: str, field: str) -> None:
     """Each attribute that is a field, with each strange value, is answered as graphql-core answers it."""
-    operation = world.plain.read(f"{{ {HOLDERS[class_][1] % field} }}")
-    bare = world.plain.read(f"{{ {HOLDERS[class_][1] % re.sub('{.*}', '{ __typename }', field)} }}")
-    before = world.compiled.tally.compiled
+    operation = world.plain.parse(f"{{ {HOLDERS[class_][1] % field} }}")
+    bare = world.plain.parse(f"{{ {HOLDERS[class_][1] % re.sub('{.*}', '{ __typename }', field)} }}")
+    before = world.compiled.execution_counts.compiled
     world._compare(operation, {}, None, "as it is")
-    assert world.compiled.tally.compiled == before + 1
+    assert world.compiled.execution_counts.compiled == before + 1
     for value in STRANGE:
         with replaced(class_, name, value):
             world._compare(operation, {}, None, value)
@@ -366,8 +366,8 @@ def test_whatever_an_attribute_has_become(world: World, class_: type[Any], name:
 )
 def test_a_saved_operation_is_compiled(world: World, path: Path) -> None:
     """But for the one that looks for problems, which reads from the database itself; the bytes are the same."""
-    server, text = Operations(SCHEMA, UNLIMITED), path.read_text()
-    operation = server.read(text)
+    server, text = Engine(SCHEMA, UNLIMITED), path.read_text()
+    operation = server.parse(text)
     declared = {node.variable.name.value for node in operation.definition.variable_definitions or ()}
     known = {name: value for name, value in variables(list(demo_records(NOW))).items() if name in declared}
     values = {**known, **({"workspace": "/r_20260101-000000"} if "workspace" in known else {})}
@@ -375,7 +375,9 @@ def test_a_saved_operation_is_compiled(world: World, path: Path) -> None:
     expected = world.runner.run(answer(world.plain, operation, values, world.context, event))
     assert world.runner.run(answer(server, operation, values, world.context, event)) == expected
     integrity = path.stem == "FindProblems"
-    assert (server.tally.compiled, server.tally.not_compilable) == ((0, 1) if integrity else (1, 0))
+    assert (server.execution_counts.compiled, server.execution_counts.not_compilable) == (
+        (0, 1) if integrity else (1, 0)
+    )
 
 
 # --- what is left to graphql-core ----------------------------------------------------------------------------------
@@ -514,18 +516,18 @@ async def settled(value: Any) -> Any:
     return await value if isinstance(value, Awaitable) else value
 
 
-def asked(server: Operations, world: World, text: str, times: int = 1, **values: Any) -> list[object]:
-    operation = server.read(text)
+def asked(server: Engine, world: World, text: str, times: int = 1, **values: Any) -> list[object]:
+    operation = server.parse(text)
     return [world.runner.run(answer(server, operation, values, world.context)) for _ in range(times)]
 
 
 def test_an_operation_has_a_function_for_each_value_that_steers(world: World) -> None:
     """Of what @skip and @include go by, and of nothing else; each is made once."""
-    server, made = Operations(SCHEMA), len(kept_lines())
+    server, made = Engine(SCHEMA), len(kept_lines())
     text = "query ($x: Boolean!, $n: Int) { runs(first: $n) { totalCount nodes @skip(if: $x) { id } } }"
     for values in ({"x": True}, {"x": False}, {"x": False, "n": 1}, {"x": True, "n": 2}):
         assert asked(server, world, text, 3, **values) == asked(world.plain, world, text, 3, **values)
-    assert server.tally.compiled == 12
+    assert server.execution_counts.compiled == 12
     assert len(kept_lines()) == made + 2
 
 
@@ -536,43 +538,43 @@ def kept_lines() -> list[str]:
 
 def test_what_falls_back_is_counted(world: World) -> None:
     """With its reason: it could not be compiled, or its function met what it did not expect."""
-    server = Operations(SCHEMA, UNLIMITED)
+    server = Engine(SCHEMA, UNLIMITED)
     asked(server, world, "{ runs(first: 0) { totalCount } }", 2)
     asked(server, world, "{ integrity { totalCount } runs { totalCount } }", 3)
     asked(server, world, "{ runs { totalCount } }", 4)
-    tally = server.tally
+    tally = server.execution_counts
     assert (tally.compiled, tally.bailed_out, tally.not_compilable, tally.fallbacks) == (4, 2, 3, 5)
 
 
 def test_nothing_is_compiled_where_it_is_not_wanted(world: World) -> None:
     """The flag leaves everything to graphql-core."""
-    server = Operations(SCHEMA, compiled=False)
+    server = Engine(SCHEMA, compiled=False)
     assert asked(server, world, "{ runs { totalCount } }", 3) == [b'{"data":{"runs":{"totalCount":4}}}'] * 3
-    assert server.tally.compiled == 0
+    assert server.execution_counts.compiled == 0
 
 
 def test_a_resolver_that_asks_for_more_than_the_context_is_left_to_graphql_core(world: World) -> None:
     """A method is compiled: it gets its object, and the defaults of its arguments."""
-    server = Operations(ODD)
+    server = Engine(ODD)
     assert asked(server, world, "{ path }", 3) == [b'{"data":{"path":"path"}}'] * 3
-    assert (server.tally.compiled, server.tally.bailed_out) == (0, 3)
+    assert (server.execution_counts.compiled, server.execution_counts.bailed_out) == (0, 3)
     assert (
         asked(server, world, "{ method { name } }", 3) == [b'{"data":{"method":[{"name":"odd"},{"name":"odd"}]}}'] * 3
     )
-    assert server.tally.compiled == 3
+    assert server.execution_counts.compiled == 3
 
 
 def test_a_scalar_that_has_no_answer_is_left_to_graphql_core(world: World) -> None:
     """It is an error, where null itself is none."""
-    server, plain = Operations(ODD), Operations(ODD, compiled=False)
+    server, plain = Engine(ODD), Engine(ODD, compiled=False)
     root = OddQuery()
     for text, compiled in (("{ nothing }", 2), ("{ something }", 0)):
-        before = server.tally.compiled
-        operation = server.read(text)
+        before = server.execution_counts.compiled
+        operation = server.parse(text)
         told = [world.runner.run(settled(server._result(operation, None, world.context, root))) for _ in range(2)]
         expected = world.runner.run(settled(plain._result(operation, None, world.context, root)))
         assert [one.formatted for one in told] == [expected.formatted] * 2
-        assert server.tally.compiled - before == compiled
+        assert server.execution_counts.compiled - before == compiled
 
 
 @pytest.mark.parametrize("given", [{}, {"v": None}, {"v": uid(11)}, {"v": 2}])
@@ -590,8 +592,8 @@ def test_a_scalar_that_has_no_answer_is_left_to_graphql_core(world: World) -> No
 )
 def test_a_variable_is_given_on_as_graphql_core_gives_it(world: World, text: str, given: dict[str, Any]) -> None:
     """Left out, null, of the right or of a wrong type; with and without a default."""
-    server = Operations(SCHEMA)
-    operation = server.read(text)
+    server = Engine(SCHEMA)
+    operation = server.parse(text)
     for _ in range(2):
         told = world.runner.run(answer(server, operation, given, world.context))
         assert told == world.runner.run(answer(world.plain, operation, given, world.context))
@@ -600,27 +602,27 @@ def test_a_variable_is_given_on_as_graphql_core_gives_it(world: World, text: str
 @pytest.mark.parametrize("given", [{}, {"v": None}, {"v": True}])
 def test_an_event_has_the_arguments_of_its_field(world: World, given: dict[str, Any]) -> None:
     """graphql-core reads them anew for each event: where they are wrong there is no answer."""
-    operation = world.plain.read("subscription ($v: Boolean = true) { runChanges(snapshot: $v) { kind } }")
+    operation = world.plain.parse("subscription ($v: Boolean = true) { runChanges(snapshot: $v) { kind } }")
     event = RunChange(kind=ChangeKind.DELETED, id=strawberry.ID("x"), run=None, revision=1)
     world._compare(operation, given, event, given)
 
 
 def test_the_operations_of_a_document_are_told_apart(world: World) -> None:
     """By their names."""
-    server, text = Operations(SCHEMA), "query A { a: __typename } query B { b: __typename }"
+    server, text = Engine(SCHEMA), "query A { a: __typename } query B { b: __typename }"
     for _ in range(2):
         for name, expected in (("A", b'{"data":{"a":"Query"}}'), ("B", b'{"data":{"b":"Query"}}')):
-            operation = server.read(text, name)
+            operation = server.parse(text, name)
             assert world.runner.run(answer(server, operation, {}, world.context)) == expected
-    assert server.tally.compiled == 4
+    assert server.execution_counts.compiled == 4
 
 
 def test_functions_are_kept_within_bounds(world: World) -> None:
     """The oldest are forgotten, with the lines that tracebacks would show of them."""
-    server, before = Operations(SCHEMA, UNLIMITED), len(kept_lines())
+    server, before = Engine(SCHEMA, UNLIMITED), len(kept_lines())
     for number in range(KEPT + 20):
         asked(server, world, f"{{ a{number}: __typename }}")
-    assert server.tally.compiled == KEPT + 20
+    assert server.execution_counts.compiled == KEPT + 20
     assert len(kept_lines()) <= before + KEPT
 
 
@@ -628,14 +630,14 @@ def test_an_event_is_told_by_its_function(world: World) -> None:
     """Each of them, and they say what graphql-core would say."""
     text = "subscription { changes(snapshot: true) { kind node { __typename id ... on Run { workspace } } } }"
 
-    async def first(server: Operations, count: int) -> list[bytes]:
-        answers = server.answers(server.read(text), None, world.context)
+    async def first(server: Engine, count: int) -> list[bytes]:
+        answers = server.execute(server.parse(text), None, world.context)
         async with aclosing(answers):
             return [(await anext(answers)).encoded for _ in range(count)]
 
-    server = Operations(SCHEMA)
+    server = Engine(SCHEMA)
     assert world.runner.run(first(server, 6)) == world.runner.run(first(world.plain, 6))
-    assert server.tally.compiled == 6
+    assert server.execution_counts.compiled == 6
 
 
 # --- hostile text ----------------------------------------------------------------------------------------------------
@@ -649,9 +651,9 @@ def test_no_name_of_a_client_means_anything_in_the_source(world: World, name: st
     text = f"""query {name}(${name}: Int = 1) {{
         {name}: runs(first: ${name}) {{ {name}: nodes {{ ...F{name} {name}: id }} }}
     }} fragment F{name} on Run {{ _{name}: __typename }}"""
-    server = Operations(SCHEMA, UNLIMITED)
+    server = Engine(SCHEMA, UNLIMITED)
     assert asked(server, world, text) == asked(world.plain, world, text)
-    assert server.tally.compiled == 1
+    assert server.execution_counts.compiled == 1
 
 
 @pytest.mark.parametrize(
@@ -675,9 +677,9 @@ def test_no_text_of_a_client_gets_into_the_source(world: World, text: str) -> No
     )
     assert text not in compiled(query).source
     assert "workspace" not in compiled(query).source
-    server = Operations(SCHEMA, UNLIMITED)
+    server = Engine(SCHEMA, UNLIMITED)
     assert asked(server, world, query, 2) == asked(world.plain, world, query, 2)
-    assert server.tally.compiled == 2
+    assert server.execution_counts.compiled == 2
 
 
 def test_the_source_can_be_read() -> None:

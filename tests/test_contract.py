@@ -16,7 +16,7 @@ from graphql import build_client_schema, build_schema, lexicographic_sort_schema
 
 from schema.build import make_schema, sdl_of
 from server.cli import main
-from server.contract.findings import Finding, Level, UnreadableError, told
+from server.contract.findings import Finding, Level, UnreadableError, render
 from server.contract.manifest import hash_of, read_manifest
 from server.settings import Settings
 from tests.live import serving
@@ -435,4 +435,4 @@ def test_a_manifest_that_does_not_match_is_refused(tmp_path: Path, text: str, me
 def test_an_annotation_is_one_line_whatever_it_tells() -> None:
     """Line breaks, and what separates its parts, are escaped."""
     finding = Finding(Level.ERROR, "K", "50% of\n::it", "a,b:c.graphql", 1, 2)
-    assert told([finding], "github") == "::error file=a%2Cb%3Ac.graphql,line=1,col=2,title=K::50%25 of%0A::it"
+    assert render([finding], "github") == "::error file=a%2Cb%3Ac.graphql,line=1,col=2,title=K::50%25 of%0A::it"

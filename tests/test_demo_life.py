@@ -18,7 +18,7 @@ import pytest
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.sqlite import SQLiteBackend
 from server.database.demo_data import demo_records
-from server.database.demo_life import MOST_LAUNCHED, MOST_WORKERS, DemoLife, going_on, going_on_in
+from server.database.demo_life import MAX_LAUNCHED, MAX_WORKERS, DemoLife, going_on, going_on_in
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import RunStatus, WorkerStatus
 from server.settings import Settings
@@ -107,8 +107,8 @@ async def test_there_is_no_more_of_it_after_weeks() -> None:
     async with opened(backend := await memory_of(*demo_records(NOW))) as database:
         lab, before = Laboratory(database), set(statuses(database))
         async for _ in lab.pass_by(3 * 3600):
-            assert len(database.runs) <= AT_THE_START + MOST_LAUNCHED + 1
-            assert len(database.physical_workers) <= MOST_WORKERS + 1
+            assert len(database.runs) <= AT_THE_START + MAX_LAUNCHED + 1
+            assert len(database.physical_workers) <= MAX_WORKERS + 1
             assert len(lab.life._next) < 20
         assert before <= set(statuses(database))
         assert (len(database.studies), len(database.logical_workers)) == (6, 8)
@@ -118,7 +118,7 @@ async def test_there_is_no_more_of_it_after_weeks() -> None:
 async def test_what_others_do_does_not_end_it() -> None:
     """Somebody deletes everything: new runs are launched of studies that are made again."""
     async with laboratory() as lab:
-        await lab.database.delete_everything(lab.database.work(), force=True)
+        await lab.database.delete_everything(lab.database.unit(), force=True)
         others = await lab.database.runs.create("by hand", "/by/hand", [])
         async for _ in lab.pass_by(3600):
             pass
@@ -150,7 +150,7 @@ async def test_it_is_another_writer_of_the_database(tmp_path: Path, monkeypatch:
         with going_on(lambda: SQLiteBackend(url), None):
             async with asyncio.timeout(20):
                 while True:
-                    change = database.pulse.next
+                    change = database.notifier.next
                     if len(database.runs) > AT_THE_START:
                         break
                     await change.wait()

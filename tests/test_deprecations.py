@@ -10,7 +10,7 @@ import strawberry
 from schema.build import make_schema
 from schema.context import Context
 from schema.deprecations import deprecated, without_remedy
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.roles import Role
 from server.database.merlin_database import opened
 from tests.records import memory_of
@@ -54,9 +54,9 @@ def test_whatever_is_deprecated_names_its_replacement_and_its_end() -> None:
 )
 async def test_a_use_is_noted_in_the_response(query: str, notes: list[str]) -> None:
     """Each once, in `extensions`; who uses nothing deprecated is told nothing."""
-    operations = Operations(OLD)
+    operations = Engine(OLD)
     async with opened(await memory_of()) as database:
-        answers = operations.answers(operations.read(query), None, Context(database, "1", Role.ADMIN))
+        answers = operations.execute(operations.parse(query), None, Context(database, "1", Role.ADMIN))
         async with aclosing(answers):
             answer = await anext(answers)
     assert answer.extensions.get("deprecations", []) == notes

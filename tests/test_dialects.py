@@ -382,7 +382,7 @@ async def test_an_outdated_file_is_a_problem_with_a_remedy(local_merlin: Merlin,
         with pytest.raises(InvalidValueError):  # whatever the setting says
             await database.runs.update(at_work, run_status=RunStatus.CANCELLED)
         assert (await tables_told(database)).keys() == {RUN, PHYSICAL}
-        assert await database.repair(database.work(), [ProblemKind.OUTDATED_TABLE]) == []
+        assert await database.repair(database.unit(), [ProblemKind.OUTDATED_TABLE]) == []
         await do_what_is_told(database, path)
         assert runs_of(local_merlin) == before
         assert [database.runs.get(id_).status for id_ in (complete, at_work)] == [

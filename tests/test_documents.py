@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 from schema.operation import OperationError
 from server.contract.manifest import hash_of, manifest
 from server.protocols import persisted_documents as module
-from server.protocols.persisted_documents import Documents
+from server.protocols.persisted_documents import PersistedDocuments
 from server.settings import Settings, SettingsError
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of, run
@@ -74,8 +74,8 @@ async def test_a_hash_of_another_document_is_refused() -> None:
 
 def test_what_is_registered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The document that was asked for longest ago goes first; a very long one is answered, and not kept."""
-    monkeypatch.setattr(module, "_MOST_REGISTERED", 2)
-    documents = Documents()
+    monkeypatch.setattr(module, "_MAX_REGISTERED", 2)
+    documents = PersistedDocuments()
     texts = [f"{{ a{number}: __typename }}" for number in range(3)]
     for text in texts[:2]:
         documents.text(text, hash_of(text))

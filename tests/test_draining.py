@@ -299,7 +299,7 @@ async def test_mutations_in_flight_are_finished_and_subscriptions_end(
 async def test_what_a_websocket_has_brought_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutations that stand in the socket, unread, when the server is told to end: each is answered before 1012."""
     draining = asyncio.Event()
-    monkeypatch.setattr(server.app, "told_to_end", lambda: contextlib.nullcontext(draining))
+    monkeypatch.setattr(server.app, "shutdown_event", lambda: contextlib.nullcontext(draining))
     names = [f"study {number}" for number in range(5)]
     async with serving_here(await memory_of()) as live, websocket(("127.0.0.1", live.port)) as (say, hear, connection):
         for name in names:

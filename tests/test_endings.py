@@ -20,17 +20,17 @@ from websockets.typing import Subprotocol
 
 from schema import engine
 from schema.compiler.compiler import Compiler
-from schema.engine import Operations
-from schema.operation import Answer
+from schema.engine import Engine
+from schema.operation import GraphQLResponse
 from schema.sharing import SharedAnswers
-from server.auth.access_control import Door
+from server.auth.access_control import AccessControl
 from server.auth.lease import Lease
 from server.database.change_log import ChangeLog, _Follower
 from server.database.models import EntityKind, Entry, Key
 from server.observability.metrics import Metrics
-from server.observability.telemetry import Telemetry, Told
+from server.observability.telemetry import OperationOutcome, Telemetry
 from server.protocols import http, websocket
-from server.protocols.persisted_documents import Documents
+from server.protocols.persisted_documents import PersistedDocuments
 from server.protocols.service import Service
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
@@ -113,31 +113,31 @@ def fault_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> Iterator
 
 
 BEGINNING = [
-    (Documents, "text"),
-    (Operations, "read"),
-    (Operations, "answers"),
+    (PersistedDocuments, "text"),
+    (Engine, "parse"),
+    (Engine, "execute"),
     (engine, "_check_role"),
-    (Operations, "_cost"),
+    (Engine, "_cost"),
     (Lease, "identity"),
-    (Door, "count"),
+    (AccessControl, "consume"),
     (Service, "context"),
-    (Service, "read"),
-    (Service, "answers"),
+    (Service, "prepare"),
+    (Service, "stream"),
     (Telemetry, "operation"),
 ]
 """What every operation comes by before it has an answer."""
-ANSWERING = [(Told, "answer"), (Answer, "__init__")]
+ANSWERING = [(OperationOutcome, "add_response"), (GraphQLResponse, "__init__")]
 """And with each answer."""
 ENDING = [(Telemetry, "note"), (Metrics, "count_operation")]
-OF_QUERIES = [(Compiler, "answer"), (Operations, "_result"), (Operations, "_in_time")]
-OF_MUTATIONS = [(Operations, "_executor"), (engine, "execute_root_selection_set")]
+OF_QUERIES = [(Compiler, "answer"), (Engine, "_result"), (Engine, "_within_deadline")]
+OF_MUTATIONS = [(Engine, "_executor"), (engine, "execute_root_selection_set")]
 OF_SUBSCRIPTIONS = [
-    *((Operations, "_shared_answers"), (Operations, "_events"), (engine, "create_source_event_stream")),
-    *((Compiler, "answer"), (Operations, "_told"), (SharedAnswers, "to"), (ChangeLog, "follow")),
+    *((Engine, "_shared_responses"), (Engine, "_events"), (engine, "create_source_event_stream")),
+    *((Compiler, "answer"), (Engine, "_responses"), (SharedAnswers, "to"), (ChangeLog, "follow")),
 ]
 IN_THE_MIDDLE = [*ANSWERING, (Compiler, "answer"), (SharedAnswers, "to"), (_Follower, "advance")]
 OF_SOCKETS = [(websocket, "parse_request"), (websocket.Connection, "_refusal"), (websocket.Connection, "_answer")]
-OF_STREAMS = [(http, "read_request"), (http, "visitor_of"), (Door, "admit"), (http, "_check")]
+OF_STREAMS = [(http, "read_request"), (http, "visitor_of"), (AccessControl, "authenticate"), (http, "_check")]
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ async def test_a_query_over_http_ends_whatever_fails(
                     assert answer.status_code == 500 or isinstance(error, RecursionError)
 
 
-@pytest.mark.parametrize("name", ["_receive", "_heed"])
+@pytest.mark.parametrize("name", ["_receive", "_handle_message"])
 async def test_a_failure_of_no_operation_closes_the_socket(
     live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -358,7 +358,7 @@ async def test_one_whom_a_client_completed_does_not_end_the_next_of_its_id(
 
     async with socket_of(live) as socket:
         with monkeypatch.context() as patched:
-            patched.setattr(Service, "answers", answers)
+            patched.setattr(Service, "stream", answers)
             await socket.begin(QUERY)
             await until(lambda: len(live.connections) == 1)
             await socket._connection.send('{"type": "ping"}')

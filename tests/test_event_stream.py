@@ -15,13 +15,13 @@ import pytest
 from graphql import ExecutionResult
 from starlette.types import Message
 
-from schema.operation import Answer, OperationError
+from schema.operation import GraphQLResponse, OperationError
 from schema.roles import Role
 from server.auth.identity import Identity, expired
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor
 from server.database.models import EntityKind, Entry, Key
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 from server.protocols import event_stream
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run, uid
@@ -211,14 +211,16 @@ async def test_nothing_is_sent_after_the_end(why: str, steps: int) -> None:
     def failed(error: BaseException) -> OperationError:
         raise error
 
-    async def answers() -> AsyncGenerator[Answer]:
+    async def answers() -> AsyncGenerator[GraphQLResponse]:
         await (draining if why == "draining" else end).wait()
         for _ in range(steps):
             await asyncio.sleep(0)
-        yield Answer(ExecutionResult({"number": steps}))
+        yield GraphQLResponse(ExecutionResult({"number": steps}))
         await asyncio.Event().wait()
 
-    lease = None if why == "draining" else Lease(Visitor({}, "127.0.0.1", "sse"), expiring(time.time() + 0.05), Pulse())
+    lease = (
+        None if why == "draining" else Lease(Visitor({}, "127.0.0.1", "sse"), expiring(time.time() + 0.05), Notifier())
+    )
     stream = event_stream.EventStream(answers(), failed, draining, lease)
     task = asyncio.create_task(stream({"type": "http", "method": "POST"}, receive, send))
     if why == "draining":

@@ -20,8 +20,8 @@ from schema.build import make_schema
 from schema.compiler.compiler import Compiler
 from schema.context import Context
 from schema.effects import UserErrorCode
-from schema.engine import Operations
-from schema.errors import MOST_ERRORS
+from schema.engine import Engine
+from schema.errors import MAX_ERRORS
 from schema.limits import Limits, measure
 from schema.operation import OperationError
 from server.auth.identity import AuthCode
@@ -38,7 +38,7 @@ from tests.test_compiler import SCHEMA, WORDS, World, world  # noqa: F401 - a fi
 pytestmark = pytest.mark.anyio
 
 OWN = make_schema()
-PLAIN = Operations(OWN, compiled=False)
+PLAIN = Engine(OWN, compiled=False)
 ROOT = Path(__file__).parents[1]
 HUGE = "1" * 5_000
 
@@ -124,7 +124,7 @@ async def test_whatever_is_raised_is_told(
     """Wherever: as an error with a code, of which the log says more and the client no more than an id."""
     caplog.set_level(logging.ERROR)
     async with opened(await memory_of(run(1))) as database:
-        server = Operations(OWN)
+        server = Engine(OWN)
 
         def fail(*_args: Any, **_given: Any) -> Any:
             raise error(SECRET)
@@ -178,7 +178,7 @@ async def test_a_stored_value_that_has_no_answer_is_the_servers_fault(monkeypatc
     ],
 )
 @pytest.mark.parametrize("server", [OPERATIONS, PLAIN], ids=["compiled", "general"])
-async def test_what_a_client_gets_wrong_is_bad_user_input(server: Operations, query: str, variables: Any) -> None:
+async def test_what_a_client_gets_wrong_is_bad_user_input(server: Engine, query: str, variables: Any) -> None:
     """Also what graphql-core finds only when it executes."""
     async with opened(await memory_of()) as database:
         (error,) = (await execute(database, query, variables, server)).errors
@@ -194,7 +194,7 @@ def test_every_error_has_a_code(world: World, random: Random) -> None:  # noqa: 
         asked = DocumentMaker(SCHEMA._schema, WORDS, random).asked("query", times=3)
         for values in asked.variables:
             try:
-                operation = world.plain.read(asked.text, asked.name)
+                operation = world.plain.parse(asked.text, asked.name)
                 result = world.runner.run(_first(world.plain, operation, values, world.context))
             except OperationError as error:
                 result = error.errors
@@ -202,8 +202,8 @@ def test_every_error_has_a_code(world: World, random: Random) -> None:  # noqa: 
                 assert told["extensions"]["code"] in known, told
 
 
-async def _first(server: Operations, operation: Any, values: dict[str, Any], context: Context) -> list[Any]:
-    answers = server.answers(operation, values, context)
+async def _first(server: Engine, operation: Any, values: dict[str, Any], context: Context) -> list[Any]:
+    answers = server.execute(operation, values, context)
     try:
         return (await anext(answers)).errors
     finally:
@@ -243,17 +243,17 @@ def test_the_contract_names_every_code() -> None:
 async def test_each_null_has_its_error_or_the_last_says_how_many_more(count: int) -> None:
     """However many fields fail."""
     fields = " ".join(f"f{number}: runs(first: 0) {{ totalCount }}" for number in range(count))
-    server = Operations(OWN, Limits(aliases=1_000))
+    server = Engine(OWN, Limits(aliases=1_000))
     query = f"{{ {fields} }}".replace("runs(first: 0) { totalCount }", "run { id }")
     async with opened(await memory_of(study(1))) as database:
         result = await execute(database, query, None, server)
     assert len(result.data) == count
     assert set(result.data.values()) == {None}
-    assert len(result.errors) <= MOST_ERRORS
+    assert len(result.errors) <= MAX_ERRORS
     own = [error for error in result.errors if error.extensions["code"] == "BAD_USER_INPUT"]
     more = [error.extensions["more"] for error in result.errors if error.extensions["code"] == "MORE_ERRORS"]
     assert len(own) + sum(more) == count
-    assert bool(more) is (count > MOST_ERRORS)
+    assert bool(more) is (count > MAX_ERRORS)
     assert all(str(number) in result.errors[-1].message for number in more)
 
 
@@ -261,6 +261,6 @@ async def test_the_last_of_many_mistakes_says_that_there_are_more() -> None:
     """Where a document is not valid, they are not counted to the end."""
     async with opened(await memory_of()) as database:
         result = await execute(database, "{ " + " ".join(f"nope{number}" for number in range(45)) + " }")
-    assert len(result.errors) == MOST_ERRORS
+    assert len(result.errors) == MAX_ERRORS
     assert "Too many validation errors" in result.errors[-1].message
     assert {error.extensions["code"] for error in result.errors} == {"GRAPHQL_VALIDATION_FAILED"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.process.uvicorn_protocols import LARGEST_HEAD, MOST_LINES
+from server.process.uvicorn_protocols import MAX_HEAD_SIZE, MAX_LINES
 from tests.load import Address
 from tests.raw_http import Cost, answer, connected
 from tests.serving import DEADLINE, Serving
@@ -83,10 +83,10 @@ async def test_bytes_are_counted(address: Address, head: bytes) -> None:
         if head is HANDSHAKE:
             writer.write(HANDSHAKE + b"cookie: " + b"y" * 8_000 + b"\r\n\r\n")
         else:
-            writer.write(filled(head, LARGEST_HEAD) + body)
+            writer.write(filled(head, MAX_HEAD_SIZE) + body)
         assert (await answer(reader))[0].startswith((b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 101 "))
     async with connected(address) as (reader, writer):
-        writer.write(filled(head, LARGEST_HEAD + 1) + body)
+        writer.write(filled(head, MAX_HEAD_SIZE + 1) + body)
         await refused(reader)
 
 
@@ -96,7 +96,7 @@ async def test_bytes_are_counted(address: Address, head: bytes) -> None:
 async def test_lines_are_counted(address: Address, head: bytes) -> None:
     """Also those of a few bytes, of which many fit into what is read at once."""
     own = head.count(b"\r\n") - 1
-    for more, is_taken in ((MOST_LINES - own, True), (MOST_LINES - own + 1, False)):
+    for more, is_taken in ((MAX_LINES - own, True), (MAX_LINES - own + 1, False)):
         async with connected(address) as (reader, writer):
             writer.write(head + LINE * more + b"\r\n" + (b"" if head is HANDSHAKE else BODY))
             if is_taken:
@@ -108,16 +108,16 @@ async def test_lines_are_counted(address: Address, head: bytes) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"GET /" + b"x" * 2 * LARGEST_HEAD,
-        REQUEST + LINE * 2 * MOST_LINES,
-        REQUEST + b"x: " + b"y" * 2 * LARGEST_HEAD,
-        REQUEST + b"x: " + b" " * 2 * LARGEST_HEAD,
-        b"\r\n" * 2 * LARGEST_HEAD,
-        WHOLE + b"\r\n" * LARGEST_HEAD,
-        CHUNKED + b"1;" + b"x" * 2 * LARGEST_HEAD,
+        b"GET /" + b"x" * 2 * MAX_HEAD_SIZE,
+        REQUEST + LINE * 2 * MAX_LINES,
+        REQUEST + b"x: " + b"y" * 2 * MAX_HEAD_SIZE,
+        REQUEST + b"x: " + b" " * 2 * MAX_HEAD_SIZE,
+        b"\r\n" * 2 * MAX_HEAD_SIZE,
+        WHOLE + b"\r\n" * MAX_HEAD_SIZE,
+        CHUNKED + b"1;" + b"x" * 2 * MAX_HEAD_SIZE,
         CHUNKED + (b"1;" + b"x" * 100 + b"\r\n{\r\n") * 1_000,
-        CHUNKED + b"0\r\n" + LINE * MOST_LINES,
-        CHUNKED + b"0\r\nx: " + b"y" * 2 * LARGEST_HEAD,
+        CHUNKED + b"0\r\n" + LINE * MAX_LINES,
+        CHUNKED + b"0\r\nx: " + b"y" * 2 * MAX_HEAD_SIZE,
     ],
     ids=[
         "url",
@@ -147,7 +147,7 @@ async def test_drops_are_counted_as_well(socket_to: tuple[asyncio.StreamReader, 
     """A head in many small pieces has the same limit."""
     reader, writer = socket_to
     writer.write(REQUEST + b"x: ")
-    for _ in range(2 * LARGEST_HEAD // 256):
+    for _ in range(2 * MAX_HEAD_SIZE // 256):
         writer.write(b"y" * 256)
         await asyncio.sleep(0)
     await refused(reader)
@@ -158,8 +158,8 @@ async def test_every_request_of_a_connection_counts_anew(
 ) -> None:
     """One after another, and in one piece; a body in chunks counts nothing, however small they are."""
     reader, writer = socket_to
-    large = filled(REQUEST + b"Content-Length: %d\r\n" % len(BODY), LARGEST_HEAD - 100) + BODY
-    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY + b" " * 2 * LARGEST_HEAD)
+    large = filled(REQUEST + b"Content-Length: %d\r\n" % len(BODY), MAX_HEAD_SIZE - 100) + BODY
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY + b" " * 2 * MAX_HEAD_SIZE)
     for sent, count in (
         (large, 1),
         (large, 1),
@@ -177,7 +177,7 @@ async def test_what_was_asked_before_is_answered_first(
 ) -> None:
     """Requests in front of the one that is refused have their answers, and none behind it."""
     reader, writer = socket_to
-    writer.write(WHOLE * 3 + REQUEST + LINE * (MOST_LINES + 1) + b"\r\n" + WHOLE)
+    writer.write(WHOLE * 3 + REQUEST + LINE * (MAX_LINES + 1) + b"\r\n" + WHOLE)
     for _ in range(3):
         assert (await answer(reader))[1] == ANSWER
     await refused(reader)
@@ -285,5 +285,5 @@ async def test_a_unix_socket_has_the_same_limits(tmp_path: Path) -> None:
     with Serving(tmp_path / "home", "--demo", "--unix-socket", str(path)) as serving:
         await asyncio.to_thread(serving.wait_until, lambda: "GraphQL:" in serving.stdout)
         async with connected(path) as (reader, writer):
-            writer.write(REQUEST + LINE * 2 * MOST_LINES)
+            writer.write(REQUEST + LINE * 2 * MAX_LINES)
             await refused(reader)

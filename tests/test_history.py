@@ -283,7 +283,7 @@ async def settle(url: str, writers: list[Writer]) -> None:
         for writer in writers:
             writer.check(database, is_repaired=False)
         for _ in range(10):
-            if not await database.repair(database.work()):
+            if not await database.repair(database.unit()):
                 break
         for writer in writers:
             writer.check(database, is_repaired=True)

@@ -17,8 +17,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from server.auth.allowed_hosts import Hosts, name_of
-from server.auth.from_settings import hosts_of
+from server.auth.allowed_hosts import AllowedHosts, name_of
+from server.auth.from_settings import allowed_hosts_of
 from server.errors import RequestError
 from server.settings import Settings, SettingsError
 from tests.live import DEADLINE, Live, serving
@@ -43,7 +43,7 @@ async def live(**settings: object) -> AsyncIterator[tuple[Live, httpx.AsyncClien
 
 
 def is_known(name: str, address: str | None = "10.1.2.3", **settings: object) -> bool:
-    hosts = hosts_of(Settings(**settings))  # type: ignore[arg-type]
+    hosts = allowed_hosts_of(Settings(**settings))  # type: ignore[arg-type]
     with suppress(RequestError):
         hosts.check([(b"host", name.encode("latin-1"))], address)
         return True
@@ -110,7 +110,7 @@ def test_names_can_be_let_in() -> None:
 def test_what_is_no_name_is_an_error_of_the_settings(text: str) -> None:
     """In one line, before anything is served."""
     with pytest.raises(SettingsError, match=r"^allow-hosts: .* is none; use names such as "):
-        hosts_of(Settings(allow_hosts=text))
+        allowed_hosts_of(Settings(allow_hosts=text))
 
 
 @given(st.text(max_size=40) | st.text(alphabet="[]:.%0123456789abcdefLOCALHOST@/ ", max_size=40))
@@ -125,7 +125,7 @@ def test_any_text_is_a_name_or_none(host: str) -> None:
 def test_a_request_has_one_host(count: int) -> None:
     """400 for none and for several: RFC 9112, section 3.2."""
     with pytest.raises(RequestError) as refused:
-        Hosts().check([(b"host", b"localhost")] * count, None)
+        AllowedHosts().check([(b"host", b"localhost")] * count, None)
     assert refused.value.status == 400
 
 

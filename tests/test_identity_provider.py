@@ -257,7 +257,7 @@ async def test_a_provider_that_drips_costs_its_tokens_nothing(
 ) -> None:
     """An answer without end is given up after one deadline for all of it, while tokens are verified as ever."""
     monkeypatch.setattr(identity_provider, "_READ_AT_MOST_EVERY", 0.01)
-    monkeypatch.setattr(identity_provider, "_LONGEST_WAIT", 0.3)
+    monkeypatch.setattr(identity_provider, "_TIMEOUT", 0.3)
     async with site() as (keys, url), following(url) as known:
         keys.hangs = True
         assert refusal(known, token(id_="forged")) is AuthCode.INVALID_TOKEN

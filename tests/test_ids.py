@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.roles import Role
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model
@@ -36,7 +36,7 @@ from tests.records import logical_worker, memory_of, physical_worker, run, study
 pytestmark = pytest.mark.anyio
 
 SCHEMA = make_schema()._schema
-PLAIN = Operations(make_schema(), compiled=False)
+PLAIN = Engine(make_schema(), compiled=False)
 
 STUDY = "0a1b2c3d-4e5f-4a6b-8c7d-9e8f7a6b5c4d"
 RUN = "1b2c3d4e-5f6a-4b7c-9d8e-8f7a6b5c4d3e"
@@ -160,21 +160,21 @@ def literal(text: str, ids: dict[str, str]) -> str:
     return f"{head.partition('(')[0]} {{{body}"
 
 
-async def answered(database: MerlinDatabase, operations: Operations, text: str, ids: dict[str, str]) -> list[bytes]:
+async def answered(database: MerlinDatabase, operations: Engine, text: str, ids: dict[str, str]) -> list[bytes]:
     """By variables and by literals."""
     found = []
     for document in (text, literal(text, ids)):
-        operation = operations.read(document)
+        operation = operations.parse(document)
         names = re.findall(r"[$](\w+):", document)
         variables = {name: ids[name] for name in names}
-        async with aclosing(operations.answers(operation, variables, Context(database, "1", Role.ADMIN))) as answers:
+        async with aclosing(operations.execute(operation, variables, Context(database, "1", Role.ADMIN))) as answers:
             found.append((await anext(answers)).encoded)
         if operation.type.value == "mutation":
             return found  # what it does is done once
     return found
 
 
-async def all_answers(operations: Operations, ids: dict[str, str]) -> list[list[bytes]]:
+async def all_answers(operations: Engine, ids: dict[str, str]) -> list[list[bytes]]:
     found = []
     async with opened(await memory_of(*RECORDS)) as database:
         found += [await answered(database, operations, text, ids) for text in READING]
@@ -202,7 +202,7 @@ def test_what_is_compared_is_no_refusal(expected: list[list[bytes]]) -> None:
 @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=3)
 @given(SPELLED, st.sampled_from([OPERATIONS, PLAIN]))
 def test_an_id_is_one_value_in_all_its_spellings(
-    expected: list[list[bytes]], ids: dict[str, str], operations: Operations
+    expected: list[list[bytes]], ids: dict[str, str], operations: Engine
 ) -> None:
     """In each place, by variables and literals, compiled and not, the answer is that to the id as it is stored."""
     assert anyio.run(all_answers, operations, ids) == expected

@@ -255,7 +255,7 @@ async def test_both_write_one_study_at_once(site: Site, tmp_path: Path) -> None:
         await until(lambda: {run.id for run in database.studies.get("hello").runs} == wanted)
         (study,) = (await site.dump())["study"].values()  # Merlin may have lost some of ours there
         await until(lambda: list(database.studies.get("hello").record.runs) == study["runs"])
-        await database.repair(database.work())
+        await database.repair(database.unit())
         dump = await site.dump()
         (study,) = dump["study"].values()
         assert dump["run"].keys() == wanted

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema.build import make_schema
-from schema.engine import Operations
+from schema.engine import Engine
 from server.database.backends.memory import MemoryBackend
 from server.database.json_numbers import UnkeptNumber, load_exactly
 from server.database.merlin_database import opened
@@ -29,7 +29,7 @@ from tests.records import logical_worker, memory_of, physical_worker, run, uid
 pytestmark = pytest.mark.anyio
 
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
-PLAIN = Operations(make_schema(), compiled=False)
+PLAIN = Engine(make_schema(), compiled=False)
 SCHEMA = make_schema()._schema
 
 # --- numbers ------------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ async def test_what_is_no_number_is_never_stored(value: object) -> None:
 
 
 @pytest.mark.parametrize("operations", [OPERATIONS, PLAIN], ids=["compiled", "general"])
-async def test_a_filter_by_what_nobody_can_have_is_refused(operations: Operations) -> None:
+async def test_a_filter_by_what_nobody_can_have_is_refused(operations: Engine) -> None:
     """It would match nothing; and `not` of it, all."""
     query = 'query HEAD { runs(filter: {not: {annotation: {key: "a", eq: HERE}}}) { totalCount } }'
     async with opened(await memory_of(run(1))) as database:

@@ -1,4 +1,4 @@
-"""The lean path: the same answers as by the general way, in fewer steps, and none of its checks skipped."""
+"""The fast path: the same answers as by the slow path, in fewer steps, and none of its checks skipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.protocols.fast_path import _MEDIA_TYPES, LeanPath
+from server.protocols.fast_path import _MEDIA_TYPES, FastPath
 from server.protocols.http import OFFERED
 from server.requests import accepted
 from server.settings import Settings
@@ -75,7 +75,7 @@ UNCOMMON: dict[str, tuple[dict[str, str], bytes]] = {
 
 @pytest.fixture
 async def both() -> AsyncIterator[tuple[Live, Live]]:
-    """A server with the lean path, and one without."""
+    """A server with the fast path, and one without."""
     async with (
         serving(await memory_of(run(1, "/one")), settings=Settings(token=TOKEN)) as lean,
         serving(await memory_of(run(1, "/one")), settings=Settings(token=TOKEN, compiled=False)) as general,
@@ -85,16 +85,16 @@ async def both() -> AsyncIterator[tuple[Live, Live]]:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of each request, whether it went the lean way to its end."""
+    """Of each request, whether it took the fast path to its end."""
     ways: list[bool] = []
-    reply = LeanPath._reply
+    reply = FastPath._reply
 
-    def note(self: LeanPath, *given: Any) -> Any:
+    def note(self: FastPath, *given: Any) -> Any:
         found = reply(self, *given)
         ways.append(found is not None)
         return found
 
-    monkeypatch.setattr(LeanPath, "_reply", note)
+    monkeypatch.setattr(FastPath, "_reply", note)
     return ways
 
 
@@ -148,7 +148,7 @@ async def test_only_trusted_documents_pass(taken: list[bool]) -> None:
 
 
 async def test_a_body_in_pieces_is_put_together(both: tuple[Live, Live], taken: list[bool]) -> None:
-    """By the general way, from its first piece on."""
+    """By the slow path, from its first piece on."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(QUERY), 20):

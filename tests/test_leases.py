@@ -23,7 +23,7 @@ from server.auth.identity import Identity, expired
 from server.auth.lease import Lease
 from server.auth.token_file import TokenFile, TokenLine, add_line, hash_of
 from server.auth.visitor import Visitor
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run
@@ -186,7 +186,7 @@ def test_a_change_is_noticed_within_a_second() -> None:
 
 async def test_a_lease_waits_for_its_time_and_for_changes() -> None:
     """Whatever comes first; a change that changes nothing does not end it."""
-    changes = Pulse()
+    changes = Notifier()
     answers = [Identity("a", Role.READ, time.time() + 0.05)] * 2
 
     def ask() -> Identity:
@@ -196,6 +196,6 @@ async def test_a_lease_waits_for_its_time_and_for_changes() -> None:
 
     waiting = asyncio.create_task(Lease(Visitor({}, "local", "http"), ask, changes).ended())
     await asyncio.sleep(0)
-    changes.beat()
+    changes.notify()
     async with asyncio.timeout(DEADLINE):
         assert str(await waiting) == EXPIRED

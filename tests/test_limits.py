@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema.build import make_schema
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.limits import Limits, Measures, excesses, measure
 from server.database.merlin_database import opened
 from tests.asking import execute
@@ -164,7 +164,7 @@ def test_fragments_count_as_what_they_hold(pair: tuple[str, str]) -> None:
 @pytest.mark.anyio
 async def test_what_has_passed_before_says_nothing_of_larger_variables() -> None:
     """The same document is measured anew for other page sizes, lengths of lists, and for null or nothing instead."""
-    operations = Operations(make_schema(), Limits(cost=1_100))
+    operations = Engine(make_schema(), Limits(cost=1_100))
     text = "query ($n: Int = 400, $ids: [ID!]!) { runs(first: $n) { nodes { id } } nodes(ids: $ids) { id } }"
     async with opened(await memory_of()) as database:
         for variables, passes in (

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.database.links import Links, Position, discard, insert
+from server.database.links import Links, discard, insert
 from server.database.models import LogicalWorkerModel, RunModel, StudyModel
+from server.database.ordered import SortKey
 
 OWNERS = ("owner a", "owner b", "owner c")
 MEMBERS = ("member a", "member b", "member c")
@@ -285,10 +286,10 @@ def test_links_leave_nothing_behind(history: list[Change]) -> None:
 
 @settings(max_examples=50)
 @given(steps=st.lists(st.tuples(st.booleans(), st.tuples(st.integers(0, 5), st.sampled_from("ab")))))
-def test_an_order_is_sorted_and_without_repetitions(steps: list[tuple[bool, Position]]) -> None:
+def test_an_order_is_sorted_and_without_repetitions(steps: list[tuple[bool, SortKey]]) -> None:
     """Whatever is inserted and discarded in an order, once or again, it is the sorted set of what is left."""
-    order: list[Position] = []
-    left: set[Position] = set()
+    order: list[SortKey] = []
+    left: set[SortKey] = set()
     for is_new, position in steps:
         if is_new:
             insert(order, position)

@@ -130,7 +130,7 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[Proxy]:
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_client, "_PATIENCE", {"socket_timeout": 0.3, "socket_connect_timeout": 0.3})
+    monkeypatch.setattr(redis_client, "_TIMEOUTS", {"socket_timeout": 0.3, "socket_connect_timeout": 0.3})
 
 
 def test_every_mutation_is_tried() -> None:
@@ -177,7 +177,7 @@ async def test_a_server_that_stays_gone_leaves_the_outcome_open(
     redis_server: RedisServer, proxy: Proxy, mutation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When nobody can say whether a mutation was done, it fails soon, and says that; it was done at most once."""
-    monkeypatch.setattr(redis_writer, "PATIENCE", 0.2)
+    monkeypatch.setattr(redis_writer, "RETRY_TIMEOUT", 0.2)
     reset(redis_server)
     async with database_at(proxy.url) as database:
         before = len(database.runs)
@@ -204,7 +204,7 @@ async def test_what_was_done_before_the_server_went_is_not_denied(
     redis_server: RedisServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a deletion of several steps loses the server after the first, the client is told that some may be done."""
-    monkeypatch.setattr(redis_writer, "PATIENCE", 0.2)
+    monkeypatch.setattr(redis_writer, "RETRY_TIMEOUT", 0.2)
     reset(redis_server)
     async with database_at(proxy.url) as database:
         proxy.fault, proxy.spared = Fault.GO_DOWN, 1
@@ -260,7 +260,7 @@ async def test_a_server_that_stays_a_replica_has_not_written(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where every answer was a refusal, the outcome is known: it fails, and nothing was changed."""
-    monkeypatch.setattr(redis_writer, "PATIENCE", 0.2)
+    monkeypatch.setattr(redis_writer, "RETRY_TIMEOUT", 0.2)
     reset(redis_server)
     before = contents(redis_server)
     async with database_at(redis_server.url) as database, demoted(redis_server):

@@ -307,4 +307,4 @@ async def test_no_more_entities_are_kept_than_are_worth_it(monkeypatch: pytest.M
     async with database_of(*(run(number) for number in range(10, 20))) as database:
         for _ in range(2):
             assert {entity.id for entity in database.runs.all()} == {uid(number) for number in range(10, 20)}
-        assert len(database.around.runs) <= 3
+        assert len(database.entity_context.runs) <= 3

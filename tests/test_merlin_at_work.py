@@ -96,7 +96,7 @@ class Heard:
 @asynccontextmanager
 async def hearing(database: MerlinDatabase) -> AsyncIterator[Heard]:
     heard = Heard()
-    answers = OPERATIONS.answers(OPERATIONS.read(RUN_CHANGES), {}, Context(database, "1", Role.ADMIN))
+    answers = OPERATIONS.execute(OPERATIONS.parse(RUN_CHANGES), {}, Context(database, "1", Role.ADMIN))
 
     async def hear() -> None:
         async for answer in answers:
@@ -205,7 +205,7 @@ async def test_without_a_root_merlin_undoes_what_was_changed(site: MerlinSite) -
 async def mended(database: MerlinDatabase, kinds: set[ProblemKind]) -> None:
     """What Merlin left of our change is told, and `repair` leaves nothing of it."""
     assert kinds <= {problem.kind for problem in await database.integrity()}
-    await database.repair(database.work(), list(kinds))
+    await database.repair(database.unit(), list(kinds))
     assert not kinds & {problem.kind for problem in await database.integrity()}
 
 

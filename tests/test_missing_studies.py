@@ -35,7 +35,7 @@ async def test_the_study_is_made_again_under_its_id(named: str | None) -> None:
     """Named as the workspace is without its time, and linked; a run that names none gets a new one."""
     async with opened(await memory_of(run(1, f"/runs/my_study_{STAMP}/", study_id=named))) as database:
         assert (await dangling(database)).repairable
-        await database.repair(database.work())
+        await database.repair(database.unit())
         record = database.studies.get("my_study").record
         assert named in (None, record.id)
         assert record.runs == (uid(1),)
@@ -47,7 +47,7 @@ async def test_runs_of_one_missing_study_share_it() -> None:
     """And those of two missing ones of one name join the first that is made, as Merlin has one study a name."""
     records = [run(number, f"/runs/s_2026010{number}-030405", study_id=uid(7 + number % 2)) for number in (1, 2, 3)]
     async with opened(await memory_of(*records)) as database:
-        await database.repair(database.work())
+        await database.repair(database.unit())
         (only,) = database.studies.all()
         assert set(only.record.runs) == {uid(1), uid(2), uid(3)}
         assert await database.integrity() == []
@@ -77,7 +77,7 @@ async def test_the_name_comes_from_the_workspace_else_from_its_specification(
     async with opened(backend, workspace_roots=[tmp_path]) as database:
         problem = await dangling(database)
         assert problem.repairable == (expected is not None)
-        await database.repair(database.work())
+        await database.repair(database.unit())
         assert [each.name for each in database.studies.all()] == ([] if expected is None else [expected])
         assert database.runs.get(uid(1)).study_id == uid(7)
 
@@ -95,7 +95,7 @@ async def test_no_specification_is_read_outside_of_the_roots(tmp_path: Path) -> 
     paths = [outside, str(root / "linked"), linked_file, two]
     records = [run(number, path, study_id=uid(100 + number)) for number, path in enumerate(paths)]
     async with opened(await memory_of(*records), workspace_roots=[root]) as database:
-        await database.repair(database.work())
+        await database.repair(database.unit())
         assert {each.name for each in database.studies.all()} == {"outside", "linked", "file", "two"}
 
 
@@ -103,7 +103,7 @@ async def test_a_study_that_lists_the_run_gets_it_back() -> None:
     """It is not made anew where one knows of the run."""
     records: list[Model] = [study(2, "knows", runs=(uid(1),)), run(1, f"/runs/gone_{STAMP}", study_id=uid(7))]
     async with opened(await memory_of(*records)) as database:
-        await database.repair(database.work())
+        await database.repair(database.unit())
         assert database.runs.get(uid(1)).study_id == uid(2)
         assert len(database.studies) == 1
         assert await database.integrity() == []

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.database.backends.memory import MemoryBackend
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendUnavailableError
 from server.database.integrity import ProblemKind
 from server.database.merlin_database import MerlinDatabase, opened
@@ -185,7 +185,7 @@ async def test_a_run_that_comes_while_its_study_goes_goes_too(database: MerlinDa
     commit = backend.commit
     late: list[str] = []
 
-    async def commit_and_add(batch: Batch) -> bool:
+    async def commit_and_add(batch: WriteSet) -> bool:
         done = await commit(batch)
         if done and not late and Key(EntityKind.RUN, uid(11)) in batch.deleted:
             late.append("late")
@@ -219,7 +219,7 @@ async def test_what_was_done_before_an_outage_is_told(database: MerlinDatabase) 
     backend = database.backend
     commit, calls = backend.commit, 0
 
-    async def commit_once(batch: Batch) -> bool:
+    async def commit_once(batch: WriteSet) -> bool:
         nonlocal calls
         calls += 1
         if calls > 1:

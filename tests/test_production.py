@@ -15,7 +15,7 @@ import pytest
 from graphql import get_introspection_query
 
 from schema.build import make_schema
-from schema.engine import Operations
+from schema.engine import Engine
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
 from server.database.errors import BackendUnavailableError
@@ -153,8 +153,8 @@ async def test_the_checks_find_what_an_ordinary_server_allows() -> None:
 @pytest.mark.parametrize("path", QUERIES, ids=lambda path: path.stem)
 async def test_the_saved_operations_are_answered(path: Path) -> None:
     """Strict limits leave them room."""
-    operations = Operations(STRAWBERRY, production().limits(), introspection=False)
-    assert operations.read(path.read_text())
+    operations = Engine(STRAWBERRY, production().limits(), introspection=False)
+    assert operations.parse(path.read_text())
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ async def test_a_bug_outside_of_operations_is_masked_too(monkeypatch: pytest.Mon
     def fail(_self: object, *_: object) -> Any:
         raise RuntimeError("s3cr3t at /srv/merlin")
 
-    monkeypatch.setattr(Operations, "read", fail)
+    monkeypatch.setattr(Engine, "parse", fail)
     async with serving(await memory_of()) as live, httpx.AsyncClient() as client:
         answer = await client.post(live.http, json={"query": "{ __typename }"})
         other = await client.get(f"http://127.0.0.1:{live.port}/none")

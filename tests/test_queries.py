@@ -70,8 +70,8 @@ async def test_a_saved_operation_does_what_it_says_on_the_demo_data(path: Path) 
     given = {node.variable.name.value for node in definition.variable_definitions or ()}
     wanted = {name: value for name, value in variables(records).items() if name in given}
     async with opened(await memory_of(*records)) as database:
-        operation = OPERATIONS.read(document)
-        async with aclosing(OPERATIONS.answers(operation, wanted, Context(database, "1", Role.ADMIN))) as answers:
+        operation = OPERATIONS.parse(document)
+        async with aclosing(OPERATIONS.execute(operation, wanted, Context(database, "1", Role.ADMIN))) as answers:
             answer = await anext(answers)
     assert answer.errors == []
     assert answer.data is not None
@@ -87,7 +87,7 @@ async def test_a_saved_operation_does_what_it_says_on_the_demo_data(path: Path) 
 def test_every_kind_of_operation_is_shown() -> None:
     """Queries, mutations and subscriptions, and each field that a subscription can have."""
     documents = [path.read_text() for path in QUERIES]
-    kinds = {OPERATIONS.read(document).type.value for document in documents}
+    kinds = {OPERATIONS.parse(document).type.value for document in documents}
     assert kinds == {"query", "mutation", "subscription"}
     for field in ("changes(", "runChanges(", "live("):
         assert any(field in document for document in documents)
@@ -98,7 +98,7 @@ def test_an_example_of_the_documentation_fits_the_schema(name: str) -> None:
     """Each of its operations can be asked as it stands."""
     for definition in parse(EXAMPLES[name]).definitions:
         assert isinstance(definition, OperationDefinitionNode)
-        OPERATIONS.read(print_ast(definition))
+        OPERATIONS.parse(print_ast(definition))
 
 
 async def test_changes_of_all_kinds_are_told_under_names_of_their_own() -> None:
@@ -109,13 +109,13 @@ async def test_changes_of_all_kinds_are_told_under_names_of_their_own() -> None:
         physical_worker(2, worker_status=WorkerStatus.STALLED),
     ]
     async with opened(await memory_of(*records)) as database:
-        operation = OPERATIONS.read(example)
-        async with aclosing(OPERATIONS.answers(operation, {}, Context(database, "1", Role.READ))) as answers:
+        operation = OPERATIONS.parse(example)
+        async with aclosing(OPERATIONS.execute(operation, {}, Context(database, "1", Role.READ))) as answers:
             told = [(await anext(answers)).data for _ in records]
     nodes = {change["changes"]["node"]["__typename"]: change["changes"]["node"] for change in told if change}
     assert nodes["Run"]["runStatus"] == "FAILED"
     assert nodes["PhysicalWorker"]["workerStatus"] == "STALLED"
     with pytest.raises(OperationError) as refused:
-        OPERATIONS.read(example.replace("runStatus: ", "").replace("workerStatus: ", ""))
+        OPERATIONS.parse(example.replace("runStatus: ", "").replace("workerStatus: ", ""))
     assert refused.value.code == "GRAPHQL_VALIDATION_FAILED"
     assert "different aliases" in str(refused.value)

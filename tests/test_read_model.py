@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from server.database import read_model as module
 from server.database.backends.codec import CURRENT, LEGACY, decode, encode
-from server.database.entities import Surroundings
+from server.database.entities import EntityContext
 from server.database.json_text import write_json
 from server.database.links import Links
 from server.database.models import (
@@ -32,7 +32,7 @@ from server.database.models import (
     UnreadableValue,
     WorkerStatus,
 )
-from server.database.ordered import Ordered
+from server.database.ordered import OrderedView
 from server.database.read_model import Change, ReadModel, order_of, position_of
 from tests.records import logical_worker, study
 
@@ -533,7 +533,7 @@ def test_the_order_values_of_one_kind_compare() -> None:
 def test_a_page_is_found_by_position() -> None:
     """An ordered view finds its place by a position, also where that stands no more."""
     model = filled(*(run(id_, f"/{id_}_2026010{id_}-000000") for id_ in "1235"))
-    runs = Ordered(model.runs.order, model.runs.records, {id_: id_ for id_ in model.runs.records}, order_of(RUN))
+    runs = OrderedView(model.runs.order, model.runs.records, {id_: id_ for id_ in model.runs.records}, order_of(RUN))
     three, four = (position_of(run(id_, f"/{id_}_2026010{id_}-000000")) for id_ in "34")
     assert (list(runs), len(runs), runs[1]) == (["5", "3", "2", "1"], 4, "3")
     assert (runs.before(three), runs.after(three)) == (1, 2)
@@ -653,7 +653,7 @@ def test_a_run_that_is_kept_follows_the_copy() -> None:
     """What it was found to be linked with holds until anything changes, on either side."""
     one, other = logical_worker("one"), logical_worker("other", runs=("r",))
     model = ReadModel()
-    around = Surroundings(model, None)
+    around = EntityContext(model, None)
     linked = (study(1), one, run("r", study_id=study(1).id, workers=(one.id,)))
     model.apply([entry(record) for record in linked])
     kept = around.runs["r"]

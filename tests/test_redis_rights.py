@@ -41,9 +41,9 @@ async def test_the_documented_rights_suffice(redis_server: RedisServer) -> None:
         await database.annotate(made.id, {"k": 1})
         await database.runs.update(made.id, additional_data={"a": 1})
         assert await database.integrity() == []
-        await database.repair(database.work())
-        await database.collect_garbage(database.work(), tuple(EntityKind))
-        await database.delete_everything(database.work())
+        await database.repair(database.unit())
+        await database.collect_garbage(database.unit(), tuple(EntityKind))
+        await database.delete_everything(database.unit())
         assert len(database.runs) == 0
         assert database.stale_since is None
     with redis_server.client() as client:

@@ -157,7 +157,7 @@ async def test_a_key_with_a_password_is_refused_without_asking_for_it(tmp_path: 
 async def test_tls_to_a_server_without_is_guessed(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`rediss` is what Merlin's own app.yaml begins with."""
     patience = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3}
-    monkeypatch.setattr("server.database.backends.redis_client._PATIENCE", patience)
+    monkeypatch.setattr("server.database.backends.redis_client._TIMEOUTS", patience)
     message = await refusal(redis_server.url.replace("redis://", "rediss://"))
     assert message.endswith("Does it speak TLS? Without TLS it is redis:// (in app.yaml: name: redis), not rediss://.")
 

@@ -21,7 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from server.app import make_app
 from server.auth.origins import is_own_or_allowed
 from server.errors import RequestError
-from server.process.uvicorn_protocols import LARGEST_HEAD, MOST_LINES
+from server.process.uvicorn_protocols import MAX_HEAD_SIZE, MAX_LINES
 from server.protocols.http import OFFERED
 from server.requests import accepted
 from server.settings import Settings
@@ -66,10 +66,10 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 routes = st.sampled_from(ROUTES)
 values = st.builds(
-    lambda beginning, unit, count: (beginning + unit * count).translate(None, NO_VALUE)[: LARGEST_HEAD - 200],
+    lambda beginning, unit, count: (beginning + unit * count).translate(None, NO_VALUE)[: MAX_HEAD_SIZE - 200],
     st.sampled_from(BEGINNINGS),
     st.sampled_from(UNITS) | st.binary(min_size=1, max_size=6),
-    st.sampled_from([1, 3, MOST_LINES, LARGEST_HEAD]),
+    st.sampled_from([1, 3, MAX_LINES, MAX_HEAD_SIZE]),
 )
 
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from schema import engine
 from schema.build import make_schema
-from schema.engine import Operations
-from schema.roles import Need, Role
+from schema.engine import Engine
+from schema.roles import RequiredRole, Role
 from server.database.models import EntityKind, Entry, Key
-from server.protocols.response_cache import Results, is_known, question_of
+from server.protocols.response_cache import ResponseCache, cache_key_of, is_known
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving
 from tests.records import memory_of, run, uid
 
 pytestmark = pytest.mark.anyio
 
-OPERATIONS = Operations(make_schema())
+OPERATIONS = Engine(make_schema())
 RUNS = {"query": "query Runs($n: Int) { runs(first: $n) { nodes { workspace } } }"}
 NO_CACHE = {"cache-control": "no-cache"}
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -130,7 +130,7 @@ async def test_any_answer_is_known_to_those_who_may_read_it(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, *, compiled: bool
 ) -> None:
     """403 comes first."""
-    monkeypatch.setattr(engine, "need_of_all", lambda _: Need(Role.ADMIN, "Query.runs"))
+    monkeypatch.setattr(engine, "required_role_of_all", lambda _: RequiredRole(Role.ADMIN, "Query.runs"))
     settings = Settings(no_auth=True, read_only=True, compiled=compiled)
     async with serving(await memory_of(), settings=settings) as live:
         for headers in ({}, {"if-none-match": "*"}, {"if-none-match": "*"}):
@@ -200,8 +200,8 @@ async def test_roles_do_not_share_answers(client: httpx.AsyncClient, tmp_path: A
                 live.http, json=ask, headers={**stranger, "if-none-match": answer.headers["etag"]}
             )
             assert refused.status_code == 401
-    operation = OPERATIONS.read("{ viewer { roles } }")
-    assert len({question_of(operation, None, role) for role in (None, *Role)}) == 4
+    operation = OPERATIONS.parse("{ viewer { roles } }")
+    assert len({cache_key_of(operation, None, role) for role in (None, *Role)}) == 4
 
 
 async def test_nothing_is_kept_where_that_is_the_setting(client: httpx.AsyncClient) -> None:
@@ -227,7 +227,7 @@ async def test_servers_do_not_take_each_others_tags(client: httpx.AsyncClient) -
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3000)), max_size=60), st.integers(0, 20_000))
 def test_no_more_bytes_are_kept_than_there_is_room(asked: list[tuple[int, int]], room: int) -> None:
     """And whatever is found is what was put."""
-    results = Results(room)
+    results = ResponseCache(room)
     truth: dict[str, bytes] = {}
     for number, size in asked:
         question, answer = str(number), b"x" * size
@@ -252,8 +252,8 @@ VALUES = st.recursive(
 @given(VALUES, VALUES)
 def test_other_variables_are_another_question(one: Any, other: Any) -> None:
     """And the same, in any order of their keys, are the same."""
-    operation = OPERATIONS.read(RUNS["query"])
-    first, second = (question_of(operation, {"n": value}, Role.READ) for value in (one, other))
+    operation = OPERATIONS.parse(RUNS["query"])
+    first, second = (cache_key_of(operation, {"n": value}, Role.READ) for value in (one, other))
     if first is not None and second is not None:
         assert (first == second) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
 

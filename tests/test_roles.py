@@ -21,9 +21,9 @@ from graphql import (
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.operation import OperationError
-from schema.roles import NEEDS, Role, need_of
+from schema.roles import REQUIRED_ROLES, Role, required_role_of
 from server.database.merlin_database import opened
 from tests.records import memory_of, run
 
@@ -31,8 +31,8 @@ pytestmark = pytest.mark.anyio
 
 STRAWBERRY = make_schema()
 SCHEMA = STRAWBERRY._schema
-OPERATIONS = Operations(STRAWBERRY)
-WAYS = {"compiled": OPERATIONS, "general": Operations(STRAWBERRY, compiled=False)}
+OPERATIONS = Engine(STRAWBERRY)
+WAYS = {"compiled": OPERATIONS, "general": Engine(STRAWBERRY, compiled=False)}
 
 
 def object_types() -> Iterator[GraphQLObjectType]:
@@ -70,10 +70,10 @@ def operation_of(coordinate: str) -> str:
     return f"{root.lower()} {{ {name}{f'({given})' if given else ''}{selection} }}"
 
 
-async def refusal(query: str, role: Role | None, operations: Operations = OPERATIONS) -> tuple[str, dict[str, object]]:
+async def refusal(query: str, role: Role | None, operations: Engine = OPERATIONS) -> tuple[str, dict[str, object]]:
     """The code and the extensions of what is refused before it is executed; else nothing."""
     async with opened(await memory_of(run(1, "/one"))) as database:
-        answers = operations.answers(operations.read(query), None, Context(database, "1", role, "somebody"))
+        answers = operations.execute(operations.parse(query), None, Context(database, "1", role, "somebody"))
         async with aclosing(answers):
             try:
                 await anext(answers)
@@ -85,14 +85,14 @@ async def refusal(query: str, role: Role | None, operations: Operations = OPERAT
 def test_every_mutation_declares_what_it_needs() -> None:
     """And it is more than READ. One that declares nothing would need ADMIN."""
     mutations = {f"Mutation.{name}" for name in SCHEMA.mutation_type.fields}  # type: ignore[union-attr]
-    assert {name for name in NEEDS if name.startswith("Mutation.")} == mutations
-    assert Role.READ not in NEEDS.values()
-    assert need_of("Mutation.brandNew") is Role.ADMIN
+    assert {name for name in REQUIRED_ROLES if name.startswith("Mutation.")} == mutations
+    assert Role.READ not in REQUIRED_ROLES.values()
+    assert required_role_of("Mutation.brandNew") is Role.ADMIN
 
 
 def test_whatever_is_declared_exists() -> None:
     """And can't be asked for by way of an interface instead."""
-    assert set(NEEDS) <= set(FIELDS)
+    assert set(REQUIRED_ROLES) <= set(FIELDS)
     by_interface = {
         name for type_ in SCHEMA.type_map.values() if isinstance(type_, GraphQLInterfaceType) for name in type_.fields
     }
@@ -103,7 +103,7 @@ def test_whatever_is_declared_exists() -> None:
 @pytest.mark.parametrize("coordinate", ROOT_FIELDS)
 async def test_a_field_is_answered_to_those_who_have_its_role(coordinate: str, way: str) -> None:
     """Each root field, with no role and with each: refused before anything is executed, or let through."""
-    needed = NEEDS.get(coordinate, Role.READ)
+    needed = REQUIRED_ROLES.get(coordinate, Role.READ)
     for role in (None, *Role):
         code, told = await refusal(operation_of(coordinate), role, WAYS[way])
         if role is not None and role.includes(needed):
@@ -116,7 +116,7 @@ async def test_a_refusal_changes_nothing() -> None:
     """Not even what the client might do alone."""
     query = 'mutation { createStudy(input: {name: "a"}) { created } deleteEverything(input: {}) { deletedIds } }'
     async with opened(await memory_of(run(1, "/one"))) as database:
-        answers = OPERATIONS.answers(OPERATIONS.read(query), None, Context(database, "1", Role.WRITE))
+        answers = OPERATIONS.execute(OPERATIONS.parse(query), None, Context(database, "1", Role.WRITE))
         with pytest.raises(OperationError, match=r"^Mutation.deleteEverything needs the role ADMIN, and .* has WRITE"):
             await anext(answers)
         assert (len(database.studies), len(database.runs)) == (0, 1)
@@ -140,9 +140,9 @@ async def test_only_the_operation_that_is_meant_counts() -> None:
     text = "query Look { runs { totalCount } } mutation Mend { repair(input: {}) { __typename } }"
     async with opened(await memory_of()) as database:
         context = Context(database, "1", Role.READ)
-        assert await anext(OPERATIONS.answers(OPERATIONS.read(text, "Look"), None, context))
+        assert await anext(OPERATIONS.execute(OPERATIONS.parse(text, "Look"), None, context))
         with pytest.raises(OperationError):
-            await anext(OPERATIONS.answers(OPERATIONS.read(text, "Mend"), None, context))
+            await anext(OPERATIONS.execute(OPERATIONS.parse(text, "Mend"), None, context))
 
 
 @pytest.mark.parametrize(
@@ -152,5 +152,5 @@ async def test_only_the_operation_that_is_meant_counts() -> None:
 async def test_a_viewer_knows_its_roles(role: Role, roles: list[str]) -> None:
     """Each with those that it includes."""
     async with opened(await memory_of()) as database:
-        answers = OPERATIONS.answers(OPERATIONS.read("{ viewer { roles } }"), None, Context(database, "1", role))
+        answers = OPERATIONS.execute(OPERATIONS.parse("{ viewer { roles } }"), None, Context(database, "1", role))
         assert (await anext(answers)).data == {"viewer": {"roles": roles}}

@@ -229,7 +229,7 @@ async def test_a_repair_reaches_the_files_too(site: Site) -> None:
     await site.run(id_, "add_worker", uid(404))
     async with site.database() as database:
         assert content(workspace)["workers"] == [uid(404)]
-        await database.repair(database.work())
+        await database.repair(database.unit())
         assert content(workspace)["workers"] == []
 
 
@@ -433,8 +433,8 @@ async def test_thousands_of_files_take_no_longer_than_the_bound(
     metrics = Metrics()
     async with opened(await memory_of(worker, *records), workspace_roots=[tmp_path]) as database:
         database.run_metadata.listen(metrics.count_file)
-        work = database.work()
-        await database.logical_workers.delete(worker.id, work=work)
+        work = database.unit()
+        await database.logical_workers.delete(worker.id, unit=work)
         begun = time.monotonic()
         await work.finish()
         assert time.monotonic() - begun < 3
@@ -495,8 +495,8 @@ async def test_a_dry_run_touches_no_file(tmp_path: Path) -> None:
     worker = logical_worker("sim", runs=(uid(10),))
     (record,) = runs_below(tmp_path, workers=(worker.id,))
     async with opened(await memory_of(worker, record), workspace_roots=[tmp_path]) as database:
-        work = database.work(dry_run=True)
-        await database.logical_workers.delete(worker.id, work=work)
+        work = database.unit(dry_run=True)
+        await database.logical_workers.delete(worker.id, unit=work)
         await work.finish()
         assert list((Path(record.workspace) / "merlin_info").iterdir()) == []
 

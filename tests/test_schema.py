@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema, sdl_of
 from schema.cursors import read_cursor, write_cursor
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.errors import BadInput
 from schema.limits import Limits
 from server.database.backends.base import ResultsBackend
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 SCHEMA = make_schema()
 RUNS = 7
-UNLIMITED = Operations(SCHEMA, Limits(cost=10**12))
+UNLIMITED = Engine(SCHEMA, Limits(cost=10**12))
 """What is small here may be large elsewhere, and is refused."""
 
 
@@ -373,7 +373,7 @@ class Root:
 async def test_an_unforeseen_error_is_masked_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What nobody foresaw is told by an id only; the log has the id and the reason."""
     async with opened(await memory_of()) as database:
-        result = await execute(database, "{ faulty { bug } }", operations=Operations(strawberry.Schema(query=Root)))
+        result = await execute(database, "{ faulty { bug } }", operations=Engine(strawberry.Schema(query=Root)))
     (error,) = result.errors
     assert error.extensions["code"] == "INTERNAL_SERVER_ERROR"
     assert "hunter2" not in f"{error}"
@@ -383,7 +383,7 @@ async def test_an_unforeseen_error_is_masked_and_logged(caplog: pytest.LogCaptur
 async def test_an_error_of_the_database_is_told_with_its_code() -> None:
     """An error that the database layer raises on purpose keeps its message, and gets a code."""
     async with opened(await memory_of()) as database:
-        result = await execute(database, "{ faulty { outage } }", operations=Operations(strawberry.Schema(query=Root)))
+        result = await execute(database, "{ faulty { outage } }", operations=Engine(strawberry.Schema(query=Root)))
     (error,) = result.errors
     assert error.message == "Can't reach the database redis://host/0: refused"
     assert error.extensions == {"code": "DATABASE_UNAVAILABLE"}

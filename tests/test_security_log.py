@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from schema.roles import Role
-from server.auth.failed_logins import PER_MINUTE, may_be_guess
+from server.auth.failed_logins import PER_MINUTE, may_be_guessed
 from server.auth.identity import Identity
 from server.auth.rate_limit import RateLimit
 from server.auth.security_log import SecurityLog
@@ -168,8 +168,8 @@ def test_a_name_is_one_word(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_random_tokens_are_no_guesses(token: str, may_be_one: bool) -> None:
     """256 bits of ours, or a signature."""
-    assert not may_be_guess(new_token())
-    assert may_be_guess(token) is may_be_one
+    assert not may_be_guessed(new_token())
+    assert may_be_guessed(token) is may_be_one
 
 
 @pytest.mark.parametrize(

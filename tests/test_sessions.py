@@ -171,7 +171,7 @@ def test_nobody_comes_back_by_ending_many_others(steps: list[bool]) -> None:
     clock = 1_000.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.time", lambda: clock)
-        patch.setattr(ended_sessions, "MOST", 5)
+        patch.setattr(ended_sessions, "MAX_ENDED", 5)
         ended = EndedSessions(3600)
         begun: dict[str, float] = {}
         over: set[str] = set()

@@ -302,7 +302,7 @@ async def test_an_error_is_what_merlin_fails_at(site: Site, case: Case) -> None:
         ]
         assert problem.severity is case.severity
         assert {it.severity for it in found if it is not problem} <= {Severity.INFO}
-        work = database.work()
+        work = database.unit()
         await database.repair(work)
         left = await database.integrity()
     site.load()

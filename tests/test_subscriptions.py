@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from schema import sharing
 from schema.context import Context
-from schema.engine import Operations
-from schema.operation import Answer, OperationError
+from schema.engine import Engine
+from schema.operation import GraphQLResponse, OperationError
 from schema.roles import Role
 from server.database import change_log
 from server.database.backends.factory import BackendOptions, make_backend
@@ -64,10 +64,10 @@ class Subscriber:
     """Reads when told to, and keeps what it was told of each entity."""
 
     def __init__(self, database: MerlinDatabase, document: str, **variables: Any) -> None:
-        operation = OPERATIONS.read(document)
-        self.answers = OPERATIONS.answers(operation, variables, Context(database, "1", Role.ADMIN))
+        operation = OPERATIONS.parse(document)
+        self.answers = OPERATIONS.execute(operation, variables, Context(database, "1", Role.ADMIN))
         self.known: dict[str, Any] = {}
-        self._next: asyncio.Task[Answer] | None = None
+        self._next: asyncio.Task[GraphQLResponse] | None = None
 
     async def read(self) -> list[Said]:
         """All that it can be told now."""
@@ -94,7 +94,7 @@ class Subscriber:
         async with asyncio.timeout(DEADLINE):
             return _said(await (anext(self.answers) if self._next is None else self._take()))
 
-    async def _take(self) -> Answer:
+    async def _take(self) -> GraphQLResponse:
         assert self._next is not None
         task, self._next = self._next, None
         return await task
@@ -106,7 +106,7 @@ class Subscriber:
         await self.answers.aclose()
 
 
-def _said(answer: Answer) -> Said:
+def _said(answer: GraphQLResponse) -> Said:
     assert answer.errors == []
     said: Said = json.loads(answer.encoded)
     return said
@@ -210,8 +210,8 @@ FIELDS = {"STUDY": "studies", "RUN": "runs", "LOGICAL_WORKER": "logicalWorkers",
 
 async def standing(database: MerlinDatabase, document: str, said: Said) -> dict[str, Any]:
     """What a subscriber to this should know: read anew, by a query."""
-    answers = OPERATIONS.answers(
-        OPERATIONS.read(STANDING), {"filter": said.get("filter")}, Context(database, "1", Role.ADMIN)
+    answers = OPERATIONS.execute(
+        OPERATIONS.parse(STANDING), {"filter": said.get("filter")}, Context(database, "1", Role.ADMIN)
     )
     data: Any = (await anext(answers)).data
     await answers.aclose()
@@ -489,7 +489,7 @@ async def test_a_live_query_tells_that_the_database_is_lost_and_found() -> None:
     async with opened(await memory_of()) as database, subscribed(database, document) as subscriber:
         assert (await subscriber.wait())["data"]["live"]["database"]["staleSince"] is None
         database.feed.stale_since = datetime(2026, 1, 1, tzinfo=UTC)
-        database.pulse.beat()
+        database.notifier.notify()
         assert (await subscriber.wait())["data"]["live"]["database"]["staleSince"] == "2026-01-01T00:00:00+00:00"
 
 
@@ -546,14 +546,14 @@ async def test_a_long_subscription_keeps_nothing_of_its_past() -> None:
 async def test_subscribers_to_the_same_share_its_execution(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that many are told in the same way is executed once; another selection is executed for itself."""
     executed = 0
-    execute = Operations._result
+    execute = Engine._result
 
     def counted(*given: Any) -> Any:
         nonlocal executed
         executed += 1
         return execute(*given)
 
-    monkeypatch.setattr(Operations, "_result", counted)
+    monkeypatch.setattr(Engine, "_result", counted)
     monkeypatch.setattr(sharing, "_SHARED_FOR", 60.0)
     database = copy_of(run(11))
     async with AsyncExitStack() as stack:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.context import Context
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.roles import Role
 from schema.scalars import rfc3339
 from server.database.backends.memory import MemoryBackend
@@ -29,7 +29,7 @@ from tests.records import logical_worker, memory_of, physical_worker, run, uid
 pytestmark = pytest.mark.anyio
 
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
-PLAIN = Operations(make_schema(), compiled=False)
+PLAIN = Engine(make_schema(), compiled=False)
 ZONES: list[tzinfo] = [
     UTC,
     *map(ZoneInfo, ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Apia", "Africa/Monrovia")),
@@ -98,9 +98,7 @@ def test_a_bound_is_an_instant(times: list[datetime | None], bound: datetime, ke
     anyio.run(check)
 
 
-async def found(
-    database: MerlinDatabase, operations: Operations, key: str, bound: datetime, *, negated: bool
-) -> list[int]:
+async def found(database: MerlinDatabase, operations: Engine, key: str, bound: datetime, *, negated: bool) -> list[int]:
     """The numbers of the runs that match; workers and counts, and what a subscriber is told, agree."""
     given = {"launchedAt": {key: bound.isoformat()}}, {"heartbeatAt": {key: bound.isoformat()}}
     variables = dict(zip("rp", [{"not": one} for one in given] if negated else given, strict=True))
@@ -123,11 +121,11 @@ async def found(
 
 
 async def _first(
-    database: MerlinDatabase, operations: Operations, text: str, variables: dict[str, Any], times: int = 1
+    database: MerlinDatabase, operations: Engine, text: str, variables: dict[str, Any], times: int = 1
 ) -> Any:
     """The data of the last of so many answers."""
-    operation = operations.read(text)
-    async with aclosing(operations.answers(operation, variables, Context(database, "1", Role.ADMIN))) as answers:
+    operation = operations.parse(text)
+    async with aclosing(operations.execute(operation, variables, Context(database, "1", Role.ADMIN))) as answers:
         for _ in range(times):
             answer = await anext(answers)
             assert answer.errors == []
@@ -224,7 +222,7 @@ async def test_a_worker_is_made_while_clocks_are_set_back(monkeypatch: pytest.Mo
                 physicalWorker { id heartbeatAt startedAt } } }"""
     async with opened(backend, time_zone=zone) as database:
         second = datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
-        monkeypatch.setattr(type(database.around), "local_now", lambda around: around.local(second))
+        monkeypatch.setattr(type(database.entity_context), "local_now", lambda around: around.local(second))
         payload = (await ask(database, made, of=worker.id))["createPhysicalWorker"]["physicalWorker"]
     async with opened(backend, time_zone=zone) as database:
         asked = "query ($id: ID!) { physicalWorker(id: $id) { id heartbeatAt startedAt } }"

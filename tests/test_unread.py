@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.process.uvicorn_protocols import MOST_FRAMES
+from server.process.uvicorn_protocols import MAX_FRAMES
 from server.settings import Settings
 from tests.live import DEADLINE, Live, serving, until
 from tests.records import memory_of, run
@@ -213,6 +213,6 @@ async def test_a_message_has_a_bounded_number_of_frames() -> None:
     """1009: one of nothing but empty frames would have no end."""
     async with live() as server, Client(server) as client:
         await opened(client)
-        await client.say(b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * (MOST_FRAMES + 1))
+        await client.say(b"\x01\x80" + bytes(4) + (b"\x00\x80" + bytes(4)) * (MAX_FRAMES + 1))
         assert struct.unpack(">BBH", (await client.read())[:4])[2] == 1009
         await until(lambda: not server.connections)

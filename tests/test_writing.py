@@ -23,7 +23,7 @@ from server.database.backends.codec import LEGACY, decode, encode
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.sqlite import SQLiteBackend
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.errors import (
     AlreadyExistsError,
     BackendUnavailableError,
@@ -48,7 +48,7 @@ from server.database.models import (
     StudyModel,
     WorkerStatus,
 )
-from server.database.transactions import Action, Effect, Work
+from server.database.transactions import Action, Effect, UnitOfWork
 from tests.asking import ask
 from tests.conftest import Store
 from tests.raw_store import Stored, change, name_in_map, read_store
@@ -96,7 +96,7 @@ def housed(*runs: RunModel) -> tuple[Model, ...]:
 ONE, TWO = logical_worker("one").id, logical_worker("two").id
 
 
-def told(work: Work) -> dict[Key, Effect]:
+def told(work: UnitOfWork) -> dict[Key, Effect]:
     return {
         key: dataclasses.replace(effect, fields=tuple(sorted(effect.fields))) for key, effect in work.effects.items()
     }
@@ -111,15 +111,15 @@ def summary(effects: Mapping[Key, Effect]) -> Counter[tuple[Any, ...]]:
 
 
 async def doing(
-    database: MerlinDatabase, act: Callable[[Work], Awaitable[Result]]
-) -> tuple[Result, dict[Key, Effect], Work]:
+    database: MerlinDatabase, act: Callable[[UnitOfWork], Awaitable[Result]]
+) -> tuple[Result, dict[Key, Effect], UnitOfWork]:
     """Does it dry, then really: told is exactly what changed, dry as well, and the copy has it at once."""
     before = read_store(database.backend)
-    dry = database.work(dry_run=True)
+    dry = database.unit(dry_run=True)
     await act(dry)
     await dry.finish()
     assert read_store(database.backend) == before
-    work = database.work()
+    work = database.unit()
     result = await act(work)
     await work.finish()
     after = read_store(database.backend)
@@ -185,7 +185,7 @@ async def test_a_run_is_made_with_its_study_and_every_link_on_both_sides(backend
                 "new study",
                 "/runs/new_20260102-030405",
                 ["b", "a"],
-                work=work,
+                unit=work,
                 steps=["s1", "s2"],
                 parameters={"X": [1, 2.5, None]},
                 samples={"count": 3},
@@ -308,10 +308,10 @@ async def test_a_physical_worker_is_made_once_and_linked(backend: ResultsBackend
     started = datetime(2026, 1, 2, 3, 4, 5, 678)
     async with database_of(backend, *linked()) as database:
 
-        async def create(work: Work) -> Any:
+        async def create(work: UnitOfWork) -> Any:
             return await database.physical_workers.create(
                 "celery@new.node",
-                work=work,
+                unit=work,
                 logical_worker_id=ONE,
                 launch_cmd="celery worker",
                 args={"-c": 4},
@@ -363,7 +363,7 @@ async def test_a_run_is_updated(backend: ResultsBackend) -> None:
             database,
             lambda work: database.runs.update(
                 uid(1),
-                work=work,
+                unit=work,
                 run_status=RunStatus.FAILED,
                 additional_data={"a": None, "b": [], "new": "x", "no": None},
             ),
@@ -371,7 +371,7 @@ async def test_a_run_is_updated(backend: ResultsBackend) -> None:
         assert effects == {key: Effect(Action.UPDATED, key, ("additional_data", "run_status"))}
         assert json.loads(read_store(backend).records[key]["additional_data"]) == {"b": [], "d": 3, "new": "x"}
         _, nothing, _ = await doing(
-            database, lambda work: database.runs.update("/runs/run_1", work=work, run_status=RunStatus.FAILED)
+            database, lambda work: database.runs.update("/runs/run_1", unit=work, run_status=RunStatus.FAILED)
         )
         assert nothing == {}
 
@@ -379,7 +379,7 @@ async def test_a_run_is_updated(backend: ResultsBackend) -> None:
 async def test_parent_and_child_move_on_both_sides(backend: ResultsBackend) -> None:
     """The former relative forgets the run, the new one names it; clearing clears both; a taken place is refused."""
     async with database_of(backend, *linked(), *housed(run(14))) as database:
-        _, effects, _ = await doing(database, lambda work: database.runs.update(uid(12), work=work, parent=uid(14)))
+        _, effects, _ = await doing(database, lambda work: database.runs.update(uid(12), unit=work, parent=uid(14)))
         assert {key.id: effect.fields for key, effect in effects.items()} == {
             uid(11): ("child",),
             uid(12): ("parent",),
@@ -387,7 +387,7 @@ async def test_parent_and_child_move_on_both_sides(backend: ResultsBackend) -> N
         }
         assert await sound(database)
         _, effects, _ = await doing(
-            database, lambda work: database.runs.update(uid(12), work=work, parent=None, child=None)
+            database, lambda work: database.runs.update(uid(12), unit=work, parent=None, child=None)
         )
         assert {key.id: effect.fields for key, effect in effects.items()} == {
             uid(12): ("child", "parent"),
@@ -407,7 +407,7 @@ async def test_a_relative_of_one_side_is_cleared(backend: ResultsBackend) -> Non
     ) as database:
         assert database.runs.get(uid(2)).parent is not None
         _, effects, _ = await doing(
-            database, lambda work: database.runs.update(uid(2), work=work, parent=None, child=None)
+            database, lambda work: database.runs.update(uid(2), unit=work, parent=None, child=None)
         )
         assert {key.id for key in effects} == {uid(1), uid(3), uid(4)}
         assert database.runs.get(uid(2)).parent is database.runs.get(uid(2)).child is None
@@ -443,7 +443,7 @@ async def test_a_physical_worker_is_updated(backend: ResultsBackend) -> None:
     }
     async with database_of(backend, physical_worker(1)) as database:
         _, effects, _ = await doing(
-            database, lambda work: database.physical_workers.update(uid(1), work=work, **changes)
+            database, lambda work: database.physical_workers.update(uid(1), unit=work, **changes)
         )
         assert [effect.fields for effect in effects.values()] == [tuple(sorted(changes))]
         record = database.physical_workers.get(uid(1)).record
@@ -465,12 +465,14 @@ async def test_a_client_reads_its_own_writes(backend: ResultsBackend) -> None:
 # --- what others wrote stays ------------------------------------------------------------------------------------------
 
 
-def writing_between(monkeypatch: pytest.MonkeyPatch, backend: ResultsBackend, key: Key, **values: str) -> list[Batch]:
+def writing_between(
+    monkeypatch: pytest.MonkeyPatch, backend: ResultsBackend, key: Key, **values: str
+) -> list[WriteSet]:
     """Another writer comes between what is read and the first commit; gives the batches as they are committed."""
-    batches: list[Batch] = []
+    batches: list[WriteSet] = []
     commit = backend.commit
 
-    async def late(batch: Batch) -> bool:
+    async def late(batch: WriteSet) -> bool:
         batches.append(batch)
         if len(batches) == 1:
             change(backend, key, values)
@@ -508,7 +510,7 @@ async def test_a_study_made_meanwhile_is_the_one(backend: ResultsBackend, monkey
     async with database_of(backend) as database:
         commit, racing = backend.commit, [True]
 
-        async def late(batch: Batch) -> bool:
+        async def late(batch: WriteSet) -> bool:
             if racing.pop() if racing else False:
                 await backend.insert([study(1, "hello")])
             return await commit(batch)
@@ -554,12 +556,12 @@ async def test_unreadable_lists_are_not_overwritten(backend: ResultsBackend) -> 
     change(backend, Key(EntityKind.LOGICAL_WORKER, ONE), {"runs": "[broken", "physical_workers": '["x", {}]'})
     async with opened(backend) as database:
         made, effects, _ = await doing(
-            database, lambda work: database.runs.create("study_1", "/runs/x", [QUEUE], work=work, workers=[ONE])
+            database, lambda work: database.runs.create("study_1", "/runs/x", [QUEUE], unit=work, workers=[ONE])
         )
         assert list(effects.values()) == [Effect(Action.CREATED, Key(EntityKind.RUN, made.id))]
         assert made.id in {each.id for each in database.studies.get("study_1").runs}
         assert made.id in {each.id for each in database.logical_workers.get(ONE).runs}
-        await doing(database, lambda work: database.physical_workers.create("w", work=work, logical_worker_id=ONE))
+        await doing(database, lambda work: database.physical_workers.create("w", unit=work, logical_worker_id=ONE))
         await doing(database, lambda work: database.runs.detach_workers(made.id, [ONE], work))
         await doing(database, lambda work: database.runs.delete(made.id, work))
         raw = read_store(backend).records
@@ -576,7 +578,7 @@ async def test_unreadable_json_is_not_overwritten(backend: ResultsBackend) -> No
         await refused(
             database, ConflictError, "additional_data", lambda: database.runs.update(uid(1), additional_data={"a": 1})
         )
-        await doing(database, lambda work: database.runs.update(uid(1), work=work, run_status=RunStatus.FAILED))
+        await doing(database, lambda work: database.runs.update(uid(1), unit=work, run_status=RunStatus.FAILED))
         raw = read_store(backend).records[key]
         assert (raw["additional_data"], raw["samples"], raw["run_status"]) == ("{broken", "[broken", "FAILED")
 
@@ -617,9 +619,9 @@ async def test_half_a_surrogate_pair_is_told_readably_and_kept(backend: ResultsB
         await refused(
             database, ConflictError, "additional_data", lambda: database.runs.update(uid(2), additional_data={"a": 1})
         )
-        await doing(database, lambda work: database.runs.update(uid(2), work=work, run_status=RunStatus.FAILED))
+        await doing(database, lambda work: database.runs.update(uid(2), unit=work, run_status=RunStatus.FAILED))
         await doing(database, lambda work: database.runs.attach_workers(uid(2), [ONE], work))
-        await doing(database, lambda work: database.physical_workers.update(uid(4), work=work, pid="7"))
+        await doing(database, lambda work: database.physical_workers.update(uid(4), unit=work, pid="7"))
         await doing(database, database.repair)
         records = read_store(backend).records
         assert {key: {name: records[key][name] for name in texts} for key, texts in stored.items()} == stored
@@ -635,7 +637,7 @@ async def test_extra_fields_of_a_record_survive(backend: ResultsBackend) -> None
             connection.execute("ALTER TABLE study ADD COLUMN colour TEXT")
     change(backend, key, {"colour": "blue"})
     async with opened(backend) as database:
-        await doing(database, lambda work: database.runs.create("study_1", "/runs/x", [QUEUE], work=work))
+        await doing(database, lambda work: database.runs.create("study_1", "/runs/x", [QUEUE], unit=work))
         assert read_store(backend).records[key]["colour"] == "blue"
 
 
@@ -691,7 +693,7 @@ async def test_half_links_and_missing_partners_stop_no_deletion(backend: Results
 async def test_a_study_goes_with_its_runs_or_without_any(backend: ResultsBackend) -> None:
     """Its runs go along, and leave their partners; where they are to be kept, only a study without runs goes."""
     async with database_of(backend, *linked()) as database:
-        _, effects, _ = await doing(database, lambda work: database.studies.delete("study_1", work=work))
+        _, effects, _ = await doing(database, lambda work: database.studies.delete("study_1", unit=work))
         assert gone_of(effects) == {uid(1), uid(11), uid(12)}
         assert updated_of(effects) == {ONE: ("runs",), TWO: ("runs",), uid(13): ("parent",)}
         assert await sound(database)
@@ -704,7 +706,7 @@ async def test_a_study_goes_with_its_runs_or_without_any(backend: ResultsBackend
             lambda: database.studies.delete_all(remove_associated_runs=False),
         )
         await database.runs.delete(uid(13))
-        _, effects, _ = await doing(database, lambda work: keeping(work=work))
+        _, effects, _ = await doing(database, lambda work: keeping(unit=work))
         assert effects == {Key(EntityKind.STUDY, uid(2)): Effect(Action.DELETED, Key(EntityKind.STUDY, uid(2)))}
         assert read_store(backend).names.get(EntityKind.STUDY, {}) == {}
 
@@ -713,7 +715,7 @@ async def test_a_study_that_lists_a_missing_run_goes(backend: ResultsBackend) ->
     """With the runs that only they name it, too."""
     records = (study(1, runs=(NOWHERE, uid(11))), run(11, study_id=uid(1)), run(12, study_id=uid(1)))
     async with database_of(backend, *records) as database:
-        ids, _, _ = await doing(database, lambda work: database.studies.delete("study_1", work=work))
+        ids, _, _ = await doing(database, lambda work: database.studies.delete("study_1", unit=work))
         assert set(ids) == {uid(1), uid(11), uid(12)}
         assert read_store(backend) == Stored()
 
@@ -723,7 +725,7 @@ async def test_a_logical_worker_goes_and_its_instances_as_chosen(backend: Result
     """Its runs forget it; of its physical workers those that are stopped go, or all, or none; none is left nameless."""
     async with database_of(backend, *linked()) as database:
         _, effects, _ = await doing(
-            database, lambda work: database.logical_workers.delete(ONE, physical_workers=instances, work=work)
+            database, lambda work: database.logical_workers.delete(ONE, physical_workers=instances, unit=work)
         )
         runs = {uid(11): ("workers",), uid(12): ("workers",)}
         deleted = {Instances.DELETE: {uid(21), uid(22)}, Instances.DELETE_STOPPED: {uid(21)}}.get(instances, set())
@@ -741,7 +743,7 @@ async def test_a_logical_worker_with_missing_partners_goes(backend: ResultsBacke
     records = (worker, run(11, workers=(ONE,)), physical_worker(21), physical_worker(22, logical_worker_id=TWO))
     async with database_of(backend, *records) as database:
         _, effects, work = await doing(
-            database, lambda work: database.logical_workers.delete(ONE, physical_workers=instances, work=work)
+            database, lambda work: database.logical_workers.delete(ONE, physical_workers=instances, unit=work)
         )
         assert ONE in gone_of(effects)
         assert updated_of(effects) == {uid(11): ("workers",)}
@@ -787,7 +789,7 @@ async def test_no_name_goes_to_a_run_that_an_earlier_step_deleted(backend: Resul
         run(12, "/same", study_id=uid(2)),
     )
     async with database_of(backend, *records) as database:
-        await doing(database, lambda work: database.studies.delete_all(work=work))
+        await doing(database, lambda work: database.studies.delete_all(unit=work))
         assert read_store(backend) == Stored()
 
 
@@ -803,7 +805,7 @@ async def test_no_name_goes_to_a_run_that_an_earlier_step_deleted(backend: Resul
 async def test_all_of_a_kind_go(backend: ResultsBackend, manager: str, left: dict[str, int]) -> None:
     """And no other kind, but the runs of studies and stopped instances; an instance at work names what is gone."""
     async with database_of(backend, *linked()) as database:
-        _, _, work = await doing(database, lambda work: getattr(database, manager).delete_all(work=work))
+        _, _, work = await doing(database, lambda work: getattr(database, manager).delete_all(unit=work))
         assert work.skipped == {}
         assert Counter(key.kind.value for key in read_store(backend).records) == left
         assert await sound(database) == (manager != "logical_workers")
@@ -812,22 +814,22 @@ async def test_all_of_a_kind_go(backend: ResultsBackend, manager: str, left: dic
 async def test_many_go_in_steps(backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transaction holds more than so many of them, and the effects are told as of one."""
     worker = dataclasses.replace(logical_worker("one"), runs=tuple(uid(number) for number in range(100, 107)))
-    monkeypatch.setattr("server.database.managers.cleanup.STEP", 3)
+    monkeypatch.setattr("server.database.managers.cleanup.BATCH_SIZE", 3)
     runs = [run(number, study_id=uid(1), workers=(ONE,)) for number in range(100, 107)]
     async with database_of(backend, study(1, runs=worker.runs), worker, *runs) as database:
         sizes: list[int] = []
         commit = backend.commit
 
-        async def counting(batch: Batch) -> bool:
+        async def counting(batch: WriteSet) -> bool:
             sizes.append(len(batch.read))
             return await commit(batch)
 
         monkeypatch.setattr(backend, "commit", counting)
-        _, effects, _ = await doing(database, lambda work: database.logical_workers.delete(ONE, work=work))
+        _, effects, _ = await doing(database, lambda work: database.logical_workers.delete(ONE, unit=work))
         assert max(sizes) <= 4
         assert gone_of(effects) == {ONE}
         assert len(updated_of(effects)) == 7
-        _, effects, _ = await doing(database, lambda work: database.studies.delete("study_1", work=work))
+        _, effects, _ = await doing(database, lambda work: database.studies.delete("study_1", unit=work))
         assert len(gone_of(effects)) == 8
 
 
@@ -864,7 +866,7 @@ async def test_a_name_that_is_anothers_stays(backend: ResultsBackend) -> None:
     for kind, name in ((EntityKind.STUDY, "study_1"), (EntityKind.RUN, "/runs/run_2")):
         name_in_map(backend, kind, name, NOWHERE)
     async with opened(backend) as database:
-        await doing(database, lambda work: database.studies.delete(uid(1), work=work))
+        await doing(database, lambda work: database.studies.delete(uid(1), unit=work))
         await doing(database, lambda work: database.runs.delete(uid(2), work))
         await doing(database, lambda work: database.physical_workers.delete(uid(3), work))
         assert read_store(backend).names == {
@@ -888,9 +890,9 @@ async def test_one_piece_of_work_is_told_as_one(backend: ResultsBackend) -> None
     """What it makes and deletes again is not told, and what it makes and changes was made."""
     async with database_of(backend) as database:
 
-        async def act(work: Work) -> None:
-            made = await database.runs.create("hello", "/runs/x", [QUEUE], work=work)
-            await database.runs.create("hello", "/runs/y", [QUEUE], work=work)
+        async def act(work: UnitOfWork) -> None:
+            made = await database.runs.create("hello", "/runs/x", [QUEUE], unit=work)
+            await database.runs.create("hello", "/runs/y", [QUEUE], unit=work)
             await database.runs.delete_these([made.id], work)
 
         _, effects, _ = await doing(database, act)
@@ -905,11 +907,11 @@ async def test_an_interrupted_deletion_leaves_less_and_sound(
     backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps that were done stay done, the copy has them, and calling again does the rest."""
-    monkeypatch.setattr("server.database.managers.cleanup.STEP", 1)
+    monkeypatch.setattr("server.database.managers.cleanup.BATCH_SIZE", 1)
     async with database_of(backend, *linked()) as database:
         commit, left = backend.commit, [True]
 
-        async def failing(batch: Batch) -> bool:
+        async def failing(batch: WriteSet) -> bool:
             if not left:
                 raise BackendUnavailableError("gone")
             left.pop()
@@ -933,10 +935,10 @@ async def test_a_change_that_is_always_interfered_with_is_given_up(
     """With an error that says so, and nothing changed."""
     async with database_of(backend, *linked()) as database:
 
-        async def losing(batch: Batch) -> bool:
+        async def losing(batch: WriteSet) -> bool:
             return False
 
-        monkeypatch.setattr("server.database.transactions.PATIENCE", 0.05)
+        monkeypatch.setattr("server.database.transactions.RETRY_TIMEOUT", 0.05)
         monkeypatch.setattr(backend, "commit", losing)
         await refused(database, ConflictError, None, lambda: database.runs.delete(uid(11)))
 
@@ -966,10 +968,10 @@ async def test_an_old_database_stays_one(backend: ResultsBackend) -> None:
     owner = dataclasses.replace(logical_worker("one"), physical_workers=(uid(2),))
     await old_database(backend, run(1, run_status=RunStatus.RUNNING), owner, physical_worker(2, logical_worker_id=ONE))
     async with opened(backend) as database:
-        await doing(database, lambda work: database.runs.update(uid(1), work=work, run_status=RunStatus.COMPLETED))
+        await doing(database, lambda work: database.runs.update(uid(1), unit=work, run_status=RunStatus.COMPLETED))
         await doing(
             database,
-            lambda work: database.physical_workers.update(uid(2), work=work, worker_status=WorkerStatus.STALLED),
+            lambda work: database.physical_workers.update(uid(2), unit=work, worker_status=WorkerStatus.STALLED),
         )
         made = await database.runs.create("hello", "/runs/new", [QUEUE])
         assert made.status is database.runs.get(made.id).status is RunStatus.RUNNING
@@ -1230,7 +1232,7 @@ async def test_garbage_is_looked_at_again(backend: ResultsBackend) -> None:
         change(backend, Key(E.STUDY, uid(1)), {"runs": json.dumps([uid(9)])})
         change(backend, Key(E.LOGICAL_WORKER, idle.id), {"runs": json.dumps([uid(9)])})
         change(backend, Key(E.PHYSICAL_WORKER, uid(2)), {"worker_status": "RUNNING"})
-        work = database.work()
+        work = database.unit()
         assert await database.collect_garbage(work, tuple(EntityKind)) == []
         assert decode(E.STUDY, uid(1), read_store(backend).records[Key(E.STUDY, uid(1))]).record is not None
 
@@ -1243,7 +1245,7 @@ async def test_a_partner_that_is_no_record_is_skipped(redis_server: RedisServer)
         with redis_server.client() as client:
             client.set(key, "text")
             await database.feed.refresh([Key(EntityKind.RUN, uid(11)), Key(EntityKind.STUDY, uid(1))])
-            work = database.work()
+            work = database.unit()
             assert await database.runs.delete(uid(11), work) == [uid(11)]
             await work.finish()
             assert list(work.skipped) == [Key(EntityKind.LOGICAL_WORKER, uid(31))]

@@ -41,7 +41,7 @@ class Event:
     """The field of a subscription: its value is the event itself."""
 
 
-Reading: TypeAlias = Attribute | Resolver | Event
+Accessor: TypeAlias = Attribute | Resolver | Event
 
 
 class PlainInfo:
@@ -65,7 +65,7 @@ def check_schema(schema: strawberry.Schema) -> None:
         raise NotCompilableError("The schema has handlers of exceptions.")
 
 
-def reading_of(coordinate: str, field: GraphQLField) -> Reading:
+def accessor_of(coordinate: str, field: GraphQLField) -> Accessor:
     """Of a field, such as `Run.id`. Raises `NotCompilableError`."""
     definition = field.extensions.get(DEFINITION)
     if type(definition) is not StrawberryField:  # another class may read in another way

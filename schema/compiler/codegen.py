@@ -28,7 +28,7 @@ from graphql import (
     is_non_null_type,
 )
 
-from schema.compiler.accessors import Attribute, Event, Reading
+from schema.compiler.accessors import Accessor, Attribute, Event
 from schema.compiler.arguments import NO_VARIABLES, Arguments
 from schema.compiler.classes import Classes, Kinds, is_of
 from schema.compiler.errors import UnexpectedError
@@ -85,19 +85,19 @@ class _Writer:
         return "\n".join(["{", *(f"{margin}{_INDENT}{pair}," for pair in pairs), f"{margin}}}"])
 
     def _field(self, parent: str, field: Field) -> str:
-        if field.reading is None:
+        if field.accessor is None:
             return repr(field.parent.name)
-        read = self._read(parent, field, field.reading)
+        read = self._read(parent, field, field.accessor)
         value = self._local(field)
         self._line(f"{value} = {read}")
-        answer = self._completed(field.type, value, field)
+        answer = self._complete_value(field.type, value, field)
         if "\n" not in answer:
             return answer
         result = self._local(field)
         self._line(f"{result} = {answer}")
         return result
 
-    def _read(self, parent: str, field: Field, reading: Reading) -> str:
+    def _read(self, parent: str, field: Field, reading: Accessor) -> str:
         match reading:
             case Attribute(name):
                 return f"{parent}.{name}"
@@ -120,11 +120,11 @@ class _Writer:
         self._head.append(f"{_INDENT}{local} = {read}(variables, info)")
         return local
 
-    def _completed(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
+    def _complete_value(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
         if is_non_null_type(type_):
             return self._present(type_.of_type, value, field)
         if self._is_itself(type_):
-            self._refuse(f"{value} is not None and ({self._leaf(type_).strange.format(value)})")
+            self._refuse(f"{value} is not None and ({self._leaf(type_).rejects.format(value)})")
             return value
         result = self._local(field)
         self._line(f"{result} = None")
@@ -137,9 +137,9 @@ class _Writer:
         if is_list_type(type_):
             return self._list(type_.of_type, value, field)
         if is_leaf_type(type_):
-            return self._answered(self._leaf(type_), value, field)
+            return self._leaf_value(self._leaf(type_), value, field)
         if is_interface_type(type_):
-            return self._one_of(field, value)
+            return self._abstract_value(field, value)
         ((object_type, fields),) = field.selections.items()
         may_come_again = self._loops and value not in self._outermost and _is_entity(object_type)
         if may_come_again and len(fields) >= _WORTH_KEEPING:
@@ -166,32 +166,32 @@ class _Writer:
         items, item = self._local(field), self._variable("item" if is_leaf_type(named) else named.name)
         if self._is_itself(type_):
             with self._block(f"for {item} in {value}:"):
-                self._completed(type_, item, field)
+                self._complete_value(type_, item, field)
             return f"{value} if {value}.__class__ is list else [*{value}]"
         self._line(f"{items} = []")
         if not self._loops:
             self._outermost.add(item)
         self._loops += 1
         with self._block(f"for {item} in {value}:"):
-            self._line(f"{items}.append({self._completed(type_, item, field)})")
+            self._line(f"{items}.append({self._complete_value(type_, item, field)})")
         self._loops -= 1
         return items
 
     def _is_itself(self, type_: GraphQLOutputType) -> bool:
         """Whether the answer for a value that is not strange is the value."""
         nullable = get_nullable_type(type_)
-        return is_leaf_type(nullable) and self._leaf(nullable).answer == "{0}"
+        return is_leaf_type(nullable) and self._leaf(nullable).serialize == "{0}"
 
-    def _answered(self, leaf: Leaf, value: str, field: Field) -> str:
-        self._refuse(leaf.strange.format(value))
+    def _leaf_value(self, leaf: Leaf, value: str, field: Field) -> str:
+        self._refuse(leaf.rejects.format(value))
         if not leaf.is_checked:
-            return leaf.answer.format(value)
+            return leaf.serialize.format(value)
         answer = self._local(field)
-        self._line(f"{answer} = {leaf.answer.format(value)}")
+        self._line(f"{answer} = {leaf.serialize.format(value)}")
         self._refuse(f"{answer}.__class__ not in answers")
         return answer
 
-    def _one_of(self, field: Field, value: str) -> str:
+    def _abstract_value(self, field: Field, value: str) -> str:
         """Of an interface: what is selected depends on the type that the value is of."""
         interface = get_named_type(field.type)
         assert is_interface_type(interface)

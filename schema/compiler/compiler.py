@@ -24,14 +24,14 @@ from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.codegen import FUNCTION, source_of
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Plan, plan_of
-from schema.compiler.selections import Selections, fragments_of, steering_variables
+from schema.compiler.selections import Selections, directive_variables, fragments_of
 from schema.core import core_of
 
 LOG = logging.getLogger(__name__)
 
 KEPT = 256
 """Functions."""
-LONGEST_KEPT = 20_000
+MAX_KEPT_LENGTH = 20_000
 """Characters of a document."""
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Compiled:
 
 
 @dataclass(slots=True)
-class Tally:
+class ExecutionCounts:
     """How often operations were executed, subscriptions once for each of their events."""
 
     compiled: int = 0
@@ -81,7 +81,7 @@ def compile_operation(
         raise
     except (SyntaxError, RecursionError):  # Python's own limits: of blocks in blocks, for one
         raise NotCompilableError("It is nested too deeply.") from None
-    except Exception as error:  # of arguments that can't be meant: graphql-core finds it again, and tells it
+    except Exception as error:  # of invalid arguments: graphql-core finds it again, and tells it
         raise NotCompilableError(str(error)) from error
     return Compiled(plan, source, function)
 
@@ -103,7 +103,7 @@ class Compiler:
     """
 
     def __init__(self, schema: strawberry.Schema) -> None:
-        self.tally = Tally()
+        self.execution_counts = ExecutionCounts()
         self._schema = schema
         self._core = core_of(schema)
         self._steering = _Recent[tuple[str, ...]]()
@@ -128,13 +128,13 @@ class Compiler:
             data = function(root, PlainInfo(context), variables)
         except Exception:  # whatever it is, graphql-core finds it again, and tells it
             LOG.debug("An operation is left to graphql-core", exc_info=True)
-            self.tally.bailed_out += 1
+            self.execution_counts.bailed_out += 1
             return None
-        self.tally.compiled += 1
+        self.execution_counts.compiled += 1
         return data
 
     def _variables(self, operation: OperationDefinitionNode, given: Mapping[str, Any] | None) -> VariableValues | None:
-        """None where they can't be meant."""
+        """None where they are invalid."""
         definitions = operation.variable_definitions
         if not definitions:
             return NO_VARIABLES
@@ -147,10 +147,10 @@ class Compiler:
         name = None if operation.name is None else operation.name.value
         steering = self._steering.get((text, name))
         if steering is None:
-            if len(text) > LONGEST_KEPT:
-                self.tally.not_compilable += 1
+            if len(text) > MAX_KEPT_LENGTH:
+                self.execution_counts.not_compilable += 1
                 return None
-            steering = steering_variables(operation, fragments_of(document))
+            steering = directive_variables(operation, fragments_of(document))
             self._steering.put((text, name), steering)
         key = text, name, *map(variables.coerced.get, steering)
         function = self._functions.get(key)
@@ -158,7 +158,7 @@ class Compiler:
             function = self._compiled(document, operation, variables)
             self._functions.put(key, function)
         if isinstance(function, str):
-            self.tally.not_compilable += 1
+            self.execution_counts.not_compilable += 1
             return None
         return function
 

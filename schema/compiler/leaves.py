@@ -28,9 +28,9 @@ from schema.compiler.classes import Classes, is_plain
 class Leaf:
     """Python expressions over `{0}`, a value; they never hold anything that a client sent."""
 
-    strange: str
+    rejects: str
     """Whether it is not plainly a value of the type: then graphql-core is to look at it."""
-    answer: str = "{0}"
+    serialize: str = "{0}"
     constants: Mapping[str, Any] = field(default_factory=dict)
     """What the expressions name."""
     is_checked: bool = False

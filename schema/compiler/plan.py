@@ -22,12 +22,12 @@ from graphql import (
     is_object_type,
 )
 
-from schema.compiler.accessors import Reading, check_schema, reading_of
+from schema.compiler.accessors import Accessor, accessor_of, check_schema
 from schema.compiler.arguments import Arguments
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.selections import Selections
 
-MOST_FIELDS = 2_000
+MAX_FIELDS = 2_000
 """Of one function; nested fragments could make millions of a short document."""
 
 
@@ -38,7 +38,7 @@ class Field:
     name: str
     parent: GraphQLObjectType
     type: GraphQLOutputType
-    reading: Reading | None
+    accessor: Accessor | None
     """None of `__typename`."""
     arguments: Arguments | None = None
     selections: Mapping[GraphQLObjectType, Sequence[Field]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def plan_of(schema: strawberry.Schema, operation: OperationDefinitionNode, selec
     root = selections.schema.get_root_type(operation.operation)
     if root is None:
         raise NotCompilableError(f"The schema has no root for a {operation.operation.value}.")
-    return Plan(operation, root, planner.fields(root, selections.of(root, [operation.selection_set])))
+    return Plan(operation, root, planner.fields(root, selections.collect_fields(root, [operation.selection_set])))
 
 
 class _Planner:
@@ -84,8 +84,8 @@ class _Planner:
 
     def _field(self, key: str, parent: GraphQLObjectType, nodes: Sequence[FieldNode]) -> Field:
         self._count += 1
-        if self._count > MOST_FIELDS:
-            raise NotCompilableError(f"It selects more than {MOST_FIELDS} fields.")
+        if self._count > MAX_FIELDS:
+            raise NotCompilableError(f"It selects more than {MAX_FIELDS} fields.")
         name = nodes[0].name.value
         found = self._schema.get_field(parent, name)
         if found is None or name in ("__schema", "__type"):
@@ -97,7 +97,7 @@ class _Planner:
             name,
             parent,
             found.type,
-            reading_of(f"{parent.name}.{name}", found),
+            accessor_of(f"{parent.name}.{name}", found),
             self._arguments(found, nodes[0]),
             self._of(get_named_type(found.type), nodes),
         )
@@ -107,7 +107,7 @@ class _Planner:
 
     def _of(self, type_: GraphQLNamedType, nodes: Sequence[FieldNode]) -> Mapping[GraphQLObjectType, Sequence[Field]]:
         sets = [node.selection_set for node in nodes]
-        return {one: self.fields(one, self._selections.of(one, sets)) for one in self._objects(type_)}
+        return {one: self.fields(one, self._selections.collect_fields(one, sets)) for one in self._objects(type_)}
 
     def _objects(self, type_: GraphQLNamedType) -> Iterator[GraphQLObjectType]:
         if is_object_type(type_):

@@ -37,7 +37,7 @@ def fragments_of(document: DocumentNode) -> Fragments:
     return {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
 
 
-def steering_variables(operation: OperationDefinitionNode, fragments: Fragments) -> tuple[str, ...]:
+def directive_variables(operation: OperationDefinitionNode, fragments: Fragments) -> tuple[str, ...]:
     """The names of the variables that @skip and @include go by."""
     names: dict[str, None] = {}
     spread: set[str] = set()
@@ -66,7 +66,7 @@ class Selections:
     fragments: Fragments
     variables: VariableValues
 
-    def of(self, type_: GraphQLObjectType, sets: Iterable[SelectionSetNode | None]) -> Grouped:
+    def collect_fields(self, type_: GraphQLObjectType, sets: Iterable[SelectionSetNode | None]) -> Grouped:
         """Raises `GraphQLError` for a condition that is null."""
         grouped: Grouped = {}
         spread: set[str] = set()

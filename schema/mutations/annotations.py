@@ -3,7 +3,7 @@ from __future__ import annotations
 import strawberry
 
 from schema.context import Info
-from schema.effects import attempt
+from schema.effects import run_mutation
 from schema.mutations.inputs import InputArgument
 from schema.payloads import AnnotatePayload
 from schema.scalars import JSON
@@ -29,5 +29,5 @@ class AnnotationMutations:
     async def annotate(info: Info, input: InputArgument[AnnotateInput]) -> AnnotatePayload:
         database = info.context.database
         return AnnotatePayload.of(
-            await attempt(info, lambda work: database.annotate(input.id, input.annotations, work))
+            await run_mutation(info, lambda unit: database.annotate(input.id, input.annotations, unit))
         )

@@ -22,12 +22,12 @@ Given = TypeVar("Given")
 InputArgument = Annotated[Given, strawberry.argument(description="What to do.")]
 
 
-def given(input_: Any, **names: str) -> dict[str, Any]:
+def provided_fields(input_: Any, **names: str) -> dict[str, Any]:
     """Those of an input's fields that were given, null included, by the names that the managers have for them."""
     return {name: value for field, name in names.items() if (value := getattr(input_, field)) is not strawberry.UNSET}
 
 
-def existing(manager: EntityManager[E, Any], id_: str) -> E:
+def get_or_refuse(manager: EntityManager[E, Any], id_: str) -> E:
     """The entity of an id. Raises the manager's not-found error."""
     found = manager.by_id(id_)
     if found is None:
@@ -35,7 +35,9 @@ def existing(manager: EntityManager[E, Any], id_: str) -> E:
     return found
 
 
-def one_of(manager: EntityManager[E, Any], id_field: str, id_: str | None, name_field: str, name: str | None) -> E:
+def by_id_or_name(
+    manager: EntityManager[E, Any], id_field: str, id_: str | None, name_field: str, name: str | None
+) -> E:
     """The entity that an input names by exactly one of two fields.
 
     Raises `InvalidValueError` and the manager's not-found error.
@@ -43,7 +45,7 @@ def one_of(manager: EntityManager[E, Any], id_field: str, id_: str | None, name_
     if (id_ is None) == (name is None):
         raise InvalidValueError(f"Pass either `{id_field}` or `{name_field}`: exactly one of them.", id_field)
     if id_ is not None:
-        return existing(manager, id_)
+        return get_or_refuse(manager, id_)
     found = manager.by_name(name or "")
     if found is None:
         raise manager.not_found(f"There is no {manager.noun} {name!r} in the database.")

@@ -3,14 +3,14 @@ from __future__ import annotations
 import strawberry
 
 from schema.context import Info
-from schema.effects import attempt
+from schema.effects import run_mutation
 from schema.enums import describe
-from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, existing
+from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, get_or_refuse
 from schema.payloads import DeletePayload, LogicalWorkerPayload
 from server.database.entities import LogicalWorkerEntity
 from server.database.errors import InvalidValueError
 from server.database.managers import Instances, LogicalWorkerManager
-from server.database.transactions import Work
+from server.database.transactions import UnitOfWork
 
 describe(
     Instances,
@@ -51,7 +51,7 @@ class LogicalWorkerMutations:
     async def create_logical_worker(info: Info, input: InputArgument[CreateLogicalWorkerInput]) -> LogicalWorkerPayload:
         workers = info.context.database.logical_workers
         return LogicalWorkerPayload.of(
-            await attempt(info, lambda work: workers.create(input.name, input.queues, work), about="name")
+            await run_mutation(info, lambda unit: workers.create(input.name, input.queues, unit), subject_field="name")
         )
 
     @strawberry.mutation(
@@ -61,20 +61,20 @@ class LogicalWorkerMutations:
     async def delete_logical_worker(info: Info, input: InputArgument[DeleteLogicalWorkerInput]) -> DeletePayload:
         workers = info.context.database.logical_workers
 
-        async def act(work: Work) -> list[str]:
+        async def act(unit: UnitOfWork) -> list[str]:
             worker = _named(workers, input)
             return await workers.delete(
-                worker.id, physical_workers=input.physical_workers, force=input.force, work=work
+                worker.id, physical_workers=input.physical_workers, force=input.force, unit=unit
             )
 
         about = "name" if input.id is None else "id"
-        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=about))
 
 
 def _named(workers: LogicalWorkerManager, input_: DeleteLogicalWorkerInput) -> LogicalWorkerEntity:
     """Raises `InvalidValueError` and `LogicalWorkerNotFoundError`."""
     if input_.id is not None and input_.name is None and input_.queues is None:
-        return existing(workers, input_.id)
+        return get_or_refuse(workers, input_.id)
     if input_.id is None and input_.name is not None and input_.queues is not None:
         return workers.get(worker_name=input_.name, queues=input_.queues)
     raise InvalidValueError("Pass either `id`, or `name` and `queues` together.", "id")

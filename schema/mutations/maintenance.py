@@ -5,7 +5,7 @@ from __future__ import annotations
 import strawberry
 
 from schema.context import Info
-from schema.effects import Effect, UserError, attempt
+from schema.effects import Effect, UserError, run_mutation
 from schema.enums import EntityKind, describe
 from schema.integrity import Problem
 from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument
@@ -15,7 +15,7 @@ from server.database.errors import ConfirmationRequiredError
 from server.database.integrity import Problem as DatabaseProblem
 from server.database.integrity import ProblemKind
 from server.database.repair import Resurrected
-from server.database.transactions import Work
+from server.database.transactions import UnitOfWork
 
 describe(
     Resurrected,
@@ -81,22 +81,22 @@ class MaintenanceMutations:
     async def delete_all(info: Info, input: InputArgument[DeleteAllInput]) -> DeletePayload:
         database = info.context.database
 
-        async def act(work: Work) -> list[str]:
+        async def act(unit: UnitOfWork) -> list[str]:
             _confirmed(input)
             match input.kind:
                 case EntityKind.STUDY:
                     remove = input.runs is StudyRuns.DELETE
                     return await database.studies.delete_all(
-                        remove_associated_runs=remove, force=input.force, work=work
+                        remove_associated_runs=remove, force=input.force, unit=unit
                     )
                 case EntityKind.RUN:
-                    return await database.runs.delete_all(work, force=input.force)
+                    return await database.runs.delete_all(unit, force=input.force)
                 case EntityKind.LOGICAL_WORKER:
-                    return await database.logical_workers.delete_all(force=input.force, work=work)
+                    return await database.logical_workers.delete_all(force=input.force, unit=unit)
                 case EntityKind.PHYSICAL_WORKER:
-                    return await database.physical_workers.delete_all(work, force=input.force)
+                    return await database.physical_workers.delete_all(unit, force=input.force)
 
-        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="confirm"))
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field="confirm"))
 
     @strawberry.mutation(
         description=(
@@ -106,11 +106,11 @@ class MaintenanceMutations:
     )
     @staticmethod
     async def delete_everything(info: Info, input: InputArgument[DeleteEverythingInput]) -> DeletePayload:
-        async def act(work: Work) -> list[str]:
+        async def act(unit: UnitOfWork) -> list[str]:
             _confirmed(input)
-            return await info.context.database.delete_everything(work, force=input.force)
+            return await info.context.database.delete_everything(unit, force=input.force)
 
-        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="confirm"))
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field="confirm"))
 
     @strawberry.mutation(
         description=(
@@ -122,8 +122,11 @@ class MaintenanceMutations:
     async def collect_garbage(info: Info, input: InputArgument[CollectGarbageInput]) -> DeletePayload:
         database = info.context.database
         return DeletePayload.of(
-            await attempt(
-                info, lambda work: database.collect_garbage(work, input.kinds), dry_run=input.dry_run, about="kinds"
+            await run_mutation(
+                info,
+                lambda unit: database.collect_garbage(unit, input.kinds),
+                dry_run=input.dry_run,
+                subject_field="kinds",
             )
         )
 
@@ -131,11 +134,11 @@ class MaintenanceMutations:
     @staticmethod
     async def repair(info: Info, input: InputArgument[RepairInput]) -> RepairPayload:
         database = info.context.database
-        outcome = await attempt(
+        outcome = await run_mutation(
             info,
-            lambda work: database.repair(work, input.kinds, input.resurrected),
+            lambda unit: database.repair(unit, input.kinds, input.resurrected),
             dry_run=input.dry_run,
-            about="kinds",
+            subject_field="kinds",
         )
         return RepairPayload(repaired=outcome.result or [], effects=outcome.effects, user_errors=outcome.user_errors)
 

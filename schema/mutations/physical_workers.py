@@ -5,13 +5,21 @@ from datetime import datetime
 import strawberry
 
 from schema.context import Info
-from schema.effects import attempt
+from schema.effects import run_mutation
 from schema.enums import WorkerStatus
-from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, existing, given, one_of, refuse_null
+from schema.mutations.inputs import (
+    DRY_RUN,
+    FORCE,
+    InputArgument,
+    by_id_or_name,
+    get_or_refuse,
+    provided_fields,
+    refuse_null,
+)
 from schema.payloads import DeletePayload, PhysicalWorkerPayload
 from schema.scalars import JSON
 from server.database.entities import PhysicalWorkerEntity
-from server.database.transactions import Work
+from server.database.transactions import UnitOfWork
 
 UNSET = strawberry.UNSET
 
@@ -62,13 +70,13 @@ class PhysicalWorkerMutations:
     async def create_physical_worker(
         info: Info, input: InputArgument[CreatePhysicalWorkerInput]
     ) -> PhysicalWorkerPayload:
-        fields = given(
+        fields = provided_fields(
             input, **_NAMES, logical_worker_id="logical_worker_id", host="host", additional_data="additional_data"
         )
         fields = {name: value for name, value in fields.items() if value is not None}
         workers = info.context.database.physical_workers
         return PhysicalWorkerPayload.of(
-            await attempt(info, lambda work: workers.create(input.name, work=work, **fields), about="name")
+            await run_mutation(info, lambda unit: workers.create(input.name, unit=unit, **fields), subject_field="name")
         )
 
     @strawberry.mutation(description="Changes a physical worker.")
@@ -76,7 +84,7 @@ class PhysicalWorkerMutations:
     async def update_physical_worker(
         info: Info, input: InputArgument[UpdatePhysicalWorkerInput]
     ) -> PhysicalWorkerPayload:
-        fields = given(
+        fields = provided_fields(
             input,
             **_NAMES,
             heartbeat_at="heartbeat_timestamp",
@@ -85,20 +93,20 @@ class PhysicalWorkerMutations:
         )
         workers = info.context.database.physical_workers
 
-        async def act(work: Work) -> PhysicalWorkerEntity:
+        async def act(unit: UnitOfWork) -> PhysicalWorkerEntity:
             refuse_null(fields, "worker_status", "restart_count", "args")
-            return await workers.update(existing(workers, input.id).id, work=work, **fields)
+            return await workers.update(get_or_refuse(workers, input.id).id, unit=unit, **fields)
 
-        return PhysicalWorkerPayload.of(await attempt(info, act))
+        return PhysicalWorkerPayload.of(await run_mutation(info, act))
 
     @strawberry.mutation(description="Deletes a physical worker. It leaves its logical worker.")
     @staticmethod
     async def delete_physical_worker(info: Info, input: InputArgument[DeletePhysicalWorkerInput]) -> DeletePayload:
         workers = info.context.database.physical_workers
 
-        async def act(work: Work) -> list[str]:
-            worker = one_of(workers, "id", input.id, "name", input.name)
-            return await workers.delete_these([worker.id], work, force=input.force)
+        async def act(unit: UnitOfWork) -> list[str]:
+            worker = by_id_or_name(workers, "id", input.id, "name", input.name)
+            return await workers.delete_these([worker.id], unit, force=input.force)
 
         about = "name" if input.id is None else "id"
-        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=about))

@@ -3,16 +3,24 @@ from __future__ import annotations
 import strawberry
 
 from schema.context import Info
-from schema.effects import attempt
+from schema.effects import run_mutation
 from schema.enums import RunStatus
 from schema.filters import RunFilter
-from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, existing, given, one_of, refuse_null
+from schema.mutations.inputs import (
+    DRY_RUN,
+    FORCE,
+    InputArgument,
+    by_id_or_name,
+    get_or_refuse,
+    provided_fields,
+    refuse_null,
+)
 from schema.payloads import DeletePayload, RunPayload
 from schema.predicates import predicate_of
 from schema.scalars import JSON
 from server.database.entities import RunEntity
 from server.database.errors import InvalidValueError
-from server.database.transactions import Work
+from server.database.transactions import UnitOfWork
 
 UNSET = strawberry.UNSET
 
@@ -87,14 +95,16 @@ class RunMutations:
     @strawberry.mutation(description="A new run, linked with its study and its workers in one step.")
     @staticmethod
     async def create_run(info: Info, input: InputArgument[CreateRunInput]) -> RunPayload:
-        fields = given(input, **_NAMES, worker_ids="workers", steps="steps", parameters="parameters", samples="samples")
+        fields = provided_fields(
+            input, **_NAMES, worker_ids="workers", steps="steps", parameters="parameters", samples="samples"
+        )
         fields = {name: value for name, value in fields.items() if value is not None}
         runs = info.context.database.runs
         return RunPayload.of(
-            await attempt(
+            await run_mutation(
                 info,
-                lambda work: runs.create(input.study_name, input.workspace, input.queues, work=work, **fields),
-                about="workspace",
+                lambda unit: runs.create(input.study_name, input.workspace, input.queues, unit=unit, **fields),
+                subject_field="workspace",
             )
         )
 
@@ -103,22 +113,22 @@ class RunMutations:
     async def update_run(info: Info, input: InputArgument[UpdateRunInput]) -> RunPayload:
         runs = info.context.database.runs
 
-        async def act(work: Work) -> RunEntity:
-            fields = given(input, **_NAMES)
+        async def act(unit: UnitOfWork) -> RunEntity:
+            fields = provided_fields(input, **_NAMES)
             refuse_null(fields, "run_status", "additional_data")
-            return await runs.update(existing(runs, input.id).id, force=input.force, work=work, **fields)
+            return await runs.update(get_or_refuse(runs, input.id).id, force=input.force, unit=unit, **fields)
 
-        return RunPayload.of(await attempt(info, act))
+        return RunPayload.of(await run_mutation(info, act))
 
     @strawberry.mutation(description="Links a run and logical workers, on both sides. What is linked stays so.")
     @staticmethod
     async def attach_workers(info: Info, input: InputArgument[RunWorkersInput]) -> RunPayload:
         runs = info.context.database.runs
 
-        async def act(work: Work) -> RunEntity:
-            return await runs.attach_workers(existing(runs, input.run_id).id, input.worker_ids, work)
+        async def act(unit: UnitOfWork) -> RunEntity:
+            return await runs.attach_workers(get_or_refuse(runs, input.run_id).id, input.worker_ids, unit)
 
-        return RunPayload.of(await attempt(info, act, about="runId"))
+        return RunPayload.of(await run_mutation(info, act, subject_field="runId"))
 
     @strawberry.mutation(
         description="Unlinks a run and logical workers, on both sides, also where a worker does not exist any more."
@@ -127,22 +137,22 @@ class RunMutations:
     async def detach_workers(info: Info, input: InputArgument[RunWorkersInput]) -> RunPayload:
         runs = info.context.database.runs
 
-        async def act(work: Work) -> RunEntity:
-            return await runs.detach_workers(existing(runs, input.run_id).id, input.worker_ids, work)
+        async def act(unit: UnitOfWork) -> RunEntity:
+            return await runs.detach_workers(get_or_refuse(runs, input.run_id).id, input.worker_ids, unit)
 
-        return RunPayload.of(await attempt(info, act, about="runId"))
+        return RunPayload.of(await run_mutation(info, act, subject_field="runId"))
 
     @strawberry.mutation(description="Deletes a run. It leaves its study, its workers, its parent and its child.")
     @staticmethod
     async def delete_run(info: Info, input: InputArgument[DeleteRunInput]) -> DeletePayload:
         runs = info.context.database.runs
 
-        async def act(work: Work) -> list[str]:
-            run = one_of(runs, "id", input.id, "workspace", input.workspace)
-            return await runs.delete_these([run.id], work, force=input.force)
+        async def act(unit: UnitOfWork) -> list[str]:
+            run = by_id_or_name(runs, "id", input.id, "workspace", input.workspace)
+            return await runs.delete_these([run.id], unit, force=input.force)
 
         about = "workspace" if input.id is None else "id"
-        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about=about))
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=about))
 
     @strawberry.mutation(
         description="Deletes the runs that match a filter now, however many, in small steps that are atomic each."
@@ -151,11 +161,11 @@ class RunMutations:
     async def delete_runs(info: Info, input: InputArgument[DeleteRunsInput]) -> DeletePayload:
         runs = info.context.database.runs
 
-        async def act(work: Work) -> list[str]:
-            predicate = predicate_of(input.filter, info.context.database.around)
+        async def act(unit: UnitOfWork) -> list[str]:
+            predicate = predicate_of(input.filter, info.context.database.entity_context)
             if predicate is None or not predicate.can_exclude:
                 raise InvalidValueError("This filter means every run: use deleteAll for that.", "filter")
             found = runs.all().where(predicate)
-            return await runs.delete_these([id_ for _, id_ in found.positions], work, force=input.force)
+            return await runs.delete_these([id_ for _, id_ in found.positions], unit, force=input.force)
 
-        return DeletePayload.of(await attempt(info, act, dry_run=input.dry_run, about="filter"))
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field="filter"))

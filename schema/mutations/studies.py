@@ -5,11 +5,11 @@ from enum import StrEnum
 import strawberry
 
 from schema.context import Info
-from schema.effects import attempt
+from schema.effects import run_mutation
 from schema.enums import describe
-from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, one_of
+from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, by_id_or_name
 from schema.payloads import DeletePayload, StudyPayload
-from server.database.transactions import Work
+from server.database.transactions import UnitOfWork
 
 
 class StudyRuns(StrEnum):
@@ -48,7 +48,9 @@ class StudyMutations:
     @staticmethod
     async def create_study(info: Info, input: InputArgument[CreateStudyInput]) -> StudyPayload:
         studies = info.context.database.studies
-        return StudyPayload.of(await attempt(info, lambda work: studies.create(input.name, work), about="name"))
+        return StudyPayload.of(
+            await run_mutation(info, lambda unit: studies.create(input.name, unit), subject_field="name")
+        )
 
     @strawberry.mutation(
         description="Deletes a study with its runs. Runs go first, in small steps, and the study last."
@@ -57,11 +59,11 @@ class StudyMutations:
     async def delete_study(info: Info, input: InputArgument[DeleteStudyInput]) -> DeletePayload:
         studies = info.context.database.studies
 
-        async def act(work: Work) -> list[str]:
-            study = one_of(studies, "id", input.id, "name", input.name)
+        async def act(unit: UnitOfWork) -> list[str]:
+            study = by_id_or_name(studies, "id", input.id, "name", input.name)
             remove = input.runs is StudyRuns.DELETE
-            return await studies.delete(study.id, remove_associated_runs=remove, force=input.force, work=work)
+            return await studies.delete(study.id, remove_associated_runs=remove, force=input.force, unit=unit)
 
         return DeletePayload.of(
-            await attempt(info, act, dry_run=input.dry_run, about="name" if input.id is None else "id")
+            await run_mutation(info, act, dry_run=input.dry_run, subject_field="name" if input.id is None else "id")
         )

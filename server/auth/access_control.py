@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from schema.roles import Role
 from server.auth.authenticator import Authenticator
-from server.auth.failed_logins import Guesses
+from server.auth.failed_logins import FailedLogins
 from server.auth.identity import AuthCode, AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.origins import is_own, is_own_or_allowed, may_be_forged
@@ -28,16 +28,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessControl:
     authenticator: Authenticator
     allowed_origins: Collection[str] = ()
     """Beside the server's own."""
     rate_limit: RateLimit | None = None
     security_log: SecurityLog = field(default_factory=SecurityLog)
-    _guesses: Guesses = field(default_factory=Guesses)
+    _failed_logins: FailedLogins = field(default_factory=FailedLogins)
     _strangers: Strangers = field(default_factory=Strangers)
 
-    def admit(self, visitor: Visitor) -> Lease:
+    def authenticate(self, visitor: Visitor) -> Lease:
         """Who asks over HTTP. Raises `AuthenticationError`, `RequestError`."""
         if visitor.method in ("GET", "HEAD"):
             if may_be_forged(visitor.headers, self.allowed_origins):
@@ -47,27 +47,27 @@ class Door:
         elif "cookie" in visitor.headers:
             self.check_origin(visitor)
         lease = self.identify(visitor)
-        self.count(lease.identity())
+        self.consume(lease.identity())
         return lease
 
     def identify(self, visitor: Visitor) -> Lease:
         """Who it is, however often. Raises `AuthenticationError`, `RequestError`."""
         return self._tried(visitor, visitor.token, lambda: self.authenticator.identify(visitor))
 
-    def at_once(self, authorization: bytes | None, scope: Scope) -> Identity | None:
+    def identify_sync(self, authorization: bytes | None, scope: Scope) -> Identity | None:
         """As `identify` does by that header alone, where it is soon known who it is; else None."""
         given = b"" if authorization is None else authorization
         if given[:7].lower() != b"bearer " and not self.authenticator.is_open:
             return None
         token = given[7:].decode("latin-1").strip()
-        if self._guesses.are_any and self._guesses.refuses(visitor_of(scope), token):
+        if self._failed_logins.are_any and self._failed_logins.refuses(visitor_of(scope), token):
             return None
-        return self.authenticator.at_once(token)
+        return self.authenticator.identify_sync(token)
 
     def log_in(self, visitor: Visitor, token: str) -> tuple[Session, str]:
         """A session, and its cookie's value. Raises `AuthenticationError`, `RequestError`."""
         session, value = self._tried(visitor, token, lambda: self.authenticator.log_in(token))
-        self.count(session.identity)
+        self.consume(session.identity)
         self._end_session(visitor)  # the one that this browser had, if any
         self.security_log.begun(visitor, session)
         return session, value
@@ -95,11 +95,11 @@ class Door:
             told = f"{what} needs the role {need}, and this client has {identity.role or 'none'}."
             raise RequestError(told, FORBIDDEN)
 
-    def would_refuse(self, identity: Identity) -> bool:
+    def is_rate_limited(self, identity: Identity) -> bool:
         """Whether `count` would; nothing is counted."""
         return self.rate_limit is not None and self.rate_limit.is_exhausted(identity.name)
 
-    def count(self, identity: Identity) -> None:
+    def consume(self, identity: Identity) -> None:
         """Raises `RequestError`."""
         if self.rate_limit is None:
             return
@@ -116,14 +116,14 @@ class Door:
     def _tried(self, visitor: Visitor, token: str, act: Callable[[], T]) -> T:
         """`token`: that is tried, if one is. Raises `AuthenticationError`, `RequestError`."""
         try:
-            if self._guesses.refuses(visitor, token):
-                self._guesses.count(visitor)
+            if self._failed_logins.refuses(visitor, token):
+                self._failed_logins.count(visitor)
             return act()
         except AuthenticationError as error:
             if error.code is not AuthCode.UNAUTHENTICATED:  # else nothing was shown
                 self.security_log.refused(visitor, error.code)
             if token and error.code is AuthCode.INVALID_TOKEN:
-                self._guesses.count(visitor)
+                self._failed_logins.count(visitor)
             raise
         except RequestError as error:
             self.security_log.refused(visitor, error.code)

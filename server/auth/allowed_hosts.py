@@ -15,13 +15,13 @@ from server.errors import RequestError
 
 ANY = "*"
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,254})(?::[0-9]{0,5})?", re.IGNORECASE)
-_LONGEST = 300
+_MAX_LENGTH = 300
 """Bytes."""
 _REMEMBERED = 1_024
 """Values of `Host` with the addresses that they were sent to."""
 
 
-class Hosts:
+class AllowedHosts:
     """Always let in are loopback, and the address that a connection came to."""
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
@@ -34,7 +34,7 @@ class Hosts:
         given = [value for name, value in headers if name == b"host"]
         if len(given) != 1:
             raise RequestError("Send one header Host: RFC 9112, section 3.2.")
-        if len(given[0]) > _LONGEST or not self._knows(given[0], address):
+        if len(given[0]) > _MAX_LENGTH or not self._knows(given[0], address):
             raise RequestError("This server has no such name: see the setting --allow-hosts.", 421)
 
     def _is_own(self, host: bytes, address: str | None) -> bool:

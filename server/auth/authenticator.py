@@ -14,14 +14,14 @@ from server.auth.session_cookie import Session, Sessions, cookie_name, read_cook
 from server.auth.token_file import TokenFile, hash_of
 from server.auth.visitor import Visitor
 from server.database.backends.base import ResultsBackend
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 from server.errors import UsageError
 
 OWNER = "owner"
 """The name of whoever has the token that was made at the start."""
 ANYBODY = Identity("anybody", Role.ADMIN)
 _OWNER = Identity(OWNER, Role.ADMIN)
-_LONGEST_TOKEN = 8_192
+_MAX_TOKEN_LENGTH = 8_192
 """Characters."""
 KEY = "key:"
 """What a proof begins with that is a key of an identity provider, by its thumbprint; others are hashes of tokens."""
@@ -30,7 +30,7 @@ _LOOK_EVERY = 0.4
 
 
 class ProviderError(UsageError):
-    """An identity provider's keys can't be had, in one line."""
+    """The keys of an identity provider are not available, in one line."""
 
 
 class Provider(Protocol):
@@ -67,7 +67,7 @@ class Authenticator:
         tokens: TokenFile | None = None,
         provider: Provider | None = None,
         is_open: bool = False,
-        most: Role = Role.ADMIN,
+        max_role: Role = Role.ADMIN,
     ) -> None:
         """`is_open`: everybody is let in. `most`: what nobody has more than."""
         self.sessions = sessions
@@ -75,8 +75,8 @@ class Authenticator:
         self._tokens = tokens
         self._provider = provider
         self.is_open = is_open
-        self._most = most
-        self._changes = Pulse()
+        self._max_role = max_role
+        self._changes = Notifier()
         self._seals: tuple[tuple[int, ...], Mapping[str, str]] = (), {}
 
     async def open(self) -> None:
@@ -105,7 +105,7 @@ class Authenticator:
             now = self._versions()
             if now != seen:
                 seen = now
-                self._changes.beat()
+                self._changes.notify()
 
     def identify(self, visitor: Visitor) -> Lease:
         """By a token, or by a session. Raises `AuthenticationError`.
@@ -122,17 +122,17 @@ class Authenticator:
             return self._lease(visitor, lambda: self._of_session(session))
         raise missing()
 
-    def at_once(self, token: str) -> Identity | None:
+    def identify_sync(self, token: str) -> Identity | None:
         """Whom a token stands for, where that is known already; else `identify` tells more."""
         if self.is_open:
-            return ANYBODY.capped(self._most)
+            return ANYBODY.limited_to(self._max_role)
         try:
             identity = self._by_hash(hash_of(token))
             if identity is None and self._provider is not None and (known := self._provider.known(token)) is not None:
                 identity = self._provider.still(known)
         except AuthenticationError:
             return None
-        return None if identity is None else identity.capped(self._most)
+        return None if identity is None else identity.limited_to(self._max_role)
 
     def log_in(self, token: str) -> tuple[Session, str]:
         """A session, and its cookie's value. Raises `AuthenticationError`."""
@@ -152,7 +152,7 @@ class Authenticator:
     def _credential_of(self, token: str) -> Credential:
         if not token:
             raise missing()
-        if len(token) > _LONGEST_TOKEN:
+        if len(token) > _MAX_TOKEN_LENGTH:
             raise invalid()
         hash_ = hash_of(token)
         identity = self._by_hash(hash_)
@@ -170,7 +170,7 @@ class Authenticator:
 
     def _lease(self, visitor: Visitor, ask: Callable[[], Identity]) -> Lease:
         """Raises `AuthenticationError`."""
-        lease = Lease(visitor, lambda: ask().capped(self._most), self._changes)
+        lease = Lease(visitor, lambda: ask().limited_to(self._max_role), self._changes)
         lease.identity()
         return lease
 

@@ -10,11 +10,11 @@ from collections import OrderedDict, deque
 
 from server.database.backends.base import ResultsBackend
 from server.database.errors import BackendError
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 
 LOG = logging.getLogger(__name__)
 
-MOST = 20_000
+MAX_ENDED = 20_000
 _BOARD = "ended-sessions"
 _READ_EVERY = 0.4
 """Seconds between two looks for what other servers have ended."""
@@ -34,9 +34,9 @@ class EndedSessions:
         self._longest = longest
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._over_before = 0.0
-        self._untold: deque[tuple[str, float]] = deque(maxlen=MOST)
+        self._untold: deque[tuple[str, float]] = deque(maxlen=MAX_ENDED)
         """What other servers were not told of yet."""
-        self._pulse = Pulse()
+        self._notifier = Notifier()
         self.version = 0
         """Counts up whenever more of them have ended."""
 
@@ -45,7 +45,7 @@ class EndedSessions:
         now = time.time()
         if self._add(id_, now):
             self._untold.append((id_, now))
-            self._pulse.beat()
+            self._notifier.notify()
 
     def holds(self, id_: str, begun: float) -> bool:
         return id_ in self._ended or begun <= self._over_before
@@ -57,11 +57,11 @@ class EndedSessions:
         """
         since, problem = 0.0, None
         while True:
-            change, now = self._pulse.next, time.time()
+            change, now = self._notifier.next, time.time()
             try:
                 while self._untold:
                     await backend.leave_message(
-                        _BOARD, *self._untold[0], most=MOST + 1
+                        _BOARD, *self._untold[0], most=MAX_ENDED + 1
                     )  # so many tell that some were forgotten
                     self._untold.popleft()
                 for id_, at in sorted((await backend.messages(_BOARD, since)).items(), key=lambda message: message[1]):
@@ -82,7 +82,7 @@ class EndedSessions:
         self._ended[id_] = at
         while (oldest := next(iter(self._ended.values()))) < at - self._longest:
             self._ended.popitem(last=False)
-        if len(self._ended) > MOST:
+        if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
             self._over_before = max(self._over_before, oldest)
         self.version += 1

@@ -15,12 +15,12 @@ _NOT_GUESSABLE = re.compile(r"mgt_[\w-]{43}|[\w-]+\.[\w-]+\.[\w-]{40,}", re.ASCI
 """256 random bits of ours, or a signature: right ones go on from an address at which somebody guesses."""
 
 
-def may_be_guess(token: str) -> bool:
+def may_be_guessed(token: str) -> bool:
     """Whether such a token could be found by trying."""
     return bool(token) and not _NOT_GUESSABLE.fullmatch(token)
 
 
-class Guesses:
+class FailedLogins:
     def __init__(self) -> None:
         self._wrong = RateLimit(PER_MINUTE)
 
@@ -31,7 +31,7 @@ class Guesses:
 
     def refuses(self, visitor: Visitor, token: str) -> bool:
         """Whether this token is not even looked at."""
-        return may_be_guess(token) and self._wrong.is_exhausted(visitor.network)
+        return may_be_guessed(token) and self._wrong.is_exhausted(visitor.network)
 
     def count(self, visitor: Visitor) -> None:
         """One that was wrong. Raises `RequestError` where it is one too many."""

@@ -9,8 +9,8 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from schema.roles import Role
-from server.auth.access_control import Door
-from server.auth.allowed_hosts import ANY, Hosts, name_of
+from server.auth.access_control import AccessControl
+from server.auth.allowed_hosts import ANY, AllowedHosts, name_of
 from server.auth.authenticator import Authenticator, Provider
 from server.auth.rate_limit import RateLimit
 from server.auth.session_cookie import Sessions
@@ -21,7 +21,7 @@ from server.settings import PRODUCTION, Settings, SettingsError
 def with_secrets(settings: Settings) -> Settings:
     """With a token, where there would be no way to log in, and a key for cookies: to be shared by all processes.
 
-    Raises `SettingsError` for settings that can't be meant together.
+    Raises `SettingsError` for settings that exclude each other.
     """
     if settings.no_auth and settings.has_login:
         raise SettingsError("no-auth: everybody is let in, so name neither tokens nor keys; or leave it out.")
@@ -56,7 +56,7 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def door_of(settings: Settings) -> Door:
+def access_control_of(settings: Settings) -> AccessControl:
     """Without any way to log in nobody is let in. Raises `TokenFileError`, `SettingsError`."""
     authenticator = Authenticator(
         sessions=Sessions(settings.session_key or secrets.token_urlsafe(32)),
@@ -64,13 +64,13 @@ def door_of(settings: Settings) -> Door:
         tokens=None if settings.token_file is None else TokenFile.read(settings.token_file),
         provider=_provider_of(settings),
         is_open=settings.no_auth,
-        most=Role.READ if settings.read_only else Role.ADMIN,
+        max_role=Role.READ if settings.read_only else Role.ADMIN,
     )
     rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
-    return Door(authenticator, settings.origins(), rate_limit)
+    return AccessControl(authenticator, settings.origins(), rate_limit)
 
 
-def hosts_of(settings: Settings) -> Hosts:
+def allowed_hosts_of(settings: Settings) -> AllowedHosts:
     """The names of this machine, of the address to listen on, and those that are set. Raises `SettingsError`."""
     own = {name_of(socket.gethostname())}
     if settings.unix_socket is None:
@@ -79,7 +79,7 @@ def hosts_of(settings: Settings) -> Hosts:
     for text, name in allowed.items():
         if name is None:
             raise SettingsError(f"allow-hosts: {text!r} is none; use names such as merlin.example.org.")
-    return Hosts({name for name in (*own, *allowed.values()) if name})
+    return AllowedHosts({name for name in (*own, *allowed.values()) if name})
 
 
 def _provider_of(settings: Settings) -> Provider | None:

@@ -18,11 +18,11 @@ class Identity:
     expires: float | None = None
     """Seconds since the epoch."""
 
-    def capped(self, most: Role) -> Identity:
+    def limited_to(self, max_role: Role) -> Identity:
         """With no more than that role."""
-        if self.role is None or most.includes(self.role):
+        if self.role is None or max_role.includes(self.role):
             return self
-        return Identity(self.name, most, self.expires)
+        return Identity(self.name, max_role, self.expires)
 
 
 class Credential(NamedTuple):

@@ -41,13 +41,13 @@ _READ_AT_MOST_EVERY = 60.0
 """Seconds between two readings, whatever keys tokens name."""
 _LOOK_EVERY = 0.5
 """Seconds between two looks whether a file has changed."""
-_LONGEST_WAIT = 5.0
+_TIMEOUT = 5.0
 """Seconds for all of an answer of the provider."""
-_LARGEST_ANSWER = 2**20
+_MAX_RESPONSE_SIZE = 2**20
 _REMEMBERED = 1_000
 _REMEMBERED_FOR = 60.0
 """Seconds that a token which was verified is known by its text."""
-_LONGEST_NAME = 255
+_MAX_NAME_LENGTH = 255
 """Characters of a `sub`: OpenID Connect Core, section 2."""
 _PREFIX = "merlin-graphql:"
 _THUMBPRINT_MEMBERS = ("crv", "e", "kty", "n", "x", "y")
@@ -84,7 +84,7 @@ class IdentityProvider:
             self._look()
 
     async def follow(self) -> None:
-        """Reads the keys again and again, until cancelled. While they can't be had, the known ones hold."""
+        """Reads the keys again and again, until cancelled. While they are not available, the known ones hold."""
         while True:
             if self._is_url:
                 await asyncio.sleep(_READ_AT_MOST_EVERY)
@@ -166,12 +166,12 @@ class IdentityProvider:
         """Raises `ProviderError`."""
         if self._fetching is not None and not self._fetching.done():
             raise ProviderError(f"Can't read the keys {self._jwks}: it has not answered yet.")
-        self._fetching = begin_to_fetch(self._jwks, {}, seconds=_LONGEST_WAIT, largest=_LARGEST_ANSWER)
+        self._fetching = begin_to_fetch(self._jwks, {}, seconds=_TIMEOUT, largest=_MAX_RESPONSE_SIZE)
         try:
-            async with asyncio.timeout(_LONGEST_WAIT):
+            async with asyncio.timeout(_TIMEOUT):
                 return await asyncio.wrap_future(self._fetching)
         except TimeoutError:
-            raise ProviderError(f"Can't read the keys {self._jwks}: it took longer than {_LONGEST_WAIT:g} s.") from None
+            raise ProviderError(f"Can't read the keys {self._jwks}: it took longer than {_TIMEOUT:g} s.") from None
         except FetchError as error:
             raise ProviderError(f"Can't read the keys {error}") from None
 
@@ -183,7 +183,7 @@ class IdentityProvider:
             if seen == self._seen:
                 return
             with Path(self._jwks).open("rb") as file:
-                text = file.read(_LARGEST_ANSWER)
+                text = file.read(_MAX_RESPONSE_SIZE)
         except OSError as error:
             raise ProviderError(f"Can't read the keys {self._jwks}: {error.strerror}.") from None
         self._seen = seen
@@ -240,7 +240,7 @@ def role_of(claim: object) -> Role | None:
 def _name_in(claims: Mapping[str, Any]) -> str:
     """With its source, so that no `sub` passes for a token's name. Raises `ValueError`."""
     name = str(claims.get("sub", ""))
-    if len(name) > _LONGEST_NAME or not name.isprintable():
+    if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError
     return f"jwt:{name}"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.visitor import Visitor
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 
 _ASK_AT_LEAST_EVERY = 60.0
 """Seconds: clocks are set, and machines sleep."""
@@ -18,8 +18,8 @@ _ASK_AT_LEAST_EVERY = 60.0
 class Lease:
     __slots__ = ("_ask", "_changes", "visitor")
 
-    def __init__(self, visitor: Visitor, ask: Callable[[], Identity], changes: Pulse) -> None:
-        """`ask` raises `AuthenticationError`; `changes` beats whenever it may answer otherwise than before."""
+    def __init__(self, visitor: Visitor, ask: Callable[[], Identity], changes: Notifier) -> None:
+        """`ask` raises `AuthenticationError`; `changes` notifies whenever it may answer otherwise than before."""
         self.visitor = visitor
         self._ask = ask
         self._changes = changes

@@ -8,7 +8,7 @@ from server.allow_lists import check_origin
 
 LOG = logging.getLogger(__name__)
 
-_MOST = 100
+_MAX_ORIGINS = 100
 """That are logged: whoever makes origins up does not fill the log."""
 
 
@@ -21,7 +21,7 @@ class Strangers:
         if origin in (None, "null") or not _is_origin(origin):
             return "Pages of other sites are not let in: see the setting --allow-origins."
         told = f"Pages of {origin} are not let in: --allow-origins {origin} lets them in."
-        if origin not in self._seen and len(self._seen) < _MOST:
+        if origin not in self._seen and len(self._seen) < _MAX_ORIGINS:
             self._seen.add(origin)
             LOG.warning("%s They then show a token. This is logged once.", told)
         return told

@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """And logs as they say from now on: one that can't be meant is told, not logged. Raises `SettingsError`."""
+    """The settings of a command line; logs follow them from now on. Raises `SettingsError`."""
     settings = read_settings(os.environ, options)
     logging.config.dictConfig(dict(logging_config(settings.log_format)))
     for line in mistyped(os.environ):

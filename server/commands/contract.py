@@ -18,7 +18,7 @@ from server.commands.flags import LIMITS, add_arguments
 from server.contract.check import check
 from server.contract.diff import diff
 from server.contract.explain import explain
-from server.contract.findings import ExitCode, Finding, Level, UnreadableError, told
+from server.contract.findings import ExitCode, Finding, Level, UnreadableError, render
 from server.contract.manifest import manifest
 from server.contract.sources import load_documents, load_schema, own_schema
 from server.settings import read_settings
@@ -165,7 +165,7 @@ def _deliver(text: str, options: argparse.Namespace) -> int:
 
 def _tell(findings: list[Finding], style: str) -> int:
     if findings or style == "json":
-        print(told(findings, style))
+        print(render(findings, style))
     failed = sum(finding.level is Level.ERROR for finding in findings)
     if style == "human":
         warned = sum(finding.level is Level.WARNING for finding in findings)

@@ -68,7 +68,7 @@ async def _look(
 ) -> tuple[list[Problem], list[Problem]]:
     """What was mended, and what is left, the gravest first."""
     async with open_database(settings) as database:
-        mended = await database.repair(database.work(), kinds) if repair else []
+        mended = await database.repair(database.unit(), kinds) if repair else []
         left = [problem for problem in await database.integrity() if kinds is None or problem.kind in kinds]
     order = list(Severity)
     return mended, sorted(left, key=lambda problem: order.index(problem.severity))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 from server.app import documents_of, make_app
-from server.auth.from_settings import door_of, hosts_of, with_secrets
+from server.auth.from_settings import access_control_of, allowed_hosts_of, with_secrets
 from server.commands.configuration import naming, print_database, settings_of, with_database
 from server.database.backends.base import Progress, no_progress
 from server.database.demo_life import going_on, going_on_in
@@ -73,12 +73,12 @@ def _is_memory(settings: Settings) -> bool:
 
 
 async def _prepare(settings: Settings) -> None:
-    """What can't be had is told before anything of the server runs."""
+    """Fails for whatever is not available before anything of the server runs."""
     documents_of(settings)
     workspace_roots_of(settings)
-    hosts_of(settings)
+    allowed_hosts_of(settings)
     open_tracing(is_on=settings.tracing).close()
-    await door_of(settings).authenticator.open()
+    await access_control_of(settings).authenticator.open()
     backend = backend_of(_to_write(settings) if settings.is_demo else settings)
     try:
         await backend.open()

@@ -13,9 +13,9 @@ from schema.compiler.accessors import Attribute, Event, Resolver
 from schema.compiler.compiler import compile_operation
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Field
-from schema.compiler.selections import fragments_of, steering_variables
+from schema.compiler.selections import directive_variables, fragments_of
 from schema.core import core_of
-from schema.engine import Operations
+from schema.engine import Engine
 from schema.limits import Limits, measure
 from schema.operation import OperationError
 from server.contract.findings import UnreadableError
@@ -26,7 +26,7 @@ def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: 
     schema = make_schema()
     core = core_of(schema)
     try:
-        operation = Operations(schema, limits, compiled=False).read(path.read_text(), name)
+        operation = Engine(schema, limits, compiled=False).parse(path.read_text(), name)
     except (OSError, ValueError) as error:
         raise UnreadableError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}.") from None
     except OperationError as error:
@@ -34,7 +34,7 @@ def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: 
     measures = measure(core, operation.document, operation.definition, variables or None)
     told = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}."
     lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {told}"]
-    steering = steering_variables(operation.definition, fragments_of(operation.document))
+    steering = directive_variables(operation.definition, fragments_of(operation.document))
     if steering:
         lines.append(f"There is a function for each value of {', '.join(f'${one}' for one in steering)}.")
     declared = [
@@ -65,7 +65,7 @@ def _plan(fields: Sequence[Field], margin: str) -> Iterator[str]:
 
 
 def _reading(field: Field) -> str:
-    match field.reading:
+    match field.accessor:
         case Attribute(name):
             return f", the attribute {name}"
         case Resolver(function):

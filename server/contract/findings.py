@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
     """A breaking change, an invalid operation, a file that is not current."""
     DEPRECATED = 3
     UNREADABLE = 4
-    """A schema, a document or a manifest that can't be had or read."""
+    """A schema, a document or a manifest that is not available or not readable."""
     TOO_COSTLY = 5
 
 
@@ -47,7 +47,7 @@ class UnreadableError(UsageError):
     """One line, with place and remedy."""
 
 
-def told(findings: Sequence[Finding], style: str) -> str:
+def render(findings: Sequence[Finding], style: str) -> str:
     """Lines; JSON is one object."""
     match style:
         case "json":

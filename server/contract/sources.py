@@ -26,7 +26,7 @@ from server.contract.findings import UnreadableError
 from server.http_client import SCHEMES, FetchError, fetch
 
 _SECONDS = 20.0
-_LARGEST = 2**24
+_MAX_SIZE = 2**24
 """Bytes of a schema at a URL."""
 _ENDINGS = (".graphql", ".gql")
 _HIDDEN = (
@@ -116,7 +116,7 @@ def _fetched(url: str, headers: Mapping[str, str]) -> str:
     if not url.rstrip("/").endswith((".graphql", ".gql", ".json")):
         query = json.dumps({"query": get_introspection_query(input_value_deprecation=True)}).encode()
     try:
-        return fetch(url, headers, seconds=_SECONDS, largest=_LARGEST, content=query).decode()
+        return fetch(url, headers, seconds=_SECONDS, largest=_MAX_SIZE, content=query).decode()
     except FetchError as error:
         raise UnreadableError(f"{error} {_hint(error, is_file=query is None)}".strip()) from None
     except UnicodeDecodeError:

@@ -9,25 +9,25 @@ from functools import partial
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import DatabaseError
 from server.database.models import MODELS, Key
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
-from server.database.transactions import ANNOTATED, Transaction, Transactor
+from server.database.transactions import ANNOTATED, Transaction, TransactionRunner
 
 LOG = logging.getLogger(__name__)
 
 
 class AnnotationSweep:
-    def __init__(self, read_model: ReadModel, transactor: Transactor) -> None:
+    def __init__(self, read_model: ReadModel, runner: TransactionRunner) -> None:
         self._read_model = read_model
-        self._transactor = transactor
-        self._pulse = Pulse()
+        self._runner = runner
+        self._notifier = Notifier()
 
     async def run(self) -> None:
         """Sweeps now, and whenever an annotated entity goes, until it is cancelled."""
         stop = self._read_model.listen(self._hear)
         try:
             while True:
-                beat = self._pulse.next
+                beat = self._notifier.next
                 for id_ in self._orphans():
                     await self._remove(id_)
                 await beat.wait()
@@ -37,19 +37,19 @@ class AnnotationSweep:
     def _hear(self, _revision: int, changes: Sequence[Change]) -> None:
         annotations = self._read_model.annotations
         if any(change.after is None and change.key.id in annotations for change in changes):
-            self._pulse.beat()
+            self._notifier.notify()
 
     def _orphans(self) -> list[str]:
-        return [id_ for id_ in self._read_model.annotations if not any(map(self._stands, _keys(id_)))]
+        return [id_ for id_ in self._read_model.annotations if not any(map(self._exists, _keys(id_)))]
 
-    def _stands(self, key: Key) -> bool:
+    def _exists(self, key: Key) -> bool:
         return self._read_model.get(key) is not None
 
     async def _remove(self, id_: str) -> None:
         """Where it fails, it is tried again at the next occasion."""
         try:
-            _, _, noted = await self._transactor.run(partial(_forget, id_))
-            await self._transactor.feed.refresh((), noted)
+            _, _, noted = await self._runner.run(partial(_forget, id_))
+            await self._runner.feed.refresh((), noted)
         except DatabaseError as error:
             LOG.debug("The annotations of %s are kept for now: %s", id_, error)
 

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
 
 _TIDY_FROM = 1024
@@ -49,7 +49,7 @@ class Interest:
 
     wants: Test
     """Which entities, whatever their state."""
-    standing: Callable[[], Iterable[Key]]
+    current_keys: Callable[[], Iterable[Key]]
     """Those of them that stand, and match, when called."""
     matches: Test | None = None
     """Which of those that stand: what begins to match is told as created, what ceases to as having left. None: all."""
@@ -78,7 +78,7 @@ class ChangeLog:
         self._followers: set[_Follower] = set()
         self._stop_listening: Callable[[], None] | None = None
         self._tidy_at = _TIDY_FROM
-        self.pulse = Pulse()
+        self.notifier = Notifier()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -95,10 +95,10 @@ class ChangeLog:
         self._followers.add(follower)
         try:
             for key in follower.begin(snapshot=snapshot):
-                if follower.still_stands(key):
+                if follower.still_exists(key):
                     yield Event(ChangeKind.SNAPSHOT, key)
             while True:
-                beat = self.pulse.next
+                beat = self.notifier.next
                 steps = 0
                 while (found := self._after(follower.position, follows_links=interest.follows_links)) is not None:
                     kind = follower.advance(*found)
@@ -114,7 +114,7 @@ class ChangeLog:
             if not self._followers:
                 self._forget()
 
-    def stands(self, key: Key) -> bool:
+    def exists(self, key: Key) -> bool:
         return self._read_model.get(key) is not None
 
     def changed(self, key: Key) -> int:
@@ -159,7 +159,7 @@ class ChangeLog:
         if len(self._order) > self._tidy_at:
             self._tidy()
         if changes:
-            self.pulse.beat()
+            self.notifier.notify()
 
     def _linked_runs(self, change: Change) -> set[str]:
         """The runs that may see another study or other logical workers now, or see them otherwise."""
@@ -208,21 +208,21 @@ class _Follower:
         """What it was told of and matched then; None where existing is all that counts: the log knows that."""
         self._known_at = position
         """The number at which it knew of everything."""
-        self._told: dict[Key, int] = {}
+        self._last_told: dict[Key, int] = {}
         """What it was told of since, and at which number: of a snapshot, and of what came and went."""
 
     def begin(self, *, snapshot: bool) -> Iterable[Key]:
         """What a snapshot is to hold; all else that stands is known to the follower already."""
         if snapshot:
-            return list(self.interest.standing())
+            return list(self.interest.current_keys())
         if self._matching is not None:
-            self._matching.update(self.interest.standing())
+            self._matching.update(self.interest.current_keys())
         return ()
 
-    def still_stands(self, key: Key) -> bool:
+    def still_exists(self, key: Key) -> bool:
         """When its turn in a snapshot comes."""
         if number := self._log.changed(key):
-            self._told[key] = number
+            self._last_told[key] = number
         holds = self._holds(key)
         if holds and self._matching is not None:
             self._matching.add(key)
@@ -230,23 +230,23 @@ class _Follower:
 
     def caught_up(self, number: int) -> None:
         self.position = self._known_at = number
-        self._told.clear()
+        self._last_told.clear()
 
     def advance(self, number: int, key: Key) -> ChangeKind | None:
         """Passes one change; what to tell of it, if anything."""
         self.position = number
-        since = max(self._known_at, self._told.get(key, 0))
+        since = max(self._known_at, self._last_told.get(key, 0))
         if number <= since or not self.interest.wants(key):
             return None
         if self._matching is None:
             kind = self._change_since(key, since)
             if kind is not ChangeKind.UPDATED:
-                self._told[key] = number
+                self._last_told[key] = number
             return kind
         return self._match_now(key, self._matching, is_own=self._log.is_own(number, key))
 
     def _change_since(self, key: Key, since: int) -> ChangeKind | None:
-        if self._log.stands(key):
+        if self._log.exists(key):
             return ChangeKind.CREATED if self._log.came_after(key, since) else ChangeKind.UPDATED
         return None if self._log.is_new_after(key, since) else ChangeKind.DELETED
 
@@ -257,7 +257,7 @@ class _Follower:
                 return ChangeKind.CREATED
             case True, False:
                 matching.discard(key)
-                return ChangeKind.LEFT if self._log.stands(key) else ChangeKind.DELETED
+                return ChangeKind.LEFT if self._log.exists(key) else ChangeKind.DELETED
             case True, True if is_own:
                 return ChangeKind.UPDATED
             case _:
@@ -265,7 +265,7 @@ class _Follower:
 
     def _holds(self, key: Key) -> bool:
         matches = self.interest.matches
-        return self._log.stands(key) and (matches is None or matches(key))
+        return self._log.exists(key) and (matches is None or matches(key))
 
 
 def _listed(owner: Model | None) -> set[str]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from server.database.entities import Surroundings
+from server.database.entities import EntityContext
 from server.database.integrity import Problem, ProblemKind
 from server.database.models import Key, Model, PhysicalWorkerModel, RunModel
 from server.database.read_model import Change
@@ -38,13 +38,13 @@ class ClockCheck:
 
     def __init__(
         self,
-        around: Surroundings,
+        entity_context: EntityContext,
         is_fresh: Callable[[], bool],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`is_fresh`: whether changes are seen as they happen, and not when the database is back."""
         self.problem: Problem | None = None
-        self._around = around
+        self._entity_context = entity_context
         self._is_fresh = is_fresh
         self._now = now
         self._not_new: dict[Key, None] = {}
@@ -80,7 +80,7 @@ class ClockCheck:
         if theirs is None:
             return
         instant = (stamp - theirs).replace(tzinfo=UTC)
-        ours = self._around.local(instant) - instant.replace(tzinfo=None)
+        ours = self._entity_context.local(instant) - instant.replace(tzinfo=None)
         if theirs == ours:
             self.problem = None
             return

@@ -219,7 +219,7 @@ class Comparison:
     def _count(self, missed: int) -> None:
         if missed:
             self.missed += missed
-            self._feed.pulse.beat()
+            self._feed.notifier.notify()
 
 
 async def _sleep_until(time: float) -> None:

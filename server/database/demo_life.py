@@ -36,11 +36,11 @@ from server.database.models import (
 )
 from server.database.transactions import Transaction
 
-MOST_ACTIVE = 8
+MAX_ACTIVE = 8
 """Runs at a time."""
-MOST_LAUNCHED = 24
+MAX_LAUNCHED = 24
 """Runs that are kept beside those that there were at the start."""
-MOST_WORKERS = 24
+MAX_WORKERS = 24
 """Physical ones."""
 _USUALLY_RUNNING = 11
 """Of them."""
@@ -64,7 +64,7 @@ class DemoLife:
     ) -> None:
         """`now` tells the naive local time, for tests."""
         self._database = database
-        self._now = now or database.around.local_now
+        self._now = now or database.entity_context.local_now
         self._maker = Maker(self._now(), secrets.randbits(32) if seed is None else seed)
         self._rng = self._maker.rng
         self.seconds = 0.0
@@ -109,12 +109,12 @@ class DemoLife:
         runs = [run for id_ in self._launched if (run := self._database.runs.by_id(id_)) is not None]
         self._launched = [run.id for run in runs]
         active = self._database.runs.get_all({"run_complete": False})
-        if len(active) < MOST_ACTIVE:
+        if len(active) < MAX_ACTIVE:
             run = await self._create(self._rng.choice(STUDIES))
             self._launched.append(run.id)
             self._plan(self._rng.uniform(3, 8), partial(self._go_on, run.id))
         finished = [run for run in runs if run.is_finished]
-        for run in finished[: max(len(runs) - MOST_LAUNCHED, 0)]:
+        for run in finished[: max(len(runs) - MAX_LAUNCHED, 0)]:
             await self._forget(run)
         return self._rng.uniform(12, 40)
 
@@ -168,7 +168,7 @@ class DemoLife:
 
     async def _forget(self, run: RunEntity) -> None:
         """As Merlin deletes a run: a manager would leave a tombstone, and those are kept for a week."""
-        work = self._database.work()
+        work = self._database.unit()
         await work.step(partial(_delete_run, run.id))
         await work.finish()
 
@@ -178,7 +178,7 @@ class DemoLife:
         workers = list(self._database.physical_workers.all())
         running = [worker for worker in workers if worker.status is WorkerStatus.RUNNING]
         stopped = [worker for worker in workers if worker.status is WorkerStatus.STOPPED]
-        if len(workers) > MOST_WORKERS and stopped:
+        if len(workers) > MAX_WORKERS and stopped:
             oldest = min(stopped, key=lambda worker: worker.record.heartbeat_timestamp or datetime.min)  # noqa: DTZ901 - Merlin's times are naive
             await self._database.physical_workers.delete(oldest.id)
         elif self._rng.random() * 2 * _USUALLY_RUNNING < len(running):

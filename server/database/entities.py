@@ -19,7 +19,7 @@ from server.database.models import (
     RunModel,
     StudyModel,
 )
-from server.database.ordered import Ordered
+from server.database.ordered import OrderedView
 from server.database.read_model import BY_LAUNCH, BY_NAME, ReadModel, Table
 
 Record = TypeVar("Record", bound=Model)
@@ -32,21 +32,23 @@ _KEPT = 20_000
 class Entities(dict[str, E]):
     """Of one kind, by their ids: made when first asked for, and kept until the record changes."""
 
-    def __init__(self, make: Callable[[Any, Surroundings], E], table: Table[Any], around: Surroundings) -> None:
+    def __init__(
+        self, make: Callable[[Any, EntityContext], E], table: Table[Any], entity_context: EntityContext
+    ) -> None:
         super().__init__()
         self._make = make
         self._records = table.records
-        self._around = around
+        self._entity_context = entity_context
         table.views.append(self)
 
     def __missing__(self, id_: str) -> E:
         if len(self) >= _KEPT:
             self.clear()
-        entity = self[id_] = self._make(self._records[id_], self._around)
+        entity = self[id_] = self._make(self._records[id_], self._entity_context)
         return entity
 
 
-class Surroundings:
+class EntityContext:
     """What entities need to find each other, and to tell local times."""
 
     __slots__ = ("entities", "logical_workers", "physical_workers", "read_model", "runs", "studies", "time_zone")
@@ -93,14 +95,14 @@ class DatabaseEntity(Generic[Record]):
     None of it is to be changed, lists included: many answers share it.
     """
 
-    __slots__ = ("_around", "id", "record")
+    __slots__ = ("_entity_context", "id", "record")
 
     kind: ClassVar[EntityKind]
 
-    def __init__(self, record: Record, around: Surroundings) -> None:
+    def __init__(self, record: Record, entity_context: EntityContext) -> None:
         self.record = record
         self.id = record.id
-        self._around = around
+        self._entity_context = entity_context
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DatabaseEntity) and self.record == other.record
@@ -121,26 +123,28 @@ class StudyEntity(DatabaseEntity[StudyModel]):
 
     kind = EntityKind.STUDY
 
-    def __init__(self, record: StudyModel, around: Surroundings) -> None:
-        super().__init__(record, around)
+    def __init__(self, record: StudyModel, entity_context: EntityContext) -> None:
+        super().__init__(record, entity_context)
         self.name = record.name
 
     @property
     def annotations(self) -> JSON:
-        return _annotations(self._around, self.id)
+        return _annotations(self._entity_context, self.id)
 
     @property
-    def runs(self) -> Ordered[RunEntity]:
-        return _runs(self._around, self._around.read_model.study_runs.members_of(self.id))
+    def runs(self) -> OrderedView[RunEntity]:
+        return _runs(self._entity_context, self._entity_context.read_model.study_runs.members_of(self.id))
 
     @property
     def workers(self) -> list[LogicalWorkerEntity]:
         """The distinct logical workers of its runs, by name."""
-        around = self._around
-        workers = around.read_model.logical_workers
-        ids = {id_ for run in self.runs.plain() for id_ in around.read_model.worker_runs.owners_of(run.id)}
+        entity_context = self._entity_context
+        workers = entity_context.read_model.logical_workers
+        ids = {
+            id_ for run in self.runs.iter_records() for id_ in entity_context.read_model.worker_runs.owners_of(run.id)
+        }
         found = sorted(map(workers.records.__getitem__, ids), key=workers.position)
-        return [around.logical_workers[worker.id] for worker in found]
+        return [entity_context.logical_workers[worker.id] for worker in found]
 
     @property
     def latest_run(self) -> RunEntity | None:
@@ -157,8 +161,8 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     kind = EntityKind.RUN
 
-    def __init__(self, record: RunModel, around: Surroundings) -> None:
-        super().__init__(record, around)
+    def __init__(self, record: RunModel, entity_context: EntityContext) -> None:
+        super().__init__(record, entity_context)
         self.workspace = record.workspace
         self.status = record.run_status
         self.queues = list(record.queues)
@@ -173,7 +177,7 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def annotations(self) -> JSON:
-        return _annotations(self._around, self.id)
+        return _annotations(self._entity_context, self.id)
 
     @property
     def is_finished(self) -> bool:
@@ -182,10 +186,10 @@ class RunEntity(DatabaseEntity[RunModel]):
     @property
     def study(self) -> StudyEntity | None:
         """The study that it names, else one that lists it."""
-        around = self._around
-        if self._study_of != (revision := around.read_model.revision):
-            owners = around.read_model.study_runs.owners_of(self.id)
-            self._study = around.studies[owners[0]] if owners else None
+        entity_context = self._entity_context
+        if self._study_of != (revision := entity_context.read_model.revision):
+            owners = entity_context.read_model.study_runs.owners_of(self.id)
+            self._study = entity_context.studies[owners[0]] if owners else None
             self._study_of = revision
         return self._study
 
@@ -197,23 +201,23 @@ class RunEntity(DatabaseEntity[RunModel]):
     @property
     def workers(self) -> list[LogicalWorkerEntity]:
         """Not to be changed."""
-        around = self._around
-        if self._workers_of != (revision := around.read_model.revision):
-            owners = around.read_model.worker_runs.owners_of(self.id)
-            self._workers = list(map(around.logical_workers.__getitem__, owners))
+        entity_context = self._entity_context
+        if self._workers_of != (revision := entity_context.read_model.revision):
+            owners = entity_context.read_model.worker_runs.owners_of(self.id)
+            self._workers = list(map(entity_context.logical_workers.__getitem__, owners))
             self._workers_of = revision
         return self._workers
 
     @property
     def parent(self) -> RunEntity | None:
-        return _first_run(self._around, self._around.read_model.children.owners_of(self.id))
+        return _first_run(self._entity_context, self._entity_context.read_model.children.owners_of(self.id))
 
     @property
     def child(self) -> RunEntity | None:
         """The run that it names, else the latest launched of those that name it as their parent."""
         own = () if self.record.child is None else (self.record.child,)
-        others = (id_ for _, id_ in self._around.read_model.children.members_of(self.id))
-        return _first_run(self._around, (*own, *others))
+        others = (id_ for _, id_ in self._entity_context.read_model.children.members_of(self.id))
+        return _first_run(self._entity_context, (*own, *others))
 
     @property
     def parameters(self) -> JSON:
@@ -227,7 +231,7 @@ class RunEntity(DatabaseEntity[RunModel]):
     def launched_at(self) -> datetime | None:
         known = self._launched_at
         if known is ...:  # not read yet: that takes longer than all the rest of a run
-            known = self._launched_at = self._around.instant(self.record.launched_at)
+            known = self._launched_at = self._entity_context.instant(self.record.launched_at)
         return known
 
 
@@ -236,22 +240,22 @@ class LogicalWorkerEntity(DatabaseEntity[LogicalWorkerModel]):
 
     kind = EntityKind.LOGICAL_WORKER
 
-    def __init__(self, record: LogicalWorkerModel, around: Surroundings) -> None:
-        super().__init__(record, around)
+    def __init__(self, record: LogicalWorkerModel, entity_context: EntityContext) -> None:
+        super().__init__(record, entity_context)
         self.name = record.name
         self.queues = list(record.queues)
 
     @property
-    def runs(self) -> Ordered[RunEntity]:
-        return _runs(self._around, self._around.read_model.worker_runs.members_of(self.id))
+    def runs(self) -> OrderedView[RunEntity]:
+        return _runs(self._entity_context, self._entity_context.read_model.worker_runs.members_of(self.id))
 
     @property
-    def physical_workers(self) -> Ordered[PhysicalWorkerEntity]:
-        around = self._around
-        return Ordered(
-            around.read_model.instances.members_of(self.id),
-            around.read_model.physical_workers.records,
-            around.physical_workers,
+    def physical_workers(self) -> OrderedView[PhysicalWorkerEntity]:
+        entity_context = self._entity_context
+        return OrderedView(
+            entity_context.read_model.instances.members_of(self.id),
+            entity_context.read_model.physical_workers.records,
+            entity_context.physical_workers,
             BY_NAME,
         )
 
@@ -261,8 +265,8 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
 
     kind = EntityKind.PHYSICAL_WORKER
 
-    def __init__(self, record: PhysicalWorkerModel, around: Surroundings) -> None:
-        super().__init__(record, around)
+    def __init__(self, record: PhysicalWorkerModel, entity_context: EntityContext) -> None:
+        super().__init__(record, entity_context)
         self.name = record.name
         self.status = record.worker_status
         self.host = record.host
@@ -278,7 +282,7 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
 
     @property
     def heartbeat_at(self) -> datetime | None:
-        return self._around.instant(self.record.heartbeat_timestamp)
+        return self._entity_context.instant(self.record.heartbeat_timestamp)
 
     @property
     def heartbeat_age(self) -> float | None:
@@ -288,29 +292,29 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
 
     @property
     def started_at(self) -> datetime | None:
-        return self._around.instant(self.record.latest_start_time)
+        return self._entity_context.instant(self.record.latest_start_time)
 
     @property
     def logical_worker(self) -> LogicalWorkerEntity | None:
         """The one that it names, else one that lists it."""
-        for id_ in self._around.read_model.instances.owners_of(self.id):
-            return self._around.logical_workers[id_]
+        for id_ in self._entity_context.read_model.instances.owners_of(self.id):
+            return self._entity_context.logical_workers[id_]
         return None
 
 
 Entity: TypeAlias = StudyEntity | RunEntity | LogicalWorkerEntity | PhysicalWorkerEntity
 
 
-def _annotations(around: Surroundings, id_: str) -> JSON:
+def _annotations(entity_context: EntityContext, id_: str) -> JSON:
     """What clients have noted of a study or a run, beside Merlin's record of it."""
-    return read_json(around.read_model.annotations.get(id_, EMPTY))
+    return read_json(entity_context.read_model.annotations.get(id_, EMPTY))
 
 
-def _runs(around: Surroundings, positions: Sequence[tuple[int | str, str]]) -> Ordered[RunEntity]:
-    records = around.read_model.runs.records
-    return Ordered(positions, records, around.runs, BY_LAUNCH)
+def _runs(entity_context: EntityContext, positions: Sequence[tuple[int | str, str]]) -> OrderedView[RunEntity]:
+    records = entity_context.read_model.runs.records
+    return OrderedView(positions, records, entity_context.runs, BY_LAUNCH)
 
 
-def _first_run(around: Surroundings, ids: Iterable[str]) -> RunEntity | None:
-    records = around.read_model.runs.records
-    return next((around.runs[id_] for id_ in ids if id_ in records), None)
+def _first_run(entity_context: EntityContext, ids: Iterable[str]) -> RunEntity | None:
+    records = entity_context.read_model.runs.records
+    return next((entity_context.runs[id_] for id_ in ids if id_ in records), None)

@@ -5,7 +5,7 @@ DatabaseError
 │   ├── BackendUnavailableError  can't be reached, or refuses the login; trying again may help
 │   └── WrongDatabaseError       reached, but it is no Merlin database, or can't be served from
 │   └── UnknownOutcomeError      lost while it was writing: what was asked for may or may not have been done
-├── InvalidRequestError          the caller's arguments can't be meant
+├── InvalidRequestError          the caller's arguments are invalid
 │   └── UnknownFilterError       a filter key that the kind does not have
 ├── RefusedError                 a change that is not made; `field` names the argument that is to blame
 │   ├── InvalidValueError        a value that Merlin would misread, or that can't be stored

@@ -17,7 +17,7 @@ from server.database.backends.base import Alive, Changed, Lost, Notice, Progress
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 from server.database.read_model import ReadModel
 
 LOG = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ class Feed:
         self._watch_lost = False
         self._losses = 0
         self._last_seen = datetime.now(UTC)
-        self.pulse = Pulse()
+        self.notifier = Notifier()
         """Beats whenever an answer may have changed: with the copy, a name map, and how fresh the copy is."""
-        read_model.listen(lambda _revision, _changes: self.pulse.beat())
+        read_model.listen(lambda _revision, _changes: self.notifier.notify())
         self.lag = 0.0
         """Seconds from the notice of the latest change until the copy had it."""
         self.reconnects = 0
@@ -147,7 +147,7 @@ class Feed:
         """That so many name maps may have changed."""
         if count:
             self.name_map_notices += count
-            self.pulse.beat()
+            self.notifier.notify()
 
     async def _refresh_forever(self) -> None:
         while True:
@@ -219,7 +219,7 @@ class Feed:
                 LOG.info("The database is back, and what changed meanwhile has been read.")
                 self.stale_since = None
                 self.reconnects += 1
-                self.pulse.beat()
+                self.notifier.notify()
             _succeed(self._loaded)
             if not self._reload:
                 self.settled.set()
@@ -231,7 +231,7 @@ class Feed:
             self._loaded.set_exception(error)
         elif self.stale_since is None:
             self.stale_since = self._last_seen
-            self.pulse.beat()
+            self.notifier.notify()
             LOG.warning("%s Reads go on from what was seen until %s.", error, self._last_seen.isoformat())
 
 

@@ -271,9 +271,9 @@ def _can_be_mended(copy: ReadModel, side: Side, record: Model, name: str | None)
     """Whether a reference to what is gone can go, or can lead somewhere: Merlin reads no null in two of them."""
     match side.field:
         case "study_id":
-            return bool(copy.study_runs.strays_of(record.id)) or name is not None
+            return bool(copy.study_runs.one_sided_of(record.id)) or name is not None
         case "logical_worker_id":
-            return bool(copy.instances.strays_of(record.id))
+            return bool(copy.instances.one_sided_of(record.id))
         case _:
             return True
 
@@ -284,7 +284,7 @@ def needs_spec(copy: ReadModel) -> dict[str, str]:
     return {
         run.id: run.workspace
         for run in copy.runs.records.values()
-        if run.study_id not in studies and not copy.study_runs.strays_of(run.id) and not _launched_as(run.workspace)
+        if run.study_id not in studies and not copy.study_runs.one_sided_of(run.id) and not _launched_as(run.workspace)
     }
 
 

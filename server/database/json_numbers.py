@@ -19,7 +19,7 @@ _SURELY_KEPT = 15
 """Decimal digits that a double keeps, whatever they are."""
 _LEAST, _LARGEST = 1e-300, 1e300
 """Between them it keeps as many."""
-_MOST_DIGITS = 800
+_MAX_DIGITS = 800
 """No double has more, written out to its last one."""
 _UNKEPT = re.compile(r"[0-9.]{16}|[0-9.][eE][+-]?[0-9]{3}")
 """What a reader that knows doubles only may change: many digits, or a large exponent."""
@@ -57,7 +57,7 @@ def decimal(text: str) -> float | UnkeptNumber:
     digits = text.lower().partition("e")[0].lstrip("-").replace(".", "").strip("0")
     if not digits:
         return value
-    if not value or len(digits) > _MOST_DIGITS:
+    if not value or len(digits) > _MAX_DIGITS:
         return UnkeptNumber(text)
     written = (repr(value), f"{value:.{len(digits) - 1}e}")  # by Python, and with as many digits
     return value if Decimal(text) in map(Decimal, written) else UnkeptNumber(text)

@@ -9,25 +9,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 from server.database.models import Model
-
-Position: TypeAlias = tuple[int | str, str]
-"""Where a record stands in the default order of its kind: an order value, then its id."""
+from server.database.ordered import SortKey
 
 Owner = TypeVar("Owner", bound=Model)
 Member = TypeVar("Member", bound=Model)
 
 
-def insert(order: list[Position], position: Position) -> None:
+def insert(order: list[SortKey], position: SortKey) -> None:
     """Keeps the order sorted and without duplicates."""
     index = bisect_left(order, position)
     if index == len(order) or order[index] != position:
         order.insert(index, position)
 
 
-def discard(order: list[Position], position: Position) -> None:
+def discard(order: list[SortKey], position: SortKey) -> None:
     index = bisect_left(order, position)
     if index < len(order) and order[index] == position:
         del order[index]
@@ -43,7 +41,7 @@ class Links(Generic[Owner, Member]):
         *,
         listed: Callable[[Owner], tuple[str, ...]],
         named: Callable[[Member], tuple[str, ...]],
-        position: Callable[[Owner | Member], Position],
+        position: Callable[[Owner | Member], SortKey],
     ) -> None:
         self._owners = owners
         self._stands = owners.__contains__
@@ -51,12 +49,12 @@ class Links(Generic[Owner, Member]):
         self._listed = listed
         self._named = named
         self._position = position
-        self._by_owner: dict[str, list[Position]] = {}
+        self._by_owner: dict[str, list[SortKey]] = {}
         self._strays: dict[str, tuple[str, ...]] = {}
         self._left: dict[str, set[str]] = {}
         """By owner, the members that ceased to name it since links were settled: it may still list them."""
 
-    def members_of(self, owner_id: str) -> Sequence[Position]:
+    def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
         return self._by_owner.get(owner_id, ())
 
@@ -69,7 +67,7 @@ class Links(Generic[Owner, Member]):
             found += [id_ for _, id_ in sorted(self._position(self._owners[id_]) for id_ in self._strays[member_id])]
         return found
 
-    def strays_of(self, member_id: str) -> Sequence[str]:
+    def one_sided_of(self, member_id: str) -> Sequence[str]:
         """The owners that list it without being named by it."""
         return self._strays.get(member_id, ())
 
@@ -88,7 +86,7 @@ class Links(Generic[Owner, Member]):
             if naming.issuperset(listed_ids):  # nearly always, and told without a look at each member
                 continue
             for member_id in self._unnamed(owner_id, listed_ids):
-                self._add_stray(member_id, owner_id)
+                self._add_one_sided(member_id, owner_id)
                 if (listed := self._members.get(member_id)) is not None:
                     self._by_owner.setdefault(owner_id, []).append(self._position(listed))
         for order in self._by_owner.values():
@@ -102,10 +100,10 @@ class Links(Generic[Owner, Member]):
             return
         gone, come = set(old).difference(new), set(new).difference(old)
         for member_id in self._unnamed(owner_id, gone):
-            self._drop_stray(member_id, owner_id)
+            self._drop_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
                 self._unlink(owner_id, self._position(member))
-        self._add_strays(owner_id, come)
+        self._add_all_one_sided(owner_id, come)
 
     def member_changed(self, member_id: str, before: Member | None, after: Member | None) -> None:
         """To be called when the table holds `after` already."""
@@ -122,7 +120,7 @@ class Links(Generic[Owner, Member]):
         for owner_id in old_named - new_named:
             self._left.setdefault(owner_id, set()).add(member_id)
         for owner_id in new_named.intersection(strays):
-            self._drop_stray(member_id, owner_id)
+            self._drop_one_sided(member_id, owner_id)
         if new_position is not None:
             for owner_id in new_named.union(self._strays.get(member_id, ())):
                 insert(self._by_owner.setdefault(owner_id, []), new_position)
@@ -132,7 +130,7 @@ class Links(Generic[Owner, Member]):
         left, self._left = self._left, {}
         for owner_id, member_ids in left.items():
             if (owner := self._owners.get(owner_id)) is not None:
-                self._add_strays(owner_id, member_ids.intersection(self._listed(owner)))
+                self._add_all_one_sided(owner_id, member_ids.intersection(self._listed(owner)))
 
     def _unnamed(self, owner_id: str, member_ids: set[str] | tuple[str, ...]) -> list[str]:
         """Which of the listed members do not name the owner themselves; a missing one names nobody."""
@@ -142,23 +140,23 @@ class Links(Generic[Owner, Member]):
             if (member := self._members.get(member_id)) is None or owner_id not in self._named(member)
         ]
 
-    def _unlink(self, owner_id: str, position: Position) -> None:
+    def _unlink(self, owner_id: str, position: SortKey) -> None:
         order = self._by_owner.get(owner_id)
         if order is not None:
             discard(order, position)
             if not order:
                 del self._by_owner[owner_id]
 
-    def _add_strays(self, owner_id: str, member_ids: set[str]) -> None:
+    def _add_all_one_sided(self, owner_id: str, member_ids: set[str]) -> None:
         for member_id in self._unnamed(owner_id, member_ids):
-            self._add_stray(member_id, owner_id)
+            self._add_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
                 insert(self._by_owner.setdefault(owner_id, []), self._position(member))
 
-    def _add_stray(self, member_id: str, owner_id: str) -> None:
+    def _add_one_sided(self, member_id: str, owner_id: str) -> None:
         self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
 
-    def _drop_stray(self, member_id: str, owner_id: str) -> None:
+    def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)
         if left:
             self._strays[member_id] = left

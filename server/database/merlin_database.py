@@ -16,7 +16,7 @@ from server.database.backends.notes import NoteKey, NoteKind
 from server.database.change_log import ChangeLog
 from server.database.clock_check import ClockCheck
 from server.database.comparison import Comparison
-from server.database.entities import Entity, RunEntity, StudyEntity, Surroundings
+from server.database.entities import Entity, EntityContext, RunEntity, StudyEntity
 from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed, end_tasks
 from server.database.files.run_metadata import RunMetadata
@@ -37,13 +37,13 @@ from server.database.managers import (
     RunManager,
     StudyManager,
 )
-from server.database.managers.cleanup import Cleanup
+from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager
 from server.database.models import EntityKind, Key
-from server.database.notifier import Pulse
+from server.database.notifier import Notifier
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
-from server.database.transactions import Transactor, Work
+from server.database.transactions import TransactionRunner, UnitOfWork
 
 
 class MerlinDatabase:
@@ -64,16 +64,16 @@ class MerlinDatabase:
         self.changes = ChangeLog(self.read_model)
         self.comparison = Comparison(backend, self.read_model, self.feed, self._distrust_problems)
         self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
-        self._transactor = Transactor(backend, self.feed, self.read_model, dialect, self.run_metadata)
-        self.sweep = AnnotationSweep(self.read_model, self._transactor)
+        self._runner = TransactionRunner(backend, self.feed, self.read_model, dialect, self.run_metadata)
+        self.sweep = AnnotationSweep(self.read_model, self._runner)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
-        self.around = around = Surroundings(self.read_model, time_zone)
-        self.clock_check = ClockCheck(around, is_fresh=lambda: self.feed.stale_since is None)
-        self._transactor.before_commit = self.clock_check.expect
-        self.studies = StudyManager(around, self._transactor)
-        self.runs = RunManager(around, self._transactor)
-        self.logical_workers = LogicalWorkerManager(around, self._transactor)
-        self.physical_workers = PhysicalWorkerManager(around, self._transactor)
+        self.entity_context = entity_context = EntityContext(self.read_model, time_zone)
+        self.clock_check = ClockCheck(entity_context, is_fresh=lambda: self.feed.stale_since is None)
+        self._runner.before_commit = self.clock_check.expect
+        self.studies = StudyManager(entity_context, self._runner)
+        self.runs = RunManager(entity_context, self._runner)
+        self.logical_workers = LogicalWorkerManager(entity_context, self._runner)
+        self.physical_workers = PhysicalWorkerManager(entity_context, self._runner)
         self.managers: Mapping[EntityKind, EntityManager[Any, Any]] = {
             manager.kind: manager for manager in (self.studies, self.runs, self.logical_workers, self.physical_workers)
         }
@@ -104,9 +104,9 @@ class MerlinDatabase:
         return self.revision, self.feed.name_map_notices, self.stale_since
 
     @property
-    def pulse(self) -> Pulse:
+    def notifier(self) -> Notifier:
         """Beats whenever `state` changed."""
-        return self.feed.pulse
+        return self.feed.notifier
 
     def entity(self, key: Key) -> Entity | None:
         return self.managers[key.kind].by_id(key.id)
@@ -120,39 +120,39 @@ class MerlinDatabase:
             or self.physical_workers.by_id(id_)
         )
 
-    def work(self, *, dry_run: bool = False) -> Work:
+    def unit(self, *, dry_run: bool = False) -> UnitOfWork:
         """A piece of work that spans several calls of the managers; whoever begins it finishes it."""
-        return Work(self._transactor, dry_run)
+        return UnitOfWork(self._runner, dry_run)
 
-    async def annotate(self, id_: str, annotations: JSON, work: Work | None = None) -> StudyEntity | RunEntity:
+    async def annotate(self, id_: str, annotations: JSON, unit: UnitOfWork | None = None) -> StudyEntity | RunEntity:
         """Merges annotations of a study or a run key by key; None removes a key.
 
         Raises `EntityNotFoundError`, `RefusedError` and `BackendError`.
         """
         match self.by_id(id_):
             case StudyEntity(id=study_id):
-                return await self.studies.annotate(study_id, annotations, work)
+                return await self.studies.annotate(study_id, annotations, unit)
             case RunEntity(id=run_id):
-                return await self.runs.annotate(run_id, annotations, work)
+                return await self.runs.annotate(run_id, annotations, unit)
             case None:
                 raise EntityNotFoundError(f"There is nothing with the id {id_!r} in the database.")
             case worker:
                 noun = worker.kind.replace("_", " ")
                 raise InvalidValueError(f"This is the id of a {noun}: only studies and runs have annotations.", "id")
 
-    async def delete_everything(self, work: Work, *, force: bool = False) -> list[str]:
+    async def delete_everything(self, unit: UnitOfWork, *, force: bool = False) -> list[str]:
         """All entities of the four kinds, with their names, and nothing else. Children first.
 
         Raises `StillActiveError` and `BackendError`.
         """
-        await self.runs.delete_all(work, force=force)
-        await self.physical_workers.delete_all(work, force=force)
-        await self.logical_workers.delete_all(physical_workers=Instances.KEEP, force=force, work=work)
-        await self.studies.delete_all(force=force, work=work)
-        if not work.dry_run:
-            await work.finish()
-            await self.repair(work, [ProblemKind.NAME_INDEX_MISMATCH])
-        return work.deleted_ids()
+        await self.runs.delete_all(unit, force=force)
+        await self.physical_workers.delete_all(unit, force=force)
+        await self.logical_workers.delete_all(physical_workers=Instances.KEEP, force=force, unit=unit)
+        await self.studies.delete_all(force=force, unit=unit)
+        if not unit.dry_run:
+            await unit.finish()
+            await self.repair(unit, [ProblemKind.NAME_INDEX_MISMATCH])
+        return unit.deleted_ids()
 
     async def integrity(self) -> list[Problem]:
         """Everything that does not agree; found once a revision. Raises `BackendError`."""
@@ -182,18 +182,18 @@ class MerlinDatabase:
 
     async def repair(
         self,
-        work: Work,
+        unit: UnitOfWork,
         kinds: Collection[ProblemKind] | None = None,
         resurrected: Resurrected = Resurrected.DELETE,
     ) -> list[Problem]:
         """Mends what can be mended without loss, and says what is. Raises `BackendError`."""
         wanted = [problem for problem in await self.integrity() if kinds is None or problem.kind in kinds]
         came_back = [problem.key.id for problem in wanted if problem.kind is ProblemKind.RESURRECTED]
-        await settle_resurrected(work, self.read_model, came_back, resurrected)
-        await repair(work, wanted)
-        if work.dry_run:
+        await settle_resurrected(unit, self.read_model, came_back, resurrected)
+        await repair(unit, wanted)
+        if unit.dry_run:
             return [problem for problem in wanted if problem.repairable and not self._stays(problem, resurrected)]
-        await work.finish()
+        await unit.finish()
         self._problems = None
         left = set(await self.integrity())
         return [problem for problem in wanted if problem not in left]
@@ -203,7 +203,7 @@ class MerlinDatabase:
         run = self.read_model.runs.get(problem.key.id) if problem.kind is ProblemKind.RESURRECTED else None
         return run is not None and resurrected is Resurrected.DELETE and run.run_status.is_active
 
-    async def collect_garbage(self, work: Work, kinds: Collection[EntityKind] | None = None) -> list[str]:
+    async def collect_garbage(self, unit: UnitOfWork, kinds: Collection[EntityKind] | None = None) -> list[str]:
         """Deletes studies without runs; of workers, only where their kind is named, those that nothing names.
 
         A worker that is STOPPED may be alive: Merlin leaves a relaunched one as it was. Raises `BackendError`.
@@ -216,11 +216,11 @@ class MerlinDatabase:
             ]
             for kind in ((EntityKind.STUDY,) if kinds is None else kinds)
         }
-        cleanup = Cleanup(work, self.read_model)
+        cleanup = CascadingDelete(unit, self.read_model)
         await cleanup.delete_idle_workers(wanted.get(EntityKind.LOGICAL_WORKER, ()))
         await cleanup.delete_idle_instances(wanted.get(EntityKind.PHYSICAL_WORKER, ()))
         await cleanup.delete_empty_studies(wanted.get(EntityKind.STUDY, ()))
-        return work.deleted_ids()
+        return unit.deleted_ids()
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from math import isinf
 
 from server.database.errors import InvalidValueError
 
-_LONGEST = 4096
+_MAX_LENGTH = 4096
 
 
 def check_name(field: str, name: str) -> None:
@@ -27,8 +27,8 @@ def check_name(field: str, name: str) -> None:
 
 def check_text(field: str, text: str) -> None:
     """For any text field of a record. Raises `InvalidValueError`."""
-    if len(text) > _LONGEST:
-        raise InvalidValueError(f"It has {len(text)} characters; {_LONGEST} are the most.", field)
+    if len(text) > _MAX_LENGTH:
+        raise InvalidValueError(f"It has {len(text)} characters; {_MAX_LENGTH} are the most.", field)
     if "\0" in text or not _is_unicode(text):
         raise InvalidValueError("It holds characters that are no text.", field)
     misread = _as_merlin_reads(text)

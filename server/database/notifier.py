@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Pulse:
+class Notifier:
     """Wakes all who wait, once a beat.
 
     Take `next` before looking at what the beat is about, wait for it afterwards: then no beat is missed.
@@ -12,6 +12,6 @@ class Pulse:
     def __init__(self) -> None:
         self.next = asyncio.Event()
 
-    def beat(self) -> None:
+    def notify(self) -> None:
         self.next.set()
         self.next = asyncio.Event()

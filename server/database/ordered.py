@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 E_co = TypeVar("E_co", covariant=True)
 
 Value: TypeAlias = int | str | None
-Place: TypeAlias = tuple[Any, str]
+SortKey: TypeAlias = tuple[Any, str]
 """An order value, None where the entity has none, and the id that tells ties apart."""
 
 
@@ -36,12 +36,12 @@ class _Descending:
     __hash__ = None  # type: ignore[assignment]  # a sort key, never a key of a mapping
 
 
-def _rank_ascending(place: Place) -> tuple[bool, Any, str]:
+def _rank_ascending(place: SortKey) -> tuple[bool, Any, str]:
     value, id_ = place
     return value is None, 0 if value is None else value, id_
 
 
-def _rank_descending(place: Place) -> tuple[bool, Any, str]:
+def _rank_descending(place: SortKey) -> tuple[bool, Any, str]:
     value, id_ = place
     return value is None, 0 if value is None else _Descending(value), id_
 
@@ -52,27 +52,27 @@ _value = itemgetter(0)
 class Selection(Protocol):
     """A filter, made ready for the records of one kind."""
 
-    def select(self, positions: Sequence[Place], records: Mapping[str, Any]) -> list[Place]:
+    def select(self, positions: Sequence[SortKey], records: Mapping[str, Any]) -> list[SortKey]:
         """Those whose records match."""
 
-    def among(self) -> Sequence[Sequence[Place]] | None:
+    def candidates(self) -> Sequence[Sequence[SortKey]] | None:
         """Where all that match are to be found, each part in the default order; None where no index tells."""
 
 
-class Ordered(Generic[E_co]):
+class OrderedView(Generic[E_co]):
     """A view, not a copy: it is good until the next change of the read model, that is within one step of the loop."""
 
     __slots__ = ("_entities", "_rank", "_whole", "order", "positions", "records")
 
     def __init__(
         self,
-        positions: Sequence[Place],
+        positions: Sequence[SortKey],
         records: Mapping[str, Any],
         entities: Mapping[str, E_co],
         order: str,
         *,
         whole: bool = False,
-        rank: Callable[[Place], Any] | None = None,
+        rank: Callable[[SortKey], Any] | None = None,
     ) -> None:
         self.positions = positions
         """In their order, and without duplicates."""
@@ -100,40 +100,40 @@ class Ordered(Generic[E_co]):
     def __getitem__(self, index: int) -> E_co:
         return self._entities[self.positions[index][1]]
 
-    def part(self, start: int, stop: int) -> list[E_co]:
+    def slice(self, start: int, stop: int) -> list[E_co]:
         entities = self._entities
         return [entities[id_] for _, id_ in self.positions[start:stop]]
 
-    def plain(self) -> Iterator[Any]:
+    def iter_records(self) -> Iterator[Any]:
         """The records themselves."""
         records = self.records
         return (records[id_] for _, id_ in self.positions)
 
-    def after(self, position: Place) -> int:
+    def after(self, position: SortKey) -> int:
         """The index of the first one behind a position, which need not stand any more."""
         if self._rank is None:
             return bisect_right(self.positions, position)
         return bisect_right(self.positions, self._rank(position), key=self._rank)
 
-    def before(self, position: Place) -> int:
+    def before(self, position: SortKey) -> int:
         """The index behind the last one before a position, which need not stand any more."""
         if self._rank is None:
             return bisect_left(self.positions, position)
         return bisect_left(self.positions, self._rank(position), key=self._rank)
 
-    def where(self, selection: Selection) -> Ordered[E_co]:
+    def where(self, selection: Selection) -> OrderedView[E_co]:
         """Those that match, in the same order, which is the default one."""
         positions = self.positions
-        parts = selection.among()
+        parts = selection.candidates()
         if parts is not None and sum(map(len, parts)) * _WORTH_IT < len(positions):
             positions = parts[0] if len(parts) == 1 else sorted({place for part in parts for place in part})
             if not self._whole:
                 positions = [place for place in positions if self._holds(place)]
-        return Ordered(selection.select(positions, self.records), self.records, self._entities, self.order)
+        return OrderedView(selection.select(positions, self.records), self.records, self._entities, self.order)
 
-    def by(self, name: str, value_of: Callable[[Any], Value], *, descending: bool) -> Ordered[E_co]:
+    def by(self, name: str, value_of: Callable[[Any], Value], *, descending: bool) -> OrderedView[E_co]:
         """In another order: by a value of the records, nulls last in both directions, then by id."""
-        valued = [(value_of(record), record.id) for record in self.plain()]
+        valued = [(value_of(record), record.id) for record in self.iter_records()]
         nulls = sorted(place for place in valued if place[0] is None)
         rest = [place for place in valued if place[0] is not None] if nulls else valued
         if descending:
@@ -143,14 +143,14 @@ class Ordered(Generic[E_co]):
             rest.sort()
         direction = "DESC" if descending else "ASC"
         rank = _rank_descending if descending else _rank_ascending
-        return Ordered([*rest, *nulls], self.records, self._entities, f"{name}:{direction}", rank=rank)
+        return OrderedView([*rest, *nulls], self.records, self._entities, f"{name}:{direction}", rank=rank)
 
-    def _holds(self, place: Place) -> bool:
+    def _holds(self, place: SortKey) -> bool:
         index = bisect_left(self.positions, place)
         return index < len(self.positions) and self.positions[index] == place
 
 
-def _sort_ties(places: list[Place]) -> None:
+def _sort_ties(places: list[SortKey]) -> None:
     """Those of one value by id; they stand together already."""
     if len(set(map(_value, places))) == len(places):
         return

@@ -19,7 +19,7 @@ from server.database.backends.codec import STATUS_FIELDS
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
-from server.database.links import Links, Position, discard, insert
+from server.database.links import Links, discard, insert
 from server.database.models import (
     KINDS,
     EntityKind,
@@ -36,7 +36,8 @@ from server.database.models import (
     name_of,
     optional,
 )
-from server.database.value_index import Groups
+from server.database.ordered import SortKey
+from server.database.value_index import ValueIndex
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def order_of(kind: EntityKind) -> str:
     return BY_LAUNCH if kind is EntityKind.RUN else BY_NAME
 
 
-def position_of(record: Model) -> Position:
+def position_of(record: Model) -> SortKey:
     """The default order: runs by launch, newest first, those without launch time last; the rest by name."""
     if isinstance(record, RunModel):
         launched = record.launched_at
@@ -92,10 +93,10 @@ class Table(Generic[Record]):
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
-        self.order: list[Position] = []
+        self.order: list[SortKey] = []
         self.name_owners: Mapping[str, str] = {}
         """For names that several records have: whose id Merlin's own name map held when it was last asked."""
-        self.positions: dict[str, Position] = {}
+        self.positions: dict[str, SortKey] = {}
         """Of each record always the same tuple, which all orders share."""
         self._ids: dict[str, str | list[str]] = {}
         """By name; the ids of several in their order."""
@@ -114,7 +115,7 @@ class Table(Generic[Record]):
     def get(self, id_: str) -> Record | None:
         return self.records.get(id_)
 
-    def position(self, record: Record) -> Position:
+    def position(self, record: Record) -> SortKey:
         """Also of a record that does not stand here."""
         return self.positions[record.id] if self.records.get(record.id) is record else position_of(record)
 
@@ -237,9 +238,9 @@ class ReadModel:
         self.tombstones: set[str] = set()
         """Ids of deleted runs for which the store holds a tombstone, or did: they expire unheard."""
         self.dialects = Dialects({kind: self.tables[kind].records for kind in STATUS_FIELDS})
-        self.run_statuses = Groups[RunStatus, RunModel](lambda run: run.run_status)
-        self.worker_statuses = Groups[WorkerStatus, PhysicalWorkerModel](lambda worker: worker.worker_status)
-        self._groups: Mapping[EntityKind, Groups[Any, Any]] = {
+        self.run_statuses = ValueIndex[RunStatus, RunModel](lambda run: run.run_status)
+        self.worker_statuses = ValueIndex[WorkerStatus, PhysicalWorkerModel](lambda worker: worker.worker_status)
+        self._groups: Mapping[EntityKind, ValueIndex[Any, Any]] = {
             EntityKind.RUN: self.run_statuses,
             EntityKind.PHYSICAL_WORKER: self.worker_statuses,
         }
@@ -380,7 +381,7 @@ class ReadModel:
                 if (record := self.tables[kind].get(id_)) is not None:
                     yield Change(Key(kind, id_), record, record, annotated=True)
 
-    def _position(self, record: Model) -> Position:
+    def _position(self, record: Model) -> SortKey:
         return self.tables[KINDS[type(record)]].position(record)
 
     def _note_problems(self, entry: Entry) -> bool:

@@ -13,12 +13,12 @@ from server.database.backends.codec import is_entity_id
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import StillActiveError
 from server.database.integrity import SIDES, Problem, ProblemKind, Side
-from server.database.managers.cleanup import Cleanup
+from server.database.managers.cleanup import CascadingDelete
 from server.database.models import MODELS, EntityKind, Model, RunModel, StudyModel, name_of, with_value
 from server.database.read_model import ReadModel
-from server.database.transactions import Transaction, Work
+from server.database.transactions import Transaction, UnitOfWork
 
-STEP = 100
+BATCH_SIZE = 100
 """So many problems are mended in one transaction."""
 
 
@@ -29,21 +29,21 @@ class Resurrected(StrEnum):
     KEEP = "KEEP"
 
 
-async def settle_resurrected(work: Work, copy: ReadModel, ids: Collection[str], fate: Resurrected) -> None:
+async def settle_resurrected(unit: UnitOfWork, copy: ReadModel, ids: Collection[str], fate: Resurrected) -> None:
     """Deletes the runs again, but those that Merlin works on; or lets them be runs like any other."""
     for id_ in ids:
         if fate is Resurrected.KEEP:
-            await work.step(partial(_keep, id_))
+            await unit.step(partial(_keep, id_))
             continue
         with suppress(StillActiveError):
-            await Cleanup(work, copy).delete_runs([id_])
+            await CascadingDelete(unit, copy).delete_runs([id_])
 
 
-async def repair(work: Work, problems: Sequence[Problem]) -> None:
+async def repair(unit: UnitOfWork, problems: Sequence[Problem]) -> None:
     """Mends those that can be. Raises `BackendError`."""
     mendable = [problem for problem in problems if problem.repairable]
-    for start in range(0, len(mendable), STEP):
-        await work.step(partial(_mend_all, mendable[start : start + STEP]))
+    for start in range(0, len(mendable), BATCH_SIZE):
+        await unit.step(partial(_mend_all, mendable[start : start + BATCH_SIZE]))
 
 
 async def _mend_all(problems: Sequence[Problem], transaction: Transaction) -> None:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import NoteKey, NoteKind
-from server.database.backends.write_set import Batch, NameKey
+from server.database.backends.write_set import NameKey, WriteSet
 from server.database.errors import BackendError, ConflictError, InvalidValueError, UnknownOutcomeError
 from server.database.feed import Feed
 from server.database.files.metadata_file import SAVED_BY_MERLIN, FileState
@@ -40,7 +40,7 @@ from server.database.read_model import ReadModel
 
 LOG = logging.getLogger(__name__)
 
-PATIENCE = 10.0
+RETRY_TIMEOUT = 10.0
 """Seconds for which a change is tried again while others keep changing what it reads."""
 
 ANNOTATIONS = "annotations"
@@ -207,7 +207,7 @@ class Transaction:
         read = self._read_notes
         return [key for key, text in self._notes.items() if key not in read or read[key] != text]
 
-    def batch(self, id_: str) -> Batch:
+    def batch(self, id_: str) -> WriteSet:
         written: dict[Key, dict[str, str]] = {}
         deleted: set[Key] = set()
         for effect in self.effects():
@@ -227,7 +227,7 @@ class Transaction:
                     written[key] = fields
         names = {name: id_ for name, id_ in self._owners_now.items() if id_ != self._owners.get(name)}
         notes = {key: self._notes[key] for key in self.noted()}
-        return Batch(id_, self._raw, self._owners, written, frozenset(deleted), names, self._read_notes, notes)
+        return WriteSet(id_, self._raw, self._owners, written, frozenset(deleted), names, self._read_notes, notes)
 
 
 def _changed(before: Model, after: Model) -> tuple[str, ...]:
@@ -240,13 +240,13 @@ Change = Callable[[Transaction], Awaitable[Result]]
 
 
 @dataclass(slots=True)
-class Work:
+class UnitOfWork:
     """What one mutation does, in one transaction or in many: its steps, and what they have changed so far.
 
     In a dry run all steps share one transaction that is never committed, so that later steps see the earlier ones.
     """
 
-    transactor: Transactor
+    runner: TransactionRunner
     dry_run: bool = False
     _done: dict[Key, Effect] = field(default_factory=dict)
     skipped: dict[Key, Effect] = field(default_factory=dict)
@@ -259,13 +259,13 @@ class Work:
     async def step(self, change: Change[Result]) -> Result:
         """Runs a change, again where others interfere. Raises `ConflictError`, `BackendError`, and what it raises."""
         if not self.dry_run:
-            result, effects, noted = await self.transactor.run(change)
+            result, effects, noted = await self.runner.run(change)
             for effect in effects:
                 self._note(effect)
             self._noted.update(noted)
             return result
         if self._dry is None:
-            self._dry = await self.transactor.begin()
+            self._dry = await self.runner.begin()
         return await change(self._dry)
 
     @property
@@ -281,7 +281,7 @@ class Work:
         if not self.effects or self.dry_run:
             return
         try:
-            await self.transactor.feed.refresh(self.effects.keys(), self._noted)
+            await self.runner.feed.refresh(self.effects.keys(), self._noted)
         except BackendError as error:
             raise UnknownOutcomeError(
                 f"{error} Some of the change was made, or all of it, which is not known: look before trying again."
@@ -308,7 +308,7 @@ class Work:
             if key.kind is EntityKind.RUN and _is_in_file(effect) and self._files.get(key, (None,))[0] is not effect
         }
         if changed:
-            states = await self.transactor.run_metadata.bring_in_step(
+            states = await self.runner.run_metadata.bring_in_step(
                 {key.id: effect.action is Action.CREATED for key, effect in changed.items()}
             )
             self._files |= {key: (effect, states[key.id]) for key, effect in changed.items()}
@@ -349,7 +349,7 @@ def _is_in_file(effect: Effect) -> bool:
     return effect.action is Action.CREATED or not set(SAVED_BY_MERLIN).isdisjoint(effect.fields)
 
 
-class Transactor:
+class TransactionRunner:
     """Runs changes on one backend, one at a time: those of one process then never conflict with each other."""
 
     def __init__(
@@ -382,7 +382,7 @@ class Transactor:
     async def run(self, change: Change[Result]) -> tuple[Result, list[Effect], list[NoteKey]]:
         """What the change returns, and the entities and notes that it touched."""
         async with self._turn:
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + RETRY_TIMEOUT
             attempt = 0
             while True:
                 transaction = await self.begin()
@@ -395,13 +395,13 @@ class Transactor:
                     return result, effects, self._told_of(batch)
                 if time.monotonic() > deadline:
                     raise ConflictError(
-                        f"Others kept changing the same records for {PATIENCE:.0f} seconds. "
+                        f"Others kept changing the same records for {RETRY_TIMEOUT:.0f} seconds. "
                         "Nothing was changed: try again."
                     )
                 attempt += 1
                 await asyncio.sleep(random.random() * min(0.1, 0.001 * 2**attempt))  # noqa: S311 - spreads out writers
 
-    def _told_of(self, batch: Batch) -> list[NoteKey]:
+    def _told_of(self, batch: WriteSet) -> list[NoteKey]:
         """The notes that the copy may know otherwise: the annotations that a deletion removes are hardly ever there."""
         return [
             key

@@ -6,33 +6,34 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from server.database.links import Position, discard, insert
+from server.database.links import discard, insert
 from server.database.models import Model
+from server.database.ordered import SortKey
 
 Record = TypeVar("Record", bound=Model)
 V = TypeVar("V", bound=Hashable)
 
 
-class Groups(Generic[V, Record]):
+class ValueIndex(Generic[V, Record]):
     """Told of every change of a record, when its table has it already."""
 
     def __init__(self, value_of: Callable[[Record], V]) -> None:
         self._value_of = value_of
-        self._positions: dict[V, list[Position]] = {}
+        self._positions: dict[V, list[SortKey]] = {}
 
-    def of(self, value: V) -> Sequence[Position]:
+    def of(self, value: V) -> Sequence[SortKey]:
         """Not to be changed."""
         return self._positions.get(value, ())
 
     def counts(self) -> Counter[V]:
         return Counter({value: len(positions) for value, positions in self._positions.items()})
 
-    def rebuild(self, order: Sequence[Position], records: Mapping[str, Record]) -> None:
+    def rebuild(self, order: Sequence[SortKey], records: Mapping[str, Record]) -> None:
         self._positions = {}
         for position in order:
             self._positions.setdefault(self._value_of(records[position[1]]), []).append(position)
 
-    def changed(self, before: Record | None, after: Record | None, old: Position | None, new: Position | None) -> None:
+    def changed(self, before: Record | None, after: Record | None, old: SortKey | None, new: SortKey | None) -> None:
         """`old` and `new` are the positions of the record before and after."""
         if before is not None and old is not None:
             group = self._positions[value := self._value_of(before)]

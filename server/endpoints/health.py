@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from schema.roles import Role
-from server.auth.access_control import Door
+from server.auth.access_control import AccessControl
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase
@@ -39,13 +39,15 @@ async def readyz(request: Request) -> Response:
 class MetricsApp:
     """To be read by whoever may read the rest, however often."""
 
-    def __init__(self, metrics: Metrics, door: Door) -> None:
+    def __init__(self, metrics: Metrics, access_control: AccessControl) -> None:
         self._metrics = metrics
-        self._door = door
+        self._access_control = access_control
 
     async def respond(self, request: Request) -> Response:
         try:
-            self._door.check_role(self._door.identify(visitor_of(request.scope)), Role.READ, "/metrics")
+            self._access_control.check_role(
+                self._access_control.identify(visitor_of(request.scope)), Role.READ, "/metrics"
+            )
         except AuthenticationError as error:
             return unauthenticated(error)
         except RequestError as error:

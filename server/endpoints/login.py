@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.auth.access_control import Door
+from server.auth.access_control import AccessControl
 from server.auth.identity import AuthenticationError
 from server.auth.session_cookie import cookie_name
 from server.auth.visitor import Visitor, visitor_of
@@ -21,7 +21,7 @@ from server.requests import read_body
 from server.responses import refused, unauthenticated
 
 PARAMETER = "token"
-_LARGEST_FORM = 16_384
+_MAX_FORM_SIZE = 16_384
 """Bytes."""
 
 
@@ -32,9 +32,9 @@ class TokenExchange:
     production an address holds no token at all, since proxies write addresses down.
     """
 
-    def __init__(self, app: ASGIApp, door: Door, *, is_on: bool) -> None:
+    def __init__(self, app: ASGIApp, access_control: AccessControl, *, is_on: bool) -> None:
         self._app = app
-        self._door = door
+        self._access_control = access_control
         self._is_on = is_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,16 +53,16 @@ class TokenExchange:
         if not self._is_on:
             raise RequestError("In production send a token as `Authorization: Bearer TOKEN`, or by POST to login.", 403)
         visitor = visitor_of(scope)
-        self._door.check_own_page(visitor)
+        self._access_control.check_own_page(visitor)
         name = f"./{quote(scope['path'].rsplit('/', 1)[-1])}"  # without ./ a name such as https: would be an address
-        return _log_in(self._door, token, visitor, f"{name}?{rest}" if rest else name)
+        return _log_in(self._access_control, token, visitor, f"{name}?{rest}" if rest else name)
 
 
 class Login:
     """`POST /login` with the form field `token`; a browser that opens it gets the form."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, access_control: AccessControl) -> None:
+        self._access_control = access_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -79,16 +79,16 @@ class Login:
         if request.method != "POST":
             raise RequestError("Send the token by POST.", 405, {"allow": "POST"})
         visitor = visitor_of(request.scope)
-        self._door.check_own_page(visitor)
-        form = parse_qs((await read_body(request, _LARGEST_FORM)).decode("latin-1"))
-        return _log_in(self._door, form.get(PARAMETER, [""])[0].strip(), visitor, ".")
+        self._access_control.check_own_page(visitor)
+        form = parse_qs((await read_body(request, _MAX_FORM_SIZE)).decode("latin-1"))
+        return _log_in(self._access_control, form.get(PARAMETER, [""])[0].strip(), visitor, ".")
 
 
 class Logout:
     """`POST /logout` ends the session of this browser."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, access_control: AccessControl) -> None:
+        self._access_control = access_control
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -103,17 +103,17 @@ class Logout:
         if request.method != "POST":
             raise RequestError("Log out by POST.", 405, {"allow": "POST"})
         visitor = visitor_of(request.scope)
-        self._door.log_out(visitor)
+        self._access_control.log_out(visitor)
         headers = {"cache-control": "no-store", "clear-site-data": '"cache"'}
         response = RedirectResponse(".", HTTPStatus.SEE_OTHER, headers)
         response.delete_cookie(**_cookie(visitor))
         return response
 
 
-def _log_in(door: Door, token: str, visitor: Visitor, target: str) -> Response:
+def _log_in(access_control: AccessControl, token: str, visitor: Visitor, target: str) -> Response:
     """Raises `RequestError`."""
     try:
-        session, value = door.log_in(visitor, token)
+        session, value = access_control.log_in(visitor, token)
     except AuthenticationError as error:
         if is_for_people(visitor.headers):
             message = f"{error} One that a server made at its start ends with it."

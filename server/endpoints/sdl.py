@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from schema.roles import Role
-from server.auth.access_control import Door
+from server.auth.access_control import AccessControl
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
@@ -18,12 +18,12 @@ from server.protocols.response_cache import is_known
 from server.responses import refused, unauthenticated
 
 
-def sdl_endpoint(sdl: str, door: Door) -> Any:
+def sdl_endpoint(sdl: str, access_control: AccessControl) -> Any:
     etag = f'"{hashlib.sha256(sdl.encode()).hexdigest()}"'
 
     async def schema_text(request: Request) -> Response:
         try:
-            door.check_role(door.admit(visitor_of(request.scope)), Role.READ, "The schema")
+            access_control.check_role(access_control.authenticate(visitor_of(request.scope)), Role.READ, "The schema")
         except AuthenticationError as error:
             return unauthenticated(error)
         except RequestError as error:

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from schema.compiler.compiler import Tally
+from schema.compiler.compiler import ExecutionCounts
 from server.database.files.metadata_file import FileState
 from server.database.merlin_database import MerlinDatabase
 
@@ -99,7 +99,7 @@ class Metrics:
             FileState.IN_STEP: files.labels("written"),
             FileState.FAILED: files.labels("failed"),
         }
-        self._tallied = Tally()
+        self._tallied = ExecutionCounts()
         # Finding the counter of some labels takes longer than counting.
         self._operations, self._requests = cache(operations.labels), cache(requests.labels)
         self._errors, self._seconds = cache(errors.labels), cache(seconds.labels)
@@ -119,7 +119,7 @@ class Metrics:
         for code in codes:
             self._errors(code).inc()
 
-    def count_executions(self, tally: Tally) -> None:
+    def count_executions(self, tally: ExecutionCounts) -> None:
         """What has come to a tally since it was last shown."""
         known, count = self._tallied, self._executions
         if more := tally.compiled - known.compiled:
@@ -157,7 +157,7 @@ class Metrics:
         """Tells of the copy whenever it changes, until cancelled."""
         missed = 0
         while True:
-            beat = database.pulse.next
+            beat = database.notifier.next
             since = database.stale_since
             self._revision.set(database.revision)
             self._stale_since.set(0 if since is None else since.timestamp())

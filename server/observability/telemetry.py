@@ -9,54 +9,62 @@ from typing import Any
 
 from graphql import OperationType
 
-from schema.compiler.compiler import Tally
-from schema.operation import Answer, Operation
+from schema.compiler.compiler import ExecutionCounts
+from schema.operation import GraphQLResponse, Operation
 from server.auth.identity import Identity
 from server.observability.logs import OPERATIONS
 from server.observability.metrics import OTHER, Metrics
 from server.observability.tracing import Tracing
-from server.protocols.persisted_documents import Documents
+from server.protocols.persisted_documents import PersistedDocuments
 
 
 class Telemetry:
     def __init__(
-        self, metrics: Metrics, tracing: Tracing, documents: Documents, tally: Tally, *, log_operations: bool
+        self,
+        metrics: Metrics,
+        tracing: Tracing,
+        documents: PersistedDocuments,
+        execution_counts: ExecutionCounts,
+        *,
+        log_operations: bool,
     ) -> None:
         self.metrics = metrics
         self.tracing = tracing
         self._documents = documents
-        self._tally = tally
+        self._execution_counts = execution_counts
         self._log_operations = log_operations
 
     @contextmanager
-    def operation(self, operation: Operation, protocol: str, identity: Identity) -> Iterator[Told]:
+    def operation(self, operation: Operation, protocol: str, identity: Identity) -> Iterator[OperationOutcome]:
         """Around all that comes of it."""
-        told = Told()
+        outcome = OperationOutcome()
         began = perf_counter()
         attributes = {"graphql.operation.type": operation.type.value, "graphql.operation.name": operation.name or ""}
         try:
             with self.tracing.step(f"graphql.{operation.type.value}", attributes):
                 if operation.type is OperationType.SUBSCRIPTION:
                     with self.metrics.subscription():
-                        yield told
+                        yield outcome
                 else:
-                    yield told
+                    yield outcome
         finally:
-            self.note(operation, protocol, identity, told, perf_counter() - began)
+            self.note(operation, protocol, identity, outcome, perf_counter() - began)
 
-    def note(self, operation: Operation, protocol: str, identity: Identity, told: Told, seconds: float) -> None:
+    def note(
+        self, operation: Operation, protocol: str, identity: Identity, outcome: OperationOutcome, seconds: float
+    ) -> None:
         """At the end of it."""
-        self.metrics.count_operation(operation.type, protocol, told.cost)
-        if told.codes:
-            self.metrics.count_errors(told.codes)
-        if told.is_kept:
+        self.metrics.count_operation(operation.type, protocol, outcome.cost)
+        if outcome.codes:
+            self.metrics.count_errors(outcome.codes)
+        if outcome.is_kept:
             self.metrics.count_kept()
         else:
-            self.metrics.count_executions(self._tally)
+            self.metrics.count_executions(self._execution_counts)
         if operation.type is not OperationType.SUBSCRIPTION:
             self.metrics.observe_seconds(self._saved_name(operation), seconds)
-        if self._log_operations or told.codes:
-            _log(operation, protocol, identity, told, seconds)
+        if self._log_operations or outcome.codes:
+            _log(operation, protocol, identity, outcome, seconds)
 
     def refused(self, code: str) -> None:
         """Before there was an operation."""
@@ -67,7 +75,7 @@ class Telemetry:
         return str(operation.name) if is_saved else OTHER
 
 
-class Told:
+class OperationOutcome:
     """What clients were told of one operation."""
 
     __slots__ = ("codes", "cost", "is_kept")
@@ -78,16 +86,16 @@ class Told:
         self.is_kept = is_kept
         """Whether it was answered from what was kept."""
 
-    def answer(self, answer: Answer) -> None:
+    def add_response(self, answer: GraphQLResponse) -> None:
         self.cost = answer.cost
-        self.errors(answer.errors)
+        self.add_errors(answer.errors)
 
-    def errors(self, errors: Iterable[Mapping[str, Any]]) -> None:
+    def add_errors(self, errors: Iterable[Mapping[str, Any]]) -> None:
         codes = [str(error.get("extensions", {}).get("code", "EXECUTION_FAILED")) for error in errors]
         self.codes = [*self.codes, *codes]
 
 
-def _log(operation: Operation, protocol: str, identity: Identity, told: Told, seconds: float) -> None:
+def _log(operation: Operation, protocol: str, identity: Identity, outcome: OperationOutcome, seconds: float) -> None:
     milliseconds = round(seconds * 1000, 3)
     extra = {
         "operation": operation.name,
@@ -95,9 +103,9 @@ def _log(operation: Operation, protocol: str, identity: Identity, told: Told, se
         "protocol": protocol,
         "who": identity.name,
         "milliseconds": milliseconds,
-        "cost": told.cost,
-        "codes": list(told.codes),
+        "cost": outcome.cost,
+        "codes": list(outcome.codes),
     }
-    type_, name, outcome = operation.type.value, operation.name or "without a name", ", ".join(told.codes) or "ok"
+    type_, name, ending = operation.type.value, operation.name or "without a name", ", ".join(outcome.codes) or "ok"
     message = "%s %s by %s: %s in %s ms"
-    OPERATIONS.info(message, type_, name, identity.name, outcome, milliseconds, extra=extra)
+    OPERATIONS.info(message, type_, name, identity.name, ending, milliseconds, extra=extra)

@@ -16,7 +16,7 @@ Attributes = Mapping[str, str | int]
 
 
 class TracingError(UsageError):
-    """It can't be had, in one line."""
+    """Tracing is not available, in one line."""
 
 
 class Tracing(Protocol):

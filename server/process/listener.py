@@ -26,7 +26,7 @@ _DROP_SYN = (
 
 
 class ListenError(UsageError):
-    """The address can't be had, in one line."""
+    """The address is not available, in one line."""
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 @contextmanager
-def told_to_end() -> Iterator[asyncio.Event]:
+def shutdown_event() -> Iterator[asyncio.Event]:
     """Set by the first SIGTERM or SIGINT; the handlers that stand have their turn as well.
 
     uvicorn tells its app nothing until every response is complete, which that of a subscription never is.

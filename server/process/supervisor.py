@@ -45,7 +45,7 @@ class Supervisor:
         processes: list[BaseProcess] = []
         first: list[BaseProcess] = []
         all_start = True
-        with _told_to_end() as told:
+        with _shutdown_signals() as told:
             while all_start and not connection.wait([told], 0):
                 if len(processes) < self.count:
                     process = self._started()
@@ -105,7 +105,7 @@ def _end_after(sentinel: int, patience: float) -> None:
 
 
 @contextmanager
-def _told_to_end() -> Iterator[socket.socket]:
+def _shutdown_signals() -> Iterator[socket.socket]:
     """Readable once there was a signal: a loop that waits for other things can wait for it, too."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)

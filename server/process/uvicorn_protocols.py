@@ -30,18 +30,18 @@ HEAD_SECONDS = 10.0
 """How long a client may take for the head of a request, or for the handshake of a websocket."""
 CLOSE_SECONDS = 1.0
 """How long a client may take to read the last of a connection, when it is refused, or the server is told to end."""
-LARGEST_HEAD = 32 * 2**10
+MAX_HEAD_SIZE = 32 * 2**10
 """Bytes of a request beside its body: request line, header, the extensions of chunks, trailer."""
-MOST_LINES = 100
+MAX_LINES = 100
 """Of header and trailer together."""
-LARGEST_INTRODUCTION = 64 * 2**10
+MAX_INIT_SIZE = 64 * 2**10
 """Bytes that a client may send over a websocket before it is known."""
-MOST_FRAMES = 10_000
+MAX_FRAMES = 10_000
 """Of a message over a websocket: each takes more memory than the byte that it may hold."""
 _NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _PIECE = 4_096
 """Bytes that are parsed before they are counted."""
-_MOST_DISCARDED = 2**20
+_MAX_DISCARDED = 2**20
 """Bytes."""
 _CHUNK = 20
 """Bytes around a chunk of a body, without extensions: its length in hexadecimal, and line breaks."""
@@ -55,7 +55,7 @@ class _Part(Enum):
     BODY = auto()
 
 
-_TOO_LARGE = f"Send at most {LARGEST_HEAD} bytes and {MOST_LINES} lines beside the body."
+_TOO_LARGE = f"Send at most {MAX_HEAD_SIZE} bytes and {MAX_LINES} lines beside the body."
 
 
 class HTTPConnection(HttpToolsProtocol):
@@ -159,7 +159,7 @@ class HTTPConnection(HttpToolsProtocol):
             if self.transport.is_closing() or self.transport.get_protocol() is not self:
                 return
             self._size += len(piece)
-            if self._size > LARGEST_HEAD or (self._awaited is not _Part.BEGIN and len(self.headers) > MOST_LINES):
+            if self._size > MAX_HEAD_SIZE or (self._awaited is not _Part.BEGIN and len(self.headers) > MAX_LINES):
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
 
     def on_message_begin(self) -> None:
@@ -207,12 +207,12 @@ class HTTPConnection(HttpToolsProtocol):
             super().handle_websocket_upgrade()
 
     def _has_large_head(self) -> bool:
-        if len(self.headers) > MOST_LINES:
+        if len(self.headers) > MAX_LINES:
             return True
-        if self._size + self._piece + _PIECE <= LARGEST_HEAD:
+        if self._size + self._piece + _PIECE <= MAX_HEAD_SIZE:
             return False  # the common case, without counting
         lines = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
-        return len(self.url) + lines > LARGEST_HEAD
+        return len(self.url) + lines > MAX_HEAD_SIZE
 
     # --- what is answered, and what can't be ---
 
@@ -276,7 +276,7 @@ class HTTPConnection(HttpToolsProtocol):
 
     def _discard(self, count: int) -> None:
         self._discarded += count
-        if self._discarded > _MOST_DISCARDED:
+        if self._discarded > _MAX_DISCARDED:
             self.transport.close()
 
 
@@ -337,8 +337,8 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         """A handshake that can't be read is refused; uvicorn would say nothing."""
         if self._unknown is not None and self.handshake_complete and not self.close_sent:
             self._unknown += len(data)
-            if self._unknown > LARGEST_INTRODUCTION:
-                self._fail(f"Send at most {LARGEST_INTRODUCTION} bytes before connection_ack")
+            if self._unknown > MAX_INIT_SIZE:
+                self._fail(f"Send at most {MAX_INIT_SIZE} bytes before connection_ack")
                 return
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_complete:
@@ -347,10 +347,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def handle_cont(self, event: Frame) -> None:
-        if len(self.frames) < MOST_FRAMES:
+        if len(self.frames) < MAX_FRAMES:
             super().handle_cont(event)
         else:
-            self._fail(f"Send a message in at most {MOST_FRAMES} frames")
+            self._fail(f"Send a message in at most {MAX_FRAMES} frames")
 
     def _fail(self, reason: str) -> None:
         self.conn.fail(CloseCode.MESSAGE_TOO_BIG, reason)

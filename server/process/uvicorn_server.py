@@ -23,11 +23,11 @@ from server.process.supervisor import Supervisor, end_without_supervisor
 from server.process.uvicorn_protocols import HTTPConnection, WebSocketConnection
 from server.settings import Settings, SettingsError
 
-LARGEST_MESSAGE = 2**20
+MAX_MESSAGE_SIZE = 2**20
 """Bytes that a client may send over a websocket in one message."""
 _END_SECONDS = 5.0
 """What a process may take for its end beside --drain, before it is killed."""
-_MOST_PER_PROCESSOR = 4
+_MAX_PER_PROCESSOR = 4
 """Server processes: each takes the memory of a copy, and more of them answer no faster."""
 
 
@@ -39,7 +39,7 @@ def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvic
         loop="uvloop",
         http=functools.partial(HTTPConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
         ws=functools.partial(WebSocketConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
-        ws_max_size=LARGEST_MESSAGE,
+        ws_max_size=MAX_MESSAGE_SIZE,
         ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
         lifespan="on",
         workers=settings.workers,
@@ -79,7 +79,7 @@ def serve_by_many(settings: Settings, listener: socket.socket, announce: Callabl
 def check_workers(count: int) -> None:
     """Raises `SettingsError`."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = processors * _MOST_PER_PROCESSOR
+    most = processors * _MAX_PER_PROCESSOR
     if count > most:
         raise SettingsError(f"workers: {count} are too many for the {processors} CPUs here; use {most} or fewer.")
 

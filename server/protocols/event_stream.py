@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from schema.encoding import encode_json
-from schema.operation import Answer, OperationError
+from schema.operation import GraphQLResponse, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
 from server.protocols.failures import GoneError, is_told_to_end
@@ -42,7 +42,7 @@ class EventStream:
 
     def __init__(
         self,
-        answers: AsyncGenerator[Answer] | OperationError,
+        answers: AsyncGenerator[GraphQLResponse] | OperationError,
         failed: Callable[[BaseException], OperationError],
         draining: asyncio.Event | None = None,
         lease: Lease | None = None,

@@ -1,7 +1,7 @@
 """The common request, in a few steps: a query by POST, in one piece, of a program that shows a token.
 
-It passes every check of the general way: who asks, how often, which documents, which role, which limits. Whatever is
-not as common, or does not pass, goes the general way from the start, which then tells more.
+It passes every check of the slow path: who asks, how often, which documents, which role, which limits. Whatever is
+not as common, or does not pass, goes the slow path from the start, which then tells more.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
 from server.header_lists import directives
 from server.middleware import SECURITY_HEADERS
-from server.observability.telemetry import Told
+from server.observability.telemetry import OperationOutcome
 from server.protocols.http import GRAPHQL_JSON
-from server.protocols.response_cache import Reply, question_of
+from server.protocols.response_cache import CachedResponse, cache_key_of
 from server.protocols.service import Service
 from server.request_id import REQUEST_ID, request_id_of
-from server.requests import LARGEST_BODY, parse_json, parse_request
+from server.requests import MAX_BODY_SIZE, parse_json, parse_request
 from server.responses import JSON
 
 LOG = logging.getLogger(__name__)
@@ -49,38 +49,38 @@ _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf
 _UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent"})
 _REMEMBERED = 1_024
 """Bodies."""
-_LONGEST_REMEMBERED = 16_384
+_MAX_REMEMBERED_LENGTH = 16_384
 """Bytes of a body."""
 
 
-class Asked(NamedTuple):
+class ParsedBody(NamedTuple):
     """What a body says."""
 
     operation: Operation
     variables: Mapping[str, Any] | None
-    questions: list[tuple[Role | None, str | None]]
+    cache_keys: list[tuple[Role | None, str | None]]
     """Of each role that has asked: so few that looking through them is faster than a dictionary of enums."""
 
-    def question(self, role: Role | None) -> str | None:
-        for known, question in self.questions:
+    def cache_key(self, role: Role | None) -> str | None:
+        for known, key in self.cache_keys:
             if known is role:
-                return question
-        question = question_of(self.operation, self.variables, role)
-        self.questions.append((role, question))
-        return question
+                return key
+        key = cache_key_of(self.operation, self.variables, role)
+        self.cache_keys.append((role, key))
+        return key
 
 
-class LeanPath:
-    def __init__(self, general: ASGIApp, service: Service) -> None:
-        self._general = general
+class FastPath:
+    def __init__(self, slow_path: ASGIApp, service: Service) -> None:
+        self._slow_path = slow_path
         self._service = service
-        self._asked: OrderedDict[bytes, Asked] = OrderedDict()
+        self._parsed: OrderedDict[bytes, ParsedBody] = OrderedDict()
         self._last_context: Context | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _common_headers(scope)
         if headers is None or self._identity(headers, scope) is None or scope["state"]["draining"].is_set():
-            await self._general(scope, receive, send)
+            await self._slow_path(scope, receive, send)
             return
         id_ = request_id_of(headers.get(b"x-request-id"))
         REQUEST_ID.set(id_)
@@ -88,7 +88,7 @@ class LeanPath:
         identity = self._identity(headers, scope)  # asked again: the body may have taken its time
         reply = None if identity is None else self._reply(message, headers, identity, scope)
         if reply is None:
-            await self._general(scope, _again(message, receive), send)
+            await self._slow_path(scope, _again(message, receive), send)
             return
         self._service.telemetry.metrics.count_request(reply.status)
         start = {"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply, headers, id_)}
@@ -96,66 +96,66 @@ class LeanPath:
         await send({"type": "http.response.body", "body": reply.body})
 
     def _identity(self, headers: Mapping[bytes, bytes], scope: Scope) -> Identity | None:
-        return self._service.door.at_once(headers.get(b"authorization"), scope)
+        return self._service.access_control.identify_sync(headers.get(b"authorization"), scope)
 
     def _reply(
         self, message: Message, headers: Mapping[bytes, bytes], identity: Identity, scope: Scope
-    ) -> Reply | None:
+    ) -> CachedResponse | None:
         began = perf_counter()
         body = message.get("body", b"")
-        if message["type"] != "http.request" or message.get("more_body") or len(body) > LARGEST_BODY:
+        if message["type"] != "http.request" or message.get("more_body") or len(body) > MAX_BODY_SIZE:
             return None
-        if self._service.door.would_refuse(identity):
+        if self._service.access_control.is_rate_limited(identity):
             return None
         try:
-            asked = self._asked.get(body) or self._read(body)
-            if asked is None:
+            parsed = self._parsed.get(body) or self._read(body)
+            if parsed is None:
                 return None
-            reply, told = self._answer(asked, headers, identity, scope["state"]["database"])
+            reply, outcome = self._answer(parsed, headers, identity, scope["state"]["database"])
             if reply is not None:
-                self._service.door.count(identity)
+                self._service.access_control.consume(identity)
         except Exception:
-            LOG.debug("A request goes the general way", exc_info=True)
+            LOG.debug("A request goes the slow path", exc_info=True)
             return None
         if reply is not None:
-            self._service.telemetry.note(asked.operation, "http", identity, told, perf_counter() - began)
+            self._service.telemetry.note(parsed.operation, "http", identity, outcome, perf_counter() - began)
         return reply
 
-    def _read(self, body: bytes) -> Asked | None:
+    def _read(self, body: bytes) -> ParsedBody | None:
         """Raises `RequestError`, `OperationError`."""
         request = parse_request(parse_json(body, "body"))
         text = self._service.documents.text(request.query, request.document_hash)
-        operation = self._service.operations.read(text, request.operation_name)
+        operation = self._service.engine.parse(text, request.operation_name)
         if operation.type is not OperationType.QUERY:
             return None
-        asked = Asked(operation, request.variables, [])
-        if len(body) <= _LONGEST_REMEMBERED:
-            self._asked[body] = asked
-            if len(self._asked) > _REMEMBERED:
-                self._asked.popitem(last=False)
-        return asked
+        parsed = ParsedBody(operation, request.variables, [])
+        if len(body) <= _MAX_REMEMBERED_LENGTH:
+            self._parsed[body] = parsed
+            if len(self._parsed) > _REMEMBERED:
+                self._parsed.popitem(last=False)
+        return parsed
 
     def _answer(
-        self, asked: Asked, headers: Mapping[bytes, bytes], identity: Identity, database: MerlinDatabase
-    ) -> tuple[Reply | None, Told]:
+        self, parsed: ParsedBody, headers: Mapping[bytes, bytes], identity: Identity, database: MerlinDatabase
+    ) -> tuple[CachedResponse | None, OperationOutcome]:
         """Raises `OperationError`."""
-        results, state = self._service.results, database.state
-        question = asked.question(identity.role)
+        cache, state = self._service.response_cache, database.state
+        key = parsed.cache_key(identity.role)
         insists = b"cache-control" in headers and "no-cache" in directives(headers[b"cache-control"].decode("latin-1"))
         given = None if insists else headers.get(b"if-none-match")
         known = None if given is None else given.decode("latin-1")
-        if question is not None and not insists:
-            kept = results.find(question, state, known)
+        if key is not None and not insists:
+            kept = cache.find(key, state, known)
             if kept is not None:
-                return kept, Told(kept.cost, is_kept=True)
+                return kept, OperationOutcome(kept.cost, is_kept=True)
         context = self._context(database, identity)
-        answer = self._service.operations.answer_at_once(asked.operation, asked.variables, context)
+        answer = self._service.engine.execute_sync(parsed.operation, parsed.variables, context)
         if answer is None:
-            return None, Told()
-        told = Told(answer.cost)
-        if question is None:
-            return Reply(200, answer.encoded, None), told
-        return results.put(question, state, answer.encoded, answer.cost, known), told
+            return None, OperationOutcome()
+        outcome = OperationOutcome(answer.cost)
+        if key is None:
+            return CachedResponse(200, answer.encoded, None), outcome
+        return cache.put(key, state, answer.encoded, answer.cost, known), outcome
 
     def _context(self, database: MerlinDatabase, identity: Identity) -> Context:
         """Mostly that of the request before."""
@@ -165,7 +165,7 @@ class LeanPath:
         return last
 
 
-def _headers_of(reply: Reply, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
+def _headers_of(reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
     own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode())]
     if reply.status == HTTPStatus.OK:
         own.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))

@@ -19,11 +19,11 @@ from server.auth.visitor import visitor_of
 from server.errors import RequestError
 from server.header_lists import directives, joined
 from server.login_page import is_for_people
-from server.observability.telemetry import Told
+from server.observability.telemetry import OperationOutcome
 from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.protocols.event_stream import EventStream
 from server.protocols.failures import is_told_to_end
-from server.protocols.response_cache import Reply, question_of
+from server.protocols.response_cache import CachedResponse, cache_key_of
 from server.protocols.service import Service
 from server.requests import GraphQLRequest, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
@@ -87,13 +87,13 @@ class GraphQLApp:
     async def _answer(self, request: Request, media_type: str) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and what nobody foresaw."""
         is_stream = media_type == EVENT_STREAM
-        lease = self._service.door.admit(visitor_of(request.scope, "sse" if is_stream else "http"))
+        lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, get_queries=self._get_queries or is_stream)
-        operation = self._service.read(given)
+        operation = self._service.prepare(given)
         _check(operation, request.method, media_type)
         if operation.type is OperationType.QUERY and not is_stream:
             return _response(await self._reply(request, operation, given, lease), media_type, request.method)
-        answers = self._service.answers(operation, given, request.state.database, lease)
+        answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
             draining = request.state.draining if operation.type is OperationType.SUBSCRIPTION else None
             return EventStream(answers, self._service.failed, draining, lease)
@@ -101,26 +101,30 @@ class GraphQLApp:
             answer = await anext(answers)
         return Response(answer.encoded, media_type=media_type)
 
-    async def _reply(self, request: Request, operation: Operation, given: GraphQLRequest, lease: Lease) -> Reply:
+    async def _reply(
+        self, request: Request, operation: Operation, given: GraphQLRequest, lease: Lease
+    ) -> CachedResponse:
         """To a query. Raises `OperationError`, `AuthenticationError`."""
         identity = lease.identity()
-        results, database = self._service.results, request.state.database
-        question, state = question_of(operation, given.variables, identity.role), database.state
+        cache, database = self._service.response_cache, request.state.database
+        key, state = cache_key_of(operation, given.variables, identity.role), database.state
         insists = "no-cache" in directives(joined(request.headers, "cache-control"))
         known = None if insists else joined(request.headers, "if-none-match")
-        if question is not None and not insists:
-            reply = results.find(question, state, known)
+        if key is not None and not insists:
+            reply = cache.find(key, state, known)
             if reply is not None:
-                self._service.telemetry.note(operation, "http", identity, Told(reply.cost, is_kept=True), 0.0)
+                self._service.telemetry.note(
+                    operation, "http", identity, OperationOutcome(reply.cost, is_kept=True), 0.0
+                )
                 return reply
-        async with aclosing(self._service.answers(operation, given, database, lease)) as answers:
+        async with aclosing(self._service.stream(operation, given, database, lease)) as answers:
             answer = await anext(answers)
-        if question is None or answer.errors or database.state != state:
-            return Reply(200, answer.encoded, None)
-        return results.put(question, state, answer.encoded, answer.cost, known)
+        if key is None or answer.errors or database.state != state:
+            return CachedResponse(200, answer.encoded, None)
+        return cache.put(key, state, answer.encoded, answer.cost, known)
 
 
-def _response(reply: Reply, media_type: str, method: str) -> Response:
+def _response(reply: CachedResponse, media_type: str, method: str) -> Response:
     headers = {} if reply.etag is None else {"etag": reply.etag}
     if method in SAFE:  # no cache keeps answers to others
         headers |= {"cache-control": KEPT_BY_THE_CLIENT, "vary": VARY}

@@ -19,13 +19,13 @@ NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
 MISMATCH = "PERSISTED_QUERY_HASH_MISMATCH"
 UNTRUSTED = "UNTRUSTED_DOCUMENT"
 
-_MOST_REGISTERED = 1_000
+_MAX_REGISTERED = 1_000
 """Documents; the one that was asked for longest ago goes first."""
-_LARGEST_REGISTERED = 20_000
+_MAX_REGISTERED_LENGTH = 20_000
 """Characters of a document."""
 
 
-class Documents:
+class PersistedDocuments:
     def __init__(self, trusted: Mapping[str, str] = MappingProxyType({}), *, only_trusted: bool = False) -> None:
         self._trusted = trusted
         """By hash."""
@@ -65,11 +65,11 @@ class Documents:
         return self._registered[hash_]
 
     def _register(self, hash_: str, query: str) -> None:
-        if len(query) > _LARGEST_REGISTERED:
+        if len(query) > _MAX_REGISTERED_LENGTH:
             return
         self._registered[hash_] = query
         self._registered.move_to_end(hash_)
-        if len(self._registered) > _MOST_REGISTERED:
+        if len(self._registered) > _MAX_REGISTERED:
             self._registered.popitem(last=False)
 
 

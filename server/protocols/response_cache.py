@@ -24,18 +24,18 @@ from server.header_lists import tags
 State: TypeAlias = tuple[int, int, datetime | None]
 """`MerlinDatabase.state`."""
 
-_LARGEST_SHARE = 8
+_MAX_SHARE = 8
 """One answer takes no more than this part of the room."""
 _OVERHEAD = 250
 """Bytes that keeping an answer takes beside its own, about."""
 
 
-def question_of(operation: Operation, variables: Mapping[str, Any] | None, role: Role | None) -> str | None:
+def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role: Role | None) -> str | None:
     """A digest of what is asked and by whom: all that an answer depends on beside the database.
 
     None where the answer depends on the clock, too, or can't be kept.
     """
-    if not operation.is_timeless:
+    if not operation.is_cacheable:
         return None
     try:
         given = orjson.dumps(variables or {}, option=orjson.OPT_SORT_KEYS)
@@ -47,7 +47,7 @@ def question_of(operation: Operation, variables: Mapping[str, Any] | None, role:
 
 
 @dataclass(slots=True)
-class Reply:
+class CachedResponse:
     status: int
     body: bytes
     etag: str | None
@@ -62,10 +62,10 @@ class Reply:
             self.headers.append((b"etag", self.etag.encode()))
 
 
-class Results:
+class ResponseCache:
     def __init__(self, most_bytes: int) -> None:
         self._room = most_bytes
-        self._kept: OrderedDict[str, Reply] = OrderedDict()
+        self._kept: OrderedDict[str, CachedResponse] = OrderedDict()
         """By question."""
         self._size = 0
         self._state: State | None = None
@@ -73,41 +73,41 @@ class Results:
         self._key = secrets.token_bytes(32)
         """Of tags. Revisions count anew in each process."""
 
-    def etag(self, question: str, state: State) -> str:
+    def etag(self, key: str, state: State) -> str:
         """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes. Nobody can make one up."""
         revision, notices, stale_since = state
         stale = "" if stale_since is None else f".{stale_since.timestamp()}"
-        named = f"{revision}.{notices}{stale}.{question}".encode()
+        named = f"{revision}.{notices}{stale}.{key}".encode()
         return f'W/"{hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()}"'
 
-    def find(self, question: str, state: State, if_none_match: str | None = None) -> Reply | None:
+    def find(self, key: str, state: State, if_none_match: str | None = None) -> CachedResponse | None:
         """What needs no execution: that the client has the answer, or the answer.
 
         Only who was given an answer knows its tag. `*` means any answer, so there has to be one: an operation that is
         refused or fails has none, and says why.
         """
-        if if_none_match is not None and _has_tag(if_none_match, etag := self.etag(question, state)):
-            return Reply(304, b"", etag)
+        if if_none_match is not None and _has_tag(if_none_match, etag := self.etag(key, state)):
+            return CachedResponse(304, b"", etag)
         if state != self._state:
             self._begin(state)
             return None
-        kept = self._kept.get(question)
+        kept = self._kept.get(key)
         return None if kept is None else _unless_known(kept, if_none_match)
 
-    def put(self, question: str, state: State, answer: bytes, cost: int, if_none_match: str | None = None) -> Reply:
+    def put(self, key: str, state: State, answer: bytes, cost: int, if_none_match: str | None = None) -> CachedResponse:
         """`state` is that from which it was computed."""
-        return _unless_known(self._put(question, state, answer, cost), if_none_match)
+        return _unless_known(self._put(key, state, answer, cost), if_none_match)
 
-    def _put(self, question: str, state: State, answer: bytes, cost: int) -> Reply:
+    def _put(self, key: str, state: State, answer: bytes, cost: int) -> CachedResponse:
         if state != self._state:
             self._begin(state)
-        kept = self._kept.get(question)
+        kept = self._kept.get(key)
         if kept is not None:
             return kept
-        reply = Reply(200, answer, self.etag(question, state), cost)
+        reply = CachedResponse(200, answer, self.etag(key, state), cost)
         size = len(answer) + _OVERHEAD
-        if size <= self._room // _LARGEST_SHARE:
-            self._kept[question] = reply
+        if size <= self._room // _MAX_SHARE:
+            self._kept[key] = reply
             self._size += size
             self._make_room()
         return reply
@@ -141,7 +141,7 @@ def _has_tag(if_none_match: str, etag: str) -> bool:
     return any(tag.removeprefix("W/") == plain for tag in tags(if_none_match))
 
 
-def _unless_known(reply: Reply, if_none_match: str | None) -> Reply:
+def _unless_known(reply: CachedResponse, if_none_match: str | None) -> CachedResponse:
     if reply.etag is None or not is_known(reply.etag, if_none_match):
         return reply
-    return Reply(304, b"", reply.etag, reply.cost)
+    return CachedResponse(304, b"", reply.etag, reply.cost)

@@ -35,7 +35,7 @@ INIT_SECONDS = 10.0
 """How long a client may take to say `connection_init`."""
 QUIET_SECONDS = 0.1
 """Once the server is told to end, messages are read until so long none has come: those that have arrived by then."""
-MOST_OPERATIONS = 100
+MAX_OPERATIONS = 100
 """At one time, over one connection."""
 
 
@@ -70,7 +70,7 @@ class WebSocketApp:
         given = visitor.headers.get("x-request-id")
         REQUEST_ID.set(request_id_of(None if given is None else given.encode("latin-1")))
         try:
-            self._service.door.check_origin(visitor)
+            self._service.access_control.check_origin(visitor)
         except RequestError as error:
             await socket.send_denial_response(refused(error))
             return
@@ -104,7 +104,7 @@ class Connection:
 
     async def serve(self) -> None:
         """Until either side closes the socket, or the server is told to end."""
-        converse = asyncio.create_task(self._converse())
+        converse = asyncio.create_task(self._receive_loop())
         endings = (self._drain(converse), self._end_with_its_lease(), self._end_with_an_operation())
         tasks = [*map(asyncio.create_task, endings), converse]
         try:
@@ -154,15 +154,15 @@ class Connection:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # uvicorn's, where it has closed it before
             await self._socket.close(error.code, _shortened(error.reason))
 
-    async def _converse(self) -> None:
+    async def _receive_loop(self) -> None:
         try:
             async with asyncio.timeout(INIT_SECONDS):
                 while self._lease is None:
-                    await self._heed(await self._receive())
+                    await self._handle_message(await self._receive())
         except TimeoutError:
             raise CloseError(CloseCode.INITIALISATION_TIMEOUT, "Connection initialisation timeout") from None
         while True:
-            await self._heed(await self._receive())
+            await self._handle_message(await self._receive())
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._socket.receive()
@@ -180,7 +180,7 @@ class Connection:
             raise CloseError(CloseCode.BAD_REQUEST, "A message is a JSON object with a type")
         return given
 
-    async def _heed(self, message: dict[str, Any]) -> None:
+    async def _handle_message(self, message: dict[str, Any]) -> None:
         match message:
             case {"type": "connection_init"}:
                 await self._acknowledge(message)
@@ -209,7 +209,7 @@ class Connection:
         if self._lease is not None:
             raise CloseError(CloseCode.TOO_MANY_INITIALISATIONS, "Too many initialisation requests")
         try:
-            lease = self._service.door.identify(self._showing(payload or {}))
+            lease = self._service.access_control.identify(self._showing(payload or {}))
         except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
             raise _unknown(error) from None
@@ -254,10 +254,10 @@ class Connection:
 
     def _refusal(self, identity: Identity) -> Mapping[str, Any] | None:
         """Of one operation more."""
-        if len(self._active) >= MOST_OPERATIONS:
-            return BadInput(f"At most {MOST_OPERATIONS} operations at a time go over one connection.", "id").formatted
+        if len(self._active) >= MAX_OPERATIONS:
+            return BadInput(f"At most {MAX_OPERATIONS} operations at a time go over one connection.", "id").formatted
         try:
-            self._service.door.count(identity)
+            self._service.access_control.consume(identity)
         except RequestError as error:
             self._service.telemetry.refused(error.code)
             return {"message": str(error), "extensions": {"code": error.code}}
@@ -290,11 +290,11 @@ class Connection:
     async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
         """Raises `OperationError`, and what nobody foresaw."""
         REQUEST_ID.set(request_id_of(None))
-        operation = self._service.read(request)
+        operation = self._service.prepare(request)
         if operation.type is OperationType.SUBSCRIPTION:
             self._endless.add(self._active[id_])
         head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
-        answers = self._service.answers(operation, request, self._socket.state.database, lease)
+        answers = self._service.stream(operation, request, self._socket.state.database, lease)
         async with aclosing(answers):
             async for answer in answers:
                 await self._send_text(f"{head}{answer.encoded.decode()}}}")

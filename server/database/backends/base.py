@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 
 from server.database.backends.codec import Dialect, Raw
 from server.database.backends.notes import Note, NoteKey
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.models import EntityKind, Entry, Key, Model
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -130,7 +130,7 @@ class ResultsBackend(ABC):
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]: ...
 
     @abstractmethod
-    async def commit(self, batch: Batch) -> bool:
+    async def commit(self, batch: WriteSet) -> bool:
         """Writes a batch if everything that it has read still stands as it was read, else nothing.
 
         Whether it has; where a reply was lost it finds out. Raises `UnknownOutcomeError` where it can't, else

@@ -24,7 +24,7 @@ class BackendOptions:
 
 
 def make_backend(url: str, options: BackendOptions) -> ResultsBackend:
-    """Not yet opened. Raises `WrongDatabaseError` for a URL that can't be meant."""
+    """Not yet opened. Raises `WrongDatabaseError` for an invalid URL."""
     scheme, separator, _ = url.partition("://")
     match scheme.lower() if separator else "":
         case "redis" | "rediss" | "unix" | "redis+sentinel" | "valkey" | "valkeys" | "valkey+sentinel":

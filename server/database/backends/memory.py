@@ -10,7 +10,7 @@ from server.database.backends.base import Changed, Notice, Progress, Reload, Res
 from server.database.backends.codec import Raw, decode, encode
 from server.database.backends.notes import Note, NoteKey
 from server.database.backends.portions import SCAN_BATCH
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 _BATCH = 500
@@ -77,7 +77,7 @@ class MemoryBackend(ResultsBackend):
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
         return {key: self._notes.get(key) for key in keys}
 
-    async def commit(self, batch: Batch) -> bool:
+    async def commit(self, batch: WriteSet) -> bool:
         if any(self._records.get(key) != raw for key, raw in batch.read.items()):
             return False
         if any(self._names[kind].get(name) != owner for (kind, name), owner in batch.owners.items()):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 SCAN_BATCH = 50
 """Records that are read together: runs of a usual size take 2 ms to decode."""
-_MOST_CHARACTERS = 100_000
+_MAX_CHARACTERS = 100_000
 """That are decoded together: lists of ids take 2 ms. A single record may be longer."""
 
 Item = TypeVar("Item")
@@ -19,7 +19,7 @@ def portions(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[l
     total = 0
     for item in items:
         own = length(item)
-        if portion and total + own > _MOST_CHARACTERS:
+        if portion and total + own > _MAX_CHARACTERS:
             yield portion
             portion, total = [], 0
         portion.append(item)

@@ -31,7 +31,7 @@ from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.redis_client import TIMEOUT, RedisClients
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.errors import WrongDatabaseError
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
@@ -205,7 +205,7 @@ class RedisBackend(ResultsBackend):
                 found[key] = text if isinstance(text, str) else None
         return found
 
-    async def commit(self, batch: Batch) -> bool:
+    async def commit(self, batch: WriteSet) -> bool:
         return await self._writer.commit(batch)
 
     async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:

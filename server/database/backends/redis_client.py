@@ -26,7 +26,7 @@ from server.database.errors import BackendError, BackendUnavailableError, WrongD
 
 TIMEOUT = 5.0
 """Seconds to connect, and for an answer; redis-py alone would wait a minute."""
-_PATIENCE = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+_TIMEOUTS = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
 
 SENTINEL_SCHEME = "redis+sentinel"
 SCHEMES: Mapping[str, str] = {
@@ -103,7 +103,7 @@ class RedisClients:
 
     def make(self, *, protocol: int = 2, retries: int = 2) -> Redis:
         """Whoever makes a client closes it, and then these."""
-        arguments = self._arguments | _PATIENCE | _TEXTS | {"protocol": protocol}
+        arguments = self._arguments | _TIMEOUTS | _TEXTS | {"protocol": protocol}
         arguments["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (RedisConnectionError,))
         try:
             client: Redis = (
@@ -119,7 +119,7 @@ class RedisClients:
     def _make_sentinel(self, places: Places) -> Sentinel | None:
         names = [name for name in self._arguments if name.startswith("sentinel_")]
         arguments = {name.removeprefix("sentinel_"): self._arguments.pop(name) for name in names}
-        arguments |= _PATIENCE | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
+        arguments |= _TIMEOUTS | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
         try:
             return Sentinel(places, sentinel_kwargs=arguments) if places else None  # type: ignore[no-untyped-call]  # redis-py's
         except TypeError as error:

@@ -13,11 +13,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from server.database.backends.notes import LIFETIMES, PREFIX
 from server.database.backends.redis_client import RedisClients
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, UnknownOutcomeError
 from server.database.models import EntityKind
 
-PATIENCE = 10.0
+RETRY_TIMEOUT = 10.0
 """Seconds for which a write is sent again after its reply was lost: a failover takes some."""
 _PAUSE = 0.05
 _MARK = f"{PREFIX}:written:"
@@ -123,14 +123,14 @@ class RedisWriter:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def commit(self, batch: Batch) -> bool:
+    async def commit(self, batch: WriteSet) -> bool:
         """Whether everything read still stood, so that the batch is written.
 
         After a lost reply the same batch is sent again: if the first one arrived, its mark is there, and it is not
         applied twice. Raises `UnknownOutcomeError` where the server can't be asked any more, else `BackendError`.
         """
         keys, arguments = _program(batch)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + RETRY_TIMEOUT
         was_lost = False
         while True:
             try:
@@ -156,7 +156,7 @@ class RedisWriter:
         return UnknownOutcomeError(f"{failure} Whether the change was made is not known: look before trying again.")
 
 
-def _program(batch: Batch) -> tuple[list[str], list[str | int]]:
+def _program(batch: WriteSet) -> tuple[list[str], list[str | int]]:
     """The script's keys and arguments."""
     numbers: dict[str, int] = {}
 

@@ -31,7 +31,7 @@ from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, 
 from server.database.backends.sqlite_file import SQLiteFile, open_file
 from server.database.backends.sqlite_path import path_of
 from server.database.backends.sqlite_writer import NOTES, Conflict, make_readable, write, writing
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
     KINDS,
@@ -144,7 +144,7 @@ class SQLiteBackend(ResultsBackend):
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
         return await self._run(lambda: self._read_notes(keys))
 
-    async def commit(self, batch: Batch) -> bool:
+    async def commit(self, batch: WriteSet) -> bool:
         return await self._run(lambda: self._commit(batch))
 
     async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
@@ -366,7 +366,7 @@ class SQLiteBackend(ResultsBackend):
                     found[key].append(row)
         return found
 
-    def _commit(self, batch: Batch) -> bool:
+    def _commit(self, batch: WriteSet) -> bool:
         self._prepare_tables()
         try:
             with writing(self._execute):

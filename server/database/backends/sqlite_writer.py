@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from server.database.backends.codec import Raw
 from server.database.backends.notes import LIFETIMES, NoteKey
-from server.database.backends.write_set import Batch
+from server.database.backends.write_set import WriteSet
 from server.database.models import EntityKind, Key
 
 NOTES = "merlin_graphql_notes"
@@ -36,7 +36,7 @@ class Conflict(Exception):  # noqa: N818 - no error: it ends a transaction, and 
 
 def write(
     execute: Execute,
-    batch: Batch,
+    batch: WriteSet,
     *,
     standing: Mapping[Key, Raw],
     rows: Mapping[Key, Sequence[int]],
@@ -71,7 +71,7 @@ def write(
 
 
 def _differs(
-    batch: Batch,
+    batch: WriteSet,
     standing: Mapping[Key, Raw],
     owners: Callable[[EntityKind, Collection[str]], Mapping[str, str]],
     notes: Callable[[Collection[NoteKey]], Mapping[NoteKey, str | None]],

@@ -19,7 +19,7 @@ class NameKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class WriteSet:
     id: str
     """Of this one write: however often it is sent, it is applied once."""
     read: Mapping[Key, Raw | None]

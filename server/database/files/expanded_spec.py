@@ -13,7 +13,7 @@ from server.database.files.metadata_file import open_merlin_info, open_regular
 from server.database.files.workspace_roots import OutsideError
 
 _SUFFIX = ".expanded.yaml"
-_LARGEST = 2**20
+_MAX_SIZE = 2**20
 """Bytes."""
 
 
@@ -35,8 +35,8 @@ def name_in_spec(roots: Sequence[Path], workspace: str) -> str | None:
 def _text(directory: int, name: str) -> str:
     """Raises OSError, and ValueError for a text that is too long or no UTF-8."""
     with open(open_regular(directory, name, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - by descriptor
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
+        content = file.read(_MAX_SIZE + 1)
+    if len(content) > _MAX_SIZE:
         raise ValueError(name)
     return content.decode()
 

@@ -30,7 +30,7 @@ _FILE = "run_metadata.json"
 _LOCK = f"{_FILE}.lock"
 _TEMPORARY = f"{_FILE}.merlin-graphql.tmp"
 """Not Merlin's own `.tmp`, which it opens to write: one that a crash left, of another user, would make it fail."""
-_LARGEST = 8 * 2**20
+_MAX_SIZE = 8 * 2**20
 """Bytes; Merlin's own files have less than a thousandth."""
 _POLL = 0.02
 """Seconds between two tries to get the lock."""
@@ -214,8 +214,8 @@ def _read(directory: int) -> _Present | None:
     except FileNotFoundError:
         return None
     with os.fdopen(descriptor, "rb") as file:
-        data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
+        data = file.read(_MAX_SIZE + 1)
+        if len(data) > _MAX_SIZE:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), _FILE)
         content = None
         with suppress(ValueError):
@@ -242,8 +242,8 @@ def _check_regular(found: os.stat_result, name: str) -> None:
 
 def _encoded(run: RunModel, *, is_legacy: bool) -> bytes:
     size = sum(map(len, (run.additional_data, run.parameters, run.samples)))
-    data = b"" if size > _LARGEST else json.dumps(content_of(run, is_legacy=is_legacy), indent=4).encode()
-    if not 0 < len(data) <= _LARGEST:
+    data = b"" if size > _MAX_SIZE else json.dumps(content_of(run, is_legacy=is_legacy), indent=4).encode()
+    if not 0 < len(data) <= _MAX_SIZE:
         raise OSError(errno.EFBIG, "the record is too large for a file", _FILE)
     return data
 

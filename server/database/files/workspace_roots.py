@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 DIRECTORY_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
 """Where there is O_PATH, a directory that may be passed through need not be readable."""
-_LONGEST = 4096
+_MAX_LENGTH = 4096
 """Characters: Linux takes no longer path, and resolving one would take time that grows with its square."""
 
 
@@ -23,7 +23,7 @@ def open_below(roots: Sequence[Path], path: str) -> int:
     symlink in between meanwhile gets an error. Raises `OutsideError`, and OSError: FileNotFoundError where there is no
     such directory.
     """
-    if not path.startswith("/") or len(path) > _LONGEST:
+    if not path.startswith("/") or len(path) > _MAX_LENGTH:
         raise OutsideError
     try:
         real = PurePath(os.path.realpath(path))

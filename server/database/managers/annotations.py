@@ -12,7 +12,7 @@ from server.database.json_text import EMPTY, JSON, load
 from server.database.managers.entity_manager import EntityManager, merged
 from server.database.models import KINDS, Model
 from server.database.names import check_words
-from server.database.transactions import ANNOTATIONS, Transaction, Work
+from server.database.transactions import ANNOTATIONS, Transaction, UnitOfWork
 
 MAX_CHARACTERS = 65_536
 """Of all annotations of one entity, as JSON."""
@@ -25,16 +25,16 @@ E = TypeVar("E", bound=DatabaseEntity[Any])
 class AnnotatedManager(EntityManager[E, Record]):
     """The manager of a kind whose entities can be annotated."""
 
-    async def annotate(self, identifier: str, annotations: JSON, work: Work | None = None) -> E:
+    async def annotate(self, identifier: str, annotations: JSON, unit: UnitOfWork | None = None) -> E:
         """Merges annotations key by key; None removes a key.
 
         Raises the kind's `EntityNotFoundError`, `RefusedError` and `BackendError`.
         """
         entity = self.get(identifier)
         _check(annotations)
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             record: Record = await its.step(partial(_annotate, type(entity.record), entity.id, annotations))
-        return self._entity(record, self._around)
+        return self._entity(record, self._entity_context)
 
 
 async def _annotate(model: type[Record], id_: str, changes: JSON, transaction: Transaction) -> Record:

@@ -28,25 +28,25 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
-from server.database.transactions import Action, Effect, Transaction, Work
+from server.database.transactions import Action, Effect, Transaction, UnitOfWork
 
 _SHOWN = 20
 """Ids in a message."""
-STEP = 200
+BATCH_SIZE = 200
 """So many entities change in one transaction: it takes tens of milliseconds, and reads go on in between."""
 
 Record = TypeVar("Record", bound=Model)
 
 
-class Cleanup:
+class CascadingDelete:
     """The steps of one piece of work that deletes. `copy` tells who names an entity that does not name it back.
 
     Without `force`, a step raises `StillActiveError` and changes nothing where a run is active that it takes along, or
     whose worker it takes.
     """
 
-    def __init__(self, work: Work, copy: ReadModel, *, force: bool = False) -> None:
-        self._work = work
+    def __init__(self, unit: UnitOfWork, copy: ReadModel, *, force: bool = False) -> None:
+        self._work = unit
         self._copy = copy
         self._force = force
 
@@ -112,10 +112,10 @@ class Cleanup:
             await self._work.step(partial(self._delete_idle_instance, id_))
 
     async def _delete_empty_study(self, id_: str, transaction: Transaction) -> None:
-        studies = await self._standing(transaction, StudyModel, [id_])
+        studies = await self._existing(transaction, StudyModel, [id_])
         run_ids = {run_id for study in studies for run_id in study.runs}
         run_ids.update(run_id for _, run_id in self._copy.study_runs.members_of(id_))
-        if not await self._standing(transaction, RunModel, run_ids):
+        if not await self._existing(transaction, RunModel, run_ids):
             await self._delete(transaction, studies)
 
     async def _delete_idle_worker(self, id_: str, transaction: Transaction) -> None:
@@ -124,8 +124,8 @@ class Cleanup:
             return
         run_ids = {*worker.runs, *(run_id for _, run_id in self._copy.worker_runs.members_of(id_))}
         instance_ids = {*worker.physical_workers, *(other for _, other in self._copy.instances.members_of(id_))}
-        instances = await self._standing(transaction, PhysicalWorkerModel, instance_ids)
-        if any(map(is_alive, instances)) or await self._standing(transaction, RunModel, run_ids):
+        instances = await self._existing(transaction, PhysicalWorkerModel, instance_ids)
+        if any(map(is_alive, instances)) or await self._existing(transaction, RunModel, run_ids):
             return
         await self._delete_physical_workers([instance.id for instance in instances], transaction)
         transaction.delete(Key(EntityKind.LOGICAL_WORKER, id_))
@@ -136,7 +136,7 @@ class Cleanup:
             await self._delete_physical_workers([id_], transaction)
 
     async def _delete_runs(self, ids: Collection[str], transaction: Transaction) -> None:
-        runs = await self._standing(transaction, RunModel, ids)
+        runs = await self._existing(transaction, RunModel, ids)
         self._refuse_active(runs)
         gone = frozenset(run.id for run in runs)
         for model, named, links in (
@@ -161,10 +161,10 @@ class Cleanup:
 
     async def _delete_study(self, id_: str, transaction: Transaction) -> list[str]:
         """The ids of runs that have to go first; the study stays as long as there are any."""
-        studies = await self._standing(transaction, StudyModel, [id_])
+        studies = await self._existing(transaction, StudyModel, [id_])
         named = {run_id for study in studies for run_id in study.runs}
         named.update(run_id for _, run_id in self._copy.study_runs.members_of(id_))
-        left = await self._standing(transaction, RunModel, named)
+        left = await self._existing(transaction, RunModel, named)
         if not left:
             await self._delete(transaction, studies)
         return [run.id for run in left]
@@ -185,12 +185,12 @@ class Cleanup:
             transaction.remove(worker, "runs", frozenset(run_ids))
 
     async def _delete_stopped(self, ids: Collection[str], transaction: Transaction) -> None:
-        instances = await self._standing(transaction, PhysicalWorkerModel, ids)
+        instances = await self._existing(transaction, PhysicalWorkerModel, ids)
         stopped = [instance.id for instance in instances if not is_alive(instance)]
         await self._delete_physical_workers(stopped, transaction)
 
     async def _delete_physical_workers(self, ids: Collection[str], transaction: Transaction) -> None:
-        instances = await self._standing(transaction, PhysicalWorkerModel, ids)
+        instances = await self._existing(transaction, PhysicalWorkerModel, ids)
         gone = frozenset(instance.id for instance in instances)
         named = {item.logical_worker_id for item in instances if item.logical_worker_id is not None}
         owners = named.union(*(self._copy.instances.owners_of(id_) for id_ in gone))
@@ -224,10 +224,10 @@ class Cleanup:
     async def _heir(self, transaction: Transaction, model: type[Model], name: str, gone: Collection[str]) -> str | None:
         """Another record of that name; the copy may name some that earlier steps have deleted."""
         ids = [id_ for id_ in self._copy.tables[KINDS[model]].ids_named(name) if id_ not in gone]
-        others = await self._standing(transaction, model, ids)
+        others = await self._existing(transaction, model, ids)
         return next((other.id for other in others if name_of(other) == name), None)
 
-    async def _standing(self, transaction: Transaction, model: type[Record], ids: Collection[str]) -> list[Record]:
+    async def _existing(self, transaction: Transaction, model: type[Record], ids: Collection[str]) -> list[Record]:
         """Those of them that exist."""
         await transaction.prefetch(Key(KINDS[model], id_) for id_ in ids)
         found = [await transaction.get(model, id_) for id_ in ids]
@@ -237,7 +237,7 @@ class Cleanup:
         self, transaction: Transaction, model: type[Record], ids: Collection[str], field: str
     ) -> list[Record]:
         """Those of them that exist; the others are noted as skipped, unless this very work has deleted them."""
-        partners = await self._standing(transaction, model, ids)
+        partners = await self._existing(transaction, model, ids)
         missing = set(ids).difference(partner.id for partner in partners)
         keys = [key for id_ in sorted(missing) if not self._work.has_deleted(key := Key(KINDS[model], id_))]
         self._work.skip(Effect(Action.UPDATED, key, (field,)) for key in keys)
@@ -279,4 +279,4 @@ def listed(ids: Sequence[str]) -> str:
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
     """Taken at once: what they come from changes with every step."""
     everything = list(dict.fromkeys(ids))
-    return (everything[start : start + STEP] for start in range(0, len(everything), STEP))
+    return (everything[start : start + BATCH_SIZE] for start in range(0, len(everything), BATCH_SIZE))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from server.database.backends.codec import is_entity_id
-from server.database.entities import DatabaseEntity, Surroundings
+from server.database.entities import DatabaseEntity, EntityContext
 from server.database.errors import (
     ConflictError,
     EntityNotFoundError,
@@ -20,9 +20,9 @@ from server.database.errors import (
 from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
-from server.database.ordered import Ordered
+from server.database.ordered import OrderedView
 from server.database.read_model import Table, order_of
-from server.database.transactions import ANNOTATIONS, Transaction, Transactor, Work
+from server.database.transactions import ANNOTATIONS, Transaction, TransactionRunner, UnitOfWork
 
 if TYPE_CHECKING:
     from server.database.merlin_database import MerlinDatabase
@@ -70,15 +70,15 @@ class EntityManager(Generic[E, Record]):
 
     def __init__(
         self,
-        entity: Callable[[Record, Surroundings], E],
+        entity: Callable[[Record, EntityContext], E],
         table: Table[Record],
-        around: Surroundings,
-        transactor: Transactor,
+        entity_context: EntityContext,
+        runner: TransactionRunner,
     ) -> None:
         self._entity = entity
         self._table = table
-        self._around = around
-        self._transactor = transactor
+        self._entity_context = entity_context
+        self._runner = runner
 
     def set_db_reference(self, db: MerlinDatabase) -> None:
         """Gives the manager its siblings, as `MerlinDatabase` does."""
@@ -93,12 +93,12 @@ class EntityManager(Generic[E, Record]):
         record = table.get(id_)
         if record is None and (canonical := canonical_id(id_)) is not None:
             record = table.get(table.capitals.get(canonical, canonical))
-        return None if record is None else self._entity(record, self._around)
+        return None if record is None else self._entity(record, self._entity_context)
 
     def by_name(self, name: str) -> E | None:
         """Of several entities of one name, the one that Merlin finds by it. A run's name is its workspace."""
         record = self._table.named(name)
-        return None if record is None else self._entity(record, self._around)
+        return None if record is None else self._entity(record, self._entity_context)
 
     def get(self, identifier: str) -> E:
         """By name first, then by id: a name of 32 hex digits is a name. Never a path on disk.
@@ -110,10 +110,12 @@ class EntityManager(Generic[E, Record]):
             raise self.not_found(f"There is no {self.noun} {identifier!r} in the database.")
         return found
 
-    def all(self) -> Ordered[E]:
+    def all(self) -> OrderedView[E]:
         """In the kind's default order."""
         table = self._table
-        return Ordered(table.order, table.records, self._around.entities[self.kind], order_of(self.kind), whole=True)
+        return OrderedView(
+            table.order, table.records, self._entity_context.entities[self.kind], order_of(self.kind), whole=True
+        )
 
     def get_all(self, filters: Mapping[str, Any] | None = None) -> list[E]:
         """Those that match every filter; a list matches any of its values.
@@ -121,21 +123,23 @@ class EntityManager(Generic[E, Record]):
         Raises `UnknownFilterError`, where Merlin would match everything.
         """
         tests = [self._test(name, wanted) for name, wanted in (filters or {}).items()]
-        return [self._entity(record, self._around) for record in self._table if all(test(record) for test in tests)]
+        return [
+            self._entity(record, self._entity_context) for record in self._table if all(test(record) for test in tests)
+        ]
 
     @asynccontextmanager
-    async def _working(self, work: Work | None) -> AsyncIterator[Work]:
+    async def _working(self, unit: UnitOfWork | None) -> AsyncIterator[UnitOfWork]:
         """The caller's piece of work, which the caller finishes, or one of our own."""
-        if work is not None:
-            yield work
+        if unit is not None:
+            yield unit
             return
-        work = Work(self._transactor)
+        unit = UnitOfWork(self._runner)
         try:
-            yield work
+            yield unit
         finally:
-            await work.finish()
+            await unit.finish()
 
-    async def _standing_named(self, transaction: Transaction, model: type[Record], name: str) -> Record | None:
+    async def _existing_named(self, transaction: Transaction, model: type[Record], name: str) -> Record | None:
         """The record of a name as it stands in the database; None where there is none."""
         owner = await transaction.owner_of(self.kind, name)
         for id_ in dict.fromkeys((*optional(owner), *self._table.ids_named(name))):

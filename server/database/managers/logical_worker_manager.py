@@ -5,13 +5,13 @@ from enum import StrEnum
 from functools import partial
 from typing import ClassVar
 
-from server.database.entities import LogicalWorkerEntity, Surroundings
+from server.database.entities import EntityContext, LogicalWorkerEntity
 from server.database.errors import InvalidRequestError, LogicalWorkerNotFoundError
-from server.database.managers.cleanup import Cleanup
+from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager, FilterKey
 from server.database.models import EntityKind, LogicalWorkerModel
 from server.database.names import check_queues, check_worker_name
-from server.database.transactions import Transaction, Transactor, Work
+from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
 
 
 class Instances(StrEnum):
@@ -33,8 +33,8 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         "queues": FilterKey(lambda worker: worker.queues),
     }
 
-    def __init__(self, around: Surroundings, transactor: Transactor) -> None:
-        super().__init__(LogicalWorkerEntity, around.read_model.logical_workers, around, transactor)
+    def __init__(self, entity_context: EntityContext, runner: TransactionRunner) -> None:
+        super().__init__(LogicalWorkerEntity, entity_context.read_model.logical_workers, entity_context, runner)
 
     def by_name_and_queues(self, name: str, queues: Iterable[str]) -> LogicalWorkerEntity | None:
         """Name and queues, which are a set, make the id; a name alone may be that of several workers."""
@@ -56,7 +56,7 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
             raise self.not_found(f"There is no {self.noun} {sought} in the database.")
         return found
 
-    async def create(self, name: str, queues: Iterable[str], work: Work | None = None) -> LogicalWorkerEntity:
+    async def create(self, name: str, queues: Iterable[str], unit: UnitOfWork | None = None) -> LogicalWorkerEntity:
         """The worker of that name and those queues, which is made if there is none.
 
         Raises `RefusedError` and `BackendError`.
@@ -65,9 +65,9 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         check_worker_name("name", name)
         check_queues("queues", served)
         wanted = LogicalWorkerModel(LogicalWorkerModel.generate_id(name, served), name, served)
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             worker = await its.step(partial(self._create, wanted))
-        return LogicalWorkerEntity(worker, self._around)
+        return LogicalWorkerEntity(worker, self._entity_context)
 
     async def delete(
         self,
@@ -77,28 +77,30 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         *,
         physical_workers: Instances = Instances.DELETE_STOPPED,
         force: bool = False,
-        work: Work | None = None,
+        unit: UnitOfWork | None = None,
     ) -> list[str]:
         """The ids of what is gone; one that an active run uses goes only where it is forced.
 
         Raises `LogicalWorkerNotFoundError`, `StillActiveError` and `BackendError`.
         """
         worker = self.get(worker_id, worker_name, queues)
-        return await self._delete([worker.id], physical_workers, force, work)
+        return await self._delete([worker.id], physical_workers, force, unit)
 
     async def delete_all(
         self,
         *,
         physical_workers: Instances = Instances.DELETE_STOPPED,
         force: bool = False,
-        work: Work | None = None,
+        unit: UnitOfWork | None = None,
     ) -> list[str]:
         """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
-        return await self._delete([id_ for _, id_ in self._table.order], physical_workers, force, work)
+        return await self._delete([id_ for _, id_ in self._table.order], physical_workers, force, unit)
 
-    async def delete_these(self, ids: Iterable[str], work: Work | None = None, *, force: bool = False) -> list[str]:
+    async def delete_these(
+        self, ids: Iterable[str], unit: UnitOfWork | None = None, *, force: bool = False
+    ) -> list[str]:
         """The ids of what is gone: those of them that were there. Raises `StillActiveError` and `BackendError`."""
-        return await self._delete(list(ids), Instances.DELETE_STOPPED, force, work)
+        return await self._delete(list(ids), Instances.DELETE_STOPPED, force, unit)
 
     async def _create(self, wanted: LogicalWorkerModel, transaction: Transaction) -> LogicalWorkerModel:
         worker = await transaction.get(LogicalWorkerModel, wanted.id)
@@ -107,16 +109,18 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
             transaction.put(worker)
         return worker
 
-    async def _delete(self, ids: list[str], physical_workers: Instances, force: bool, work: Work | None) -> list[str]:
-        async with self._working(work) as its:
-            cleanup = Cleanup(its, self._around.read_model, force=force)
+    async def _delete(
+        self, ids: list[str], physical_workers: Instances, force: bool, unit: UnitOfWork | None
+    ) -> list[str]:
+        async with self._working(unit) as its:
+            cleanup = CascadingDelete(its, self._entity_context.read_model, force=force)
             cleanup.check_workers(ids)
             for id_ in ids:
                 match physical_workers:
                     case Instances.DELETE_STOPPED:
                         await cleanup.delete_stopped_instances(id_)
                     case Instances.DELETE:
-                        instances = [other for _, other in self._around.read_model.instances.members_of(id_)]
+                        instances = [other for _, other in self._entity_context.read_model.instances.members_of(id_)]
                         await cleanup.delete_physical_workers(instances)
                     case Instances.DETACH | Instances.KEEP:
                         pass

@@ -8,14 +8,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar
 
-from server.database.entities import PhysicalWorkerEntity, Surroundings
+from server.database.entities import EntityContext, PhysicalWorkerEntity
 from server.database.errors import InvalidRequestError, InvalidValueError, PhysicalWorkerNotFoundError
-from server.database.managers.cleanup import Cleanup
+from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case
 from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, WorkerStatus
 from server.database.names import check_name, check_pid, check_shown, check_text
 from server.database.read_model import since_epoch
-from server.database.transactions import Transaction, Transactor, Work
+from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
 
 _FIELDS = frozenset(item.name for item in dataclasses.fields(PhysicalWorkerModel)) - {"id", "name"}
 _CHANGEABLE = _FIELDS - {"logical_worker_id", "host", "additional_data"}
@@ -33,47 +33,51 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         "host": FilterKey(lambda worker: worker.host),
     }
 
-    def __init__(self, around: Surroundings, transactor: Transactor) -> None:
-        super().__init__(PhysicalWorkerEntity, around.read_model.physical_workers, around, transactor)
+    def __init__(self, entity_context: EntityContext, runner: TransactionRunner) -> None:
+        super().__init__(PhysicalWorkerEntity, entity_context.read_model.physical_workers, entity_context, runner)
 
-    async def create(self, name: str, *, work: Work | None = None, **kwargs: Any) -> PhysicalWorkerEntity:
+    async def create(self, name: str, *, unit: UnitOfWork | None = None, **kwargs: Any) -> PhysicalWorkerEntity:
         """The worker of that name, which is made of the keyword arguments if there is none, and linked.
 
         Raises `RefusedError` and `BackendError`.
         """
         check_name("name", name)
         check_shown("name", name)
-        now = self._around.local_now()
+        now = self._entity_context.local_now()
         fields = {"heartbeat_timestamp": now, "latest_start_time": now} | self._checked(kwargs, _FIELDS)
         wanted = PhysicalWorkerModel(str(uuid.uuid4()), name, **fields)
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             worker = await its.step(partial(self._create, wanted))
-        return PhysicalWorkerEntity(worker, self._around)
+        return PhysicalWorkerEntity(worker, self._entity_context)
 
-    async def update(self, worker_id_or_name: str, *, work: Work | None = None, **changes: Any) -> PhysicalWorkerEntity:
+    async def update(
+        self, worker_id_or_name: str, *, unit: UnitOfWork | None = None, **changes: Any
+    ) -> PhysicalWorkerEntity:
         """Raises `PhysicalWorkerNotFoundError`, `RefusedError` and `BackendError`."""
         id_ = self.get(worker_id_or_name).id
         fields = self._checked(changes, _CHANGEABLE)
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             worker = await its.step(partial(self._update, id_, fields))
-        return PhysicalWorkerEntity(worker, self._around)
+        return PhysicalWorkerEntity(worker, self._entity_context)
 
-    async def delete(self, worker_id_or_name: str, work: Work | None = None, *, force: bool = False) -> list[str]:
+    async def delete(self, worker_id_or_name: str, unit: UnitOfWork | None = None, *, force: bool = False) -> list[str]:
         """The ids of what is gone. Raises `PhysicalWorkerNotFoundError`, `StillActiveError` and `BackendError`."""
-        return await self.delete_these([self.get(worker_id_or_name).id], work, force=force)
+        return await self.delete_these([self.get(worker_id_or_name).id], unit, force=force)
 
-    async def delete_all(self, work: Work | None = None, *, force: bool = False) -> list[str]:
+    async def delete_all(self, unit: UnitOfWork | None = None, *, force: bool = False) -> list[str]:
         """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
-        return await self.delete_these([id_ for _, id_ in self._table.order], work, force=force)
+        return await self.delete_these([id_ for _, id_ in self._table.order], unit, force=force)
 
-    async def delete_these(self, ids: Collection[str], work: Work | None = None, *, force: bool = False) -> list[str]:
+    async def delete_these(
+        self, ids: Collection[str], unit: UnitOfWork | None = None, *, force: bool = False
+    ) -> list[str]:
         """The ids of what is gone: those of them that were there.
 
         Where it is not forced, none of them may be said to run as a logical worker that an active run uses.
         Raises `StillActiveError` and `BackendError`.
         """
-        async with self._working(work) as its:
-            cleanup = Cleanup(its, self._around.read_model, force=force)
+        async with self._working(unit) as its:
+            cleanup = CascadingDelete(its, self._entity_context.read_model, force=force)
             cleanup.check_instances(ids)
             await cleanup.delete_physical_workers(ids)
         return its.deleted_ids()
@@ -99,10 +103,10 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
     def _local(self, name: str, instant: datetime) -> datetime:
         """Raises `InvalidValueError` for an instant that would not be read back from its local time."""
         try:
-            local = self._around.local(instant)
+            local = self._entity_context.local(instant)
         except (OverflowError, ValueError, OSError):
             raise InvalidValueError(f"{instant.isoformat()} can't be stored as a local time.", name) from None
-        known = self._around.instant(local)
+        known = self._entity_context.instant(local)
         if instant.tzinfo is not None and known is not None and since_epoch(known) != since_epoch(instant):
             raise InvalidValueError(
                 f"{instant.isoformat()} can't be stored: Merlin keeps local times, and {local.isoformat()} is read as "
@@ -112,7 +116,7 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         return local
 
     async def _create(self, wanted: PhysicalWorkerModel, transaction: Transaction) -> PhysicalWorkerModel:
-        worker = await self._standing_named(transaction, PhysicalWorkerModel, wanted.name)
+        worker = await self._existing_named(transaction, PhysicalWorkerModel, wanted.name)
         if worker is not None:
             return worker
         transaction.put(wanted)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from server.database.backends.codec import is_entity_id
 from server.database.backends.notes import NoteKey, NoteKind
-from server.database.entities import RunEntity, Surroundings
+from server.database.entities import EntityContext, RunEntity
 from server.database.errors import (
     AlreadyExistsError,
     InvalidRequestError,
@@ -19,7 +19,7 @@ from server.database.errors import (
 )
 from server.database.json_text import read_json
 from server.database.managers.annotations import AnnotatedManager
-from server.database.managers.cleanup import Cleanup
+from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import FilterKey, as_json, in_upper_case, merged
 from server.database.models import (
     EntityKind,
@@ -32,7 +32,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.names import check_name, check_queue, check_words
-from server.database.transactions import Transaction, Transactor, Work
+from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
 
 _LISTS = ("steps", "workers")
 _DOCUMENTS = ("parameters", "samples", "additional_data")
@@ -52,11 +52,11 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
         "workers": FilterKey(lambda run: run.workers),
     }
 
-    def __init__(self, around: Surroundings, transactor: Transactor) -> None:
-        super().__init__(RunEntity, around.read_model.runs, around, transactor)
+    def __init__(self, entity_context: EntityContext, runner: TransactionRunner) -> None:
+        super().__init__(RunEntity, entity_context.read_model.runs, entity_context, runner)
 
     async def create(
-        self, study_name: str, workspace: str, queues: Iterable[str], *, work: Work | None = None, **kwargs: Any
+        self, study_name: str, workspace: str, queues: Iterable[str], *, unit: UnitOfWork | None = None, **kwargs: Any
     ) -> RunEntity:
         """A new run of a study, which is made if there is none, linked with its workers, parent and child.
 
@@ -65,13 +65,13 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
         """
         run = _new_run(workspace, tuple(dict.fromkeys(queues)), kwargs)  # Merlin takes them from a set, too
         check_name("study_name", study_name)
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             explicit = "run_status" in kwargs
             run = await its.step(partial(self._create, study_name, str(uuid.uuid4()), run, explicit))
-        return RunEntity(run, self._around)
+        return RunEntity(run, self._entity_context)
 
     async def update(
-        self, run_id_or_workspace: str, *, force: bool = False, work: Work | None = None, **changes: Any
+        self, run_id_or_workspace: str, *, force: bool = False, unit: UnitOfWork | None = None, **changes: Any
     ) -> RunEntity:
         """Changes `run_status`, `parent` and `child`, and merges `additional_data` key by key; None drops a key.
 
@@ -82,43 +82,47 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
             raise InvalidRequestError(f"A run's {', '.join(sorted(unknown))} can't be set.")
         _check_status(changes.get("run_status"))
         id_ = self.get(run_id_or_workspace).id
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             run = await its.step(partial(self._update, id_, changes, force))
-        return RunEntity(run, self._around)
+        return RunEntity(run, self._entity_context)
 
     async def attach_workers(
-        self, run_id_or_workspace: str, worker_ids: Collection[str], work: Work | None = None
+        self, run_id_or_workspace: str, worker_ids: Collection[str], unit: UnitOfWork | None = None
     ) -> RunEntity:
         """Links a run and logical workers on both sides; what is linked stays so."""
         id_ = self.get(run_id_or_workspace).id
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             run = await its.step(partial(self._attach, id_, tuple(worker_ids)))
-        return RunEntity(run, self._around)
+        return RunEntity(run, self._entity_context)
 
     async def detach_workers(
-        self, run_id_or_workspace: str, worker_ids: Collection[str], work: Work | None = None
+        self, run_id_or_workspace: str, worker_ids: Collection[str], unit: UnitOfWork | None = None
     ) -> RunEntity:
         """Unlinks them on both sides, also where the logical worker does not exist any more."""
         id_ = self.get(run_id_or_workspace).id
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             run = await its.step(partial(self._detach, id_, frozenset(worker_ids)))
-        return RunEntity(run, self._around)
+        return RunEntity(run, self._entity_context)
 
-    async def delete(self, run_id_or_workspace: str, work: Work | None = None, *, force: bool = False) -> list[str]:
+    async def delete(
+        self, run_id_or_workspace: str, unit: UnitOfWork | None = None, *, force: bool = False
+    ) -> list[str]:
         """The ids of what is gone. Raises `RunNotFoundError`, `StillActiveError` and `BackendError`."""
-        return await self.delete_these([self.get(run_id_or_workspace).id], work, force=force)
+        return await self.delete_these([self.get(run_id_or_workspace).id], unit, force=force)
 
-    async def delete_all(self, work: Work | None = None, *, force: bool = False) -> list[str]:
+    async def delete_all(self, unit: UnitOfWork | None = None, *, force: bool = False) -> list[str]:
         """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
-        return await self.delete_these([id_ for _, id_ in self._table.order], work, force=force)
+        return await self.delete_these([id_ for _, id_ in self._table.order], unit, force=force)
 
-    async def delete_these(self, ids: Collection[str], work: Work | None = None, *, force: bool = False) -> list[str]:
+    async def delete_these(
+        self, ids: Collection[str], unit: UnitOfWork | None = None, *, force: bool = False
+    ) -> list[str]:
         """The ids of what is gone: those of them that were there. An active one goes only where it is forced.
 
         Raises `StillActiveError`, with nothing changed unless a run became active meanwhile, and `BackendError`.
         """
-        async with self._working(work) as its:
-            cleanup = Cleanup(its, self._around.read_model, force=force)
+        async with self._working(unit) as its:
+            cleanup = CascadingDelete(its, self._entity_context.read_model, force=force)
             cleanup.check_runs(ids)
             await cleanup.delete_runs(ids)
         return its.deleted_ids()
@@ -126,7 +130,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
     async def _create(
         self, study_name: str, new_study_id: str, run: RunModel, explicit: bool, transaction: Transaction
     ) -> RunModel:
-        if (other := await self._standing_named(transaction, RunModel, run.workspace)) is not None:
+        if (other := await self._existing_named(transaction, RunModel, run.workspace)) is not None:
             raise AlreadyExistsError(f"There is a run in {run.workspace!r} already: {other.id}.", "workspace")
         if await transaction.get(RunModel, run.id) is not None:
             raise AlreadyExistsError(f"There is a run with the id {run.id} already.", "id")
@@ -195,7 +199,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
 
     def _relatives(self, id_: str, name: str) -> list[str]:
         """The runs linked as parent or child by either side, as the copy has them."""
-        children = self._around.read_model.children
+        children = self._entity_context.read_model.children
         return children.owners_of(id_) if name == "parent" else [child_id for _, child_id in children.members_of(id_)]
 
     async def _attach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from server.database.entities import StudyEntity, Surroundings
+from server.database.entities import EntityContext, StudyEntity
 from server.database.errors import StudyNotFoundError
 from server.database.managers.annotations import AnnotatedManager
-from server.database.managers.cleanup import Cleanup, kept_without_study
+from server.database.managers.cleanup import CascadingDelete, kept_without_study
 from server.database.managers.entity_manager import FilterKey
 from server.database.models import EntityKind, StudyModel
 from server.database.names import check_name
-from server.database.transactions import Transaction, Transactor, Work
+from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
 
 
 class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
@@ -21,19 +21,19 @@ class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
     not_found = StudyNotFoundError
     filters: ClassVar[Mapping[str, FilterKey]] = {"name": FilterKey(lambda study: study.name)}
 
-    def __init__(self, around: Surroundings, transactor: Transactor) -> None:
-        super().__init__(StudyEntity, around.read_model.studies, around, transactor)
+    def __init__(self, entity_context: EntityContext, runner: TransactionRunner) -> None:
+        super().__init__(StudyEntity, entity_context.read_model.studies, entity_context, runner)
 
-    async def create(self, study_name: str, work: Work | None = None) -> StudyEntity:
+    async def create(self, study_name: str, unit: UnitOfWork | None = None) -> StudyEntity:
         """The study of that name, which is made if there is none. Raises `RefusedError` and `BackendError`."""
         check_name("name", study_name)
-        async with self._working(work) as its:
+        async with self._working(unit) as its:
             study = await its.step(partial(self.find_or_make, study_name, str(uuid.uuid4())))
-        return StudyEntity(study, self._around)
+        return StudyEntity(study, self._entity_context)
 
     async def find_or_make(self, name: str, new_id: str, transaction: Transaction) -> StudyModel:
         """A step: one study a name, whoever makes it first."""
-        study = await self._standing_named(transaction, StudyModel, name)
+        study = await self._existing_named(transaction, StudyModel, name)
         if study is None:
             study = StudyModel(new_id, name)
             transaction.put(study)
@@ -46,7 +46,7 @@ class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
         *,
         remove_associated_runs: bool = True,
         force: bool = False,
-        work: Work | None = None,
+        unit: UnitOfWork | None = None,
     ) -> list[str]:
         """The ids of what is gone: the study and its runs, also active ones where it is forced.
 
@@ -54,20 +54,22 @@ class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
         runs are to be kept is deleted only where it has none: Merlin can't show a run without its study.
         Raises `StudyNotFoundError`, `StillActiveError`, `InvalidValueError` and `BackendError`.
         """
-        return await self._delete([self.get(study_id_or_name)], remove_associated_runs, force, work)
+        return await self._delete([self.get(study_id_or_name)], remove_associated_runs, force, unit)
 
     async def delete_all(
-        self, *, remove_associated_runs: bool = True, force: bool = False, work: Work | None = None
+        self, *, remove_associated_runs: bool = True, force: bool = False, unit: UnitOfWork | None = None
     ) -> list[str]:
         """The ids of what is gone, as of `delete`; all of it or, where one is refused, nothing."""
-        return await self._delete(list(self.all()), remove_associated_runs, force, work)
+        return await self._delete(list(self.all()), remove_associated_runs, force, unit)
 
-    async def _delete(self, studies: list[StudyEntity], remove_runs: bool, force: bool, work: Work | None) -> list[str]:
+    async def _delete(
+        self, studies: list[StudyEntity], remove_runs: bool, force: bool, unit: UnitOfWork | None
+    ) -> list[str]:
         run_ids = [id_ for study in studies for _, id_ in study.runs.positions]
         if run_ids and not remove_runs:
             raise kept_without_study(run_ids)
-        async with self._working(work) as its:
-            cleanup = Cleanup(its, self._around.read_model, force=force)
+        async with self._working(unit) as its:
+            cleanup = CascadingDelete(its, self._entity_context.read_model, force=force)
             cleanup.check_runs(run_ids)
             for study in studies:
                 if remove_runs:

@@ -78,8 +78,8 @@ async def failed(database: MerlinDatabase, variables: Variables) -> Any:
 
 async def create_run(database: MerlinDatabase, variables: Variables) -> Any:
     given = variables["input"]
-    work = database.work()
-    run = await database.runs.create(given["studyName"], given["workspace"], given["queues"], work=work)
+    work = database.unit()
+    run = await database.runs.create(given["studyName"], given["workspace"], given["queues"], unit=work)
     await work.finish()
     study = run.study
     node = {
