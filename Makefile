@@ -54,10 +54,10 @@ soak: $(VENV)/.test $(VENV)/.node $(VENV)/.schemathesis
 	$(BIN)/pytest -n 0 -m soak $(ARGS)
 
 bench: $(VENV)/.test
-	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.benchmarks.serving $(ARGS)
 
 bench-load: $(VENV)/.test
-	$(BIN)/python -m tests.bench_load $(ARGS)
+	$(BIN)/python -m tests.benchmarks.load $(ARGS)
 
 # ariadne-codegen needs another graphql-core than strawberry: a place of its own.
 $(VENV)/.codegen: | $(BIN)/pip

@@ -11,8 +11,8 @@ import pytest
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
-from tests.servers import RedisServer, binaries
-from tests.writers import Writer, writer_to
+from tests.support.servers import RedisServer, binaries
+from tests.support.writers import Writer, writer_to
 
 
 @pytest.fixture

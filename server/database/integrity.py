@@ -50,7 +50,7 @@ class ProblemKind(StrEnum):
 
 
 class Severity(StrEnum):
-    """By one rule: docs/writing.md has it as a table, and tests/test_severity.py asks Merlin."""
+    """By one rule: docs/writing.md has it as a table, and tests/merlin/test_severity.py asks Merlin."""
 
     ERROR = "ERROR"
     """A command of Merlin fails because of it, or Merlin does not find a record."""

@@ -1,0 +1,153 @@
+"""The live copy after any history of changes is what anyone would make of the records as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.database import read_model as module
+from server.database.models import (
+    EntityKind,
+    Entry,
+)
+from server.database.read_model import Change, ReadModel
+from tests.support.read_models import (
+    LOGICAL,
+    ONE_BY_ONE,
+    PHYSICAL,
+    RUN,
+    STUDY,
+    WHOLESALE,
+    World,
+    entry,
+    expected,
+    gone,
+    names,
+    observed,
+    one,
+    problems,
+    records,
+)
+
+# The reference: everything from scratch
+
+
+def seen(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers depend on: not which dialect new records are written in."""
+    return {name: value for name, value in state.items() if name != "dialect"}
+
+
+# Any history
+
+
+@dataclass(frozen=True)
+class Apply:
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Replace:
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class AssignNames:
+    kind: EntityKind
+    owners: Mapping[str, str]
+
+
+Step: TypeAlias = Apply | Replace | AssignNames
+kinds = st.sampled_from([STUDY, RUN, RUN, LOGICAL, PHYSICAL])
+batches = st.lists(
+    st.builds(
+        lambda record, notes, is_legacy: entry(record, *notes)._replace(is_legacy=is_legacy),
+        kinds.flatmap(records.__getitem__),
+        problems,
+        st.sampled_from([True, True, False, None]),
+    )
+    | kinds.flatmap(lambda kind: st.builds(gone, st.just(kind), one[kind]))
+    | kinds.flatmap(lambda kind: st.builds(lambda id_, notes: gone(kind, id_, *notes), one[kind], problems)),
+    max_size=6,
+)
+assignments = st.sampled_from([STUDY, RUN, PHYSICAL]).flatmap(
+    lambda kind: st.builds(AssignNames, st.just(kind), st.dictionaries(names, one[kind], max_size=3))
+)
+applies = st.builds(Apply, batches)
+histories = st.lists(st.one_of(applies, applies, applies, st.builds(Replace, batches), assignments), max_size=12)
+
+
+@pytest.mark.parametrize("share", [ONE_BY_ONE, WHOLESALE], ids=["one by one", "wholesale"])
+@settings(max_examples=120, deadline=None)
+@given(history=histories)
+def test_the_copy_follows_any_history(share: float, history: list[Step]) -> None:
+    """After every step the copy is what its final records make of it, and it told exactly what that step changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WHOLESALE", share)
+        model, world = ReadModel(), World()
+        told: list[tuple[int, list[Change]]] = []
+        model.listen(lambda revision, changes: told.append((revision, list(changes))))
+        revision = 0
+        for step in history:
+            before = expected(world)
+            changes = take(step, world)
+            returned = list(do(step, model))
+            assert observed(model) == expected(world)
+            assert sorted(map(repr, returned)) == sorted(map(repr, changes))
+            revision += seen(expected(world)) != seen(before)
+            assert model.revision == revision
+            assert told == ([(revision, returned)] if expected(world) != before else [])
+            told.clear()
+
+
+@settings(max_examples=50, deadline=None)
+@given(history=histories)
+def test_a_replaced_copy_is_a_new_one(history: list[Step]) -> None:
+    """However it came to be, a copy whose content is replaced by the final records is like one that began with them."""
+    model, world = ReadModel(), World()
+    for step in history:
+        take(step, world)
+        do(step, model)
+    assert model.replace(world.entries.values()) == []
+    fresh = ReadModel()
+    fresh.replace(world.entries.values())
+    for kind in EntityKind:
+        fresh.assign_names(kind, world.owners[kind])
+    assert observed(fresh) == observed(model)
+
+
+def do(step: Step, model: ReadModel) -> Sequence[Change]:
+    match step:
+        case Apply(entries=entries):
+            return model.apply(entries)
+        case Replace(entries=entries):
+            return model.replace(entries)
+        case AssignNames(kind=kind, owners=owners):
+            model.assign_names(kind, owners)
+            return []
+
+
+def take(step: Step, world: World) -> list[Change]:
+    """The same to the reference; the last word on a key counts."""
+    match step:
+        case AssignNames(kind=kind, owners=owners):
+            world.owners[kind] = owners
+            return []
+        case Apply(entries=entries):
+            new = {it.key: it for it in entries}
+        case Replace(entries=entries):
+            new = {it.key: it for it in entries}
+            for key in world.entries:
+                new.setdefault(key, Entry(key, None))
+    changes = []
+    for key, it in new.items():
+        before = world.entries.pop(key, Entry(key, None))
+        if it.record is not None or it.problems:
+            world.entries[key] = it
+        if repr(before.record) != repr(it.record):
+            changes.append(Change(key, before.record, it.record))
+    return changes

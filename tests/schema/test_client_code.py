@@ -1,0 +1,218 @@
+"""Client code that tools make of the schema and the saved operations: it builds, it runs, and it names what broke."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from schema.build import make_schema, sdl_of
+from tests.support.pages import ROOT, block
+from tests.support.serving import Serving
+
+TOKEN = "a-token-of-twenty-characters-or-more"
+SDL = sdl_of(make_schema())
+RENAMED = SDL.replace("  launchedAt: DateTime\n", "  beganAt: DateTime\n")
+QUERIES = ROOT / "queries"
+ARIADNE = Path(sys.prefix) / "codegen" / "bin" / "ariadne-codegen"
+MODULES = Path(__file__).parents[1] / "node_modules"
+OLDER = Path(__file__).parents[1] / "older" / "node_modules"
+NODE = shutil.which("node")
+
+with_ariadne = pytest.mark.skipif(not ARIADNE.exists(), reason="make has not installed ariadne-codegen")
+with_node = pytest.mark.skipif(
+    NODE is None or not (MODULES / "relay-compiler").exists(), reason="npm has not installed tests/package.json"
+)
+
+
+with_older = pytest.mark.skipif(
+    NODE is None or not (OLDER / "typescript").exists(), reason="npm has not installed tests/older/package.json"
+)
+Built: TypeAlias = subprocess.CompletedProcess[str]
+
+
+def recipe(has: str, language: str) -> str:
+    return block("docs/contract.md", has, language)
+
+
+def call(directory: Path, *command: object) -> Built:
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=directory,
+        env={**os.environ, "NO_COLOR": "1", "NODE_PATH": str(MODULES)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+# --- Python: ariadne-codegen -----------------------------------------------------------------------------------------
+
+DRIVER = """
+import asyncio, os
+from merlin_client import Client
+
+async def main():
+    token = os.environ["TOKEN"]
+RECIPE
+    status = await client.database_status()
+    made = await client.create_study(name="by a typed client")
+    names = [study.name for study in overview.studies.nodes]
+    async for told in client.watch_active_runs():
+        break
+    print(status.database.runs, made.create_study.created, "icf_capsule_sweep" in names, told.run_changes.kind.value)
+
+asyncio.run(main())
+"""
+
+
+def ariadne(directory: Path, sdl: str) -> Built:
+    (directory / "schema.graphql").write_text(sdl)
+    (directory / "queries").symlink_to(QUERIES)
+    (directory / "pyproject.toml").write_text(recipe("ariadne-codegen", "toml"))
+    return call(directory, ARIADNE)
+
+
+@with_ariadne
+def test_a_typed_python_client_drives_a_running_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made by ariadne-codegen of the SDL and queries/, with a token: it asks, changes and subscribes."""
+    built = ariadne(tmp_path, SDL)
+    assert built.returncode == 0, built.stdout + built.stderr
+    with Serving(tmp_path / "home", "--demo", login=True, environ={"MERLIN_GRAPHQL_TOKEN": TOKEN}) as serving:
+        text = recipe("client.study_overview", "python").replace("localhost:8000", serving.url.removeprefix("http://"))
+        (tmp_path / "driver.py").write_text(DRIVER.replace("RECIPE\n", textwrap.indent(text, "    ")))
+        monkeypatch.setenv("TOKEN", TOKEN)
+        done = call(tmp_path, ARIADNE.with_name("python"), "driver.py")
+    assert done.stdout == "48 True True SNAPSHOT\n", done.stderr
+
+
+@with_ariadne
+def test_a_renamed_field_fails_the_build_of_the_python_client(tmp_path: Path) -> None:
+    """And is named."""
+    built = ariadne(tmp_path, RENAMED)
+    assert built.returncode != 0
+    assert "launchedAt" in built.stdout + built.stderr
+
+
+# --- TypeScript: graphql-codegen -------------------------------------------------------------------------------------
+
+USE = """
+import type { RunDetailQuery, RunStatus, WatchActiveRunsSubscription } from "./operations";
+
+export function label(detail: RunDetailQuery): string {
+  const run = detail.run;
+  return run ? `${run.study?.name ?? "?"}: ${run.status}` : "none";
+}
+
+export function launched(detail: RunDetailQuery): number {
+  return Date.parse(detail.run?.launchedAt ?? "");
+}
+
+export const kinds = (told: WatchActiveRunsSubscription): string => told.runChanges.kind;
+export const status: RunStatus = "FAILED" as RunStatus;
+"""
+
+
+def graphql_codegen(directory: Path, sdl: str, modules: Path, plugins: list[str] | None = None) -> Built:
+    """As docs/contract.md has it, beside a schema and operations; with other plugins where they are given."""
+    (directory / "schema.graphql").write_text(sdl)
+    (directory / "queries").symlink_to(QUERIES)
+    config = json.loads(recipe("typescript-operations", "json"))
+    if plugins is not None:
+        config["generates"]["operations.ts"]["plugins"] = plugins
+    (directory / "codegen.json").write_text(json.dumps(config))
+    (directory / "node_modules").symlink_to(modules)
+    return call(directory, NODE, "node_modules/.bin/graphql-codegen", "--config", "codegen.json")
+
+
+def older_plugins() -> list[str]:
+    """Those that the page names for versions before today's."""
+    page = (ROOT / "docs" / "contract.md").read_text()
+    (found,) = re.findall(r'`"plugins": (\[.*?\])`', page)
+    plugins: list[str] = json.loads(found)
+    return plugins
+
+
+def checked_by_tsc(directory: Path) -> Built:
+    """A program that uses the types, in strict mode."""
+    (directory / "use.ts").write_text(USE)
+    options = {"strict": True, "noEmit": True, "types": []}
+    (directory / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": ["use.ts"]}))
+    return call(directory, NODE, "node_modules/.bin/tsc")
+
+
+def version_of(modules: Path, name: str) -> int:
+    """The major one."""
+    package = json.loads((modules / "@graphql-codegen" / name / "package.json").read_text())
+    return int(package["version"].partition(".")[0])
+
+
+@with_node
+def test_typescript_types_check(tmp_path: Path) -> None:
+    """Made by today's graphql-codegen, and used by a program that the compiler takes in strict mode."""
+    assert (version_of(MODULES, "cli"), version_of(MODULES, "typescript-operations")) == (7, 6)
+    built = graphql_codegen(tmp_path, SDL, MODULES)
+    assert built.returncode == 0, built.stdout + built.stderr
+    checked = checked_by_tsc(tmp_path)
+    assert checked.returncode == 0, checked.stdout
+
+
+@with_older
+def test_typescript_types_of_older_versions_check(tmp_path: Path) -> None:
+    """With both plugins, as the page says of them."""
+    assert (version_of(OLDER, "cli"), version_of(OLDER, "typescript-operations")) == (5, 4)
+    built = graphql_codegen(tmp_path, SDL, OLDER, older_plugins())
+    assert built.returncode == 0, built.stdout + built.stderr
+    checked = checked_by_tsc(tmp_path)
+    assert checked.returncode == 0, checked.stdout
+
+
+@with_node
+def test_a_renamed_field_fails_the_build_of_typescript_types(tmp_path: Path) -> None:
+    """And is named."""
+    built = graphql_codegen(tmp_path, RENAMED, MODULES)
+    assert built.returncode != 0
+    assert "launchedAt" in built.stdout + built.stderr
+
+
+# --- Relay -----------------------------------------------------------------------------------------------------------
+
+PAGES = """
+import { graphql } from "relay-runtime";
+
+export const query = graphql`
+  query PagesQuery { ...Pages_runs }
+`;
+export const fragment = graphql`
+  fragment Pages_runs on Query
+  @argumentDefinitions(first: { type: "Int", defaultValue: 20 }, after: { type: "String" })
+  @refetchable(queryName: "PagesRefetchQuery") {
+    runs(first: $first, after: $after, filter: { isFinished: false }) @connection(key: "Pages_runs") {
+      edges { node { id workspace status study { id name } } }
+    }
+  }
+`;
+"""
+
+
+@with_node
+def test_relay_accepts_the_connections(tmp_path: Path) -> None:
+    """With @connection and @refetchable, which ask for cursors, pageInfo and node(id) as Relay defines them."""
+    (tmp_path / "schema.graphql").write_text(SDL)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "Pages.ts").write_text(PAGES)
+    (tmp_path / "relay.config.json").write_text(recipe("./src", "json"))
+    built = call(tmp_path, NODE, MODULES / ".bin" / "relay-compiler", "relay.config.json")
+    assert built.returncode == 0, built.stdout + built.stderr
+    made = sorted(path.name for path in (tmp_path / "src" / "__generated__").iterdir())
+    assert made == ["PagesQuery.graphql.ts", "PagesRefetchQuery.graphql.ts", "Pages_runs.graphql.ts"]

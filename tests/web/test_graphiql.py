@@ -1,0 +1,421 @@
+"""The page at `/`: what is sent, and what a browser makes of it with no network but the server."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import signal
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from graphql import GraphQLError, OperationDefinitionNode, OperationType, get_operation_ast, parse, validate
+from graphql.execution.values import get_variable_values
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from schema.build import make_schema
+from server.app import make_app
+from server.database.demo_data import demo_records
+from server.endpoints.graphiql import BUILT, graphiql_routes
+from server.settings import Settings
+from tests.support.browser import CHROMIUM, Page, browsing
+from tests.support.live import Live, serving, until
+from tests.support.records import memory_of
+from tests.support.serving import Serving
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+TABS = json.loads((ROOT / "web" / "graphiql" / "tabs.json").read_text())
+built = pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="GraphiQL is not built: make graphiql, with npm")
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
+TALKED_OF = {
+    "www.w3.org",  # names of XML namespaces
+    "react.dev",  # React's errors say where they are explained
+    "github.com",  # GraphiQL's logo and its settings link there, and so do comments of licences
+    "codemirror.net",  # licences
+    "www.onegraph.com",  # the explorer names who paid for it
+    "commonmark.org",  # an error of the Markdown parser
+    "en.wikipedia.org",
+    "yarnpkg.com",
+}
+"""Hosts in the text of the bundle, none of which is asked: the policy forbids it."""
+CHAIN_END = 0x20000000
+"""Chromium's mark of visits that its history shows: where redirections ended."""
+TOKEN = "good-token-of-somebody"
+ASK = """fetch("graphql", {
+    method: "POST", headers: {"content-type": "application/json"}, body: '{"query":"{ __typename }"}'
+}).then(answer => answer.status)"""
+RESULT = "document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()"
+"""More than the lines in sight, which are all that the page's elements hold."""
+
+
+@asynccontextmanager
+async def asking(directory: Path) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=Starlette(routes=graphiql_routes(directory)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://merlin:8000") as client:
+        yield client
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """As if they were built."""
+    for name in ("index.html", "page-AAAA.js", "page-BBBB.css", "font-cccc.woff2"):
+        (tmp_path / name).write_text(f"this is {name}")
+    return tmp_path
+
+
+def policy_of(response: httpx.Response) -> dict[str, list[str]]:
+    directives = response.headers["content-security-policy"].split("; ")
+    return {name: sources for name, *sources in map(str.split, directives)}
+
+
+async def test_the_page_loads_and_asks_this_server_only(files: Path) -> None:
+    """Nothing runs that is not a file of the server, no other page may frame it, and nothing is told of it."""
+    async with asking(files) as client:
+        page = await client.get("/")
+    assert page.text == "this is index.html"
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert policy_of(page) == {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'", "ws://merlin:8000", "wss://merlin:8000"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("host", ["merlin; script-src *", "a b", "", "merlin,evil"])
+async def test_a_strange_host_is_no_part_of_the_policy(files: Path, host: str) -> None:
+    """A `Host` can't add to what is allowed."""
+    async with asking(files) as client:
+        page = await client.get("/", headers={"host": host})
+    assert policy_of(page)["connect-src"] == ["'self'"]
+    assert policy_of(page)["script-src"] == ["'self'"]
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("page-AAAA.js", {"text/javascript", "application/javascript"}),
+        ("page-BBBB.css", {"text/css"}),
+        ("font-cccc.woff2", {"font/woff2"}),
+    ],
+)
+async def test_what_the_page_loads_is_kept_by_the_browser(files: Path, name: str, types: set[str]) -> None:
+    """Its name changes with its content, so it is never asked for again."""
+    async with asking(files) as client:
+        answer = await client.get(f"/static/{name}")
+    assert answer.text == f"this is {name}"
+    assert answer.headers["content-type"].split(";")[0] in types
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/static/page-DDDD.js", "/static/%2e%2e/secret", "/static/..%2fsecret", "/static/"])
+async def test_only_what_was_built_is_served(files: Path, path: str) -> None:
+    """What is not there may come: a browser doesn't keep that it was missing."""
+    (files.parent / "secret").write_text("secret")
+    async with asking(files) as client:
+        answer = await client.get(path)
+    assert answer.status_code == 404
+    assert "cache-control" not in answer.headers
+
+
+async def test_without_its_own_files_the_page_says_so_and_loads_the_public_copy(tmp_path: Path) -> None:
+    """Its policy allows that host and its own scripts; it asks beside itself, and keeps no headers and no address."""
+    async with asking(tmp_path) as client:
+        page = await client.get("/")
+        assert (await client.get("/static/page.js")).status_code == 404
+    scripts = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    policy = policy_of(page)
+    assert len(scripts) == 1
+    assert policy["script-src"] == ["https://unpkg.com", f"'sha256-{hashes[0]}'"]
+    assert policy["default-src"] == policy["frame-ancestors"] == ["'none'"]
+    loaded = re.findall(r'(?:src|href)="(https?://[^/"]+)', page.text)
+    assert set(loaded) == {"https://unpkg.com"}
+    assert "<code>make graphiql</code>" in page.text
+    assert 'const fetchURL = new URL("graphql", window.location.href.split("?")[0]).href;' in page.text
+    assert "shouldPersistHeaders: false" in page.text
+    assert "replaceState" not in page.text
+    assert "calc(100vh" in page.text
+
+
+async def test_a_browser_at_the_endpoint_finds_the_page() -> None:
+    """As at /graphiql; what asks something, or is no browser, is answered as ever; without a page there is none."""
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for has_page in (True, False):
+        settings = Settings(no_auth=True, graphiql=has_page)
+        async with (
+            serving(await memory_of(), settings=settings) as live,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", headers=browser) as client,
+        ):
+            for path, status in (("/graphql", 400), ("/graphiql", 404)):
+                found = await client.get(path)
+                if has_page:
+                    assert (found.status_code, found.headers["location"]) == (303, ".")
+                    assert (await client.get(path, follow_redirects=True)).url.path == "/"
+                else:
+                    assert found.status_code == status
+            told = await client.get("/graphql", params={"query": "{ __typename }"}, headers={"sec-fetch-site": "none"})
+            assert told.json() == {"data": {"__typename": "Query"}}
+            assert (await client.get("/graphql", headers={"accept": "*/*"})).status_code == 400
+            assert (await client.post("/graphql", json={"query": "{ __typename }"})).status_code == 200
+
+
+async def test_the_public_copy_has_ways_in_and_out(tmp_path: Path) -> None:
+    """It knows nothing of logins itself."""
+    async with asking(tmp_path) as client:
+        page = await client.get("/")
+    assert '<a href="login">Log in or out</a>' in page.text
+
+
+@browser
+async def test_the_form_logs_in_and_out(tmp_path: Path) -> None:
+    """Whatever the browser says of where it comes from: also at an address that shows a token which is over."""
+    async with (
+        serving(await memory_of(), settings=Settings(token=TOKEN)) as live,
+        browsing(tmp_path / "profile") as page,
+    ):
+        home = f"http://127.0.0.1:{live.port}/"
+        await page.open(f"{home}?token=of-another-start")
+        assert "not known" in await page.evaluate("document.querySelector('[role=alert]').textContent")
+        await page.click("#token")
+        await page.type(TOKEN)
+        await page.press("Enter", 13)
+        await page.until(f"location.href == '{home}'")
+        assert await page.evaluate(ASK) == 200
+        await page.open(f"{home}login")
+        await page.click("form[action=logout] button")
+        await page.until(f"location.href == '{home}'")
+        assert await page.evaluate(ASK) == 401
+
+
+@pytest.mark.parametrize("tab", TABS, ids=lambda tab: tab["operation"])
+def test_a_tab_can_be_run_as_it_is(tab: dict[str, Any]) -> None:
+    """It is a saved operation, the schema and its variables agree, and it changes nothing."""
+    document = parse((ROOT / "queries" / f"{tab['operation']}.graphql").read_text())
+    schema = make_schema()._schema
+    assert validate(schema, document) == []
+    operation = get_operation_ast(document, tab["operation"])
+    assert isinstance(operation, OperationDefinitionNode)
+    values = get_variable_values(schema, operation.variable_definitions or (), tab.get("variables", {}))
+    assert not (isinstance(values, list) and any(isinstance(each, GraphQLError) for each in values)), values
+    if operation.operation is OperationType.MUTATION:
+        assert tab["variables"]["dryRun"] is True
+
+
+@built
+def test_what_was_built_loads_its_own_files_only() -> None:
+    """Every address in the page and its style sheet is that of a file beside it."""
+    page = (BUILT / "index.html").read_text()
+    (sheet,) = BUILT.glob("page-*.css")
+    named = re.findall(r'(?:src|href)="(?!data:)([^"]+)"', page)
+    assert {name.split("/")[0] for name in named} == {"static"}
+    fonts = [address.strip("\"'") for address in re.findall(r"url\(([^)]+)\)", sheet.read_text())]
+    files = [name.removeprefix("static/") for name in named] + [name for name in fonts if not name.startswith("data:")]
+    assert len(files) > 2
+    for name in files:
+        assert (BUILT / name).is_file(), name
+    assert "@import" not in sheet.read_text()
+
+
+@built
+def test_what_was_built_speaks_of_known_hosts_only() -> None:
+    """A host that joins with a new version of GraphiQL is looked at by somebody."""
+    texts = [path.read_text() for path in BUILT.iterdir() if path.suffix in {".js", ".css", ".html"}]
+    assert {host for text in texts for host in re.findall(r"https?://([a-z0-9.-]+)", text)} <= TALKED_OF
+
+
+SHOW_HEADERS = """
+[...document.querySelectorAll('.graphiql-editor-tools button')].find(button => button.textContent === 'Headers').click()
+"""
+WRITE_HEADERS = """(() => {
+  const editor = document.querySelector("section[aria-label='Headers'] .graphiql-editor:not(.hidden) .CodeMirror");
+  editor.CodeMirror.setValue('{"Authorization": "Bearer TOKEN"}');
+  return true;
+})()""".replace("TOKEN", TOKEN)
+
+
+@asynccontextmanager
+async def viewing(directory: Path, *routes: Mount) -> AsyncIterator[tuple[Live, Page]]:
+    backend = await memory_of(*demo_records(datetime.now()))
+    async with serving(backend, *routes) as live, browsing(directory / "profile") as page:
+        yield live, page
+
+
+async def choose_tab(page: Page, name: str) -> None:
+    """GraphiQL takes a moment to read which operation it holds, and would ask for that of the tab before."""
+    tab = f"[...document.querySelectorAll('.graphiql-tab-button')].find(tab => tab.textContent === '{name}')"
+    await page.until(tab)
+    await page.evaluate(f"{tab}.click()")
+    await page.until(
+        f"document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror.operationName === '{name}'"
+    )
+
+
+async def run_tab(page: Page, expected: str) -> None:
+    """Until its result shows what is expected."""
+    await page.click(".graphiql-execute-button")
+    await page.until(f"{RESULT}.includes({json.dumps(expected)})")
+
+
+@built
+@browser
+async def test_a_browser_without_internet_shows_results(tmp_path: Path) -> None:
+    """The page opens with its tabs, reads the schema, asks, subscribes and stops; the browser objects to nothing."""
+    async with viewing(tmp_path) as (live, page):
+        await page.open(f"http://127.0.0.1:{live.port}/")
+        await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
+        tabs = "[...document.querySelectorAll('.graphiql-tab-button')].map(tab => tab.textContent)"
+        assert await page.evaluate(tabs) == [tab["operation"] for tab in TABS]
+        await run_tab(page, '"totalCount": 6')
+
+        await page.click("[aria-label='Show Documentation Explorer']")
+        await page.until("document.querySelector('.graphiql-doc-explorer-content').textContent.includes('RunFilter')")
+        await page.click("[aria-label='Show GraphiQL Explorer']")
+        await page.until("document.querySelector('.graphiql-explorer-root').textContent.includes('runCounts')")
+        await page.click("[aria-label='Open settings dialog']")
+        await page.until("document.querySelector('[role=dialog]').textContent.includes('Theme')")
+        await page.press("Escape", 27)
+        await page.until("!document.querySelector('[role=dialog]')")
+
+        await choose_tab(page, "FindRuns")
+        await run_tab(page, '"FAILED"')
+        await choose_tab(page, "WatchActiveRuns")
+        await run_tab(page, '"SNAPSHOT"')
+        await live.database.runs.create("icf_capsule_sweep", "/new_20260101-000000", ())
+        await page.until(f"{RESULT}.includes('/new_20260101-000000')")
+        await page.click(".graphiql-execute-button")
+        await until(lambda: live.database.changes.followers == 0)
+        assert page.complaints == []
+
+
+class Tap:
+    """Hears what clients of an app say in `connection_init`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.said: list[Any] = []
+        """The payloads."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def hear() -> Message:
+            message = await receive()
+            if "connection_init" in (text := message.get("text") or ""):
+                self.said.append(json.loads(text).get("payload"))
+            return message
+
+        await self.app(scope, hear, send)
+
+
+@asynccontextmanager
+async def viewing_logged_out(directory: Path) -> AsyncIterator[tuple[Tap, Page]]:
+    tap = Tap(make_app(Settings(database="memory://", token=TOKEN)))
+    async with viewing(directory, Mount("/merlin", tap)) as (live, page):
+        await page.open(f"http://127.0.0.1:{live.port}/merlin/")
+        await page.until("document.querySelector('.login').textContent.includes('Not logged in')")
+        yield tap, page
+
+
+@built
+@browser
+async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
+    """A wrong one is refused; with a right one the page begins anew, and its session is enough for websockets, too."""
+    async with viewing_logged_out(tmp_path) as (tap, page):
+        for token, expected in (("bad", "document.querySelector('[role=alert]').textContent"), (TOKEN, None)):
+            await page.click(".login input")
+            await page.evaluate("document.querySelector('.login input').value = ''")
+            await page.type(token)
+            await page.press("Enter", 13)
+            if expected is not None:
+                assert await page.until(expected) == "This token is not valid."
+        await page.until("!document.querySelector('.login') && document.querySelector('.graphiql-execute-button')")
+        await run_tab(page, '"totalCount": 6')
+        await choose_tab(page, "WatchActiveRuns")
+        await run_tab(page, '"SNAPSHOT"')
+        assert tap.said == [{}]
+        assert await page.evaluate("location.pathname + location.search + document.cookie") == "/merlin/"
+        await page.click(".logout")
+        await page.until("document.querySelector('.login') && !document.querySelector('.logout')")
+        assert all("401" in complaint for complaint in page.complaints), page.complaints
+
+
+@built
+@browser
+async def test_a_token_among_the_headers_is_sent_and_not_kept(tmp_path: Path) -> None:
+    """Queries carry it as it is given, websockets in connection_init; the browser keeps tabs and history without it."""
+    async with viewing_logged_out(tmp_path) as (tap, page):
+        await write_headers(page)
+        await page.evaluate(
+            "document.querySelector('.graphiql-query-editor .CodeMirror')"
+            ".CodeMirror.setValue('query Mine { queues { queue } }')"
+        )
+        await page.until("localStorage['graphiql:tabState'].includes('query Mine')")  # and the headers are in the tab
+        await run_tab(page, '"queues"')
+        await page.until("localStorage['graphiql:queries'].includes('query Mine')")
+        await choose_tab(page, "WatchActiveRuns")
+        await write_headers(page)
+        await run_tab(page, '"SNAPSHOT"')
+        assert tap.said == [{"Authorization": f"Bearer {TOKEN}"}]
+        await page.until("localStorage['graphiql:queries'].includes('WatchActiveRuns')")
+        kept = await page.evaluate("[...Object.values(localStorage), location.href]")
+        assert [text for text in kept if "bearer" in text.lower()] == []
+        await page.reload()
+        await choose_tab(page, "Mine")
+        titles = "[...document.querySelectorAll('.graphiql-tab-button')].map(tab => tab.textContent)"
+        assert await page.evaluate(titles) == ["Mine", *[tab["operation"] for tab in TABS[1:]]]
+
+
+async def write_headers(page: Page) -> None:
+    """Into the header editor of the tab."""
+    await page.evaluate(SHOW_HEADERS)
+    await page.until(WRITE_HEADERS)
+
+
+@built
+@browser
+async def test_the_printed_address_logs_in(tmp_path: Path) -> None:
+    """The token is exchanged for a cookie that no script sees; no address, history or storage of the page has it."""
+    with Serving(tmp_path / "home", "--demo", login=True) as server:
+        printed = server.page
+        token = printed.partition("?token=")[2]
+        assert len(token) > 40
+        async with browsing(tmp_path / "profile") as page:
+            await page.open(printed)
+            await page.until("document.querySelector('.graphiql-execute-button')")
+            assert not await page.evaluate("document.querySelector('.login')")
+            await run_tab(page, '"totalCount": 6')
+            await choose_tab(page, "WatchActiveRuns")
+            await run_tab(page, '"SNAPSHOT"')
+            seen = await page.evaluate(
+                "JSON.stringify([location.href, document.referrer, document.cookie, localStorage, sessionStorage,"
+                " performance.getEntries().map(entry => entry.name)])"
+            )
+            await page.screenshot(tmp_path / "logged-in.png")
+            assert page.complaints == []
+            assert token not in seen
+            assert token not in str(await page.history())
+        assert server.stop(signal.SIGTERM) == 0
+    with closing(sqlite3.connect(tmp_path / "profile" / "Default" / "History")) as history:
+        shown = history.execute(
+            "SELECT urls.url FROM visits JOIN urls ON visits.url = urls.id WHERE visits.transition & ?", [CHAIN_END]
+        ).fetchall()
+    assert shown == [(printed.partition("?")[0],)]
