@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -15,7 +15,6 @@ from server.auth.identity import Identity
 from server.observability.logs import OPERATIONS
 from server.observability.metrics import OTHER, Metrics
 from server.observability.tracing import Tracing
-from server.protocols.persisted_documents import PersistedDocuments
 
 
 class Telemetry:
@@ -23,14 +22,14 @@ class Telemetry:
         self,
         metrics: Metrics,
         tracing: Tracing,
-        documents: PersistedDocuments,
+        is_trusted: Callable[[str], bool],
         execution_counts: ExecutionCounts,
         *,
         log_operations: bool,
     ) -> None:
         self.metrics = metrics
         self.tracing = tracing
-        self._documents = documents
+        self._is_trusted = is_trusted
         self._execution_counts = execution_counts
         self._log_operations = log_operations
 
@@ -71,7 +70,7 @@ class Telemetry:
         self.metrics.count_errors([code])
 
     def _saved_name(self, operation: Operation) -> str:
-        is_saved = operation.name is not None and self._documents.is_trusted(operation.text)
+        is_saved = operation.name is not None and self._is_trusted(operation.text)
         return str(operation.name) if is_saved else OTHER
 
 
