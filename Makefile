@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test check graphiql wheel locks schema soak bench bench-load clean
+.PHONY: help serve test check graphiql wheel locks schema architecture soak bench bench-load clean
 
 help:
 	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
@@ -15,6 +15,7 @@ help:
 	@echo "make wheel     make dist/*.whl, with that page inside (needs npm)"
 	@echo "make locks     write constraints.txt and web/graphiql/package-lock.json anew, with the newest versions"
 	@echo "make schema    write schema/schema.graphql anew, after a change of the schema"
+	@echo "make architecture  write the table of modules in docs/architecture.md anew, after a change of docstrings"
 	@echo "make soak      the long tests that make test leaves out"
 	@echo "make bench     measure serving beside others, and write BENCHMARKS.md (ARGS='--queries runs-20' repeats one row)"
 	@echo "make bench-load  measure loading and reading of 100,000 runs"
@@ -49,6 +50,9 @@ locks: | $(BIN)/pip
 
 schema: $(VENV)/.serve
 	$(BIN)/merlin-graphql schema export --output schema/schema.graphql
+
+architecture: $(VENV)/.test
+	$(BIN)/python -m tests.support.architecture --write
 
 soak: $(VENV)/.test $(VENV)/.node $(VENV)/.schemathesis
 	$(BIN)/pytest -n 0 -m soak $(ARGS)

@@ -1,4 +1,4 @@
-"""Puts the schema together."""
+"""Builds the schema of its root types, and prints it as SDL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be told of a filter without a look at any record: whether there could be one that it excludes.
+"""Whether a filter could exclude any record at all, decided without looking at one.
 
 A filter is a formula over what could be said of a record: each subject (its status, its launch time, whether it has a
 study) takes one of a few classes of values, of which the filter says the same. Someone who asks for "all that are

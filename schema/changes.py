@@ -1,4 +1,4 @@
-"""What a subscription tells of a change."""
+"""The events of subscriptions: changes of entities, changes of runs, ticks of live queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a filter means, or a part of one: an expression over a record, where to look for those that match, a formula."""
+"""The compiled form of a filter or a part of one: an expression over a record, candidates, a formula."""
 
 from __future__ import annotations
 

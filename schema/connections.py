@@ -1,4 +1,4 @@
-"""Relay's connections: pages found by key and not by offset, so they stay right while entities come and go."""
+"""Relay's connections: pages that are found by key, so they stay right while entities come and go."""
 
 from __future__ import annotations
 

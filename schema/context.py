@@ -1,4 +1,4 @@
-"""What every resolver is given."""
+"""The context that every resolver receives."""
 
 from __future__ import annotations
 

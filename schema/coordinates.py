@@ -1,4 +1,4 @@
-"""Which fields an operation asks for, by their coordinates, such as `Run.status`."""
+"""The fields that an operation selects, by their coordinates, such as `Run.status`."""
 
 from __future__ import annotations
 

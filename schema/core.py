@@ -1,4 +1,4 @@
-"""graphql-core's schema within strawberry's, and the rest for which strawberry has no public name."""
+"""Access to graphql-core's schema within strawberry's: all that has no public name there."""
 
 from __future__ import annotations
 

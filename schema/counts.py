@@ -1,4 +1,4 @@
-"""How many there are of each."""
+"""Types that count: runs by status, workers by status, uses of queues."""
 
 from __future__ import annotations
 

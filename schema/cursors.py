@@ -1,4 +1,4 @@
-"""Opaque cursors: the order that a page was read in, and the position of one entity in it."""
+"""Opaque cursors: the order of a page, and the position of one entity in it."""
 
 from __future__ import annotations
 

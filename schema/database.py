@@ -1,3 +1,5 @@
+"""The type Database: which database is served, and how fresh its copy is."""
+
 from __future__ import annotations
 
 from datetime import datetime

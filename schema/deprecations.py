@@ -1,4 +1,4 @@
-"""What is deprecated, how that is said, and which operations use it: docs/contract.md has the policy."""
+"""Deprecated fields, the policy for their texts (docs/contract.md), and which operations use them."""
 
 from __future__ import annotations
 

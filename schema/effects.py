@@ -1,4 +1,4 @@
-"""What mutations answer with: effects, refusals, and how they come about."""
+"""Effects and refusals of mutations, and the function that runs a mutation."""
 
 from __future__ import annotations
 

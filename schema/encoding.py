@@ -1,4 +1,4 @@
-"""JSON that is right for every stored value."""
+"""Encodes responses as JSON, whatever is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the operations of clients: a document is read once, and a subscription answers as often as its source tells."""
+"""The engine: parses, checks and executes operations; subscribers to the same operation share its execution."""
 
 from __future__ import annotations
 

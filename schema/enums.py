@@ -1,4 +1,4 @@
-"""The enums of the contract: the model's own, with their descriptions."""
+"""The enums of the contract: those of the models, with descriptions."""
 
 from __future__ import annotations
 

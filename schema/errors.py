@@ -1,4 +1,4 @@
-"""What a client is told when a request fails: a code in `extensions`, and a message that says what to do.
+"""Errors as clients see them: a code in `extensions`, and a message that says what to do.
 
 Errors of the database layer are translated here, once; what nobody foresaw is logged, and masked.
 """

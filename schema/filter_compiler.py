@@ -1,4 +1,4 @@
-"""Puts the clause of a filter together, key by key; what the keys mean stands in tables."""
+"""The compiler of filters: makes a predicate of a filter, with the indexes that may help."""
 
 from __future__ import annotations
 

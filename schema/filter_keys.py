@@ -1,4 +1,4 @@
-"""What the keys of filters of records mean, and the tables of all keys that there are."""
+"""The keys of filters of entities: what each means, in tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filters as clients write them; `filter_keys` says what they mean, key by key.
+"""The input types of filters.
 
 Every given key must hold. A key that is left out says nothing; `eq: null` matches what is null; null anywhere else is
 refused, since a client that means "no filter" leaves the key out. An empty list in `in` matches nothing, in `notIn`

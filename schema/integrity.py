@@ -1,3 +1,5 @@
+"""The types of the integrity report."""
+
 from __future__ import annotations
 
 from typing import Annotated, Any

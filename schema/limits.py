@@ -1,4 +1,4 @@
-"""How much an operation asks for, measured before it is executed, and how much it may.
+"""The limits of an operation: depth, cost and others, measured before it is executed.
 
 One pass, linear in the document: a fragment is measured once, however often and in however many others it is spread, so
 a fragment bomb is a large number and no long wait.

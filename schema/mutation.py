@@ -1,4 +1,4 @@
-"""The root of all writing, put together from one module a domain."""
+"""The root type Mutation, put together from one module a domain."""
 
 from __future__ import annotations
 

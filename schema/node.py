@@ -1,3 +1,5 @@
+"""The interface Node: everything that has an id."""
+
 from __future__ import annotations
 
 import strawberry

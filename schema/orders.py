@@ -1,4 +1,4 @@
-"""The orders: by a field, then by id; what has no value comes last in both directions."""
+"""The orders of entities: by a field, then by id; entities without a value come last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The payload of every mutation: what was asked for, what changed, and what was refused."""
+"""The payloads of mutations: the entity, what changed, and what was refused."""
 
 from __future__ import annotations
 

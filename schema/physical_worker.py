@@ -1,3 +1,5 @@
+"""The type PhysicalWorker."""
+
 from __future__ import annotations
 
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Filters as they are used: made ready for the records of a kind, or applied to some of them."""
+"""Predicates: compiled filters, as they are applied to records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The root of all reading: each field calls a manager."""
+"""The root type Query: each field calls a manager."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: the one place that says which fields need more than READ."""
+"""The roles, and the one table of fields that need more than READ."""
 
 from __future__ import annotations
 

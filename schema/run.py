@@ -1,3 +1,5 @@
+"""The type Run."""
+
 from __future__ import annotations
 
 from datetime import datetime

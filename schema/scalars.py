@@ -1,4 +1,4 @@
-"""The scalars of the contract, and how their values are read and written.
+"""The custom scalars of the contract.
 
 Here alone spellings are told apart: below, an id is the one text that Merlin stores, and a number what was written.
 """

@@ -1,4 +1,4 @@
-"""Answers that several subscribers are given: those who are told the same at the same time share its execution."""
+"""Responses that several subscribers share: the same event is executed once for all of them."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The type Study."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any

@@ -1,4 +1,4 @@
-"""The root of all subscriptions: each reads the log of changes, or the pulse, at its subscriber's pace."""
+"""The root type Subscription: each field follows the change log at its subscriber's pace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the keys of filters of values mean: of an id, a text, a status, a list, a number, a time, an annotation."""
+"""The keys of filters of values: of an id, a text, a status, a list, a number, a time, an annotation."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The type Viewer: what the client that asks may do."""
+
 from __future__ import annotations
 
 import strawberry

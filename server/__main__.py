@@ -1,3 +1,5 @@
+"""`python -m server`: the same as the command `merlin-graphql`."""
+
 import sys
 
 from server.entry_point import main

@@ -1,4 +1,4 @@
-"""Lists of origins and of proxies, as settings have them: what could never match is refused."""
+"""The lists of origins and proxies in settings: an entry that could never match is refused."""
 
 from __future__ import annotations
 

@@ -101,7 +101,9 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         operations,
         documents,
         access_control,
-        Telemetry(metrics, tracing, documents.is_trusted, operations.execution_counts, log_operations=settings.log_operations),
+        Telemetry(
+            metrics, tracing, documents.is_trusted, operations.execution_counts, log_operations=settings.log_operations
+        ),
         ResponseCache(settings.result_cache * 2**20),
     )
 

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: its parser, and the exit code of each command."""
 
 from __future__ import annotations
 

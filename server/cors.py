@@ -1,4 +1,4 @@
-"""Pages of other origins (CORS): those that are let in read answers, the others are told how they would be."""
+"""CORS: pages of allowed origins may read responses, and others are told how they would be allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether another distribution's files stand in the place of ours: others have a `schema` or a `server`, too.
+"""The command `merlin-graphql`: checks that no other package has overwritten our files, then runs the command line.
 
 Python keeps one of each name in an environment. PyPI's `schema` writes over ours, or ours over its.
 """

@@ -1,4 +1,4 @@
-"""The errors of the server's own, and who is told of them.
+"""The errors of the server, and who is told of them.
 
 RequestError   a request that can't be answered: an HTTP response, or the refusal of a websocket
 UsageError     a command that can't be done: one line on stderr

@@ -1,4 +1,4 @@
-"""Headers that hold lists: several lines are one list, and what is quoted may hold commas.
+"""Headers that hold lists: several lines are one list, and quoted parts may hold commas.
 
 RFC 9110, sections 5.3 and 5.6.1.
 """

@@ -1,4 +1,4 @@
-"""What stands at a URL: so many bytes of it at most, in so many seconds, and no secret for another host."""
+"""Reads URLs: with a bound on bytes and seconds, and without sending a secret to another host."""
 
 from __future__ import annotations
 

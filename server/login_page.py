@@ -1,4 +1,4 @@
-"""A form that takes a token, for browsers that show none, or one that does not hold; and one that ends a session."""
+"""The HTML pages for logging in by a token, and for logging out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What holds for every HTTP response: an id, headers that browsers heed, a count, and a last word at the end."""
+"""Middleware of every HTTP request: X-Request-ID, security headers, the request counter, and a 503 when the drain
+times out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database that the settings name: how it is reached, opened and, for a demonstration, filled."""
+"""Opens the database that the settings name, and fills it for a demonstration."""
 
 from __future__ import annotations
 

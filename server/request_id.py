@@ -1,4 +1,4 @@
-"""The id of the request that is being answered: as its client or a proxy gave it, or a new one."""
+"""The id of the request that is being answered: as its client or a proxy sent it, or a new one."""
 
 from __future__ import annotations
 

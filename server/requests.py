@@ -1,4 +1,4 @@
-"""What a client asks for, read strictly: GraphQL over HTTP, sections 4 and 5."""
+"""The parser of requests: GraphQL over HTTP, sections 4 and 5, read strictly."""
 
 from __future__ import annotations
 

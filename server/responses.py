@@ -1,4 +1,4 @@
-"""What is answered that is no result of an operation: JSON, like everything else."""
+"""JSON responses that are not the result of an operation: refusals and errors of HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be configured: each setting once, with its flag, its environment variable and its meaning."""
+"""The settings: each once, with its default, its flag, its environment variable and its meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the value of a field is read: just as strawberry reads it, where that is plain and synchronous."""
+"""How the value of a field is read: as strawberry reads it, where that is plain and synchronous."""
 
 from __future__ import annotations
 

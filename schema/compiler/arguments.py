@@ -1,4 +1,4 @@
-"""The arguments of a field, as strawberry hands them to its resolver."""
+"""The arguments of a field, as strawberry passes them to its resolver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What values are, told by their classes: each class is looked at once, and known from then on.
+"""Which GraphQL type a value is of, decided once for each Python class.
 
 A type's `is_type_of` is taken to go by the class of a value, as `isinstance` does.
 """

@@ -1,4 +1,4 @@
-"""The function of a plan, as Python source.
+"""Generates the Python source of an operation's function from its plan.
 
 Nothing that a client sent stands in it but the names of the answer's keys, as literals: what else is needed has a name
 in the function's globals. A value is first assigned, then checked, then used:

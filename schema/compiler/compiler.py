@@ -1,4 +1,4 @@
-"""The functions of operations: made when first asked for, kept while they are, and counted."""
+"""The compiler: makes the function of an operation when it is first needed, and keeps it."""
 
 from __future__ import annotations
 

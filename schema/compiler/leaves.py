@@ -1,4 +1,4 @@
-"""What a plain value of a scalar or an enum looks like, and how it is answered: as graphql-core's own types do it."""
+"""Scalars and enums: which values are plain, and how they are serialized, as graphql-core does it."""
 
 from __future__ import annotations
 

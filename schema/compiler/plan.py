@@ -1,4 +1,4 @@
-"""What an operation asks for, decided: its fields as a tree, each with how it is read and what its value is."""
+"""The plan of an operation: its fields as a tree, each with its accessor and its type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fields an operation selects of an object, in the order of the answer: GraphQL's CollectFields."""
+"""The fields that an operation selects of an object: GraphQL's CollectFields."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The mutations, one module a domain, each with its inputs."""

@@ -1,3 +1,5 @@
+"""The mutation that annotates a study or a run."""
+
 from __future__ import annotations
 
 import strawberry

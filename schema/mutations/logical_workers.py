@@ -1,3 +1,5 @@
+"""The mutations of logical workers."""
+
 from __future__ import annotations
 
 import strawberry

@@ -1,4 +1,4 @@
-"""Mutations of the database as a whole: deleting all of something, and putting in order."""
+"""The mutations of the database as a whole: delete all of a kind, repair, collect garbage."""
 
 from __future__ import annotations
 

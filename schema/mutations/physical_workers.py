@@ -1,3 +1,5 @@
+"""The mutations of physical workers."""
+
 from __future__ import annotations
 
 from datetime import datetime

@@ -1,3 +1,5 @@
+"""The mutations of runs."""
+
 from __future__ import annotations
 
 import strawberry

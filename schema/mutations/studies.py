@@ -1,3 +1,5 @@
+"""The mutations of studies."""
+
 from __future__ import annotations
 
 from enum import StrEnum

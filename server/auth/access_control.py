@@ -1,4 +1,4 @@
-"""What every request passes, whichever protocol it speaks: whose page it is of, who asks, and how often."""
+"""Access control of every request, over any protocol: its origin, its identity, its role, its rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By which names this server may be asked: against pages whose own name is made to mean it (DNS rebinding).
+"""The `Host` names that this server answers to: against DNS rebinding.
 
 Such a page is of the same origin as the server it reaches, by `Host` alone it can be told: a browser sends what stands
 in the address that the page was loaded from.

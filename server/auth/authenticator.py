@@ -1,4 +1,4 @@
-"""Knows clients by what they send: a token, or the cookie that a browser was given for one."""
+"""Finds the identity of a client by its token, or by its session cookie."""
 
 from __future__ import annotations
 

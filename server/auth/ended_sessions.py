@@ -1,4 +1,4 @@
-"""Sessions that were ended before their time: so many of them as are kept, at all servers of a database."""
+"""Sessions that were ended before their time, shared by all servers of a database."""
 
 from __future__ import annotations
 

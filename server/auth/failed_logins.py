@@ -1,4 +1,4 @@
-"""Wrong tokens: so many a minute may come from one address, before it has to wait between two of them."""
+"""Wrong tokens: an address may send so many a minute, then it has to wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in, as the settings say."""
+"""Builds access control from the settings."""
 
 from __future__ import annotations
 

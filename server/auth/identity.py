@@ -1,4 +1,4 @@
-"""Who a client is, and why it may not be known."""
+"""The identity of a client, and the errors where it has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens of a site's identity provider: JSON Web Tokens, by the keys that it publishes (RFC 7517, 7519, 8725).
+"""JSON Web Tokens of a site's identity provider, verified by the keys that it publishes (RFC 7517, 7519, 8725).
 
 A token is verified by the keys that are known, or refused, at once. Keys are read in the background only.
 """

@@ -1,4 +1,4 @@
-"""Leave to ask, which holds only as long as what the client showed does."""
+"""A lease: an identity that holds only as long as the token or the session that proved it."""
 
 from __future__ import annotations
 

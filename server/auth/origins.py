@@ -1,4 +1,4 @@
-"""Whose pages may do what with a browser that is logged in: against requests that other sites forge (CSRF).
+"""The origins whose pages may use a logged-in browser: against cross-site request forgery.
 
 A browser sends a simple request, such as a GET, for any page to any host, with the cookies of that host, and asks
 nobody. A POST to this server has the content type application/json, which is not simple: it asks first (CORS).

@@ -1,4 +1,4 @@
-"""How many requests a client may send: a bucket of tokens for each, filled steadily."""
+"""The rate limit: a token bucket for each client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origins whose pages ask and are not let in: what they are told, and the log, once of each."""
+"""Origins that are not allowed: what their pages are told, and one log line for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was let in, who was not, and what they may not do: a line each for those who watch over a site."""
+"""The security log: logins, failed logins and forbidden operations, a line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cookies by which a browser is known, once it has shown a token: signed, so that no server needs to remember them."""
+"""The session cookie of a browser: signed, so that no server needs to remember it."""
 
 from __future__ import annotations
 

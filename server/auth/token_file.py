@@ -1,4 +1,4 @@
-"""Tokens of services, in a file that holds no token: one line each, with a name, a role and the token's SHA-256.
+"""The token file: one line for each service, with a name, a role and the SHA-256 of its token.
 
     # name      role   hash                                   expires (optional)
     dashboard   READ   sha256:9f86d081884c7d659a2feaa0c5...   2027-01-01

@@ -1,4 +1,4 @@
-"""Who comes, before it is known who that is."""
+"""The client of a request before it is authenticated: its address, its headers, its token."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The commands of `merlin-graphql`, one module each."""

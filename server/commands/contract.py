@@ -1,4 +1,4 @@
-"""The commands for a team's CI: `schema export`, `schema diff`, `check` and `operations manifest`; and `explain`."""
+"""The commands for a team's CI: `schema export`, `schema diff`, `check`, `operations manifest`, and `explain`."""
 
 from __future__ import annotations
 

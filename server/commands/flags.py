@@ -1,4 +1,4 @@
-"""The settings as flags of a command; what is mistyped, of flags and variables, is told with what may be meant."""
+"""The settings as flags of a command; for a mistyped flag or variable the nearest one is suggested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`merlin-graphql token`: makes tokens, and keeps their hashes."""
+"""`merlin-graphql token`: makes a token, prints it once, and stores its hash."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Checks of the GraphQL contract, for a team's CI."""

@@ -1,4 +1,4 @@
-"""Whether operations are valid, what they use that is deprecated, and what they cost."""
+"""Checks operations: whether they are valid, what they use that is deprecated, and what they cost."""
 
 from __future__ import annotations
 

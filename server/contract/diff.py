@@ -1,4 +1,4 @@
-"""What changed between two schemas, and whom it breaks."""
+"""The differences between two schemas, and which of them break clients."""
 
 from __future__ import annotations
 

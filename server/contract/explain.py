@@ -1,4 +1,4 @@
-"""How the server answers an operation: its plan and its function, or why graphql-core executes it."""
+"""Explains how an operation is executed: its plan and its compiled function, or why graphql-core executes it."""
 
 from __future__ import annotations
 

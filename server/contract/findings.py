@@ -1,4 +1,4 @@
-"""What a check found, and how it is told: to people, to programs, and as annotations on GitHub."""
+"""The findings of a check, rendered for people, for programs, and as annotations on GitHub."""
 
 from __future__ import annotations
 

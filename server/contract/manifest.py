@@ -1,4 +1,4 @@
-"""Which operations are known: Apollo's manifest of persisted queries, or a plain map of hash to document."""
+"""The manifest of known operations: Apollo's format of persisted queries, or a map of hash to document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where schemas and documents come from: files, folders, patterns and URLs."""
+"""Loads schemas and documents from files, folders, patterns and URLs."""
 
 from __future__ import annotations
 

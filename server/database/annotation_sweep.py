@@ -1,4 +1,4 @@
-"""Removes the annotations of entities that are gone: who deleted one, such as Merlin, may know nothing of them."""
+"""Removes annotations of entities that are gone: Merlin deletes entities and knows nothing of annotations."""
 
 from __future__ import annotations
 

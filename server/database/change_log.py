@@ -1,4 +1,4 @@
-"""What changed since, entity by entity: one log that all followers share, each reading at its own pace.
+"""The change log: the last change of each entity, which every follower reads at its own pace.
 
 An entity stands in the log once, with its last change, so a slow follower finds the newest state and never a queue: it
 costs a position in the log, and the log costs one entry for each entity that changed since the slowest one looked.

@@ -1,4 +1,4 @@
-"""Whether stored times are of the time zone that they are read in, as told by records that are seen being created.
+"""Checks that stored times are of the configured time zone, by records that are seen being created.
 
 Merlin stores naive times, local to its machine. A new run's workspace, or a new physical worker, bears the time of a
 moment ago: one that is off by whole quarters of an hour, as time zones are, was told by a clock of another zone.

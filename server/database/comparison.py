@@ -1,4 +1,4 @@
-"""Compares the copy with the whole database, a little at a time and again and again, whatever the notices said.
+"""Compares the copy with the whole database, a little at a time, so that a lost notice does not matter.
 
 A notice can be lost, and not every change sends one: `SWAPDB` of Redis tells nobody. What differs is only suspected
 here, and read again by the feed, so that nothing is applied from an older read. A difference whose notice is on its way

@@ -1,4 +1,4 @@
-"""What goes on in the laboratory of the sample data, so that there is something to watch.
+"""Activity in the sample data, so that there is something to watch.
 
 Runs are launched, worked on and end, workers come and go, every few seconds and for weeks, with no more of them after
 weeks than after an hour. What comes next is decided by what stands in the database, since others may change that, too.

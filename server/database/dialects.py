@@ -1,4 +1,4 @@
-"""Which Merlins wrote the records of the copy: one database may hold those of an older one beside those of 2.0.0b4."""
+"""Which versions of Merlin wrote the records: one database may hold those of several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record with its navigation: what Merlin's entities know of themselves and of each other, read from the live copy.
+"""Entities: a record with its relations (`run.study`, `study.workers`), read from the live copy.
 
 An entity is one record of one moment; its navigation follows the copy as it is when asked.
 """

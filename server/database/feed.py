@@ -1,4 +1,4 @@
-"""Keeps the read model fresh: hears what may have changed, reads it again, and applies it.
+"""The feed: hears which keys may have changed, reads them again, and applies them to the read model.
 
 Reads are serialised and coalesced: a key is read after it was marked, never applied from an older read, however often
 it was marked in between.

@@ -1,4 +1,4 @@
-"""What does not agree in the database: a pure function of the live copy and the stored name maps."""
+"""Finds contradictions in the database: a pure function of the live copy and the stored name maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON as clients send it: each number is kept to the digit, or known as one that can't be.
+"""Numbers of JSON as clients send it: kept to the digit, or refused.
 
 A reader that knows only doubles and integers of 64 bits makes 1.2345678901234568e22 of 12345678901234567890123.
 """

@@ -1,4 +1,4 @@
-"""JSON as Merlin stores it: kept as the text that it is, and read where somebody asks for it.
+"""JSON as Merlin stores it: kept as text, and parsed when somebody asks for it.
 
 So a record of a run with parameters costs its characters, two records are equal when they were stored alike, and what
 is passed through is passed through as stored.

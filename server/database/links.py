@@ -1,4 +1,4 @@
-"""One many-to-many relation, read from both of its stored sides.
+"""A many-to-many relation between entities, which Merlin stores on both sides.
 
 Merlin stores a link twice: the owner lists its members (`study.runs`), and the member names its owners
 (`run.study_id`). Concurrent writers lose either half, so a link stands where at least one side has it. What both sides

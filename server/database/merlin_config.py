@@ -1,4 +1,4 @@
-"""Finds Merlin's own configuration, and says which database it means.
+"""Finds Merlin's own configuration, and the database that it names.
 
 A message names the file and the setting, never a value that may hold the password.
 """

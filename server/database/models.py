@@ -1,4 +1,4 @@
-"""The records that Merlin stores, one frozen class a kind, and the values their fields take.
+"""The records that Merlin stores, one frozen class a kind, and the values of their fields.
 
 Field names are those of Merlin 2.0.0b4; `backends.codec` maps older dialects to them.
 """

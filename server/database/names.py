@@ -1,4 +1,4 @@
-"""Which texts can be names: those that Merlin reads back as they were written, and finds again.
+"""Rules for names: those that Merlin reads back as they were written, and finds again.
 
 Merlin decodes a stored text by what it looks like (`merlin.backends.utils.deserialize_entity`), and takes an identifier
 that looks like a UUID for an id (`ResultsBackend.retrieve`).

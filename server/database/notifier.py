@@ -1,3 +1,5 @@
+"""A notifier: wakes all tasks that wait for the next change."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Entities in an order, found by key: a page of them costs the page, however many there are."""
+"""Ordered views of entities: a page is found by key, and costs the page, however many there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live copy of Merlin's database in memory, with the indexes that Merlin does not keep.
+"""The read model: the live copy of Merlin's database in memory, with indexes that Merlin does not keep.
 
 Everything here is synchronous and does no I/O: `apply` and `replace` change the copy in one step of the event loop, so
 whoever reads between two awaits sees one revision.

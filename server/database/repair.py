@@ -1,4 +1,4 @@
-"""Makes whole what does not agree. Each repair looks again before it changes anything: others write meanwhile."""
+"""Repairs contradictions; each repair looks again before it changes anything, since others write meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A change of the database that happens whole or not at all, whoever else writes.
+"""Transactions: a change of the database happens whole or not at all, whoever else writes.
 
 A change is a function over a `Transaction`: it reads records, then says what is to stand and what is to go. The backend
 compares every value that was read with what is there now, and writes only where all are the same; else the function

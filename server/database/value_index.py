@@ -1,4 +1,4 @@
-"""Records by one of their values, each group in the kind's default order."""
+"""An index of records by one of their values, in the kind's default order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page at `/`: GraphiQL from the server's own files, or from its public copy where they were not built."""
+"""The endpoint /: GraphiQL's page and its content security policy, from built files or from a public copy."""
 
 from __future__ import annotations
 

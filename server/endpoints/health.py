@@ -1,4 +1,4 @@
-"""For those who watch the server: whether it lives, whether it is ready, and its figures."""
+"""The endpoints /healthz, /readyz and /metrics."""
 
 from __future__ import annotations
 

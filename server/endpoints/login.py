@@ -1,4 +1,4 @@
-"""How a browser is logged in: the printed address, or a form, shows a token once and gets a cookie for it."""
+"""The endpoints /login and /logout: a browser shows a token once, and gets a session cookie for it."""
 
 from __future__ import annotations
 

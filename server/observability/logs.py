@@ -1,4 +1,4 @@
-"""Logs as lines for people, or as JSON for programs, each with the id of its request."""
+"""The format of log lines: text for people or JSON for programs, each with the id of its request."""
 
 from __future__ import annotations
 

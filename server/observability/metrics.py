@@ -1,4 +1,4 @@
-"""What Prometheus may scrape at `/metrics`. Several server processes of one machine answer for all of them."""
+"""The metrics that Prometheus reads at /metrics. Several processes of one machine are added up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this server tells of each operation: metrics, a log line, a span."""
+"""What is recorded of each operation: metrics, a log line, a span."""
 
 from __future__ import annotations
 

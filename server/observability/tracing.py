@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, where its extra is installed and tracing is switched on; otherwise nothing at all.
+"""Tracing: spans by OpenTelemetry where its extra is installed and it is switched on, else nothing.
 
 Where to send them, and what to call this server, is set by OpenTelemetry's own variables, such as
 OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME.

@@ -1,0 +1,1 @@
+"""The server process: uvicorn, its sockets, its connections, and its end."""

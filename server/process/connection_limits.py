@@ -1,4 +1,4 @@
-"""What the connections of a process may hold: how many they are, how long they wait, what is left unread."""
+"""The limits of all connections of a process: their number, their waiting times, their unread bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one timer of a connection, which ends it where its client neither goes on to send nor reads what it is sent."""
+"""The timer of a connection: closes it when its client neither sends nor reads in time."""
 
 from __future__ import annotations
 

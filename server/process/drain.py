@@ -1,4 +1,4 @@
-"""The end of a server process: requests that were accepted are answered, then connections are closed."""
+"""The drain: when a server process ends, requests that were accepted are answered, then connections are closed."""
 
 from __future__ import annotations
 

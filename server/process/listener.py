@@ -1,4 +1,4 @@
-"""The socket to listen on, and its end: what was accepted is answered, what comes later is left to others."""
+"""The listening socket: a port or a Unix socket; at its end, accepted connections are answered, new ones refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That the process is told to end: what streams may end at once, where uvicorn would wait for it."""
+"""The event that SIGTERM and SIGINT set, so that streams end at once, before uvicorn waits for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several server processes over one listener: one that dies is replaced, and all are told to end at once.
+"""The supervisor of several server processes over one listener: replaces one that dies, and ends all together.
 
 They end as well when the supervisor is gone.
 """

@@ -1,4 +1,4 @@
-"""Connections: uvicorn's, with bounds on what a client may send, on how long it may take, and on what it leaves unread.
+"""uvicorn's HTTP and websocket protocols, with limits on size, time and unread bytes.
 
 They end when their clients do not go on, and not while a request is on its way.
 """

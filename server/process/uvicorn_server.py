@@ -1,4 +1,4 @@
-"""uvicorn, as this server runs it: in one process or several, until it is told to end, and then to an end."""
+"""uvicorn's configuration, in one process or in several under a supervisor."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""GraphQL over HTTP, over server-sent events and over websockets, and the service that they share."""

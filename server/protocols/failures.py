@@ -1,4 +1,4 @@
-"""What nobody foresaw: it is logged, and told to its client without what it says."""
+"""Unexpected exceptions: they are logged, and the client is told that something failed, but not what it says."""
 
 from __future__ import annotations
 

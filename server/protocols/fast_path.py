@@ -1,4 +1,4 @@
-"""The common request, in a few steps: a query by POST, in one piece, of a program that shows a token.
+"""The fast path: answers the common request (a query by POST, in one piece, with a token) in few steps.
 
 It passes every check of the slow path: who asks, how often, which documents, which role, which limits. Whatever is
 not as common, or does not pass, goes the slow path from the start, which then tells more.

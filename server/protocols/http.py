@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: https://graphql.github.io/graphql-over-http, with event streams beside it."""
+"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http), with event streams beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that know the revision they are of: kept as bytes, and named by an ETag, until anything changes.
+"""The cache of responses: each knows the revision of the database that it is of, and has an ETag.
 
 There is no time to live. An answer holds while the database's state is what it was; what depends on the clock is not
 kept.

@@ -1,4 +1,6 @@
-"""What the protocols have in common: who asks is let in, a document is found and read, and what comes of it is told."""
+"""The service that all protocols share: finds and parses a document, executes the operation, and records its
+outcome.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The stores: Redis, SQLite and memory behind one interface."""

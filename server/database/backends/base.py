@@ -1,4 +1,4 @@
-"""What the database layer asks of a store. Redis, SQLite and memory each answer it whole."""
+"""The interface of a store, which Redis, SQLite and memory implement."""
 
 from __future__ import annotations
 

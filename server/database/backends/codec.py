@@ -1,4 +1,4 @@
-"""Between Merlin's records and the text it stores them as.
+"""Encodes and decodes records: between models and the text that Merlin stores.
 
 Merlin decodes a value by what it looks like (`merlin.backends.utils.deserialize_entity`), so that a study named `123`
 comes back as 123.0. Here a value is decoded by its field's declared type, so any text reads back as it was written.

@@ -1,4 +1,4 @@
-"""Which backend a URL means. Its driver is imported here, and only where it is used."""
+"""Makes the backend that a URL names; its driver is imported only then."""
 
 from __future__ import annotations
 

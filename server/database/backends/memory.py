@@ -1,4 +1,4 @@
-"""A store in memory, in Merlin's own text coding: for trying things out and for tests. Gone with the process."""
+"""A store in memory, in Merlin's own text coding: for trying things out and for tests."""
 
 from __future__ import annotations
 

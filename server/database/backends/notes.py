@@ -1,4 +1,4 @@
-"""What this server keeps in Merlin's database for itself, beside Merlin's records and never inside of them.
+"""Notes: what this server stores in Merlin's database for itself, beside Merlin's records.
 
 A note belongs to an entity and has a kind: in Redis it stands under `merlin-graphql:<kind>:<id>`, in SQLite in a table
 of its own. Merlin looks at neither.

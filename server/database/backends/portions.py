@@ -1,4 +1,4 @@
-"""How much of a scan is read, and how much of that is decoded, before others have their turn."""
+"""Divides a scan into portions, so that other tasks have their turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merlin's Redis: one hash a record, name maps beside them, and the server's own word of every change."""
+"""Merlin's Redis: one hash a record, name maps beside them, and keyspace notices of every change."""
 
 from __future__ import annotations
 

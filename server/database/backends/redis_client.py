@@ -1,4 +1,4 @@
-"""From a URL to redis-py clients: TCP, TLS, Unix socket or Sentinel, with timeouts of seconds and masked passwords."""
+"""Makes redis-py clients of a URL: TCP, TLS, Unix socket or Sentinel, with timeouts and masked passwords."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a batch to Redis: all of it, or nothing, and once, however often a reply is lost on the way."""
+"""Writes to Redis: all of a write set or nothing, and once, even if a reply is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merlin's SQLite file: a table a kind, a text column a field, no keys and no indexes.
+"""Merlin's SQLite file (the SQL of reading): a table a kind, a text column a field, no keys and no indexes.
 
 One connection on one thread of its own: SQLite then tells by `PRAGMA data_version` of every commit that was not ours.
 """

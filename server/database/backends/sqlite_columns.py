@@ -1,4 +1,4 @@
-"""The columns of Merlin's tables: as 2.0.0b4 makes them, and as older ones left them."""
+"""The columns of Merlin's tables, as 2.0.0b4 makes them, and as older versions left them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An SQLite file that is open: to read and write, or only to read, also where nobody may write beside it.
+"""Opens an SQLite file, to read and write or only to read, also where nobody may write beside it.
 
 Merlin's files have a write-ahead log, for which SQLite keeps two files beside them. Where it may not make those, it
 reads the file only if told that nobody writes to it meanwhile: https://www.sqlite.org/wal.html#read_only_databases

@@ -1,4 +1,4 @@
-"""What servers of one database tell each other, in a table beside Merlin's, which Merlin's flush takes along."""
+"""Messages between servers of one SQLite database, in a table beside Merlin's."""
 
 from __future__ import annotations
 

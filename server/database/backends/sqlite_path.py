@@ -1,4 +1,4 @@
-"""Which file a URL of SQLite means."""
+"""The path of the file that a URL of SQLite names."""
 
 from __future__ import annotations
 

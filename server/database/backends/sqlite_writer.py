@@ -1,4 +1,4 @@
-"""Writes a batch to SQLite in one short transaction, far below the 5 seconds for which Merlin waits on a lock."""
+"""Writes to SQLite (the SQL of writing) in one short transaction, within the 5 seconds that Merlin waits for a lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which certificates a TLS connection is made with."""
+"""The certificates of a TLS connection to the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transaction has read and what it wants to stand instead: one all-or-nothing write."""
+"""A write set: what a transaction has read and what it writes, to be committed whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads for what may hang for ever, such as a call to a network file system: neither the loop nor the end waits."""
+"""Threads for calls that may hang for ever, such as those of a network file system."""
 
 from __future__ import annotations
 

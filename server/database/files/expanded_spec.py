@@ -1,4 +1,4 @@
-"""The expanded specification that Merlin leaves in a workspace, `merlin_info/<spec>.expanded.yaml`: its name."""
+"""Reads the name of a study from the expanded specification in a workspace, `merlin_info/<spec>.expanded.yaml`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merlin's file beside a run, `<workspace>/merlin_info/run_metadata.json`: what it says, and how it is replaced.
+"""Merlin's file of one run, `<workspace>/merlin_info/run_metadata.json`: its content, and how it is replaced.
 
 Merlin loads a run by its workspace from this file, without a look at the database, and its next save writes
 `SAVED_BY_MERLIN` of it over the record. All calls here block, and may hang with the file system.

@@ -1,4 +1,4 @@
-"""Keeps Merlin's files beside runs in step with records that were changed here: else Merlin undoes the changes."""
+"""Keeps Merlin's files of runs in step with records that were changed here, or Merlin would undo the changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens directories that records name, wherever symlinks lead, and never outside of the roots that are allowed."""
+"""Opens directories that records name, and never one outside of the allowed roots."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The managers, one for each kind of entity: create, get, update, delete."""
+
 from server.database.managers.entity_manager import EntityManager
 from server.database.managers.logical_worker_manager import Instances, LogicalWorkerManager
 from server.database.managers.physical_worker_manager import PhysicalWorkerManager

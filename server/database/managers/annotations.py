@@ -1,4 +1,4 @@
-"""Annotations: what clients note of a study or a run, beside Merlin's record of it, where no Merlin undoes it."""
+"""Annotations: what clients note of a study or a run, beside Merlin's record of it."""
 
 from __future__ import annotations
 

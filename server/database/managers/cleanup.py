@@ -1,4 +1,4 @@
-"""The cleanup rules: what has to change around an entity so that nothing points to what is gone.
+"""The cascading delete: the cleanup around a deleted run, study or worker, so that nothing points to it.
 
 Partners are those that a record names and those that name it. One that is missing already never stops a deletion: it is
 noted as skipped.

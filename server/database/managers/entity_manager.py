@@ -1,4 +1,4 @@
-"""What the managers of all kinds share: lookups by id and name, and Merlin's filters."""
+"""What all managers share: lookup by id and name, and Merlin's filters."""
 
 from __future__ import annotations
 

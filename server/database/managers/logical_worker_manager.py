@@ -1,3 +1,5 @@
+"""The manager of logical workers."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping

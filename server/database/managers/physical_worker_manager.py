@@ -1,3 +1,5 @@
+"""The manager of physical workers."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""The manager of runs."""
+
 from __future__ import annotations
 
 import dataclasses

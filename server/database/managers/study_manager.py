@@ -1,3 +1,5 @@
+"""The manager of studies."""
+
 from __future__ import annotations
 
 import uuid
