@@ -5,24 +5,34 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test check graphiql wheel locks schema architecture soak bench bench-load clean
+.PHONY: help serve dev test check format graphiql wheel locks schema architecture soak bench bench-load release clean
 
 help:
 	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
+	@echo "make dev       the same, started anew whenever a file of schema/ or server/ is saved"
 	@echo "make test      everything that has to pass: make check, then the test suite"
 	@echo "make check     format, lint, types, layers, Dockerfile"
+	@echo "make format    format, and mend what the linter can"
 	@echo "make graphiql  build the page at / into the server, so that it needs no internet (needs npm)"
 	@echo "make wheel     make dist/*.whl, with that page inside (needs npm)"
 	@echo "make locks     write constraints.txt and web/graphiql/package-lock.json anew, with the newest versions"
-	@echo "make schema    write schema/schema.graphql anew, after a change of the schema"
+	@echo "make schema    write schema/schema.graphql and its reference in docs/reference/ anew, after a change of the schema"
 	@echo "make architecture  write the table of modules in docs/architecture.md anew, after a change of docstrings"
 	@echo "make soak      the long tests that make test leaves out"
 	@echo "make bench     measure serving beside others, and write BENCHMARKS.md (ARGS='--queries runs-20' repeats one row)"
 	@echo "make bench-load  measure loading and reading of 100,000 runs"
+	@echo "make release   date the CHANGELOG, commit and tag the version of server/__init__.py; pushes nothing"
 	@echo "make clean     remove what these made"
 
 serve: $(VENV)/.serve $(VENV)/.graphiql
 	$(BIN)/merlin-graphql serve --demo $(ARGS)
+
+# One token and one key for all of its starts, so that a browser stays logged in.
+dev: $(VENV)/.test $(VENV)/.graphiql
+	@secret() { $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(32))'; }; \
+	export MERLIN_GRAPHQL_TOKEN=$$(secret) MERLIN_GRAPHQL_SESSION_KEY=$$(secret); \
+	echo "Log in at the address below with the token $$MERLIN_GRAPHQL_TOKEN"; \
+	$(BIN)/watchfiles --filter python --sigint-timeout 15 '$(BIN)/merlin-graphql serve --demo $(ARGS)' schema server
 
 test: check $(VENV)/.node $(VENV)/.codegen $(VENV)/.graphiql
 	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
@@ -34,6 +44,10 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	.ci/contract $(BIN)/merlin-graphql
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 # What is installed is what the lock file names, by its checksum, and none of it runs anything of its own.
 graphiql:
@@ -50,6 +64,10 @@ locks: | $(BIN)/pip
 
 schema: $(VENV)/.serve
 	$(BIN)/merlin-graphql schema export --output schema/schema.graphql
+	$(BIN)/merlin-graphql schema export --format markdown --output docs/reference/$$($(BIN)/python -c 'import server; print(server.__version__)').md
+
+release: test
+	.ci/release
 
 architecture: $(VENV)/.test
 	$(BIN)/python -m tests.support.architecture --write

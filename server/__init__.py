@@ -1,3 +1,3 @@
 """The merlin-graphql server: command line, ASGI app and the live copy of Merlin's database."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

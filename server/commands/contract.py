@@ -14,12 +14,14 @@ from graphql import get_introspection_query, graphql_sync
 from schema.build import make_schema, sdl_of
 from schema.core import core_of
 from schema.limits import Limits
+from server import __version__
 from server.commands.flags import LIMITS, add_arguments
 from server.contract.check import check
 from server.contract.diff import diff
 from server.contract.explain import explain
 from server.contract.findings import ExitCode, Finding, Level, UnreadableError, render
 from server.contract.manifest import manifest
+from server.contract.reference import reference
 from server.contract.sources import load_documents, load_schema, own_schema
 from server.settings import read_settings
 
@@ -35,7 +37,7 @@ def add_commands(commands: Any) -> None:
     schema = commands.add_parser("schema", help="print the schema, or compare two", description="The schema.")
     actions = schema.add_subparsers(required=True, metavar="ACTION")
     export = actions.add_parser("export", help="print the schema", description="Prints the schema.")
-    export.add_argument("--format", choices=("sdl", "introspection"), default="sdl")
+    export.add_argument("--format", choices=("sdl", "introspection", "markdown"), default="sdl")
     _add_target(export)
     export.set_defaults(run=run_export)
     compare = actions.add_parser(
@@ -89,6 +91,8 @@ def run_export(options: argparse.Namespace) -> int:
     schema = make_schema()
     if options.format == "sdl":
         return _deliver(sdl_of(schema), options)
+    if options.format == "markdown":
+        return _deliver(reference(core_of(schema), __version__), options)
     query = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
     result = graphql_sync(core_of(schema), query)
     return _deliver(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
