@@ -1,7 +1,7 @@
 """The fast path: answers the common request (a query by POST, in one piece, with a token) in few steps.
 
-It passes every check of the slow path: who asks, how often, which documents, which role, which limits. Whatever is
-not as common, or does not pass, goes the slow path from the start, which then tells more.
+It takes what is common apart, and lets `Service` answer. What is not as common, or is refused, goes the slow path from
+the start, which says why.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from schema.operation import Operation
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
-from server.header_lists import directives
 from server.middleware import SECURITY_HEADERS
-from server.observability.telemetry import OperationOutcome
 from server.protocols.http import GRAPHQL_JSON
 from server.protocols.response_cache import CachedResponse, cache_key_of
-from server.protocols.service import Service
+from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import MAX_BODY_SIZE, parse_json, parse_request
 from server.responses import JSON
@@ -47,6 +45,7 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
 """What is answered to the headers `Accept` that are common: as `requests.accepted` does."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 _UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent"})
+_UNCONDITIONAL = Conditions(None, no_cache=False)
 _REMEMBERED = 1_024
 """Bodies."""
 _MAX_REMEMBERED_LENGTH = 16_384
@@ -111,21 +110,23 @@ class FastPath:
             parsed = self._parsed.get(body) or self._read(body)
             if parsed is None:
                 return None
-            reply, outcome = self._answer(parsed, headers, identity, scope["state"]["database"])
-            if reply is not None:
-                self._service.access_control.consume(identity)
+            database = scope["state"]["database"]
+            question = _question(parsed, headers, identity, database)
+            answered = self._service.answer_sync(question, self._context(database, identity))
         except Exception:
             LOG.debug("A request goes the slow path", exc_info=True)
             return None
-        if reply is not None:
-            self._service.telemetry.note(parsed.operation, "http", identity, outcome, perf_counter() - began)
+        if answered is None:
+            return None
+        reply, outcome = answered
+        self._service.access_control.consume(identity)
+        self._service.telemetry.note(parsed.operation, "http", identity, outcome, perf_counter() - began)
         return reply
 
     def _read(self, body: bytes) -> ParsedBody | None:
         """Raises `RequestError`, `OperationError`."""
         request = parse_request(parse_json(body, "body"))
-        text = self._service.documents.text(request.query, request.document_hash)
-        operation = self._service.engine.parse(text, request.operation_name)
+        operation = self._service.parse(request)
         if operation.type is not OperationType.QUERY:
             return None
         parsed = ParsedBody(operation, request.variables, [])
@@ -135,34 +136,24 @@ class FastPath:
                 self._parsed.popitem(last=False)
         return parsed
 
-    def _answer(
-        self, parsed: ParsedBody, headers: Mapping[bytes, bytes], identity: Identity, database: MerlinDatabase
-    ) -> tuple[CachedResponse | None, OperationOutcome]:
-        """Raises `OperationError`."""
-        cache, state = self._service.response_cache, database.state
-        key = parsed.cache_key(identity.role)
-        insists = b"cache-control" in headers and "no-cache" in directives(headers[b"cache-control"].decode("latin-1"))
-        given = None if insists else headers.get(b"if-none-match")
-        known = None if given is None else given.decode("latin-1")
-        if key is not None and not insists:
-            kept = cache.find(key, state, known)
-            if kept is not None:
-                return kept, OperationOutcome(kept.cost, is_kept=True)
-        context = self._context(database, identity)
-        answer = self._service.engine.execute_sync(parsed.operation, parsed.variables, context)
-        if answer is None:
-            return None, OperationOutcome()
-        outcome = OperationOutcome(answer.cost)
-        if key is None:
-            return CachedResponse(200, answer.encoded, None), outcome
-        return cache.put(key, state, answer.encoded, answer.cost, known), outcome
-
     def _context(self, database: MerlinDatabase, identity: Identity) -> Context:
         """Mostly that of the request before."""
         last = self._last_context
         if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
             last = self._last_context = self._service.context(database, identity)
         return last
+
+
+def _question(
+    parsed: ParsedBody, headers: Mapping[bytes, bytes], identity: Identity, database: MerlinDatabase
+) -> Question:
+    conditions = _UNCONDITIONAL
+    if b"cache-control" in headers or b"if-none-match" in headers:
+        known = headers.get(b"if-none-match")
+        conditions = conditions_of(
+            headers.get(b"cache-control", b"").decode("latin-1"), None if known is None else known.decode("latin-1")
+        )
+    return Question(parsed.operation, parsed.variables, parsed.cache_key(identity.role), conditions, database)
 
 
 def _headers_of(reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:

@@ -14,18 +14,16 @@ from starlette.types import Receive, Scope, Send
 from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
 from schema.operation import Operation
 from server.auth.identity import AuthenticationError
-from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
-from server.header_lists import directives, joined
+from server.header_lists import joined
 from server.login_page import is_for_people
-from server.observability.telemetry import OperationOutcome
 from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.protocols.event_stream import EventStream
 from server.protocols.failures import is_told_to_end
-from server.protocols.response_cache import CachedResponse, cache_key_of
-from server.protocols.service import Service
-from server.requests import GraphQLRequest, accepted, read_request
+from server.protocols.response_cache import CachedResponse
+from server.protocols.service import Service, conditions_of
+from server.requests import accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
 
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -92,7 +90,11 @@ class GraphQLApp:
         operation = self._service.prepare(given)
         _check(operation, request.method, media_type)
         if operation.type is OperationType.QUERY and not is_stream:
-            return _response(await self._reply(request, operation, given, lease), media_type, request.method)
+            conditions = conditions_of(
+                joined(request.headers, "cache-control"), joined(request.headers, "if-none-match")
+            )
+            reply = await self._service.answer(given, operation, conditions, lease, request.state.database)
+            return _response(reply, media_type, request.method)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
             draining = request.state.draining if operation.type is OperationType.SUBSCRIPTION else None
@@ -100,28 +102,6 @@ class GraphQLApp:
         async with aclosing(answers):
             answer = await anext(answers)
         return Response(answer.encoded, media_type=media_type)
-
-    async def _reply(
-        self, request: Request, operation: Operation, given: GraphQLRequest, lease: Lease
-    ) -> CachedResponse:
-        """To a query. Raises `OperationError`, `AuthenticationError`."""
-        identity = lease.identity()
-        cache, database = self._service.response_cache, request.state.database
-        key, state = cache_key_of(operation, given.variables, identity.role), database.state
-        insists = "no-cache" in directives(joined(request.headers, "cache-control"))
-        known = None if insists else joined(request.headers, "if-none-match")
-        if key is not None and not insists:
-            reply = cache.find(key, state, known)
-            if reply is not None:
-                self._service.telemetry.note(
-                    operation, "http", identity, OperationOutcome(reply.cost, is_kept=True), 0.0
-                )
-                return reply
-        async with aclosing(self._service.stream(operation, given, database, lease)) as answers:
-            answer = await anext(answers)
-        if key is None or answer.errors or database.state != state:
-            return CachedResponse(200, answer.encoded, None)
-        return cache.put(key, state, answer.encoded, answer.cost, known)
 
 
 def _response(reply: CachedResponse, media_type: str, method: str) -> Response:

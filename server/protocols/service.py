@@ -1,12 +1,13 @@
-"""The service that all protocols share: finds and parses a document, executes the operation, and records its
-outcome.
+"""The service that all protocols share: parses a document, looks for a cached response, executes the operation, and
+records its outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from schema.context import Context
 from schema.engine import Engine
@@ -17,11 +18,36 @@ from server.auth.access_control import AccessControl
 from server.auth.identity import Identity
 from server.auth.lease import Lease
 from server.database.merlin_database import MerlinDatabase
-from server.observability.telemetry import Telemetry
+from server.header_lists import directives
+from server.observability.telemetry import OperationOutcome, Telemetry
 from server.protocols.failures import failed
 from server.protocols.persisted_documents import PersistedDocuments
-from server.protocols.response_cache import ResponseCache
+from server.protocols.response_cache import CachedResponse, ResponseCache, State, cache_key_of
 from server.requests import GraphQLRequest
+
+
+class Conditions(NamedTuple):
+    """What a request says about responses that are there already (RFC 9110 and 9111)."""
+
+    if_none_match: str | None
+    no_cache: bool
+    """The client insists on an execution."""
+
+
+def conditions_of(cache_control: str | None, if_none_match: str | None) -> Conditions:
+    no_cache = "no-cache" in directives(cache_control)
+    return Conditions(None if no_cache else if_none_match, no_cache)
+
+
+class Question(NamedTuple):
+    """A query with all that its response depends on."""
+
+    operation: Operation
+    variables: Mapping[str, Any] | None
+    cache_key: str | None
+    """None where its response can't be cached."""
+    conditions: Conditions
+    database: MerlinDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +69,63 @@ class Service:
         """Raises `OperationError`, whatever goes wrong."""
         try:
             with self.telemetry.tracing.step("graphql.read", {}):
-                text = self.documents.text(request.query, request.document_hash)
-                return self.engine.parse(text, request.operation_name)
+                return self.parse(request)
         except Exception as unknown:  # noqa: BLE001 - its client waits for an answer
             error = self.failed(unknown)
             self.telemetry.refused(error.code)
             raise error from None
+
+    def parse(self, request: GraphQLRequest) -> Operation:
+        """Raises `OperationError`, and what nobody foresaw."""
+        text = self.documents.text(request.query, request.document_hash)
+        return self.engine.parse(text, request.operation_name)
+
+    def answer_sync(self, question: Question, context: Context) -> tuple[CachedResponse, OperationOutcome] | None:
+        """The response to a query, if it can be had without waiting; None leaves the query to `answer`.
+
+        The caller records the outcome. Raises `OperationError`, and what nobody foresaw.
+        """
+        state = question.database.state
+        cached = self._cached(question, state)
+        if cached is not None:
+            return cached
+        response = self.engine.execute_sync(question.operation, question.variables, context)
+        if response is None:
+            return None
+        return self._cache(question, state, response), OperationOutcome(response.cost)
+
+    async def answer(
+        self,
+        request: GraphQLRequest,
+        operation: Operation,
+        conditions: Conditions,
+        lease: Lease,
+        database: MerlinDatabase,
+    ) -> CachedResponse:
+        """The response to a query. Raises `OperationError`, whatever goes wrong, and `AuthenticationError`."""
+        identity = lease.identity()
+        key = cache_key_of(operation, request.variables, identity.role)
+        question, state = Question(operation, request.variables, key, conditions, database), database.state
+        cached = self._cached(question, state)
+        if cached is not None:
+            response, outcome = cached
+            self.telemetry.note(operation, lease.visitor.protocol, identity, outcome, 0.0)
+            return response
+        async with aclosing(self.stream(operation, request, database, lease)) as answers:
+            return self._cache(question, state, await anext(answers))
+
+    def _cached(self, question: Question, state: State) -> tuple[CachedResponse, OperationOutcome] | None:
+        if question.cache_key is None or question.conditions.no_cache:
+            return None
+        response = self.response_cache.find(question.cache_key, state, question.conditions.if_none_match)
+        return None if response is None else (response, OperationOutcome(response.cost, is_kept=True))
+
+    def _cache(self, question: Question, state: State, response: GraphQLResponse) -> CachedResponse:
+        """Errors are not cached, nor what a change during the execution may have made a mixture."""
+        if question.cache_key is None or response.errors or question.database.state != state:
+            return CachedResponse(200, response.encoded, None)
+        known = question.conditions.if_none_match
+        return self.response_cache.put(question.cache_key, state, response.encoded, response.cost, known)
 
     async def stream(
         self,
