@@ -129,16 +129,19 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield Site(copies)
 
 
-USUAL = [("sqlite", "interrupted"), ("redis", "forsaken")]
-each_start = pytest.mark.parametrize(
-    ("site", "start"),
-    [
-        pytest.param(engine, start, marks=[] if (engine, start) in USUAL else pytest.mark.soak)
-        for engine in ("sqlite", "redis", "valkey")
-        for start in STARTS
-    ],
-    indirect=["site"],
-)
+def each_start(*usual: tuple[str, str]) -> pytest.MarkDecorator:
+    """Those that are not usual are left to the soak."""
+    return pytest.mark.parametrize(
+        ("site", "start"),
+        [
+            pytest.param(engine, start, marks=[] if (engine, start) in usual else pytest.mark.soak)
+            for engine in ("sqlite", "redis", "valkey")
+            for start in STARTS
+        ],
+        indirect=["site"],
+    )
+
+
 each_mutation = pytest.mark.parametrize("mutation", MUTATIONS)
 
 
@@ -147,7 +150,7 @@ def check(site: Site, start: Start, history: History, commands: Commands) -> Non
     assert not worse, "\n".join(["After", *history.mutations, "Merlin can't any more:", *worse])
 
 
-@each_start
+@each_start(("sqlite", "interrupted"), ("redis", "forsaken"))
 @each_mutation
 def test_merlin_works_after_each_mutation(site: Site, start: str, mutation: str) -> None:
     """Each mutation alone, with its defaults and with each of its choices."""
@@ -159,7 +162,7 @@ def test_merlin_works_after_each_mutation(site: Site, start: str, mutation: str)
     assert changed or start != "forsaken", "there is something to do for every mutation"
 
 
-@each_start
+@each_start(("sqlite", "interrupted"))
 @each_mutation
 def test_merlin_works_on_directories_after_each_mutation(site: Site, start: str, mutation: str) -> None:
     """The same for the commands that name a run by its directory, and read Merlin's file there."""
