@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
+# Of tests: they wait for half of their time. Each takes its share in one piece, so that its servers serve many tests.
+PROCESSES = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve dev test check format graphiql wheel locks schema architecture soak bench bench-load release clean
+.PHONY: help serve dev test coverage check format graphiql wheel locks schema architecture soak bench bench-load release clean
 
 help:
 	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
 	@echo "make dev       the same, started anew whenever a file of schema/ or server/ is saved"
 	@echo "make test      everything that has to pass: make check, then the test suite"
+	@echo "make coverage  the test suite, with the lines that it leaves out"
 	@echo "make check     format, lint, types, layers, Dockerfile"
 	@echo "make format    format, and mend what the linter can"
 	@echo "make graphiql  build the page at / into the server, so that it needs no internet (needs npm)"
@@ -35,7 +38,10 @@ dev: $(VENV)/.test $(VENV)/.graphiql
 	$(BIN)/watchfiles --filter python --sigint-timeout 15 '$(BIN)/merlin-graphql serve --demo $(ARGS)' schema server
 
 test: check $(VENV)/.node $(VENV)/.codegen $(VENV)/.graphiql
-	$(BIN)/pytest -n auto --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+
+coverage: $(VENV)/.test $(VENV)/.node $(VENV)/.codegen $(VENV)/.graphiql
+	$(BIN)/pytest -n $(PROCESSES) --dist worksteal --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 ANY = "*"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<place>[^/?#@\s*]+)/?", re.IGNORECASE)
+_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{,30})://(?P<place>[^/?#@\s*]{1,261})/?", re.IGNORECASE)
+"""A name in DNS has 253 characters, a port six with its colon; what a client claims is compared and logged."""
 
 
 def parts_of(text: str | None) -> list[str]:
