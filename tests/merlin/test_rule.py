@@ -112,7 +112,7 @@ class Site:
         return History(mutations, state, present(database, state), known)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis", "valkey"])
+@pytest.fixture(scope="module", params=["sqlite", "redis", pytest.param("valkey", marks=pytest.mark.soak)])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("rule")
     if request.param == "sqlite":
@@ -150,7 +150,7 @@ def check(site: Site, start: Start, history: History, commands: Commands) -> Non
     assert not worse, "\n".join(["After", *history.mutations, "Merlin can't any more:", *worse])
 
 
-@each_start(("sqlite", "interrupted"), ("redis", "forsaken"))
+@each_start(("redis", "forsaken"))
 @each_mutation
 def test_merlin_works_after_each_mutation(site: Site, start: str, mutation: str) -> None:
     """Each mutation alone, with its defaults and with each of its choices."""
