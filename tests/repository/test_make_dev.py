@@ -42,10 +42,11 @@ async def test_a_saved_file_starts_the_server_anew(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        assert process.stdout is not None
+        lines = process.stdout
+        assert lines is not None
 
         async def until(text: bytes) -> None:
-            while text not in (line := await process.stdout.readline()):
+            while text not in (line := await lines.readline()):
                 assert line
 
         async with asyncio.timeout(DEADLINE):
