@@ -1,4 +1,4 @@
-"""Effects and refusals of mutations, and the function that runs a mutation."""
+"""The effects and refusals of mutations, and the function that runs a mutation."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from server.database.transactions import Action, UnitOfWork
 from server.database.transactions import Effect as DatabaseEffect
 
 AUDIT = logging.getLogger("merlin_graphql.audit")
-"""One line a mutation, as JSON."""
+"""The audit log: one line of JSON for each mutation."""
 
 Result = TypeVar("Result")
 
-_GRAPHQL_NAMES = {
+_SCHEMA_NAMES = {
     "run_status": "status",
     "worker_status": "status",
-    "launch_cmd": "launchCommand",
-    "heartbeat_timestamp": "heartbeatAt",
-    "latest_start_time": "startedAt",
+    "launch_cmd": "launch_command",
+    "heartbeat_timestamp": "heartbeat_at",
+    "latest_start_time": "started_at",
 }
-"""Fields of the models that are called otherwise in the schema."""
-_INPUT_NAMES = {"parent": "parentId", "child": "childId", "workers": "workerIds"}
-"""Fields of the models that are given by ids."""
+"""Fields of the models that have another name in the schema."""
+_INPUT_NAMES = {"parent": "parent_id", "child": "child_id", "workers": "worker_ids"}
+"""Fields of the models for which an input takes ids."""
 
 
 class UserErrorCode(StrEnum):
@@ -113,7 +113,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """What came of a mutation. `result` is None where it was refused."""
+    """The outcome of a mutation. `result` is None where it was refused."""
 
     unit: UnitOfWork
     result: Result | None
@@ -131,9 +131,10 @@ class Outcome(Generic[Result]):
 async def run_mutation(
     info: Info, act: Callable[[UnitOfWork], Awaitable[Result]], *, dry_run: bool = False, subject_field: str = "id"
 ) -> Outcome[Result]:
-    """Runs a mutation's work, turns its refusal into data, and writes the audit log.
+    """Runs a mutation's work, turns a refusal into `user_errors`, and writes the audit log.
 
-    `about` is the input field that names what the mutation is about. Raises `BackendError`.
+    `subject_field` is the input field that names the entity; a refusal that blames no other field blames that one.
+    Raises `BackendError`, or `PartlyDoneError` where something was changed before.
     """
     unit = info.context.database.unit(dry_run=dry_run)
     result, errors, outcome = None, [], "failed"
@@ -157,15 +158,24 @@ async def run_mutation(
 
 
 def graphql_name(field: str) -> str:
-    """What a model's field is called in the schema."""
-    head, *rest = field.split("_")
-    return _GRAPHQL_NAMES.get(field, head + "".join(map(str.capitalize, rest)))
+    """The name that a model's field has in the schema, such as `launchCommand` for `launch_cmd`."""
+    return _camel_case(_SCHEMA_NAMES.get(field, field))
+
+
+def input_name(field: str) -> str:
+    """The attribute of an input that gives a model's field, such as `parent_id` for `parent`."""
+    return _INPUT_NAMES.get(field, _SCHEMA_NAMES.get(field, field))
+
+
+def _camel_case(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(map(str.capitalize, rest))
 
 
 def _user_error(error: DatabaseError, subject_field: str) -> UserError:
     code = next(code for kind, code in _CODES if isinstance(error, kind))
     field = error.field if isinstance(error, RefusedError) else None
-    named = subject_field if field is None else _INPUT_NAMES.get(field, graphql_name(field))
+    named = subject_field if field is None else _camel_case(input_name(field))
     return UserError(code=code, message=str(error), path=["input", named])
 
 
@@ -179,7 +189,7 @@ def _effect(effect: DatabaseEffect) -> Effect:
 
 
 def _partly_done(error: BackendError, unit: UnitOfWork) -> Exception:
-    """The error itself where nothing was changed before it; else one that tells what was."""
+    """The error itself where nothing was changed before it; else a `PartlyDoneError`, which says what was."""
     if unit.dry_run or not unit.effects:
         return error
     return PartlyDoneError(

@@ -1,6 +1,7 @@
-"""Errors as clients see them: a code in `extensions`, and a message that says what to do.
+"""The errors that clients of GraphQL read: a code in `extensions`, and a message that says what to do.
 
-Errors of the database layer are translated here, once; what nobody foresaw is logged, and masked.
+Errors of the database layer are translated here, and nowhere else. An unexpected exception is logged, and the client
+reads only the id that the log has for it. docs/errors.md lists the codes.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 MORE_ERRORS = "MORE_ERRORS"
 
 MAX_ERRORS = 5
-"""Told of one operation."""
+"""The most errors in the response to one operation."""
 
 _HIDDEN = {
     UNAVAILABLE: "The database can't be reached, or refuses: try again later.",
     UNKNOWN_OUTCOME: "The database was lost meanwhile: look whether the change was made before you try again.",
 }
-"""Told in place of messages that may name hosts and paths."""
+"""The messages in place of those that may name hosts and paths."""
 
 
-class BadInput(GraphQLError):  # noqa: N818 - a GraphQL error says what is wrong, and is no exception of ours
-    """An argument that is invalid."""
+class BadInput(GraphQLError):  # noqa: N818 - named like a code, since graphql-core puts it into the response as it is
+    """An argument or a variable has an invalid value."""
 
     def __init__(self, message: str, argument: str) -> None:
         super().__init__(message, extensions={"code": BAD_USER_INPUT, "argument": argument})
@@ -53,7 +54,7 @@ class BadInput(GraphQLError):  # noqa: N818 - a GraphQL error says what is wrong
 
 
 class PartlyDoneError(Exception):
-    """A mutation that the database failed in the middle of."""
+    """The database failed during a mutation that had changed something before."""
 
     def __init__(self, cause: BackendError, effects: Sequence[Mapping[str, str]]) -> None:
         super().__init__(str(cause))
@@ -62,6 +63,7 @@ class PartlyDoneError(Exception):
 
 
 def code_of(error: DatabaseError) -> str:
+    """The code in `errors`. A `RefusedError` has none: it belongs into `userErrors`."""
     match error:
         case EntityNotFoundError():
             return NOT_FOUND
@@ -80,29 +82,29 @@ def format_errors(
     code: str = BAD_USER_INPUT,
     translated: Callable[[GraphQLError], GraphQLError] = lambda error: error,
 ) -> list[GraphQLFormattedError]:
-    """What a client is told of them, each with a code: `code` where graphql-core has found it, and says none.
+    """The errors of a response. Each has a code: `code` for those that graphql-core has found, which have none.
 
-    At most `MOST_ERRORS`; where there are more, the last of them says how many.
+    There are at most `MAX_ERRORS`; where more were found, the last one says how many are left out.
     """
     first = errors if len(errors) <= MAX_ERRORS else errors[: MAX_ERRORS - 1]
     found = [_coded(translated(error).formatted, code) for error in first]
     if more := len(errors) - len(first):
-        message = f"There are {more} more errors, which are not told: ask for less at a time."
+        message = f"There are {more} more errors, which are left out: ask for less at a time."
         found.append({"message": message, "extensions": {"code": MORE_ERRORS, "more": more}})
     return found
 
 
 def translate(error: GraphQLError, *, reveal: bool = True) -> GraphQLError:
-    """What a client may read of an error of the execution.
+    """The error of an execution as a client may read it.
 
-    Without `reveal` that is nothing of where the database is; the log has it.
+    Without `reveal` its message does not tell where the database is; the log has the whole message.
     """
     original = error.original_error
     match original:
         case None:
             return error
         case GraphQLError() if original.nodes or original.extensions:
-            return error  # of what the document says, or our own; else of a value that has no answer
+            return error  # graphql-core's about the document, or our own; others are about a value that has no answer
         case PartlyDoneError(cause=cause, effects=effects):
             message = _message(cause, reveal=reveal)
             message = (

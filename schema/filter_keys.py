@@ -1,4 +1,4 @@
-"""The keys of filters of entities: what each means, in tables."""
+"""The keys of the filters of entities: a table for each filter says how a key is compiled."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _not(compiler: Compiler, given: Filter, path: str, about: Name) -> Clause:
 
 
 def _about(field_of: Callable[[Compiler, Name], Any]) -> Key:
-    """A key under which a filter of values stands."""
+    """A key whose value is a filter of values, such as `StringFilter`."""
 
     def clause(compiler: Compiler, given: Any, path: str, about: Name) -> Clause:
         field = field_of(compiler, about)
@@ -70,7 +70,7 @@ def _id(table_of: Callable[[ReadModel], Table[Any]]) -> Key:
 
 
 def _stored(table: Table[Any]) -> Callable[[str], str]:
-    """How an id is spelled in the database."""
+    """The function that gives an id the spelling that it has in the database."""
     capitals = table.capitals
 
     def spelled(text: str) -> str:
@@ -83,7 +83,7 @@ def _stored(table: Table[Any]) -> Callable[[str], str]:
 def _reference(
     name: str, table_of: Callable[[ReadModel], Table[Any]], links_of: Callable[[ReadModel], Links[Any, Any]]
 ) -> Key:
-    """An id of another entity, or a list of them."""
+    """The id of another entity, or a list of ids."""
 
     def field(compiler: Compiler, about: Name) -> Values:
         members_of = links_of(compiler.model).members_of
@@ -98,7 +98,7 @@ def _reference(
 
 
 def _text(name: str, table_of: Callable[[ReadModel], Table[Any]] | None = None, *, nullable: bool = False) -> Key:
-    """With the table that finds its records by it, where one does."""
+    """A text. `table_of` gives the table that finds records by it, where there is one."""
 
     def field(compiler: Compiler, about: Name) -> Values:
         table = None if table_of is None else table_of(compiler.model)
@@ -112,8 +112,14 @@ def _text(name: str, table_of: Callable[[ReadModel], Table[Any]] | None = None, 
     return _about(field)
 
 
-def _queues(_compiler: Compiler, about: Name) -> Values:
-    return Values("record.queues", Fact((*about, "queues")))
+def _list(name: str) -> Key:
+    """A list of texts, in which no index finds records."""
+    return _about(lambda _compiler, about: Values(f"record.{name}", Fact((*about, name))))
+
+
+def _number(name: str) -> Key:
+    """A whole number, which every record has."""
+    return _about(lambda _compiler, about: Values(f"record.{name}", Measure((*about, name), nullable=False)))
 
 
 def _run_status(compiler: Compiler, about: Name) -> Values:
@@ -127,10 +133,6 @@ def _worker_status(compiler: Compiler, about: Name) -> Values:
     group = compiler.model.worker_statuses.of
     subject = Choice((*about, "status"), tuple(WorkerStatus))
     return Values("record.worker_status", subject, lambda them: list(map(group, them)))
-
-
-def _restart_count(_compiler: Compiler, about: Name) -> Values:
-    return Values("record.restart_count", Measure((*about, "restartCount"), nullable=False))
 
 
 def _has_runs(links_of: Callable[[ReadModel], Links[Any, Any]]) -> Key:
@@ -154,7 +156,7 @@ def _annotation(table_of: Callable[[ReadModel], Table[Any]]) -> Key:
 
 
 def _study(compiler: Compiler, given: StudyFilter, path: str, about: Name) -> Clause:
-    """Of the study that it names, else of the first that lists it: see `RunEntity.study`."""
+    """A filter of the study that a run names, else of the first that lists it: see `RunEntity.study`."""
     studies, links = compiler.model.studies, compiler.model.study_runs
     of_study, predicate = compiler.apart(given, path, (*about, "study"))
     matches = _remembered(predicate.matches, compiler.model.annotations)
@@ -195,7 +197,7 @@ def _members(owners: Table[Any], predicate: Predicate, links: Links[Any, Any]) -
 
 
 def _remembered(matches: Callable[[Any], bool], annotations: Mapping[str, str]) -> Callable[[Any], bool]:
-    """A record never changes: another one takes its place. So do its annotations."""
+    """Remembers verdicts by record: a record is never changed, but replaced by another, and so are its annotations."""
     verdicts: dict[str, tuple[Any, str | None, bool]] = {}
 
     def test(record: Any) -> bool:
@@ -219,7 +221,7 @@ def _heartbeat(compiler: Compiler, about: Name) -> Times:
 
 
 def _launched(compiler: Compiler, about: Name) -> Times:
-    """By the seconds that runs are ordered by: only within a day of the bound does the time zone matter."""
+    """Compares the seconds that runs are ordered by: the time zone matters only within a day of the bound."""
     order = compiler.model.runs.order
     value = f"{compiler.bind(compiler.model.runs.positions)}[record.id][0]"  # minus the seconds; positive without any
     entity_context = compiler.entity_context
@@ -237,7 +239,7 @@ def _launched(compiler: Compiler, about: Name) -> Times:
 
 
 def _between(order: Sequence[SortKey], first: int | None, stop: int) -> Parts:
-    """The runs whose order values are from the first on and below the other."""
+    """The runs whose order values are at least `first` and below `stop`."""
     start = 0 if first is None else bisect_left(order, (first, ""))
     return [order[start : bisect_left(order, (stop, ""))]]
 
@@ -267,7 +269,7 @@ KEYS: Keys = {
         **_NESTED,
         "id": _id(_LOGICAL_WORKERS),
         "name": _text("name"),
-        "queues": _about(_queues),
+        "queues": _list("queues"),
         "has_runs": _has_runs(attrgetter("worker_runs")),
     },
     PhysicalWorkerFilter: {
@@ -278,7 +280,7 @@ KEYS: Keys = {
         "status": _about(_worker_status),
         "logical_worker_id": _reference("logical_worker_id", _LOGICAL_WORKERS, attrgetter("instances")),
         "heartbeat_at": _about(_heartbeat),
-        "restart_count": _about(_restart_count),
+        "restart_count": _number("restart_count"),
     },
     RunFilter: {
         **_NESTED,
@@ -286,7 +288,7 @@ KEYS: Keys = {
         "workspace": _text("workspace", _RUNS),
         "status": _about(_run_status),
         "is_finished": Key(_is_finished),
-        "queues": _about(_queues),
+        "queues": _list("queues"),
         "study_id": _reference("study_id", _STUDIES, attrgetter("study_runs")),
         "study": Key(_study),
         "worker_ids": _reference("workers", _LOGICAL_WORKERS, attrgetter("worker_runs")),

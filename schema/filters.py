@@ -1,8 +1,8 @@
 """The input types of filters.
 
-Every given key must hold. A key that is left out says nothing; `eq: null` matches what is null; null anywhere else is
-refused, since a client that means "no filter" leaves the key out. An empty list in `in` matches nothing, in `notIn`
-everything; an empty filter matches everything. `notIn` and `not` match null, too.
+Every given key must hold, and a key that is left out has no effect. `eq: null` matches what is null; null as any other
+value is refused, since a client that means "no filter" leaves the key out. An empty list matches nothing in `in`, and
+everything in `notIn`; an empty filter matches everything. `notIn` and `not` match null as well.
 """
 
 from __future__ import annotations

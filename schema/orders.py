@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import strawberry
 
@@ -50,29 +50,79 @@ class PhysicalWorkerOrderField(StrEnum):
     ID = "ID"
 
 
-_WORDS = {
-    "NAME": "By name.",
-    "ID": "By id.",
-    "RUN_COUNT": "By how many runs there are.",
-    "LAUNCHED_AT": "By launch time.",
-    "WORKSPACE": "By workspace.",
-    "STATUS": "By status, in the order of the enum's values.",
-    "HOST": "By host.",
-    "HEARTBEAT_AT": "By `heartbeatAt`, when it was registered.",
-    "RESTART_COUNT": "By restart count, as stored.",
+class Ordering(NamedTuple):
+    """What an order goes by."""
+
+    description: str
+    value_of: Callable[[EntityContext], Callable[[Any], Value]]
+    """Called for each answer; the function that it returns, for each record."""
+
+
+def _by(name: str, description: str) -> Ordering:
+    """By a field of the record."""
+    return Ordering(description, lambda _: attrgetter(name))
+
+
+_RUN_STATUSES = {status: index for index, status in enumerate(RunStatus)}
+_WORKER_STATUSES = {status: index for index, status in enumerate(WorkerStatus)}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _heartbeat(entity_context: EntityContext) -> Callable[[PhysicalWorkerModel], int | None]:
+    """Microseconds: a cursor holds whole numbers, and two times that differ have different ones."""
+
+    def value_of(worker: PhysicalWorkerModel) -> int | None:
+        instant = entity_context.instant(worker.heartbeat_timestamp)
+        return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+    return value_of
+
+
+def _run_count(links: Links[Any, RunModel]) -> Callable[[Model], int]:
+    return lambda owner: len(links.members_of(owner.id))
+
+
+_STATUS = "By status, in the order of the enum's values."
+_RUN_COUNT = "By how many runs there are."
+
+_OF_RUNS: Mapping[RunOrderField, Ordering] = {
+    RunOrderField.LAUNCHED_AT: Ordering("By launch time.", lambda context: context.read_model.runs.launch_of),
+    RunOrderField.WORKSPACE: _by("workspace", "By workspace."),
+    RunOrderField.STATUS: Ordering(_STATUS, lambda _: lambda run: _RUN_STATUSES[run.run_status]),
+    RunOrderField.ID: _by("id", "By id."),
 }
+_OF_STUDIES: Mapping[StudyOrderField, Ordering] = {
+    StudyOrderField.NAME: _by("name", "By name."),
+    StudyOrderField.RUN_COUNT: Ordering(_RUN_COUNT, lambda context: _run_count(context.read_model.study_runs)),
+    StudyOrderField.ID: _by("id", "By id."),
+}
+_OF_LOGICAL_WORKERS: Mapping[LogicalWorkerOrderField, Ordering] = {
+    LogicalWorkerOrderField.NAME: _by("name", "By name."),
+    LogicalWorkerOrderField.RUN_COUNT: Ordering(_RUN_COUNT, lambda context: _run_count(context.read_model.worker_runs)),
+    LogicalWorkerOrderField.ID: _by("id", "By id."),
+}
+_OF_PHYSICAL_WORKERS: Mapping[PhysicalWorkerOrderField, Ordering] = {
+    PhysicalWorkerOrderField.NAME: _by("name", "By name."),
+    PhysicalWorkerOrderField.HOST: _by("host", "By host."),
+    PhysicalWorkerOrderField.STATUS: Ordering(_STATUS, lambda _: lambda worker: _WORKER_STATUSES[worker.worker_status]),
+    PhysicalWorkerOrderField.HEARTBEAT_AT: Ordering("By `heartbeatAt`, when it was registered.", _heartbeat),
+    PhysicalWorkerOrderField.RESTART_COUNT: _by("restart_count", "By restart count, as stored."),
+    PhysicalWorkerOrderField.ID: _by("id", "By id."),
+}
+
 describe(
     OrderDirection,
     "Which end comes first. What has no value comes last in both directions.",
     {OrderDirection.ASC: "The smallest first.", OrderDirection.DESC: "The largest first."},
 )
-for _enum, _of in (
-    (RunOrderField, "runs"),
-    (StudyOrderField, "studies"),
-    (LogicalWorkerOrderField, "logical workers"),
-    (PhysicalWorkerOrderField, "physical workers"),
+for _enum, _of, _orderings in (
+    (RunOrderField, "runs", _OF_RUNS),
+    (StudyOrderField, "studies", _OF_STUDIES),
+    (LogicalWorkerOrderField, "logical workers", _OF_LOGICAL_WORKERS),
+    (PhysicalWorkerOrderField, "physical workers", _OF_PHYSICAL_WORKERS),
 ):
-    describe(_enum, f"What {_of} can be ordered by.", {value: _WORDS[value.value] for value in _enum})
+    describe(_enum, f"What {_of} can be ordered by.", {it: one.description for it, one in _orderings.items()})
 
 _FIELD = "What to order by."
 _DIRECTION = "Which end comes first."
@@ -107,55 +157,12 @@ StudyOrderArgument = Annotated[StudyOrder | None, strawberry.argument(descriptio
 LogicalWorkerOrderArgument = Annotated[LogicalWorkerOrder | None, strawberry.argument(description="In which order.")]
 PhysicalWorkerOrderArgument = Annotated[PhysicalWorkerOrder | None, strawberry.argument(description="In which order.")]
 
-_RUN_STATUSES = {status: index for index, status in enumerate(RunStatus)}
-_WORKER_STATUSES = {status: index for index, status in enumerate(WorkerStatus)}
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def _heartbeat(entity_context: EntityContext) -> Callable[[PhysicalWorkerModel], int | None]:
-    """Microseconds: a cursor holds whole numbers, and keeps what a time tells apart."""
-
-    def value_of(worker: PhysicalWorkerModel) -> int | None:
-        instant = entity_context.instant(worker.heartbeat_timestamp)
-        return None if instant is None else (instant - _EPOCH) // _MICROSECOND
-
-    return value_of
-
-
-def _run_count(links: Links[Any, RunModel]) -> Callable[[Model], int]:
-    return lambda owner: len(links.members_of(owner.id))
-
-
-_VALUES: Mapping[type[Any], Mapping[str, Callable[[EntityContext], Callable[[Any], Value]]]] = {
-    StudyOrder: {
-        "NAME": lambda _: attrgetter("name"),
-        "RUN_COUNT": lambda entity_context: _run_count(entity_context.read_model.study_runs),
-        "ID": lambda _: attrgetter("id"),
-    },
-    RunOrder: {
-        "LAUNCHED_AT": lambda entity_context: entity_context.read_model.runs.launch_of,
-        "WORKSPACE": lambda _: attrgetter("workspace"),
-        "STATUS": lambda _: lambda run: _RUN_STATUSES[run.run_status],
-        "ID": lambda _: attrgetter("id"),
-    },
-    LogicalWorkerOrder: {
-        "NAME": lambda _: attrgetter("name"),
-        "RUN_COUNT": lambda entity_context: _run_count(entity_context.read_model.worker_runs),
-        "ID": lambda _: attrgetter("id"),
-    },
-    PhysicalWorkerOrder: {
-        "NAME": lambda _: attrgetter("name"),
-        "HOST": lambda _: attrgetter("host"),
-        "STATUS": lambda _: lambda worker: _WORKER_STATUSES[worker.worker_status],
-        "HEARTBEAT_AT": _heartbeat,
-        "RESTART_COUNT": lambda _: attrgetter("restart_count"),
-        "ID": lambda _: attrgetter("id"),
-    },
+_ORDERINGS: Mapping[type[Any], Mapping[Any, Ordering]] = {
+    StudyOrder: _OF_STUDIES,
+    RunOrder: _OF_RUNS,
+    LogicalWorkerOrder: _OF_LOGICAL_WORKERS,
+    PhysicalWorkerOrder: _OF_PHYSICAL_WORKERS,
 }
-"""What of a record an order goes by."""
 
 
 _DEFAULTS = frozenset(
@@ -166,14 +173,14 @@ _DEFAULTS = frozenset(
         (PhysicalWorkerOrder, PhysicalWorkerOrderField.NAME, OrderDirection.ASC),
     }
 )
-"""The orders that everything stands in anyway."""
+"""The orders in which the live copy keeps everything."""
 
 Order: TypeAlias = StudyOrder | RunOrder | LogicalWorkerOrder | PhysicalWorkerOrder
 
 
 def ordered(items: OrderedView[Any], order: Order | None, entity_context: EntityContext) -> OrderedView[Any]:
-    """The items, which are in their default order, in the one that a client asks for."""
+    """The items in the order that a client asks for; they come in their default order."""
     if order is None or (type(order), order.field, order.direction) in _DEFAULTS:
         return items
-    value_of = _VALUES[type(order)][order.field.value](entity_context)
+    value_of = _ORDERINGS[type(order)][order.field].value_of(entity_context)
     return items.by(order.field.value, value_of, descending=order.direction is OrderDirection.DESC)

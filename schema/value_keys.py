@@ -1,4 +1,4 @@
-"""The keys of filters of values: of an id, a text, a status, a list, a number, a time, an annotation."""
+"""The keys of the filters of values: an id, a text, a status, a list, a number, a time, an annotation."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from server.database.json_text import EMPTY, is_same_json, read_json
 from server.database.read_model import Table, since_epoch
 
 _MANY = 8
-"""Values of which a list is asked for each by itself: for a few that is twice as fast as a set."""
+"""Up to so many values are tested one by one, which is twice as fast as a set."""
 _DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """A field of a record, which a filter of values is about."""
+    """The field of a record that a filter of values tests."""
 
     source: str
     subject: Subject
     find: Callable[[Iterable[Any]], Parts] | None = None
-    """The index that finds records by its values."""
+    """Looks records up in an index by values of this field."""
     spelled: Callable[[str], str] = str
-    """How a given value is stored."""
+    """Gives a value the spelling in which it is stored."""
     folds: bool = False
-    """Whether upper and lower case are the same."""
+    """Whether upper and lower case count as the same."""
 
     def candidates(self, values: Iterable[Any]) -> Candidates | None:
         find = self.find
@@ -63,7 +63,7 @@ class Values:
         return is_null(self.subject)
 
     def among(self, values: frozenset[str]) -> Formula:
-        """That it is one of these texts."""
+        """The formula which says that the field is one of these texts."""
         test = partial(_holds, values)
         if not self.folds:
             return Atom(self.subject, test, tuple(values))
@@ -72,18 +72,18 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """A time of a record."""
+    """The time of a record that a filter tests."""
 
     subject: Measure
     compared: Callable[[str, datetime], tuple[str, Candidates | None]]
-    """With a sign and a bound: an expression, and where those are for which it holds."""
+    """From a sign and a bound: an expression, and the candidates for which it can hold."""
     null: str
-    """The expression for there being none."""
+    """The expression which says that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """Of one key."""
+    """The annotation under one key."""
 
     key: str
     table: Table[Any]
@@ -142,7 +142,7 @@ def _text_not_in(compiler: Compiler, values: Iterable[str], _path: str, field: V
 
 
 def _part(test: str) -> Key:
-    """Of a text that has a part in it, somewhere."""
+    """The key of a test for a part of a text, such as its beginning."""
 
     def clause(compiler: Compiler, part: str, _path: str, field: Values) -> Clause:
         folded = field.fold(part)
@@ -155,7 +155,7 @@ def _part(test: str) -> Key:
 
 
 def _says_nothing(_compiler: Compiler, _given: object, _path: str, _about: object) -> Clause:
-    """Of what is told by another key."""
+    """The clause of a key that only changes how the other keys are read."""
     return EVERYTHING
 
 
@@ -202,7 +202,7 @@ def _contains_all(compiler: Compiler, values: Iterable[str], _path: str, field: 
 
 
 def _each(compiler: Compiler, values: Iterable[str], field: Values) -> list[Clause]:
-    """Of the first few there is an expression, too."""
+    """A clause for each value; only the first few have an expression."""
     name = field.subject.name
     return [
         Clause(

@@ -22,14 +22,13 @@ from server.auth.allowed_hosts import AllowedHosts
 from server.auth.from_settings import access_control_of, allowed_hosts_of
 from server.contract.manifest import read_manifest
 from server.cors import cors
-from server.database.errors import DatabaseError
 from server.database.feed import end_tasks
 from server.database.merlin_database import MerlinDatabase
 from server.endpoints.graphiql import graphiql_routes
 from server.endpoints.health import MetricsApp, healthz, readyz
 from server.endpoints.login import Login, Logout, TokenExchange
 from server.endpoints.sdl import sdl_endpoint
-from server.errors import RequestError
+from server.errors import ExpectedError, RequestError
 from server.middleware import request_middleware
 from server.observability.metrics import Metrics, mark_draining
 from server.observability.telemetry import Telemetry
@@ -44,7 +43,7 @@ from server.protocols.service import Service
 from server.protocols.websocket import WebSocketApp
 from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error
-from server.settings import PRODUCTION, Settings, SettingsError, read_settings
+from server.settings import PRODUCTION, Settings, read_settings
 
 
 class App(Starlette):
@@ -172,7 +171,7 @@ def _in_one_line(send: Send) -> Send:
 
     async def send_in_one_line(message: Message) -> None:
         error = sys.exception()
-        if message["type"] == "lifespan.startup.failed" and isinstance(error, DatabaseError | SettingsError):
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, ExpectedError):
             message["message"] = str(error)
         if message["type"] == "lifespan.shutdown.failed" and isinstance(error, asyncio.CancelledError):
             message["message"] = ""  # a second signal ended it before it had closed all

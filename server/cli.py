@@ -15,15 +15,9 @@ from server.commands.flags import DATABASE, Parser, add_arguments, secrets_help
 from server.commands.integrity import integrity
 from server.commands.serve import serve
 from server.commands.token import add_token_commands
-from server.contract.findings import ExitCode, UnreadableError
-from server.database.errors import DatabaseError
 from server.database.integrity import ProblemKind, Severity
-from server.errors import UsageError
+from server.errors import ExpectedError
 from server.observability.logs import logging_config, printable
-
-_TOLD = DatabaseError, UsageError
-"""In one line."""
-
 
 _INTERRUPTED, _NOBODY_READS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 """The exit codes of shells for programs that end by those signals."""
@@ -48,12 +42,9 @@ def _done(options: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int] = options.run
     try:
         return command(options)
-    except UnreadableError as error:
+    except ExpectedError as error:
         print(f"merlin-graphql: {printable(str(error))}", file=sys.stderr)
-        return ExitCode.UNREADABLE
-    except _TOLD as error:
-        print(f"merlin-graphql: {printable(str(error))}", file=sys.stderr)
-        return 1
+        return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

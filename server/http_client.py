@@ -14,12 +14,14 @@ from http import HTTPStatus
 from typing import IO
 from urllib.parse import urljoin, urlsplit
 
+from server.errors import ExpectedError
+
 SCHEMES = ("http://", "https://")
 _PIECE = 65_536
 _JSON = "application/json"
 
 
-class FetchError(Exception):
+class FetchError(ExpectedError):
     """A URL is not available, in one line that holds no header and nothing that the host says."""
 
     def __init__(self, message: str, status: int | None = None) -> None:

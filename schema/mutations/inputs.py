@@ -1,15 +1,20 @@
-"""What the inputs of several mutations share."""
+"""The descriptions, lookups and checks that inputs of several mutations share."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, TypeVar
 
 import strawberry
 
+from schema.effects import input_name
 from server.database.entities import DatabaseEntity
 from server.database.errors import InvalidValueError
 from server.database.managers import EntityManager
+from server.database.models import Model
 
+UNSET = strawberry.UNSET
 DRY_RUN = "Tell what would change, and change nothing."
 FORCE = (
     "Also where Merlin still works on a run (QUEUED, RUNNING) that this would take, or whose worker: else refused as "
@@ -22,13 +27,17 @@ Given = TypeVar("Given")
 InputArgument = Annotated[Given, strawberry.argument(description="What to do.")]
 
 
-def provided_fields(input_: Any, **names: str) -> dict[str, Any]:
-    """Those of an input's fields that were given, null included, by the names that the managers have for them."""
-    return {name: value for field, name in names.items() if (value := getattr(input_, field)) is not strawberry.UNSET}
+def provided_fields(input_: Any, model: type[Model], *, besides: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a model that an input gives, null included, by their names in the model.
+
+    Those `besides` are left out: they name the entity, or are arguments of their own.
+    """
+    given = {item.name: getattr(input_, input_name(item.name), UNSET) for item in dataclasses.fields(model)}
+    return {name: value for name, value in given.items() if value is not UNSET and name not in besides}
 
 
 def get_or_refuse(manager: EntityManager[E, Any], id_: str) -> E:
-    """The entity of an id. Raises the manager's not-found error."""
+    """The entity with this id. Raises the manager's not-found error."""
     found = manager.by_id(id_)
     if found is None:
         raise manager.not_found(f"There is no {manager.noun} {id_!r} in the database.")
@@ -52,8 +61,8 @@ def by_id_or_name(
     return found
 
 
-def refuse_null(fields: dict[str, Any], *names: str) -> None:
-    """Raises `InvalidValueError` for null in a field that always has a value."""
-    for name in names:
-        if name in fields and fields[name] is None:
-            raise InvalidValueError("null is no value of this field; leave it out to keep what stands.", name)
+def refuse_null(fields: Mapping[str, Any], model: type[Model]) -> None:
+    """Raises `InvalidValueError` for null in a field of the model whose default is another value."""
+    for item in dataclasses.fields(model):
+        if fields.get(item.name, UNSET) is None and item.default is not None:
+            raise InvalidValueError("null is no value of this field; leave it out to keep what stands.", item.name)

@@ -21,6 +21,7 @@ from schema.mutations.inputs import (
 from schema.payloads import DeletePayload, PhysicalWorkerPayload
 from schema.scalars import JSON
 from server.database.entities import PhysicalWorkerEntity
+from server.database.models import PhysicalWorkerModel
 from server.database.transactions import UnitOfWork
 
 UNSET = strawberry.UNSET
@@ -60,9 +61,6 @@ class DeletePhysicalWorkerInput:
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
-_NAMES = {"pid": "pid", "launch_command": "launch_cmd", "args": "args", "status": "worker_status"}
-
-
 @strawberry.type
 class PhysicalWorkerMutations:
     @strawberry.mutation(
@@ -72,9 +70,7 @@ class PhysicalWorkerMutations:
     async def create_physical_worker(
         info: Info, input: InputArgument[CreatePhysicalWorkerInput]
     ) -> PhysicalWorkerPayload:
-        fields = provided_fields(
-            input, **_NAMES, logical_worker_id="logical_worker_id", host="host", additional_data="additional_data"
-        )
+        fields = provided_fields(input, PhysicalWorkerModel, besides=("name",))
         fields = {name: value for name, value in fields.items() if value is not None}
         workers = info.context.database.physical_workers
         return PhysicalWorkerPayload.of(
@@ -86,17 +82,11 @@ class PhysicalWorkerMutations:
     async def update_physical_worker(
         info: Info, input: InputArgument[UpdatePhysicalWorkerInput]
     ) -> PhysicalWorkerPayload:
-        fields = provided_fields(
-            input,
-            **_NAMES,
-            heartbeat_at="heartbeat_timestamp",
-            started_at="latest_start_time",
-            restart_count="restart_count",
-        )
+        fields = provided_fields(input, PhysicalWorkerModel, besides=("id",))
         workers = info.context.database.physical_workers
 
         async def act(unit: UnitOfWork) -> PhysicalWorkerEntity:
-            refuse_null(fields, "worker_status", "restart_count", "args")
+            refuse_null(fields, PhysicalWorkerModel)
             return await workers.update(get_or_refuse(workers, input.id).id, unit=unit, **fields)
 
         return PhysicalWorkerPayload.of(await run_mutation(info, act))

@@ -11,6 +11,7 @@ from schema.filters import RunFilter
 from schema.mutations.inputs import (
     DRY_RUN,
     FORCE,
+    UNSET,
     InputArgument,
     by_id_or_name,
     get_or_refuse,
@@ -22,9 +23,8 @@ from schema.predicates import predicate_of
 from schema.scalars import JSON
 from server.database.entities import RunEntity
 from server.database.errors import InvalidValueError
+from server.database.models import RunModel
 from server.database.transactions import UnitOfWork
-
-UNSET = strawberry.UNSET
 
 
 @strawberry.input(description="A new run. Its study is made if there is none.")
@@ -89,17 +89,12 @@ class DeleteRunsInput:
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
-_NAMES = {"status": "run_status", "parent_id": "parent", "child_id": "child", "additional_data": "additional_data"}
-
-
 @strawberry.type
 class RunMutations:
     @strawberry.mutation(description="A new run, linked with its study and its workers in one step.")
     @staticmethod
     async def create_run(info: Info, input: InputArgument[CreateRunInput]) -> RunPayload:
-        fields = provided_fields(
-            input, **_NAMES, worker_ids="workers", steps="steps", parameters="parameters", samples="samples"
-        )
+        fields = provided_fields(input, RunModel, besides=("workspace", "queues"))
         fields = {name: value for name, value in fields.items() if value is not None}
         runs = info.context.database.runs
         return RunPayload.of(
@@ -116,8 +111,8 @@ class RunMutations:
         runs = info.context.database.runs
 
         async def act(unit: UnitOfWork) -> RunEntity:
-            fields = provided_fields(input, **_NAMES)
-            refuse_null(fields, "run_status", "additional_data")
+            fields = provided_fields(input, RunModel, besides=("id",))
+            refuse_null(fields, RunModel)
             return await runs.update(get_or_refuse(runs, input.id).id, force=input.force, unit=unit, **fields)
 
         return RunPayload.of(await run_mutation(info, act))

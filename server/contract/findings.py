@@ -46,6 +46,8 @@ class Finding:
 class UnreadableError(UsageError):
     """One line, with place and remedy."""
 
+    exit_code = ExitCode.UNREADABLE
+
 
 def render(findings: Sequence[Finding], style: str) -> str:
     """Lines; JSON is one object."""

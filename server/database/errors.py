@@ -1,31 +1,34 @@
-"""The error tree of the database layer.
+"""The errors of the database layer, as a tree.
 
-DatabaseError
-├── BackendError                 the store behind it
-│   ├── BackendUnavailableError  can't be reached, or refuses the login; trying again may help
-│   └── WrongDatabaseError       reached, but it is no Merlin database, or can't be served from
-│   └── UnknownOutcomeError      lost while it was writing: what was asked for may or may not have been done
-├── InvalidRequestError          the caller's arguments are invalid
-│   └── UnknownFilterError       a filter key that the kind does not have
-├── RefusedError                 a change that is not made; `field` names the argument that is to blame
-│   ├── InvalidValueError        a value that Merlin would misread, or that can't be stored
-│   ├── AlreadyExistsError       an entity of that name is there already
-│   ├── MissingPartnerError      another entity that the change names is not there
-│   ├── ConfirmationRequiredError
-│   ├── StillActiveError         Merlin still works on it, or would again: only `force` does it
-│   └── ConflictError            others kept interfering, or what is stored can't be changed without loss
-└── EntityNotFoundError          no entity has this identifier
+DatabaseError                      an `ExpectedError`: server/errors.py
+├── BackendError                   the store behind it
+│   ├── BackendUnavailableError    it can't be reached, or refuses the login; trying again may help
+│   ├── WrongDatabaseError         it is reached, and is no Merlin database, or can't be served from
+│   └── UnknownOutcomeError        it was lost during a write: the change may or may not have been made
+├── InvalidRequestError            the caller's arguments are invalid
+│   └── UnknownFilterError         a filter key that the kind does not have
+├── RefusedError                   a change that is not made; `field` names the argument to correct
+│   ├── InvalidValueError          Merlin would misread the value, or it can't be stored
+│   ├── AlreadyExistsError         there is an entity of that name already
+│   ├── MissingPartnerError        another entity that the change names does not exist
+│   ├── ConfirmationRequiredError  the change deletes so much that it needs `confirm`
+│   ├── StillActiveError           Merlin still works on the run, or would again: it needs `force`
+│   └── ConflictError              others kept changing the records, or what is stored would be lost
+└── EntityNotFoundError            no entity has this identifier
     ├── StudyNotFoundError
     ├── RunNotFoundError
     └── WorkerNotFoundError
         ├── LogicalWorkerNotFoundError
         └── PhysicalWorkerNotFoundError
 
-A message is one line, says what to do, and never holds a password.
+A message is one line, says what to do, and never holds a password. A new class needs a code for clients of GraphQL:
+in schema/effects.py where a mutation is refused, in schema/errors.py for the rest.
 """
 
+from server.errors import ExpectedError
 
-class DatabaseError(Exception):
+
+class DatabaseError(ExpectedError):
     """The root of what the database layer raises on purpose."""
 
 
@@ -55,6 +58,7 @@ class UnknownOutcomeError(BackendError):
 
 class RefusedError(DatabaseError):
     def __init__(self, message: str, field: str | None = None) -> None:
+        """`field` is the name that the model has for it."""
         super().__init__(message)
         self.field = field
 

@@ -1,6 +1,7 @@
-"""The records that Merlin stores, one frozen class a kind, and the values of their fields.
+"""The records that Merlin stores: one frozen class for each kind, and how each of its fields is stored.
 
-Field names are those of Merlin 2.0.0b4; `backends.codec` maps older dialects to them.
+Fields have the names of Merlin 2.0.0b4; `backends.codec` maps older dialects to them. A new field needs a line in the
+class of its kind and one in `STORED_FIELDS`; CONTRIBUTING.md has the other places.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -21,7 +22,7 @@ _LAUNCHED = re.compile(r"_(\d{8}-\d{6})/*$")
 
 
 class EntityKind(StrEnum):
-    """The four kinds; the value is Merlin's name of the store, and the prefix of its keys."""
+    """The four kinds of records. The value is Merlin's name of the store, and the prefix of its keys."""
 
     STUDY = "study"
     RUN = "run"
@@ -130,6 +131,84 @@ class PhysicalWorkerModel:
     additional_data: JSONText = EMPTY
 
 
+class Shape(Enum):
+    """How Merlin stores the value of a field."""
+
+    ID = auto()
+    """The record's own id."""
+    NAME = auto()
+    """A text that every record has; `null` and `123` are names, too."""
+    TEXT = auto()
+    REFERENCE = auto()
+    """The id of another record, which many records share."""
+    PID = auto()
+    """A process id: Merlin reads `4242` as a number, and writes it back as `4242.0`."""
+    COUNT = auto()
+    """A whole number of 32 bits."""
+    TIME = auto()
+    JSON = auto()
+    """An object or a list, as the text of its JSON."""
+    ARGS = auto()
+    """JSON, or a bare text."""
+    TEXTS = auto()
+    """A JSON list of texts."""
+    SET = auto()
+    """Merlin's JSON of a set of texts, `{"__set__": [...]}`."""
+    RUN_STATUS = auto()
+    WORKER_STATUS = auto()
+
+
+STORED_FIELDS: Mapping[EntityKind, Mapping[str, Shape]] = MappingProxyType(
+    {
+        EntityKind.STUDY: {
+            "additional_data": Shape.JSON,
+            "id": Shape.ID,
+            "name": Shape.NAME,
+            "runs": Shape.TEXTS,
+        },
+        EntityKind.RUN: {
+            "additional_data": Shape.JSON,
+            "id": Shape.ID,
+            "study_id": Shape.REFERENCE,
+            "workspace": Shape.NAME,
+            "steps": Shape.TEXTS,
+            "queues": Shape.TEXTS,
+            "workers": Shape.TEXTS,
+            "parent": Shape.TEXT,
+            "child": Shape.TEXT,
+            "run_status": Shape.RUN_STATUS,
+            "parameters": Shape.JSON,
+            "samples": Shape.JSON,
+        },
+        EntityKind.LOGICAL_WORKER: {
+            "additional_data": Shape.JSON,
+            "name": Shape.NAME,
+            "queues": Shape.SET,
+            "id": Shape.ID,
+            "runs": Shape.TEXTS,
+            "physical_workers": Shape.TEXTS,
+        },
+        EntityKind.PHYSICAL_WORKER: {
+            "additional_data": Shape.JSON,
+            "id": Shape.ID,
+            "logical_worker_id": Shape.REFERENCE,
+            "name": Shape.NAME,
+            "launch_cmd": Shape.TEXT,
+            "args": Shape.ARGS,
+            "pid": Shape.PID,
+            "worker_status": Shape.WORKER_STATUS,
+            "heartbeat_timestamp": Shape.TIME,
+            "latest_start_time": Shape.TIME,
+            "host": Shape.TEXT,
+            "restart_count": Shape.COUNT,
+        },
+    }
+)
+"""How each field is stored, in the order in which Merlin writes them."""
+
+SAVED_BY_MERLIN = ("parent", "child", "run_status", "additional_data", "workers")
+"""The fields of a run that may change, as in Merlin (`RunModel.fields_allowed_to_be_updated`)."""
+
 Model: TypeAlias = StudyModel | RunModel | LogicalWorkerModel | PhysicalWorkerModel
 
 MODELS: Mapping[EntityKind, type[Model]] = MappingProxyType(
@@ -144,7 +223,7 @@ KINDS: Mapping[type[Any], EntityKind] = MappingProxyType({model: kind for kind, 
 
 
 class Key(NamedTuple):
-    """Which entity: in Redis the key `<kind>:<id>`, in SQLite the row of that id."""
+    """The place of a record: in Redis the key `<kind>:<id>`, in SQLite the row of that id."""
 
     kind: EntityKind
     id: str
@@ -155,23 +234,23 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UnreadableValue:
-    """A stored value that could not be read, and was read as a safe substitute instead."""
+    """A stored value that can't be read; the record has a safe substitute in its place."""
 
     field: str | None
-    """None where the record as a whole is meant."""
+    """None where it is the record as a whole."""
     message: str
     fails_merlin: bool = False
-    """Whether Merlin can't read the record, or takes something for one that is none, whichever field it is."""
+    """Whether Merlin can't read the record because of it, or takes for a record what is none."""
 
 
 class Entry(NamedTuple):
-    """What stands under a key: a record, nothing, or something unreadable; a record may have unreadable values."""
+    """The content of a key: a record, nothing, or something unreadable. A record may have unreadable values."""
 
     key: Key
     record: Model | None
     problems: tuple[UnreadableValue, ...] = ()
     is_legacy: bool | None = False
-    """Whether it stands as a Merlin before 2.0.0b3 writes it; None where nothing in it tells."""
+    """Whether it is stored as a Merlin before 2.0.0b3 writes it; None where nothing in it tells."""
 
 
 def name_of(record: Model) -> str | None:

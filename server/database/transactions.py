@@ -24,10 +24,11 @@ from server.database.backends.notes import NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
 from server.database.errors import BackendError, ConflictError, InvalidValueError, UnknownOutcomeError
 from server.database.feed import Feed
-from server.database.files.metadata_file import SAVED_BY_MERLIN, FileState
+from server.database.files.metadata_file import FileState
 from server.database.files.run_metadata import RunMetadata
 from server.database.models import (
     KINDS,
+    SAVED_BY_MERLIN,
     EntityKind,
     Entry,
     Key,

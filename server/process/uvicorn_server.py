@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import multiprocessing
 import os
 import resource
@@ -12,7 +13,9 @@ import tempfile
 from collections.abc import Callable
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
+from server.errors import ExpectedError
 from server.observability.logs import logging_config
 from server.observability.metrics import DIRECTORY_VARIABLE, forget_process
 from server.process.connection_limits import ConnectionLimits
@@ -22,6 +25,8 @@ from server.process.signals import ignore_signals
 from server.process.supervisor import Supervisor, end_without_supervisor
 from server.process.uvicorn_protocols import HTTPConnection, WebSocketConnection
 from server.settings import Settings, SettingsError
+
+LOG = logging.getLogger(__name__)
 
 MAX_MESSAGE_SIZE = 2**20
 """Bytes that a client may send over a websocket in one message."""
@@ -86,7 +91,11 @@ def check_workers(count: int) -> None:
 
 def _serve_as_one(settings: Settings, listener: socket.socket) -> None:
     end_without_supervisor(settings.drain + _END_SECONDS)
-    Server(config_of("server.app:make_worker_app", settings, factory=True)).run([listener])
+    try:
+        Server(config_of("server.app:make_worker_app", settings, factory=True)).run([listener])
+    except ExpectedError as error:  # what the command found well at its start may have changed since
+        LOG.error("%s", error)  # noqa: TRY400 - one line, without a traceback
+        raise SystemExit(STARTUP_FAILURE) from None
 
 
 def allow_many_files() -> None:

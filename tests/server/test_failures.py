@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import logging
-import re
-from http import HTTPStatus
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,17 +16,13 @@ from schema import engine, errors, operation
 from schema.build import make_schema
 from schema.compiler.compiler import Compiler
 from schema.context import Context
-from schema.effects import UserErrorCode
 from schema.engine import Engine
 from schema.errors import MAX_ERRORS
 from schema.limits import Limits, measure
 from schema.operation import OperationError
-from server.auth.identity import AuthCode
 from server.database.change_log import ChangeLog
 from server.database.managers import RunManager, StudyManager
 from server.database.merlin_database import MerlinDatabase, opened
-from server.errors import CODES
-from server.protocols import persisted_documents
 from tests.schema.conftest import world  # noqa: F401 - a fixture
 from tests.schema.test_compiler import WORDS
 from tests.support.asking import OPERATIONS, ask, execute
@@ -214,28 +207,6 @@ async def _first(server: Engine, operation: Any, values: dict[str, Any], context
 
 def codes_of_operations() -> set[str]:
     return {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, str)}
-
-
-def codes() -> set[str]:
-    """All that this server may tell in `errors`, by where they are written."""
-    found = codes_of_operations() | set(CODES.values()) | set(AuthCode)
-    found |= {persisted_documents.NOT_FOUND, persisted_documents.MISMATCH, persisted_documents.UNTRUSTED}
-    found |= {HTTPStatus.NOT_FOUND.name, HTTPStatus.METHOD_NOT_ALLOWED.name}  # Starlette's own
-    for path in (ROOT / "server").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            match node:
-                case ast.Call(func=ast.Name(id="refusal"), args=[_, ast.Constant(value=str(code)), *_]):
-                    found.add(code)
-    return found
-
-
-def test_the_contract_names_every_code() -> None:
-    """And no other: in `errors`, and in `userErrors`."""
-    section = (ROOT / "docs/contract.md").read_text().partition("## Error codes")[2].partition("\n## ")[0]
-    of_errors, of_user_errors = section.split("| code in `userErrors` |")
-    rows = re.compile(r"^\| `([A-Z_]+)` \|", re.MULTILINE)
-    assert sorted(rows.findall(of_errors)) == sorted(codes())
-    assert sorted(rows.findall(of_user_errors)) == sorted(UserErrorCode)
 
 
 # --- many errors --------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ What can't be read becomes an `UnreadableValue` with a safe substitute: one bad 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -19,15 +20,17 @@ from typing import Any, TypeAlias, TypeVar
 
 from server.database.json_text import EMPTY, JSONText, checked, load, readable, readable_json
 from server.database.models import (
+    KINDS,
+    MODELS,
+    STORED_FIELDS,
     EntityKind,
     Entry,
     Key,
-    LogicalWorkerModel,
     Model,
     PhysicalWorkerModel,
     RunModel,
     RunStatus,
-    StudyModel,
+    Shape,
     UnreadableValue,
     WorkerStatus,
 )
@@ -76,7 +79,8 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
     if _text(raw.get("id")) != id_:
         return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}", fails_merlin="id" in raw)
     fields = _Fields(raw)
-    record = _DECODERS[kind](sys.intern(id_), fields)
+    model, readers = _DECODED[kind]
+    record = model(sys.intern(id_), *[read(fields, name) for name, read in readers])
     return Entry(key, record, tuple(fields.problems), is_legacy(kind, raw))
 
 
@@ -89,64 +93,20 @@ def not_a_record(key: Key, why: str, *, fails_merlin: bool = False) -> Entry:
 
 def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
     """The text that Merlin stores, field by field in its order."""
+    kind = KINDS[type(record)]
+    values = {name: encoded(getattr(record, name)) for name, encoded in _ENCODED[kind]}
     match record:
-        case StudyModel():
-            values: dict[str, Any] = {
-                "additional_data": record.additional_data,
-                "id": record.id,
-                "name": record.name,
-                "runs": record.runs,
-            }
-        case RunModel():
-            status: dict[str, Any] = (
-                {"run_status": record.run_status.value}
-                if dialect.run_status
-                else {"run_complete": record.run_status.is_finished}
-            )
-            values = {
-                "additional_data": record.additional_data,
-                "id": record.id,
-                "study_id": record.study_id,
-                "workspace": record.workspace,
-                "steps": record.steps,
-                "queues": record.queues,
-                "workers": record.workers,
-                "parent": record.parent,
-                "child": record.child,
-                **status,
-                "parameters": record.parameters,
-                "samples": record.samples,
-            }
-        case LogicalWorkerModel():
-            values = {
-                "additional_data": record.additional_data,
-                "name": record.name,
-                "queues": frozenset(record.queues),
-                "id": record.id,
-                "runs": record.runs,
-                "physical_workers": record.physical_workers,
-            }
-        case PhysicalWorkerModel():
-            status = (
-                {"worker_status": record.worker_status.value}
-                if dialect.worker_status
-                else {"status": _old_status(record.worker_status)}
-            )
-            values = {
-                "additional_data": record.additional_data,
-                "id": record.id,
-                "logical_worker_id": record.logical_worker_id,
-                "name": record.name,
-                "launch_cmd": record.launch_cmd,
-                "args": record.args,
-                "pid": record.pid,
-                **status,
-                "heartbeat_timestamp": record.heartbeat_timestamp,
-                "latest_start_time": record.latest_start_time,
-                "host": record.host,
-                "restart_count": record.restart_count,
-            }
-    return {name: encode_value(value) for name, value in values.items()}
+        case RunModel() if not dialect.run_status:
+            return _with_old_status(kind, values, encode_value(record.run_status.is_finished))
+        case PhysicalWorkerModel() if not dialect.worker_status:
+            return _with_old_status(kind, values, _old_status(record.worker_status))
+        case _:
+            return values
+
+
+def _with_old_status(kind: EntityKind, values: Mapping[str, str], status: str) -> dict[str, str]:
+    name, old_name = STATUS_FIELDS[kind]
+    return dict((old_name, status) if it == name else (it, value) for it, value in values.items())
 
 
 def encode_value(value: Any) -> str:
@@ -162,6 +122,17 @@ def encode_value(value: Any) -> str:
             return value.isoformat()
         case _:
             return str(value)
+
+
+def _encode_set(texts: Iterable[str]) -> str:
+    return encode_value(frozenset(texts))
+
+
+_ENCODED: Mapping[EntityKind, Sequence[tuple[str, Callable[[Any], str]]]] = {
+    kind: [(name, _encode_set if shape is Shape.SET else encode_value) for name, shape in fields.items()]
+    for kind, fields in STORED_FIELDS.items()
+}
+"""How each field is encoded, in Merlin's order."""
 
 
 def encode_field(record: Model, name: str, raw: Raw, *, status_beside: bool = False) -> tuple[str, str]:
@@ -319,11 +290,11 @@ class _Fields:
             self.problem(name, f"{_shown(text)} is no {_words(type_)}; read as UNKNOWN.")
             return type_.UNKNOWN
 
-    def run_status(self) -> RunStatus:
-        complete = self.value("run_complete") if self.raw.get("run_status") is None else None
+    def run_status(self, name: str) -> RunStatus:
+        complete = self.value("run_complete") if self.raw.get(name) is None else None
         match complete:
             case None:
-                return self.status("run_status", "run_status", RunStatus)
+                return self.status(name, name, RunStatus)
             case "True" | "1":
                 return RunStatus.COMPLETED
             case "False" | "0":
@@ -333,66 +304,32 @@ class _Fields:
                 return RunStatus.UNKNOWN
 
 
-def _study(id_: str, fields: _Fields) -> StudyModel:
-    return StudyModel(
-        id=id_,
-        name=fields.name("name"),
-        runs=fields.texts("runs"),
-        additional_data=fields.json("additional_data"),
-    )
-
-
-def _run(id_: str, fields: _Fields) -> RunModel:
-    return RunModel(
-        id=id_,
-        workspace=fields.name("workspace"),
-        study_id=fields.reference("study_id"),
-        steps=fields.texts("steps"),
-        queues=fields.texts("queues"),
-        workers=fields.texts("workers"),
-        parent=fields.text("parent"),
-        child=fields.text("child"),
-        run_status=fields.run_status(),
-        parameters=fields.json("parameters"),
-        samples=fields.json("samples"),
-        additional_data=fields.json("additional_data"),
-    )
-
-
-def _logical_worker(id_: str, fields: _Fields) -> LogicalWorkerModel:
-    return LogicalWorkerModel(
-        id=id_,
-        name=fields.name("name"),
-        queues=tuple(sorted(set(fields.texts("queues")))),
-        runs=fields.texts("runs"),
-        physical_workers=fields.texts("physical_workers"),
-        additional_data=fields.json("additional_data"),
-    )
-
-
-def _physical_worker(id_: str, fields: _Fields) -> PhysicalWorkerModel:
-    return PhysicalWorkerModel(
-        id=id_,
-        name=fields.name("name"),
-        logical_worker_id=fields.reference("logical_worker_id"),
-        launch_cmd=fields.text("launch_cmd"),
-        args=fields.args("args"),
-        pid=fields.pid("pid"),
-        worker_status=fields.status("worker_status", "status", WorkerStatus),
-        heartbeat_timestamp=fields.time("heartbeat_timestamp"),
-        latest_start_time=fields.time("latest_start_time"),
-        host=fields.text("host"),
-        restart_count=fields.count("restart_count"),
-        additional_data=fields.json("additional_data"),
-    )
-
-
-_DECODERS: Mapping[EntityKind, Callable[[str, _Fields], Model]] = {
-    EntityKind.STUDY: _study,
-    EntityKind.RUN: _run,
-    EntityKind.LOGICAL_WORKER: _logical_worker,
-    EntityKind.PHYSICAL_WORKER: _physical_worker,
+_READERS: Mapping[Shape, Callable[[_Fields, str], Any]] = {
+    Shape.NAME: _Fields.name,
+    Shape.TEXT: _Fields.text,
+    Shape.REFERENCE: _Fields.reference,
+    Shape.PID: _Fields.pid,
+    Shape.COUNT: _Fields.count,
+    Shape.TIME: _Fields.time,
+    Shape.JSON: _Fields.json,
+    Shape.ARGS: _Fields.args,
+    Shape.TEXTS: _Fields.texts,
+    Shape.SET: lambda fields, name: tuple(sorted(set(fields.texts(name)))),
+    Shape.RUN_STATUS: _Fields.run_status,
+    Shape.WORKER_STATUS: lambda fields, name: fields.status(name, "status", WorkerStatus),
 }
+_DECODED: Mapping[EntityKind, tuple[type[Model], Sequence[tuple[str, Callable[[_Fields, str], Any]]]]] = {
+    kind: (
+        model,
+        [
+            (item.name, _READERS[STORED_FIELDS[kind][item.name]])
+            for item in dataclasses.fields(model)
+            if STORED_FIELDS[kind][item.name] is not Shape.ID
+        ],
+    )
+    for kind, model in MODELS.items()
+}
+"""The model of each kind, and how each of its fields is read, in the order of its arguments after the id."""
 
 
 def _text(value: object) -> str | None:

@@ -20,10 +20,7 @@ from typing import Any, NamedTuple
 
 from server.database.files.workspace_roots import DIRECTORY_FLAGS, OutsideError, open_below
 from server.database.json_text import JSON, load, read_json
-from server.database.models import RunModel, RunStatus
-
-SAVED_BY_MERLIN = ("parent", "child", "run_status", "additional_data", "workers")
-"""Fields of a run that may change (Merlin's `RunModel.fields_allowed_to_be_updated`)."""
+from server.database.models import STORED_FIELDS, EntityKind, RunModel, RunStatus, Shape
 
 _DIRECTORY = "merlin_info"
 _FILE = "run_metadata.json"
@@ -106,23 +103,21 @@ def bring_in_step(
 
 def content_of(run: RunModel, *, is_legacy: bool = False) -> dict[str, Any]:
     """What Merlin 2.0.0b4 writes, in its order. `is_legacy`: what 2.0.0b2 does, if that has a word for the status."""
-    status: dict[str, Any] = {"run_status": run.run_status.value}
-    if is_legacy and run.run_status in (RunStatus.RUNNING, RunStatus.COMPLETED):
-        status = {"run_complete": run.run_status is RunStatus.COMPLETED}
-    return {
-        "additional_data": read_json(run.additional_data),
-        "id": run.id,
-        "study_id": run.study_id,
-        "workspace": run.workspace,
-        "steps": list(run.steps),
-        "queues": list(run.queues),
-        "workers": list(run.workers),
-        "parent": run.parent,
-        "child": run.child,
-        **status,
-        "parameters": read_json(run.parameters),
-        "samples": read_json(run.samples),
-    }
+    content: dict[str, Any] = {}
+    for name, shape in STORED_FIELDS[EntityKind.RUN].items():
+        value = getattr(run, name)
+        match shape:
+            case Shape.RUN_STATUS if is_legacy and value in (RunStatus.RUNNING, RunStatus.COMPLETED):
+                content["run_complete"] = value is RunStatus.COMPLETED
+            case Shape.RUN_STATUS:
+                content[name] = value.value
+            case Shape.JSON:
+                content[name] = read_json(value)
+            case Shape.TEXTS:
+                content[name] = list(value)
+            case _:
+                content[name] = value
+    return content
 
 
 def open_merlin_info(roots: Sequence[Path], workspace: str, *, readable: bool = False) -> int:

@@ -1,8 +1,7 @@
-"""The manager of runs."""
+"""The manager of runs: lookup and filters as in Merlin, and the changes of a run."""
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -24,11 +23,14 @@ from server.database.managers.annotations import AnnotatedManager
 from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import FilterKey, as_json, in_upper_case, merged
 from server.database.models import (
+    SAVED_BY_MERLIN,
+    STORED_FIELDS,
     EntityKind,
     Key,
     LogicalWorkerModel,
     RunModel,
     RunStatus,
+    Shape,
     StudyModel,
     optional,
     with_value,
@@ -36,10 +38,14 @@ from server.database.models import (
 from server.database.names import check_name, check_queue, check_words
 from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
 
-_LISTS = ("steps", "workers")
-_DOCUMENTS = ("parameters", "samples", "additional_data")
-_FIELDS = frozenset(item.name for item in dataclasses.fields(RunModel)) - {"study_id", "workspace", "queues"}
-_CHANGEABLE = frozenset({"run_status", "parent", "child", "additional_data"})
+_STORED = STORED_FIELDS[EntityKind.RUN]
+_GIVEN = _STORED.keys() - {"study_id", "workspace", "queues"}
+"""The fields that are keyword arguments of `create`."""
+_CHANGEABLE = frozenset(SAVED_BY_MERLIN) - {"workers"}
+"""The fields that `update` changes; `attach_workers` and `detach_workers` change the workers."""
+_RELATIVES = ("parent", "child")
+_LISTS = tuple(name for name, shape in _STORED.items() if shape is Shape.TEXTS and name != "queues")
+_DOCUMENTS = tuple(name for name, shape in _STORED.items() if shape is Shape.JSON)
 
 
 class RunManager(AnnotatedManager[RunEntity, RunModel]):
@@ -75,10 +81,10 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
     async def update(
         self, run_id_or_workspace: str, *, force: bool = False, unit: UnitOfWork | None = None, **changes: Any
     ) -> RunEntity:
-        """Changes `run_status`, `parent` and `child`, and merges `additional_data` key by key; None drops a key.
+        """Changes `run_status`, `parent` and `child`, and merges `additional_data` key by key, where None drops a key.
 
-        A finished run becomes unfinished only where it is forced, with `StillActiveError` otherwise: Merlin's monitor
-        launches its workflow anew. Raises `RunNotFoundError`, `InvalidRequestError`, `RefusedError` and `BackendError`.
+        Without `force` a finished run stays finished, and `StillActiveError` is raised: Merlin's monitor would launch
+        its workflow anew. Raises `RunNotFoundError`, `InvalidRequestError`, `RefusedError` and `BackendError`.
         """
         if unknown := changes.keys() - _CHANGEABLE:
             raise InvalidRequestError(f"A run's {', '.join(sorted(unknown))} can't be set.")
@@ -100,7 +106,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
     async def detach_workers(
         self, run_id_or_workspace: str, worker_ids: Collection[str], unit: UnitOfWork | None = None
     ) -> RunEntity:
-        """Unlinks them on both sides, also where the logical worker does not exist any more."""
+        """Unlinks a run and logical workers on both sides, also where a worker does not exist any more."""
         id_ = self.get(run_id_or_workspace).id
         async with self._working(unit) as its:
             run = await its.step(partial(self._detach, id_, frozenset(worker_ids)))
@@ -109,17 +115,17 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
     async def delete(
         self, run_id_or_workspace: str, unit: UnitOfWork | None = None, *, force: bool = False
     ) -> list[str]:
-        """The ids of what is gone. Raises `RunNotFoundError`, `StillActiveError` and `BackendError`."""
+        """The ids of all that was deleted. Raises `RunNotFoundError`, `StillActiveError` and `BackendError`."""
         return await self.delete_these([self.get(run_id_or_workspace).id], unit, force=force)
 
     async def delete_all(self, unit: UnitOfWork | None = None, *, force: bool = False) -> list[str]:
-        """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
+        """The ids of all that was deleted. Raises `StillActiveError` and `BackendError`."""
         return await self.delete_these([id_ for _, id_ in self._table.order], unit, force=force)
 
     async def delete_these(
         self, ids: Collection[str], unit: UnitOfWork | None = None, *, force: bool = False
     ) -> list[str]:
-        """The ids of what is gone: those of them that were there. An active one goes only where it is forced.
+        """The ids of those that were there and are deleted. Active runs are deleted only with `force`.
 
         Raises `StillActiveError`, with nothing changed unless a run became active meanwhile, and `BackendError`.
         """
@@ -155,9 +161,9 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
 
     async def _update(self, id_: str, changes: Mapping[str, Any], force: bool, transaction: Transaction) -> RunModel:
         run = await self.partner(transaction, RunModel, id_, "id")
-        changed = run
+        plain = {name: value for name, value in changes.items() if name not in (*_RELATIVES, "additional_data")}
+        changed: RunModel = replace(run, **plain)
         if "run_status" in changes:
-            changed = replace(changed, run_status=changes["run_status"])
             transaction.check_storable(changed)
             if run.run_status.is_finished and not changed.run_status.is_finished and not force:
                 raise StillActiveError(
@@ -171,7 +177,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
             text = merged("additional_data", stored, changes["additional_data"])
             changed = replace(changed, additional_data=text)
         transaction.put(changed)
-        relatives = {name: changes[name] for name in ("parent", "child") if name in changes}
+        relatives = {name: changes[name] for name in _RELATIVES if name in changes}
         return await self._relate(id_, relatives, transaction)
 
     async def _relate(self, id_: str, relatives: Mapping[str, str | None], transaction: Transaction) -> RunModel:
@@ -200,7 +206,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
         return await self.partner(transaction, RunModel, id_, "id")
 
     def _relatives(self, id_: str, name: str) -> list[str]:
-        """The runs linked as parent or child by either side, as the copy has them."""
+        """The runs that either side names as parent or child, in the live copy."""
         children = self._entity_context.read_model.children
         return children.owners_of(id_) if name == "parent" else [child_id for _, child_id in children.members_of(id_)]
 
@@ -222,8 +228,8 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
 
 def _new_run(workspace: str, queues: tuple[str, ...], kwargs: Mapping[str, Any]) -> RunModel:
     """Raises `InvalidValueError`."""
-    fields = {name: value for name, value in kwargs.items() if name in _FIELDS}
-    extra = {name: value for name, value in kwargs.items() if name not in _FIELDS}
+    fields = {name: value for name, value in kwargs.items() if name in _GIVEN}
+    extra = {name: value for name, value in kwargs.items() if name not in _GIVEN}
     check_name("workspace", workspace)
     for queue in queues:
         check_queue("queues", queue)
