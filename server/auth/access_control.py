@@ -16,7 +16,7 @@ from server.auth.identity import AuthCode, AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.origins import is_own, is_own_or_allowed, may_be_forged
 from server.auth.rate_limit import RateLimit
-from server.auth.refused_origins import Strangers
+from server.auth.refused_origins import RefusedOrigins
 from server.auth.security_log import SecurityLog
 from server.auth.session_cookie import Session
 from server.auth.visitor import Visitor, visitor_of
@@ -29,21 +29,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
+    """Authenticates requests, and checks origins, roles and rates."""
+
     authenticator: Authenticator
     allowed_origins: Collection[str] = ()
-    """Beside the server's own."""
+    """Origins whose pages are allowed in addition to the server's own."""
     rate_limit: RateLimit | None = None
     security_log: SecurityLog = field(default_factory=SecurityLog)
     _failed_logins: FailedLogins = field(default_factory=FailedLogins)
-    _strangers: Strangers = field(default_factory=Strangers)
+    _refused_origins: RefusedOrigins = field(default_factory=RefusedOrigins)
 
     def authenticate(self, visitor: Visitor) -> Lease:
-        """Who asks over HTTP. Raises `AuthenticationError`, `RequestError`."""
+        """Checks the origin of an HTTP request, identifies its client and counts the request against the rate limit.
+
+        Raises `AuthenticationError`, `RequestError`.
+        """
         if visitor.method in ("GET", "HEAD"):
             if may_be_forged(visitor.headers, self.allowed_origins):
                 if "origin" in visitor.headers:
                     self.check_origin(visitor)
-                raise self._refused(visitor, "Another site may have made this request: send it by POST.")
+                raise self._refused(visitor, "Another site may have made this request: send it as a POST.")
         elif "cookie" in visitor.headers:
             self.check_origin(visitor)
         lease = self.identify(visitor)
@@ -51,56 +56,56 @@ class AccessControl:
         return lease
 
     def identify(self, visitor: Visitor) -> Lease:
-        """Who it is, however often. Raises `AuthenticationError`, `RequestError`."""
-        return self._tried(visitor, visitor.token, lambda: self.authenticator.identify(visitor))
+        """Identifies a client; the rate limit is not touched. Raises `AuthenticationError`, `RequestError`."""
+        return self._attempt(visitor, visitor.token, lambda: self.authenticator.identify(visitor))
 
     def identify_sync(self, authorization: bytes | None, scope: Scope) -> Identity | None:
-        """As `identify` does by that header alone, where it is soon known who it is; else None."""
-        given = b"" if authorization is None else authorization
-        if given[:7].lower() != b"bearer " and not self.authenticator.is_open:
+        """The identity behind an `Authorization` header, if no I/O and no signature check is needed; else None."""
+        header = b"" if authorization is None else authorization
+        if header[:7].lower() != b"bearer " and not self.authenticator.is_open:
             return None
-        token = given[7:].decode("latin-1").strip()
+        token = header[7:].decode("latin-1").strip()
         if self._failed_logins.are_any and self._failed_logins.refuses(visitor_of(scope), token):
             return None
         return self.authenticator.identify_sync(token)
 
     def log_in(self, visitor: Visitor, token: str) -> tuple[Session, str]:
-        """A session, and its cookie's value. Raises `AuthenticationError`, `RequestError`."""
-        session, value = self._tried(visitor, token, lambda: self.authenticator.log_in(token))
+        """Begins a session; returns it with its cookie's value. Raises `AuthenticationError`, `RequestError`."""
+        session, value = self._attempt(visitor, token, lambda: self.authenticator.log_in(token))
         self.consume(session.identity)
-        self._end_session(visitor)  # the one that this browser had, if any
+        self._end_session(visitor)  # the previous session of this browser, if any
         self.security_log.begun(visitor, session)
         return session, value
 
     def log_out(self, visitor: Visitor) -> None:
-        """Raises `RequestError`."""
+        """Ends the session of a browser, if it has one. Raises `RequestError`."""
         self.check_own_page(visitor)
         self._end_session(visitor)
 
     def check_origin(self, visitor: Visitor) -> None:
-        """Raises `RequestError`."""
+        """Refuses a page whose origin is neither the server's own nor allowed. Raises `RequestError`."""
         if not is_own_or_allowed(visitor.headers, self.allowed_origins):
-            raise self._refused(visitor, self._strangers.refusal(visitor.headers.get("origin")))
+            raise self._refused(visitor, self._refused_origins.refusal(visitor.headers.get("origin")))
 
     def check_own_page(self, visitor: Visitor) -> None:
-        """For what only a page of this server may do. Raises `RequestError`."""
+        """Refuses a request that only a page of this server may send. Raises `RequestError`."""
         if not is_own(visitor.headers):
-            raise self._refused(visitor, "Log in and out from a page of this server, or type its address.")
+            raise self._refused(visitor, "Log in and out from a page of this server, or open its address directly.")
 
     def check_role(self, lease: Lease, need: Role, what: str) -> None:
-        """For what is no operation. Raises `RequestError`, `AuthenticationError`."""
+        """Checks the role for an endpoint `what` outside GraphQL. Raises `RequestError`, `AuthenticationError`."""
         identity = lease.identity()
         if identity.role is None or not identity.role.includes(need):
             self.security_log.forbidden(lease.visitor, identity, what)
-            told = f"{what} needs the role {need}, and this client has {identity.role or 'none'}."
-            raise RequestError(told, FORBIDDEN)
+            message = f"{what} needs the role {need}, and this client has {identity.role or 'none'}."
+            raise RequestError(message, FORBIDDEN)
 
     def is_rate_limited(self, identity: Identity) -> bool:
-        """Whether `count` would; nothing is counted."""
+        """Whether `consume` would refuse the next request; nothing is counted."""
         return self.rate_limit is not None and self.rate_limit.is_exhausted(identity.name)
 
     def consume(self, identity: Identity) -> None:
-        """Raises `RequestError`."""
+        """Counts one request against the rate limit. Raises `RequestError` when the limit is reached."""
         if self.rate_limit is None:
             return
         wait = self.rate_limit.wait(identity.name)
@@ -113,14 +118,17 @@ class AccessControl:
         if session is not None:
             self.security_log.ended(visitor, session)
 
-    def _tried(self, visitor: Visitor, token: str, act: Callable[[], T]) -> T:
-        """`token`: that is tried, if one is. Raises `AuthenticationError`, `RequestError`."""
+    def _attempt(self, visitor: Visitor, token: str, action: Callable[[], T]) -> T:
+        """Runs an action that may fail, and logs and counts the failure. `token` is empty without a token.
+
+        Raises `AuthenticationError`, `RequestError`.
+        """
         try:
             if self._failed_logins.refuses(visitor, token):
                 self._failed_logins.count(visitor)
-            return act()
+            return action()
         except AuthenticationError as error:
-            if error.code is not AuthCode.UNAUTHENTICATED:  # else nothing was shown
+            if error.code is not AuthCode.UNAUTHENTICATED:  # a request without credentials is no attempt
                 self.security_log.refused(visitor, error.code)
             if token and error.code is AuthCode.INVALID_TOKEN:
                 self._failed_logins.count(visitor)

@@ -1,7 +1,7 @@
 """The `Host` names that this server answers to: against DNS rebinding.
 
-Such a page is of the same origin as the server it reaches, by `Host` alone it can be told: a browser sends what stands
-in the address that the page was loaded from.
+In DNS rebinding, the host name of a foreign page is made to resolve to this server, so that the browser sees one
+origin. Only `Host` gives it away: the browser sends the name that the page was loaded from.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ ANY = "*"
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,254})(?::[0-9]{0,5})?", re.IGNORECASE)
 _MAX_LENGTH = 300
 """Bytes."""
-_REMEMBERED = 1_024
-"""Values of `Host` with the addresses that they were sent to."""
+_CACHE_SIZE = 1_024
+"""Pairs of a `Host` value and the address that it was sent to."""
 
 
 class AllowedHosts:
-    """Always let in are loopback, and the address that a connection came to."""
+    """The check of `Host`. Loopback names and the address that the connection came to are always allowed."""
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
         """`allowed`: names as `name_of` writes them, or `ANY`."""
         self._allowed = frozenset({"localhost", *allowed})
-        self._knows = lru_cache(_REMEMBERED)(self._is_own)
+        self._knows = lru_cache(_CACHE_SIZE)(self._is_own)
 
     def check(self, headers: Sequence[tuple[bytes, bytes]], address: str | None) -> None:
-        """`address`: which the connection came to; None by a Unix socket. Raises `RequestError`."""
-        given = [value for name, value in headers if name == b"host"]
-        if len(given) != 1:
-            raise RequestError("Send one header Host: RFC 9112, section 3.2.")
-        if len(given[0]) > _MAX_LENGTH or not self._knows(given[0], address):
-            raise RequestError("This server has no such name: see the setting --allow-hosts.", 421)
+        """`address`: the local one of the connection; None for a Unix socket. Raises `RequestError`."""
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1:
+            raise RequestError("Send exactly one Host header: RFC 9112, section 3.2.")
+        if len(hosts[0]) > _MAX_LENGTH or not self._knows(hosts[0], address):
+            raise RequestError("This server does not answer to this Host name: see the setting --allow-hosts.", 421)
 
     def _is_own(self, host: bytes, address: str | None) -> bool:
         name = name_of(host.decode("latin-1").strip())
@@ -45,7 +45,7 @@ class AllowedHosts:
 
 
 def name_of(host: str) -> str | None:
-    """Without a port, in the one way to write it; None where it is none."""
+    """The canonical host name of a `Host` value, without the port; None if the value is not valid."""
     found = _HOST.fullmatch(host)
     if found is None:
         return None

@@ -18,47 +18,51 @@ from server.database.notifier import Notifier
 from server.errors import UsageError
 
 OWNER = "owner"
-"""The name of whoever has the token that was made at the start."""
+"""The name of the client that uses the token made at startup."""
 ANYBODY = Identity("anybody", Role.ADMIN)
 _OWNER = Identity(OWNER, Role.ADMIN)
 _MAX_TOKEN_LENGTH = 8_192
 """Characters."""
 KEY = "key:"
-"""What a proof begins with that is a key of an identity provider, by its thumbprint; others are hashes of tokens."""
-_LOOK_EVERY = 0.4
-"""Seconds between two looks whether what clients are known by has changed."""
+"""The prefix of a proof that is the thumbprint of an identity provider's key; other proofs are hashes of tokens."""
+_CHECK_INTERVAL = 0.4
+"""Seconds between two checks whether tokens, keys or ended sessions have changed."""
 
 
 class ProviderError(UsageError):
-    """The keys of an identity provider are not available, in one line."""
+    """The keys of an identity provider are not available. The message is one line."""
 
 
 class Provider(Protocol):
-    """`identity_provider.IdentityProvider`, where its library is installed."""
+    """The interface of `identity_provider.IdentityProvider`, whose library is an optional extra."""
 
     async def open(self) -> None:
-        """Raises `ProviderError`."""
+        """Reads the keys. Raises `ProviderError`."""
 
-    async def follow(self) -> None: ...
+    async def follow(self) -> None:
+        """Keeps the keys up to date, until cancelled."""
 
-    def known(self, token: str) -> Credential | None: ...
+    def known(self, token: str) -> Credential | None:
+        """The credential of a token that was verified a short time ago; else None."""
 
     def identify(self, token: str) -> Credential:
-        """Raises `AuthenticationError`."""
+        """Verifies a token. Raises `AuthenticationError`."""
 
     def still(self, credential: Credential) -> Identity:
-        """Who it is now. Raises `AuthenticationError`."""
+        """The identity, if the credential is still valid. Raises `AuthenticationError`."""
 
     @property
     def proofs(self) -> Iterable[str]:
-        """Of all credentials that may hold now."""
+        """The proofs of all credentials that can be valid now."""
 
     @property
     def version(self) -> int:
-        """Another one whenever `still` may answer otherwise."""
+        """Changes whenever the answers of `still` may change."""
 
 
 class Authenticator:
+    """Knows the tokens, the identity provider and the sessions, and identifies clients by them."""
+
     def __init__(
         self,
         sessions: Sessions,
@@ -69,7 +73,7 @@ class Authenticator:
         is_open: bool = False,
         max_role: Role = Role.ADMIN,
     ) -> None:
-        """`is_open`: everybody is let in. `most`: what nobody has more than."""
+        """`is_open`: everybody is let in. `max_role`: the highest role that any client gets."""
         self.sessions = sessions
         self._own_token_hash = own_token_hash
         self._tokens = tokens
@@ -80,37 +84,37 @@ class Authenticator:
         self._seals: tuple[tuple[int, ...], Mapping[str, str]] = (), {}
 
     async def open(self) -> None:
-        """Raises `ProviderError`."""
+        """Reads the identity provider's keys. Raises `ProviderError`."""
         if self._provider is not None:
             await self._provider.open()
 
     async def follow(self, backend: ResultsBackend) -> None:
-        """Keeps up with what clients are known by, and tells leases when it has changed, until cancelled.
+        """Follows changes of tokens, keys and ended sessions, and notifies the leases of each, until cancelled.
 
-        `backend`: where the servers of a database tell each other of sessions that were ended.
+        `backend`: through it, the servers of one database share the sessions that were ended.
         """
         if self.is_open:
             return
-        works = [self._watch(), self.sessions.ended.share(backend)]
+        tasks = [self._watch(), self.sessions.ended.share(backend)]
         if self._provider is not None:
-            works.append(self._provider.follow())
-        await asyncio.gather(*works)
+            tasks.append(self._provider.follow())
+        await asyncio.gather(*tasks)
 
     async def _watch(self) -> None:
         seen = self._versions()
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_CHECK_INTERVAL)
             if self._tokens is not None:
-                self._tokens.look()
+                self._tokens.reload_if_changed()
             now = self._versions()
             if now != seen:
                 seen = now
                 self._changes.notify()
 
     def identify(self, visitor: Visitor) -> Lease:
-        """By a token, or by a session. Raises `AuthenticationError`.
+        """Identifies a client by its token or its session. Raises `AuthenticationError`.
 
-        A session is one of this server's pages: whoever is called from elsewhere shows a token.
+        A session is valid for pages of this server only: pages of other origins send a token.
         """
         if self.is_open:
             return self._lease(visitor, lambda: ANYBODY)
@@ -123,7 +127,7 @@ class Authenticator:
         raise missing()
 
     def identify_sync(self, token: str) -> Identity | None:
-        """Whom a token stands for, where that is known already; else `identify` tells more."""
+        """The identity of a token, if it is known without verifying a signature; if None, call `identify`."""
         if self.is_open:
             return ANYBODY.limited_to(self._max_role)
         try:
@@ -135,11 +139,11 @@ class Authenticator:
         return None if identity is None else identity.limited_to(self._max_role)
 
     def log_in(self, token: str) -> tuple[Session, str]:
-        """A session, and its cookie's value. Raises `AuthenticationError`."""
+        """Begins a session and returns it with the value of its cookie. Raises `AuthenticationError`."""
         return self.sessions.begin(self._credential_of(token))
 
     def log_out(self, visitor: Visitor) -> Session | None:
-        """Ends the session of a browser; None where it has none."""
+        """Ends the session of a browser and returns it; None if there is none."""
         value = _cookie_in(visitor)
         try:
             session = None if value is None else self.sessions.read(value)
@@ -163,34 +167,34 @@ class Authenticator:
         raise invalid()
 
     def _by_hash(self, hash_: str) -> Identity | None:
-        """Of all that is kept as hashes, a look-up tells no more of a token than its hash does."""
+        # Not compared in constant time: only hashes are compared, and timing reveals no more than the hash.
         if hash_ == self._own_token_hash:
             return _OWNER
         return None if self._tokens is None else self._tokens.identify(hash_)
 
     def _lease(self, visitor: Visitor, ask: Callable[[], Identity]) -> Lease:
-        """Raises `AuthenticationError`."""
+        """A lease whose identity is checked once, here. Raises `AuthenticationError`."""
         lease = Lease(visitor, lambda: ask().limited_to(self._max_role), self._changes)
         lease.identity()
         return lease
 
     def _of_session(self, session: Session) -> Identity:
-        """It ends by itself, and with what began it; what that may do now is what counts."""
+        """A session ends at its own time, or with the credential that began it, whose current role it has."""
         self.sessions.check(session)
-        standing = self._of_credential(Credential(session.identity, self._unsealed(session.seal)))
-        until = min(filter(None, (session.identity.expires, standing.expires)))
-        return Identity(standing.name, standing.role, until)
+        current = self._of_credential(Credential(session.identity, self._proof_of(session.seal)))
+        until = min(filter(None, (session.identity.expires, current.expires)))
+        return Identity(current.name, current.role, until)
 
     def _of_credential(self, credential: Credential) -> Identity:
         if self._provider is not None and credential.proof.startswith(KEY):
             return self._provider.still(credential)
-        standing = self._by_hash(credential.proof)
-        if standing is None:
-            raise invalid("What you logged in by does not hold any more: log in again.")
-        return standing
+        identity = self._by_hash(credential.proof)
+        if identity is None:
+            raise invalid("The token that you logged in with is no longer valid: log in again.")
+        return identity
 
-    def _unsealed(self, seal: str) -> str:
-        """The proof; nothing where it is none of those that may hold."""
+    def _proof_of(self, seal: str) -> str:
+        """The proof behind a seal; empty if no proof that is valid now has this seal."""
         versions = self._versions()
         if self._seals[0] != versions:
             proofs = [
@@ -202,8 +206,10 @@ class Authenticator:
         return self._seals[1].get(seal, "")
 
     def _versions(self) -> tuple[int, ...]:
-        """Of all that clients are known by."""
-        return tuple(it.version for it in (self._tokens, self._provider, self.sessions.ended) if it is not None)
+        """The versions of the tokens, the keys and the ended sessions."""
+        return tuple(
+            source.version for source in (self._tokens, self._provider, self.sessions.ended) if source is not None
+        )
 
 
 def _bearer_in(authorization: str) -> str:

@@ -12,29 +12,31 @@ from server.errors import RequestError
 
 PER_MINUTE = 10
 _NOT_GUESSABLE = re.compile(r"mgt_[\w-]{43}|[\w-]+\.[\w-]+\.[\w-]{40,}", re.ASCII)
-"""256 random bits of ours, or a signature: right ones go on from an address at which somebody guesses."""
+"""A token of ours (256 random bits) or a signed one: accepted also from an address that sends wrong tokens."""
 
 
 def may_be_guessed(token: str) -> bool:
-    """Whether such a token could be found by trying."""
+    """Whether a token of this form could be found by guessing."""
     return bool(token) and not _NOT_GUESSABLE.fullmatch(token)
 
 
 class FailedLogins:
+    """Counts the wrong tokens of each network."""
+
     def __init__(self) -> None:
         self._wrong = RateLimit(PER_MINUTE)
 
     @property
     def are_any(self) -> bool:
-        """Of whomever."""
+        """Whether any client has sent a wrong token lately."""
         return self._wrong.remembers_any
 
     def refuses(self, visitor: Visitor, token: str) -> bool:
-        """Whether this token is not even looked at."""
+        """Whether a token is refused without being checked."""
         return may_be_guessed(token) and self._wrong.is_exhausted(visitor.network)
 
     def count(self, visitor: Visitor) -> None:
-        """One that was wrong. Raises `RequestError` where it is one too many."""
+        """Counts a wrong token. Raises `RequestError` if there were too many."""
         wait = self._wrong.wait(visitor.network)
         if wait:
             seconds = math.ceil(wait)

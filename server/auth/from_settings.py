@@ -19,14 +19,16 @@ from server.settings import PRODUCTION, Settings, SettingsError
 
 
 def with_secrets(settings: Settings) -> Settings:
-    """With a token, where there would be no way to log in, and a key for cookies: to be shared by all processes.
+    """Adds the secrets that all server processes share: a key for cookies, and a token if no login is configured.
 
     Raises `SettingsError` for settings that exclude each other.
     """
     if settings.no_auth and settings.has_login:
-        raise SettingsError("no-auth: everybody is let in, so name neither tokens nor keys; or leave it out.")
+        raise SettingsError("no-auth: it lets everybody in. Remove it, or remove the settings for tokens and keys.")
     if settings.jwks is None and (settings.jwt_issuer or settings.jwt_audience):
-        raise SettingsError("jwks: name the keys of the identity provider.")
+        raise SettingsError(
+            "jwks: set it to the file or URL of the identity provider's keys; --jwt-issuer and --jwt-audience need it."
+        )
     if settings.profile == PRODUCTION:
         _check_production(settings)
     if settings.no_auth:
@@ -38,15 +40,15 @@ def with_secrets(settings: Settings) -> Settings:
 def _check_production(settings: Settings) -> None:
     """Raises `SettingsError`."""
     if not settings.has_login and not settings.no_auth:
-        raise SettingsError("profile: in production name who is let in, by --token-file, --jwks or --no-auth.")
+        raise SettingsError("profile: production needs one of --token-file, --jwks or --no-auth, to say who is let in.")
     if settings.jwks is None:
         return
     if settings.jwt_issuer is None or settings.jwt_audience is None:
         raise SettingsError(
-            "jwks: in production name --jwt-issuer and --jwt-audience, or tokens that are meant for others are let in."
+            "jwks: production needs --jwt-issuer and --jwt-audience; without them, tokens for other services are valid."
         )
     if settings.jwks.startswith("http://") and not _is_loopback(urlsplit(settings.jwks).hostname):
-        raise SettingsError("jwks: in production read the keys by https://, or from a file.")
+        raise SettingsError("jwks: production needs an https:// URL or a file.")
 
 
 def _is_loopback(host: str | None) -> bool:
@@ -57,7 +59,10 @@ def _is_loopback(host: str | None) -> bool:
 
 
 def access_control_of(settings: Settings) -> AccessControl:
-    """Without any way to log in nobody is let in. Raises `TokenFileError`, `SettingsError`."""
+    """Access control as configured; if no way to log in is configured, nobody is let in.
+
+    Raises `TokenFileError`, `SettingsError`.
+    """
     authenticator = Authenticator(
         sessions=Sessions(settings.session_key or secrets.token_urlsafe(32)),
         own_token_hash=None if settings.token is None else hash_of(settings.token),
@@ -71,14 +76,14 @@ def access_control_of(settings: Settings) -> AccessControl:
 
 
 def allowed_hosts_of(settings: Settings) -> AllowedHosts:
-    """The names of this machine, of the address to listen on, and those that are set. Raises `SettingsError`."""
+    """Allows the name of this machine, the address to listen on, and the configured names. Raises `SettingsError`."""
     own = {name_of(socket.gethostname())}
     if settings.unix_socket is None:
         own.add(name_of(f"[{settings.host}]" if ":" in settings.host else settings.host))
     allowed = {text: ANY if text == ANY else name_of(text) for text in settings.hosts()}
     for text, name in allowed.items():
         if name is None:
-            raise SettingsError(f"allow-hosts: {text!r} is none; use names such as merlin.example.org.")
+            raise SettingsError(f"allow-hosts: {text!r} is no host name; use names such as merlin.example.org.")
     return AllowedHosts({name for name in (*own, *allowed.values()) if name})
 
 
@@ -88,7 +93,7 @@ def _provider_of(settings: Settings) -> Provider | None:
     try:
         from server.auth.identity_provider import IdentityProvider  # noqa: PLC0415 - an extra
     except ImportError:
-        raise SettingsError("jwks: install merlin-graphql[jwt] for it.") from None
+        raise SettingsError("jwks: it needs an optional package: install merlin-graphql[jwt].") from None
     return IdentityProvider(
         settings.jwks,
         issuer=settings.jwt_issuer,

@@ -1,4 +1,4 @@
-"""The identity of a client, and the errors where it has none."""
+"""The identity of a client, and the error for a client without one."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from schema.roles import Role
 
 @dataclass(frozen=True, slots=True)
 class Identity:
+    """Who a client is, and what it may do."""
+
     name: str
-    """For the audit log and the rate limit."""
+    """The name in the audit log and the key of the rate limit."""
     role: Role | None
-    """The highest that it has; None: it is known, and may do nothing."""
+    """The highest role; None: the client is known but may do nothing."""
     expires: float | None = None
     """Seconds since the epoch."""
 
     def limited_to(self, max_role: Role) -> Identity:
-        """With no more than that role."""
+        """The same identity, with at most this role."""
         if self.role is None or max_role.includes(self.role):
             return self
         return Identity(self.name, max_role, self.expires)
 
 
 class Credential(NamedTuple):
+    """An identity and what proves it."""
+
     identity: Identity
     proof: str
-    """What it holds by: the hash of a token, or the thumbprint of a provider's key."""
+    """The hash of a token, or `key:` and the thumbprint of a provider's key: while it is valid, the identity is."""
 
 
 class AuthCode(StrEnum):
     UNAUTHENTICATED = "UNAUTHENTICATED"
-    """Nothing was sent to know the client by."""
+    """The client has sent neither a token nor a session cookie."""
     INVALID_TOKEN = "INVALID_TOKEN"  # noqa: S105 - no password
     TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105 - no password
 
 
 class AuthenticationError(Exception):
-    """The client is not known. The message says what to do, and holds nothing of what was sent."""
+    """The client is not known. The message says what to do, and never repeats what the client sent."""
 
     def __init__(self, code: AuthCode, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
 """JSON Web Tokens of a site's identity provider, verified by the keys that it publishes (RFC 7517, 7519, 8725).
 
-A token is verified by the keys that are known, or refused, at once. Keys are read in the background only.
+A token is verified with the keys in memory, or refused, without waiting: keys are read in the background only.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from server.http_client import SCHEMES, FetchError, begin_to_fetch
 LOG = logging.getLogger(__name__)
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Those with a public key: a key that everybody can read must never be taken as a shared secret."""
+"""Asymmetric algorithms only: a public key must never be accepted as a shared secret (RFC 8725, section 2.1)."""
 LEEWAY = 30
 """Seconds that the clocks may differ."""
-SHORTEST_RSA = 2_048
-"""Bits: RFC 7518, section 3.3."""
-_READ_EVERY = 300.0
-"""Seconds until the keys are read again where nothing is missed."""
-_READ_AT_MOST_EVERY = 60.0
-"""Seconds between two readings, whatever keys tokens name."""
-_LOOK_EVERY = 0.5
-"""Seconds between two looks whether a file has changed."""
+MIN_RSA_BITS = 2_048
+"""RFC 7518, section 3.3."""
+_REFRESH_INTERVAL = 300.0
+"""Seconds until the keys are fetched again if no token named an unknown key."""
+_MIN_REFRESH_INTERVAL = 60.0
+"""Seconds between two fetches, however many unknown keys tokens name."""
+_FILE_CHECK_INTERVAL = 0.5
+"""Seconds between two checks whether the file has changed."""
 _TIMEOUT = 5.0
-"""Seconds for all of an answer of the provider."""
+"""Seconds for a whole response of the provider."""
 _MAX_RESPONSE_SIZE = 2**20
-_REMEMBERED = 1_000
-_REMEMBERED_FOR = 60.0
-"""Seconds that a token which was verified is known by its text."""
+_CACHE_SIZE = 1_000
+"""Verified tokens."""
+_CACHE_SECONDS = 60.0
+"""How long a verified token is accepted without verifying it again."""
 _MAX_NAME_LENGTH = 255
 """Characters of a `sub`: OpenID Connect Core, section 2."""
 _PREFIX = "merlin-graphql:"
@@ -56,10 +57,12 @@ _THUMBPRINT_MEMBERS = ("crv", "e", "kty", "n", "x", "y")
 class _Key(NamedTuple):
     key: jwt.PyJWK
     thumbprint: str
-    """RFC 7638; an id may be given to another key."""
+    """RFC 7638. A key's id does not identify it: providers may reuse an id."""
 
 
 class IdentityProvider:
+    """Verifies the tokens of an identity provider."""
+
     def __init__(self, jwks: str, *, issuer: str | None, audience: str | None, roles_claim: str) -> None:
         """`jwks`: a file or a URL. `roles_claim`: the path of a claim, such as `realm_access.roles`."""
         self._jwks = jwks
@@ -70,44 +73,44 @@ class IdentityProvider:
         self._thumbprints: frozenset[str] = frozenset()
         self._seen: tuple[int, ...] = ()
         self._fetching: Future[bytes] | None = None
-        self._missed = asyncio.Event()
-        """A token named a key that is not known."""
+        self._unknown_key = asyncio.Event()
+        """Set when a token named an unknown key."""
         self._known: OrderedDict[str, tuple[float, Credential]] = OrderedDict()
         self.version = 0
-        """Counts up whenever the keys are others."""
+        """Counts up whenever the set of keys changes."""
 
     async def open(self) -> None:
-        """Raises `ProviderError`."""
+        """Reads the keys. Raises `ProviderError`."""
         if self._is_url:
-            self._take(await self._fetched())
+            self._load(await self._fetched())
         else:
-            self._look()
+            self._load_file()
 
     async def follow(self) -> None:
-        """Reads the keys again and again, until cancelled. While they are not available, the known ones hold."""
+        """Reads the keys again and again, until cancelled. While they are not available, the old ones stay valid."""
         while True:
             if self._is_url:
-                await asyncio.sleep(_READ_AT_MOST_EVERY)
-                await self._wait_for_a_miss(_READ_EVERY - _READ_AT_MOST_EVERY)
+                await asyncio.sleep(_MIN_REFRESH_INTERVAL)
+                await self._wait_for_unknown_key(_REFRESH_INTERVAL - _MIN_REFRESH_INTERVAL)
             else:
-                await asyncio.sleep(_LOOK_EVERY)
+                await asyncio.sleep(_FILE_CHECK_INTERVAL)
             try:
                 if self._is_url:
-                    self._take(await self._fetched())
+                    self._load(await self._fetched())
                 else:
-                    self._look()
+                    self._load_file()
             except ProviderError as error:
-                LOG.warning("%s The keys that were read before go on to hold.", error)
+                LOG.warning("%s The keys that were read before stay valid.", error)
 
     def known(self, token: str) -> Credential | None:
-        """One that was verified a moment ago."""
+        """The credential of a token that was verified less than `_CACHE_SECONDS` ago; else None."""
         found = self._known.get(token)
         if found is None or found[0] < time.time():
             return None
         return found[1]
 
     def identify(self, token: str) -> Credential:
-        """Raises `AuthenticationError`."""
+        """Verifies a token. Raises `AuthenticationError`."""
         try:
             key = self._key(jwt.get_unverified_header(token).get("kid"))
             claims = jwt.decode(
@@ -123,19 +126,19 @@ class IdentityProvider:
         except ExpiredSignatureError:
             raise expired() from None
         except (InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            LOG.info("A token was refused: %s", type(error).__name__)  # what the error says may be the client's words
+            LOG.info("A token was refused: %s", type(error).__name__)  # not the message, which may quote the client
             raise invalid() from None
         identity = Identity(name, role_of(_at(claims, self._roles_claim)), expires)
         credential = Credential(identity, KEY + key.thumbprint)
-        self._known[token] = min(time.time() + _REMEMBERED_FOR, expires), credential
-        if len(self._known) > _REMEMBERED:
+        self._known[token] = min(time.time() + _CACHE_SECONDS, expires), credential
+        if len(self._known) > _CACHE_SIZE:
             self._known.popitem(last=False)
         return credential
 
     def still(self, credential: Credential) -> Identity:
-        """As long as its time has not come, and its key is one of the provider's. Raises `AuthenticationError`."""
+        """The identity, if it has not expired and the provider still has the key. Raises `AuthenticationError`."""
         if credential.proof.removeprefix(KEY) not in self._thumbprints:
-            raise invalid("The key of this token does not hold any more: log in again.")
+            raise invalid("The key of this token is no longer valid: log in again.")
         if credential.identity.expires is not None and credential.identity.expires <= time.time():
             raise expired()
         return credential.identity
@@ -152,20 +155,20 @@ class IdentityProvider:
         """Raises `InvalidTokenError`."""
         key = self._keys.get(id_ if isinstance(id_, str) else None)
         if key is None:
-            self._missed.set()
+            self._unknown_key.set()
             raise InvalidTokenError
         return key
 
-    async def _wait_for_a_miss(self, seconds: float) -> None:
+    async def _wait_for_unknown_key(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._missed.wait()
-        self._missed.clear()
+                await self._unknown_key.wait()
+        self._unknown_key.clear()
 
     async def _fetched(self) -> bytes:
         """Raises `ProviderError`."""
         if self._fetching is not None and not self._fetching.done():
-            raise ProviderError(f"Can't read the keys {self._jwks}: it has not answered yet.")
+            raise ProviderError(f"Can't read the keys {self._jwks}: the request before has not ended yet.")
         self._fetching = begin_to_fetch(self._jwks, {}, seconds=_TIMEOUT, largest=_MAX_RESPONSE_SIZE)
         try:
             async with asyncio.timeout(_TIMEOUT):
@@ -175,7 +178,7 @@ class IdentityProvider:
         except FetchError as error:
             raise ProviderError(f"Can't read the keys {error}") from None
 
-    def _look(self) -> None:
+    def _load_file(self) -> None:
         """Reads the file if it has changed. Raises `ProviderError`."""
         try:
             status = Path(self._jwks).stat()
@@ -187,26 +190,28 @@ class IdentityProvider:
         except OSError as error:
             raise ProviderError(f"Can't read the keys {self._jwks}: {error.strerror}.") from None
         self._seen = seen
-        self._take(text)
+        self._load(text)
 
-    def _take(self, text: bytes) -> None:
-        """Raises `ProviderError`."""
+    def _load(self, text: bytes) -> None:
+        """Parses a key set and replaces the keys. Raises `ProviderError`."""
         try:
-            given = json.loads(text)["keys"]
-            found = [(data.get("kid"), _key_of(data)) for data in given]
+            found = [(data.get("kid"), _key_of(data)) for data in json.loads(text)["keys"]]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise ProviderError(f"Can't read the keys {self._jwks}: it is no JSON Web Key Set.") from None
+            raise ProviderError(f"Can't read the keys {self._jwks}: it is not a JSON Web Key Set.") from None
         keys = {id_ if isinstance(id_, str) else None: key for id_, key in found if key is not None}
         if not keys:
             raise ProviderError(
-                f"Can't read the keys {self._jwks}: none of them can be used; RSA keys need {SHORTEST_RSA} bits."
+                f"Can't read the keys {self._jwks}: none of them can be used; RSA keys need {MIN_RSA_BITS} bits."
             )
         if len(keys) == 1:
-            keys[None] = next(iter(keys.values()))  # one key needs no name
+            keys[None] = next(iter(keys.values()))  # tokens need not name the only key
         thumbprints = frozenset(key.thumbprint for key in keys.values())
         if len(found) > len(thumbprints) and thumbprints != self._thumbprints:
             LOG.warning(
-                "Of the %d keys %s only %d are used: see docs/security.md.", len(found), self._jwks, len(thumbprints)
+                "Of the %d keys in %s only %d can be used: see docs/security.md.",
+                len(found),
+                self._jwks,
+                len(thumbprints),
             )
         if thumbprints != self._thumbprints:
             self.version += 1
@@ -214,7 +219,7 @@ class IdentityProvider:
 
 
 def _key_of(data: Mapping[str, Any]) -> _Key | None:
-    """None for one that nothing is to be verified by."""
+    """None for a key that must not verify tokens: another use, an algorithm not in `ALGORITHMS`, too short."""
     if data.get("use", "sig") != "sig":
         return None
     try:
@@ -223,7 +228,7 @@ def _key_of(data: Mapping[str, Any]) -> _Key | None:
         return None
     if key.algorithm_name not in ALGORITHMS:
         return None
-    if isinstance(key.key, RSAPublicKey) and key.key.key_size < SHORTEST_RSA:
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < MIN_RSA_BITS:
         return None
     members = {name: data[name] for name in _THUMBPRINT_MEMBERS if name in data}
     canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
@@ -231,14 +236,17 @@ def _key_of(data: Mapping[str, Any]) -> _Key | None:
 
 
 def role_of(claim: object) -> Role | None:
-    """The highest role that a claim names: a list or a text of names, in any case, also like `merlin-graphql:read`."""
+    """The highest role in a claim: a list of names, or a text with blanks between them.
+
+    Case does not matter, and a name may have a prefix, as in `merlin-graphql:read`.
+    """
     names: Iterable[object] = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else ()
     found = {str(name).removeprefix(_PREFIX).upper() for name in names}
     return next((role for role in reversed(Role) if role in found), None)
 
 
 def _name_in(claims: Mapping[str, Any]) -> str:
-    """With its source, so that no `sub` passes for a token's name. Raises `ValueError`."""
+    """The `sub` with a prefix, so that it can't be the name of a token in the token file. Raises `ValueError`."""
     name = str(claims.get("sub", ""))
     if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
         raise ValueError

@@ -11,32 +11,34 @@ from server.auth.identity import AuthenticationError, Identity
 from server.auth.visitor import Visitor
 from server.database.notifier import Notifier
 
-_ASK_AT_LEAST_EVERY = 60.0
-"""Seconds: clocks are set, and machines sleep."""
+_MAX_CHECK_INTERVAL = 60.0
+"""Seconds. A longer wait could miss the expiry, since clocks are adjusted and machines sleep."""
 
 
 class Lease:
+    """An identity of a visitor that is checked again for each operation."""
+
     __slots__ = ("_ask", "_changes", "visitor")
 
     def __init__(self, visitor: Visitor, ask: Callable[[], Identity], changes: Notifier) -> None:
-        """`ask` raises `AuthenticationError`; `changes` notifies whenever it may answer otherwise than before."""
+        """`ask` returns the identity now, or raises `AuthenticationError`; `changes` notifies when that may change."""
         self.visitor = visitor
         self._ask = ask
         self._changes = changes
 
     def identity(self) -> Identity:
-        """Who the client is now. To be asked before each operation. Raises `AuthenticationError`."""
+        """The identity now; call it before each operation. Raises `AuthenticationError`."""
         return self._ask()
 
     async def ended(self) -> AuthenticationError:
-        """Waits until the client is not known any more, and says why."""
+        """Waits until the identity is no longer valid, and returns the reason."""
         while True:
             change = self._changes.next
             try:
                 identity = self.identity()
             except AuthenticationError as error:
                 return error
-            left = _ASK_AT_LEAST_EVERY if identity.expires is None else identity.expires - time.time()
+            left = _MAX_CHECK_INTERVAL if identity.expires is None else identity.expires - time.time()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(max(left, 0.0), _ASK_AT_LEAST_EVERY)):
+                async with asyncio.timeout(min(max(left, 0.0), _MAX_CHECK_INTERVAL)):
                     await change.wait()

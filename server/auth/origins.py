@@ -1,7 +1,8 @@
 """The origins whose pages may use a logged-in browser: against cross-site request forgery.
 
-A browser sends a simple request, such as a GET, for any page to any host, with the cookies of that host, and asks
-nobody. A POST to this server has the content type application/json, which is not simple: it asks first (CORS).
+A page of any site can make a browser send a "simple" request, such as a GET, to any host, with that host's cookies and
+without a preflight. A POST to this server has the content type application/json, which is not simple: the browser sends
+a preflight first (CORS).
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Collection, Mapping
 from server.allow_lists import ANY
 
 _NEVER_SIMPLE = ("authorization", "x-requested-with", "apollo-require-preflight", "x-apollo-operation-name")
-"""Headers that a page of another origin can't send without asking first: Fetch, section 2.2.2."""
+"""Headers that a page of another origin can't send without a preflight: Fetch, section 2.2.2."""
 _OWN_SITES = ("same-origin", "none")
-"""What `Sec-Fetch-Site` says of a page's own requests, and of an address that somebody typed."""
+"""The values of `Sec-Fetch-Site` for a request by a page of the same origin, and for an address that a user typed."""
 
 
 def is_own(headers: Mapping[str, str]) -> bool:
-    """Whether no page of another site asks, as far as the browser says so; programs say nothing."""
+    """Whether the headers show no page of another site. Programs other than browsers send no such headers: True."""
     if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
         return False
     origin = headers.get("origin")
@@ -28,7 +29,7 @@ def is_own(headers: Mapping[str, str]) -> bool:
 
 
 def is_own_or_allowed(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
-    """Whether the page that a browser asks for is this server's own, or one that is let in."""
+    """Whether the request comes from a page of this server or of an allowed origin."""
     return _is_allowed(headers, allowed) or is_own(headers)
 
 
@@ -45,5 +46,5 @@ def may_be_forged(headers: Mapping[str, str], allowed: Collection[str]) -> bool:
         return site not in _OWN_SITES and not _is_allowed(headers, allowed)
     if "origin" in headers:
         return not is_own_or_allowed(headers, allowed)
-    # To hosts that are reached without TLS a browser does not say whose page it is.
+    # Without TLS, browsers send no Sec-Fetch-Site.
     return "cookie" in headers or headers.get("user-agent", "").startswith("Mozilla/")

@@ -1,4 +1,4 @@
-"""The session cookie of a browser: signed, so that no server needs to remember it."""
+"""The session cookie of a browser: signed, so that servers need not store sessions."""
 
 from __future__ import annotations
 
@@ -20,28 +20,32 @@ HOURS = 12
 
 
 class Session(NamedTuple):
+    """The content of a session cookie."""
+
     id: str
     begun: float
-    """Seconds since the epoch, as `identity.expires`, which is when it ends by itself."""
+    """Seconds since the epoch, like `identity.expires`, when the session ends by itself."""
     identity: Identity
-    """Who began it, as of then."""
+    """The client that began the session, with its role at that time."""
     seal: str
-    """Of the proof that it was begun by."""
+    """The seal (see `Sessions.seal`) of the proof that the session was begun with."""
 
     @property
     def seconds(self) -> int:
-        """How long it lasts, from its beginning."""
+        """The duration, from its beginning."""
         return max(int((self.identity.expires or 0) - self.begun), 0)
 
 
 class Sessions:
+    """Writes and reads session cookies."""
+
     def __init__(self, key: str) -> None:
-        """Servers that have the same key know each other's cookies. It is random, and of 32 characters or more."""
+        """`key`: random, 32 characters or more. Servers with the same key accept each other's cookies."""
         self._key = hashlib.sha256(f"merlin-graphql session 2 {key}".encode()).digest()
         self.ended = EndedSessions(HOURS * 3600)
 
     def begin(self, credential: Credential) -> tuple[Session, str]:
-        """With its cookie's value."""
+        """Begins a session and returns it with the value of its cookie."""
         identity, now = credential.identity, time.time()
         until = min(now + HOURS * 3600, identity.expires or float("inf"))
         known = Identity(identity.name, identity.role, until)
@@ -50,7 +54,7 @@ class Sessions:
         return session, f"{payload}.{self._signature(payload)}"
 
     def read(self, value: str) -> Session:
-        """Raises `AuthenticationError`."""
+        """The session of a cookie's value. Raises `AuthenticationError`."""
         payload, _, signature = value.partition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(payload).encode()):
             raise invalid("This session is not known here: log in again.")
@@ -60,14 +64,14 @@ class Sessions:
         return session
 
     def check(self, session: Session) -> None:
-        """That it has not ended. Raises `AuthenticationError`."""
+        """Checks that a session has not ended. Raises `AuthenticationError`."""
         if session.identity.expires is not None and session.identity.expires <= time.time():
             raise expired()
         if self.ended.holds(session.id, session.begun):
             raise invalid("This session was ended: log in again.")
 
     def seal(self, proof: str) -> str:
-        """Tells nothing of a proof, such as a token's hash, to whoever has no key to try guesses with."""
+        """A keyed hash of a proof: without the key, nobody can test a guess against it."""
         return _text(hmac.digest(self._key, f"proof {proof}".encode(), "sha256")[:16])
 
     def _signature(self, payload: str) -> str:
@@ -75,9 +79,9 @@ class Sessions:
 
 
 def cookie_name(visitor: Visitor) -> str:
-    """A browser sends cookies to every port of a host: servers on several are told apart by the name.
+    """The cookie's name. It has the port, since browsers send a cookie to every port of a host.
 
-    By its prefix a browser takes it over TLS only, and from no other host: RFC 6265bis, section 4.1.3.
+    With the prefix, browsers accept the cookie over TLS only, and from this host only: RFC 6265bis, section 4.1.3.
     """
     port = visitor.headers.get("host", "").rpartition(":")[2]
     name = f"merlin_graphql_{port}" if port.isdigit() else "merlin_graphql"
@@ -87,7 +91,10 @@ def cookie_name(visitor: Visitor) -> str:
 
 
 def read_cookie(header: str, name: str) -> str | None:
-    """RFC 6265, section 4.2.1, in one pass: the standard library's parser takes quadratic time."""
+    """The value of a cookie in a `Cookie` header (RFC 6265, section 4.2.1); None if it is not there.
+
+    In one pass: the standard library's parser takes quadratic time.
+    """
     for part in header.split(";"):
         found, separator, value = part.partition("=")
         if separator and found.strip() == name:

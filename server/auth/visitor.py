@@ -10,39 +10,41 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 _NETWORK = 64
-"""Bits of an IPv6 address that one host may have to itself, with all addresses below."""
+"""The prefix length of an IPv6 network that one host may have to itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
+    """What a request shows of its client."""
+
     headers: Mapping[str, str]
     address: str
-    """As a trusted proxy tells it; `local` over a Unix socket."""
+    """The client's IP address, by a trusted proxy's header if there is one; `local` over a Unix socket."""
     protocol: str
     """`http`, `sse` or `websocket`."""
     method: str = "GET"
     is_secure: bool = False
-    """Whether TLS brought it here, or to a trusted proxy."""
+    """Whether the client used TLS, to this server or to a trusted proxy."""
     root: str = "/"
-    """The path below which this server is reached."""
+    """The path under which this server is reached."""
 
     @property
     def token(self) -> str:
-        """That it shows, without a look at what it is."""
+        """The token of the `Authorization` header, unchecked; empty if there is none."""
         return self.headers.get("authorization", "").partition(" ")[2].strip()
 
-    def showing(self, authorization: str) -> Visitor:
-        """In place of whatever the headers hold."""
+    def with_authorization(self, authorization: str) -> Visitor:
+        """The same visitor with this `Authorization` header."""
         return replace(self, headers={**self.headers, "authorization": authorization})
 
     @property
     def network(self) -> str:
-        """Whoever has the address has all of this."""
+        """The address, or for IPv6 the network around it: one host has all of that."""
         try:
             address = ipaddress.ip_address(self.address)
         except ValueError:
             return self.address
-        if address.version == 4:  # noqa: PLR2004 - its name
+        if address.version == 4:  # noqa: PLR2004 - the version's name
             return self.address
         return str(ipaddress.ip_network((address, _NETWORK), strict=False))
 

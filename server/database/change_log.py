@@ -1,8 +1,8 @@
 """The change log: the last change of each entity, which every follower reads at its own pace.
 
-An entity stands in the log once, with its last change, so a slow follower finds the newest state and never a queue: it
-costs a position in the log, and the log costs one entry for each entity that changed since the slowest one looked.
-While nobody follows, nothing is kept.
+The log has one entry per entity, its last change. So a slow follower gets the newest state instead of a growing queue:
+a follower costs one position in the log, and the log has one entry for each entity that changed since the slowest
+follower read it. Without followers, nothing is kept.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, S
 from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
 
-_TIDY_FROM = 1024
-"""Entries; a shorter log is not looked through for superseded ones."""
-_STEPS_AT_ONCE = 512
-"""How many entries a follower passes over before others have their turn."""
+_MIN_COMPACTION_LENGTH = 1024
+"""Entries; a shorter log is not searched for superseded ones."""
+_ENTRIES_PER_STEP = 512
+"""Entries that a follower passes before other tasks can run."""
 
 
 class ChangeKind(StrEnum):
@@ -34,7 +34,7 @@ class ChangeKind(StrEnum):
 
 
 class Event(NamedTuple):
-    """What a follower is told; the entity is to be read when it is told."""
+    """A change as a follower gets it; the follower reads the entity itself, at once."""
 
     kind: ChangeKind
     key: Key
@@ -45,39 +45,41 @@ Test: TypeAlias = Callable[[Key], bool]
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What a follower wants to hear of."""
+    """The entities that a follower wants events of."""
 
     wants: Test
-    """Which entities, whatever their state."""
+    """Whether an entity is of interest, regardless of its state."""
     current_keys: Callable[[], Iterable[Key]]
-    """Those of them that stand, and match, when called."""
+    """The keys of interest that exist and match, at the time of the call."""
     matches: Test | None = None
-    """Which of those that stand: what begins to match is told as created, what ceases to as having left. None: all."""
+    """Whether an existing entity matches: one that begins to is CREATED, one that ceases to has LEFT. None: all."""
     follows_links: bool = False
-    """Whether a run may begin or cease to match by a change of its study or its logical workers."""
+    """Whether a change of a run's study or logical workers can change whether the run matches."""
 
 
 class _Entry(NamedTuple):
     number: int
-    """Of the last change."""
+    """The number of the last change."""
     came: int
-    """Of the last change that created it; 0 where it stood before all that is known here."""
+    """The number of the last change that created it; 0 if it is older than the log."""
     first_came: int
-    """Of the first change known here that created it."""
+    """The number of the first change in the log that created it."""
 
 
 class ChangeLog:
+    """Records the changes of a read model for its followers."""
+
     def __init__(self, read_model: ReadModel) -> None:
         self._read_model = read_model
         self._number = 0
         self._order: list[tuple[int, Key]] = []
-        """By number; superseded ones stay until the log is tidied."""
+        """Sorted by number; superseded entries stay until the log is compacted."""
         self._entries: dict[Key, _Entry] = {}
         self._touched: dict[Key, int] = {}
-        """Runs whose links changed, with the number of the last time."""
+        """Runs whose links changed, with the number of the last such change."""
         self._followers: set[_Follower] = set()
         self._stop_listening: Callable[[], None] | None = None
-        self._tidy_at = _TIDY_FROM
+        self._compact_at = _MIN_COMPACTION_LENGTH
         self.notifier = Notifier()
 
     def __len__(self) -> int:
@@ -88,7 +90,7 @@ class ChangeLog:
         return len(self._followers)
 
     async def follow(self, interest: Interest, *, snapshot: bool = False) -> AsyncGenerator[Event]:
-        """Everything of interest from the first step on; with `snapshot`, first what stands, without gap or repeat."""
+        """The events of interest from now on; with `snapshot`, first all that exist, without gap or repeat."""
         follower = _Follower(self, interest, self._number)
         if self._stop_listening is None:
             self._stop_listening = self._read_model.listen(self._record)
@@ -98,17 +100,17 @@ class ChangeLog:
                 if follower.still_exists(key):
                     yield Event(ChangeKind.SNAPSHOT, key)
             while True:
-                beat = self.notifier.next
+                change = self.notifier.next
                 steps = 0
                 while (found := self._after(follower.position, follows_links=interest.follows_links)) is not None:
                     kind = follower.advance(*found)
                     if kind is not None:
                         yield Event(kind, found[1])
                     steps += 1
-                    if steps % _STEPS_AT_ONCE == 0:
+                    if steps % _ENTRIES_PER_STEP == 0:
                         await asyncio.sleep(0)
                 follower.caught_up(self._number)
-                await beat.wait()
+                await change.wait()
         finally:
             self._followers.discard(follower)
             if not self._followers:
@@ -118,11 +120,11 @@ class ChangeLog:
         return self._read_model.get(key) is not None
 
     def changed(self, key: Key) -> int:
-        """The number of the latest change of all, where this entity is one of those that changed; else 0."""
+        """The number of the latest change of any entity, if this one is in the log; else 0."""
         return self._number if key in self._entries or key in self._touched else 0
 
     def is_own(self, number: int, key: Key) -> bool:
-        """Whether the entity itself changed then, and not only what it is linked with."""
+        """Whether a change was of the entity itself, and not only of one that it is linked to."""
         entry = self._entries.get(key)
         return entry is not None and entry.number == number
 
@@ -130,11 +132,11 @@ class ChangeLog:
         return self._entries[key].came > number
 
     def is_new_after(self, key: Key, number: int) -> bool:
-        """Whether it had never stood before, as far as is known here."""
+        """Whether the entity was created for the first time after a change, as far as the log reaches."""
         return self._entries[key].first_came > number
 
     def _after(self, position: int, *, follows_links: bool) -> tuple[int, Key] | None:
-        """The first change behind a position that no later one of the same entity supersedes."""
+        """The first change after a position that no later change of the same entity supersedes."""
         for index in range(bisect_right(self._order, position, key=itemgetter(0)), len(self._order)):
             number, key = found = self._order[index]
             if self.is_own(number, key) or (follows_links and self._touched.get(key) == number):
@@ -156,13 +158,13 @@ class ChangeLog:
                     self._number += 1
                     self._touched[key := Key(EntityKind.RUN, id_)] = self._number
                     self._order.append((self._number, key))
-        if len(self._order) > self._tidy_at:
-            self._tidy()
+        if len(self._order) > self._compact_at:
+            self._compact()
         if changes:
             self.notifier.notify()
 
     def _linked_runs(self, change: Change) -> set[str]:
-        """The runs that may see another study or other logical workers now, or see them otherwise."""
+        """The runs whose study or logical workers may have changed with this change."""
         match change.key.kind:
             case EntityKind.STUDY:
                 members_of = self._read_model.study_runs.members_of
@@ -175,7 +177,7 @@ class ChangeLog:
             return before ^ after
         return before | after | {id_ for _, id_ in members_of(change.key.id)}
 
-    def _tidy(self) -> None:
+    def _compact(self) -> None:
         passed = min(follower.position for follower in self._followers)
         self._order = [
             (number, key)
@@ -184,7 +186,7 @@ class ChangeLog:
         ]
         self._entries = {key: entry for key, entry in self._entries.items() if entry.number > passed}
         self._touched = {key: number for key, number in self._touched.items() if number > passed}
-        self._tidy_at = max(_TIDY_FROM, 2 * len(self._order))
+        self._compact_at = max(_MIN_COMPACTION_LENGTH, 2 * len(self._order))
 
     def _forget(self) -> None:
         if self._stop_listening is not None:
@@ -193,26 +195,26 @@ class ChangeLog:
         self._order.clear()
         self._entries.clear()
         self._touched.clear()
-        self._tidy_at = _TIDY_FROM
+        self._compact_at = _MIN_COMPACTION_LENGTH
 
 
 class _Follower:
-    """One reader of the log, and what it has been told."""
+    """One reader of the log, and what it knows already."""
 
     def __init__(self, log: ChangeLog, interest: Interest, position: int) -> None:
         self.interest = interest
         self.position = position
-        """The number of the last change that it passed."""
+        """The number of the last change that the follower has passed."""
         self._log = log
         self._matching: set[Key] | None = None if interest.matches is None else set()
-        """What it was told of and matched then; None where existing is all that counts: the log knows that."""
+        """Entities that matched at their last event; None without `matches`, since then the log suffices."""
         self._known_at = position
-        """The number at which it knew of everything."""
-        self._last_told: dict[Key, int] = {}
-        """What it was told of since, and at which number: of a snapshot, and of what came and went."""
+        """The number of the change up to which the follower knows everything."""
+        self._last_event: dict[Key, int] = {}
+        """Events since then, by key, with the number up to which each is valid: from the snapshot, created, deleted."""
 
     def begin(self, *, snapshot: bool) -> Iterable[Key]:
-        """What a snapshot is to hold; all else that stands is known to the follower already."""
+        """The keys for the snapshot. Without a snapshot, the follower is taken to know all entities already."""
         if snapshot:
             return list(self.interest.current_keys())
         if self._matching is not None:
@@ -220,9 +222,9 @@ class _Follower:
         return ()
 
     def still_exists(self, key: Key) -> bool:
-        """When its turn in a snapshot comes."""
+        """Whether an entity of the snapshot still exists and matches, when its event is due."""
         if number := self._log.changed(key):
-            self._last_told[key] = number
+            self._last_event[key] = number
         holds = self._holds(key)
         if holds and self._matching is not None:
             self._matching.add(key)
@@ -230,18 +232,18 @@ class _Follower:
 
     def caught_up(self, number: int) -> None:
         self.position = self._known_at = number
-        self._last_told.clear()
+        self._last_event.clear()
 
     def advance(self, number: int, key: Key) -> ChangeKind | None:
-        """Passes one change; what to tell of it, if anything."""
+        """Passes one change. Returns the kind of its event, if there is one."""
         self.position = number
-        since = max(self._known_at, self._last_told.get(key, 0))
+        since = max(self._known_at, self._last_event.get(key, 0))
         if number <= since or not self.interest.wants(key):
             return None
         if self._matching is None:
             kind = self._change_since(key, since)
             if kind is not ChangeKind.UPDATED:
-                self._last_told[key] = number
+                self._last_event[key] = number
             return kind
         return self._match_now(key, self._matching, is_own=self._log.is_own(number, key))
 
@@ -273,7 +275,7 @@ def _listed(owner: Model | None) -> set[str]:
 
 
 def _seen_from_runs(owner: Model | None) -> object:
-    """What a filter of runs can look at."""
+    """The fields of a study or a logical worker that a filter of runs can use."""
     match owner:
         case StudyModel():
             return owner.name

@@ -1,8 +1,8 @@
 """Compares the copy with the whole database, a little at a time, so that a lost notice does not matter.
 
-A notice can be lost, and not every change sends one: `SWAPDB` of Redis tells nobody. What differs is only suspected
-here, and read again by the feed, so that nothing is applied from an older read. A difference whose notice is on its way
-is no missed change: it is counted only where it stood, untold, for longer than the database's notices take.
+A notice can be lost, and not every change sends one: `SWAPDB` of Redis sends none. A difference is only a suspicion:
+the feed reads such keys again, so that nothing is applied from an older read. A difference counts as a missed change
+only if it lasts, without a notice, for longer than the database's notices take.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from server.database.read_model import ReadModel
 
 LOG = logging.getLogger(__name__)
 
-_IN_A_ROW = 4
+_BATCHES_PER_PAUSE = 4
 """Batches without a pause: after each pause the processor's caches are cold, which costs as much as a batch."""
-_KEYS_AT_ONCE = 50
-"""That are taken over in one step of the event loop."""
-_NAMES_AT_ONCE = 500
-"""That are asked for in one question: for each, SQLite looks through a whole table."""
+_KEYS_PER_STEP = 50
+"""Keys that are compared in one step of the event loop."""
+_NAMES_PER_QUERY = 500
+"""Names in one query: for each, SQLite scans a whole table."""
 
 _Item = TypeVar("_Item")
 
 
 class Comparison:
+    """Compares in passes, and has the feed read again what differs."""
+
     def __init__(
         self, backend: ResultsBackend, read_model: ReadModel, feed: Feed, end_of_pass: Callable[[], None]
     ) -> None:
@@ -44,21 +46,21 @@ class Comparison:
         self._feed = feed
         self._end_of_pass = end_of_pass
         self.missed = 0
-        """Changes that were found so far, and that no notice had told of."""
-        self._met: Mapping[EntityKind, set[str]] = {}
-        """The ids that this pass has seen in the database."""
+        """The number of changes found so far that no notice had reported."""
+        self._seen: Mapping[EntityKind, set[str]] = {}
+        """The ids seen in the database in this pass."""
         self._shared_names: Mapping[EntityKind, set[str]] = {}
-        """Names of the records that this pass has seen, which several have."""
+        """The names seen in this pass that several records have."""
         self._suspects: dict[Key, Entry | None] = {}
-        """What differs and had no notice since, with what the database held; None where that does not tell."""
+        """Keys that differ and had no notice since, with the database's content; None if that is ambiguous."""
         self._rereads: deque[tuple[float, Collection[Key]]] = deque()
-        """When the suspects are to be read again: by then a notice would have come."""
+        """When to read which suspects again: by then a notice would have come."""
         self._noticed_kinds: set[EntityKind] = set()
-        """Those of which a notice came since their names were asked for."""
+        """Kinds with a notice since their names were read."""
 
     @asynccontextmanager
     async def running(self, interval: float) -> AsyncIterator[None]:
-        """One pass after another, each of which takes about so many seconds; 0 is none at all."""
+        """Runs passes in the background, each of which takes about `interval` seconds; 0: none."""
         if not interval:
             yield
             return
@@ -76,25 +78,25 @@ class Comparison:
             try:
                 await self._compare(began, interval)
             except BackendError as error:
-                if self._feed.settled.is_set():  # else the feed has said so
-                    LOG.warning("Comparing the copy with the database ended early, and will be begun again: %s", error)
-            except Exception:  # a bug; the next pass may not meet it
-                LOG.exception("Comparing the copy with the database failed, and will be begun again.")
+                if self._feed.settled.is_set():  # else the feed has logged it
+                    LOG.warning("Comparing the copy with the database ended early, and will start again: %s", error)
+            except Exception:  # a bug; the next pass may succeed
+                LOG.exception("Comparing the copy with the database failed, and will start again.")
             else:
                 self._end_of_pass()
             if self.missed > missed:
                 LOG.warning(
-                    "The copy had missed %d changes of the database, of which no notice had come; it has them now.",
+                    "The copy had missed %d changes of the database, since no notice of them arrived; it has them now.",
                     self.missed - missed,
                 )
             await _sleep_until(began + interval)
 
     async def _compare(self, began: float, interval: float) -> None:
         """One pass. Raises `BackendError`."""
-        standing = {kind: list(table.records) for kind, table in self._read_model.tables.items()}
-        for key in self._read_model.problems:  # some of them are no records
-            standing[key.kind].append(key.id)
-        self._met = {kind: set() for kind in EntityKind}
+        known_ids = {kind: list(table.records) for kind, table in self._read_model.tables.items()}
+        for key in self._read_model.problems:  # some problems are of keys without a record
+            known_ids[key.kind].append(key.id)
+        self._seen = {kind: set() for kind in EntityKind}
         self._shared_names = {kind: set() for kind in EntityKind}
         self._suspects.clear()
         self._rereads.clear()
@@ -108,12 +110,12 @@ class Comparison:
             in_a_row = 0
             async for entries in batches:
                 self._check(entries)
-                in_a_row = (in_a_row + 1) % _IN_A_ROW
+                in_a_row = (in_a_row + 1) % _BATCHES_PER_PAUSE
                 await self._pause(began if in_a_row or share >= 1 else began + share * interval)
                 await self._feed.settled.wait()
-        for kind, ids in standing.items():
-            for some in _batches(ids, _KEYS_AT_ONCE):
-                absent = (Entry(Key(kind, id_), None) for id_ in some if id_ not in self._met[kind])
+        for kind, ids in known_ids.items():
+            for some in _batches(ids, _KEYS_PER_STEP):
+                absent = (Entry(Key(kind, id_), None) for id_ in some if id_ not in self._seen[kind])
                 self._suspect({entry.key: entry for entry in absent if not self._agrees(entry)})
                 await asyncio.sleep(0)
         for kind, names in self._shared_names.items():
@@ -126,17 +128,17 @@ class Comparison:
         differing: dict[Key, Entry | None] = {}
         for entry in entries:
             key, record = entry.key, entry.record
-            met, id_ = self._met[key.kind], key.id
+            seen, id_ = self._seen[key.kind], key.id
             if record is not None:
-                id_ = record.id  # the copy's own text, which takes no room
+                id_ = record.id  # the copy's own string, which takes no more memory
                 name = name_of(record)
                 if name is not None and self._read_model.tables[key.kind].is_duplicate(name):
                     self._shared_names[key.kind].add(name)
-            if id_ in met:
-                differing[key] = None  # two rows of a table may have one id: then neither is the whole
+            if id_ in seen:
+                differing[key] = None  # two rows with one id: neither alone is the content
             elif not self._agrees(entry):
                 differing[key] = entry
-            met.add(id_)
+            seen.add(id_)
         self._suspect(differing)
 
     def _agrees(self, entry: Entry) -> bool:
@@ -149,7 +151,7 @@ class Comparison:
             self._rereads.append((monotonic() + self._backend.notice_delay, differing.keys()))
 
     def _handle(self, notice: Notice) -> None:
-        """What it names is read again by the feed itself, later than whatever was found here."""
+        """Drops suspects that a notice names: the feed reads them again, later than they were read here."""
         match notice:
             case Changed():
                 for key in notice.keys:
@@ -161,7 +163,7 @@ class Comparison:
                 self._noticed_kinds.update(EntityKind)
 
     async def _pause(self, until: float) -> None:
-        """Meanwhile what is due is read again."""
+        """Sleeps until a time, and reads suspects again when they are due."""
         while self._rereads and self._rereads[0][0] <= until:
             at, keys = self._rereads.popleft()
             await _sleep_until(at)
@@ -170,7 +172,7 @@ class Comparison:
         await _sleep_until(until)
 
     async def _read_again(self, keys: Collection[Key]) -> None:
-        await self._feed.read_again(())  # what was told of earlier has been read then
+        await self._feed.read_again(())  # afterwards, all earlier notices are applied
         suspects = [key for key in keys if key in self._suspects]
         unexplained = {
             key: entry
@@ -183,11 +185,11 @@ class Comparison:
             self._suspects.pop(key, None)
 
     async def _compare_names(self, kind: EntityKind, names: Sequence[str]) -> None:
-        """Of several records of one name, whom Merlin finds by it. Raises `BackendError`."""
+        """Compares which record Merlin finds by names that several have. Raises `BackendError`."""
         table = self._read_model.tables[kind]
         self._noticed_kinds.discard(kind)
         owners: dict[str, str | None] = {}
-        for some in _batches(names, _NAMES_AT_ONCE):
+        for some in _batches(names, _NAMES_PER_QUERY):
             found = await self._backend.name_owners(kind, some)
             owners |= {name: found.get(name) for name in some if found.get(name) != table.name_owners.get(name)}
         if not owners:
@@ -201,20 +203,20 @@ class Comparison:
         self._count(sum(owner == table.name_owners.get(name) for name, owner in unexplained.items()))
 
     async def _compare_annotations(self) -> None:
-        """All at once: few entities have any. Raises `BackendError`."""
+        """Compares all annotations at once, since few entities have any. Raises `BackendError`."""
         notes = await self._backend.load_notes()
-        standing = {key.id: object_text(text) for key, text in notes if key.kind is NoteKind.ANNOTATIONS}
-        suspects = self._differing_annotations(standing)
+        stored = {key.id: object_text(text) for key, text in notes if key.kind is NoteKind.ANNOTATIONS}
+        suspects = self._differing_annotations(stored)
         if not suspects:
             return
         await self._pause(monotonic() + self._backend.notice_delay)
-        suspects &= self._differing_annotations(standing)
+        suspects &= self._differing_annotations(stored)
         await self._feed.read_again((), notes=[NoteKey(NoteKind.ANNOTATIONS, id_) for id_ in suspects])
-        self._count(len(suspects - self._differing_annotations(standing)))
+        self._count(len(suspects - self._differing_annotations(stored)))
 
-    def _differing_annotations(self, standing: Mapping[str, JSONText]) -> set[str]:
+    def _differing_annotations(self, stored: Mapping[str, JSONText]) -> set[str]:
         known = self._read_model.annotations
-        return {id_ for id_ in standing.keys() | known.keys() if standing.get(id_, EMPTY) != known.get(id_, EMPTY)}
+        return {id_ for id_ in stored.keys() | known.keys() if stored.get(id_, EMPTY) != known.get(id_, EMPTY)}
 
     def _count(self, missed: int) -> None:
         if missed:

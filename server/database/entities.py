@@ -1,6 +1,6 @@
 """Entities: a record with its relations (`run.study`, `study.workers`), read from the live copy.
 
-An entity is one record of one moment; its navigation follows the copy as it is when asked.
+An entity keeps the record that it was made from; its relations are looked up in the copy when they are read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from server.database.read_model import BY_LAUNCH, BY_NAME, ReadModel, Table
 Record = TypeVar("Record", bound=Model)
 E = TypeVar("E")
 
-_KEPT = 20_000
-"""Entities of one kind."""
+_CACHE_SIZE = 20_000
+"""Cached entities of one kind."""
 
 
 class Entities(dict[str, E]):
-    """Of one kind, by their ids: made when first asked for, and kept until the record changes."""
+    """The entities of one kind by id: each is made at its first use, and cached until its record changes."""
 
     def __init__(
         self, make: Callable[[Any, EntityContext], E], table: Table[Any], entity_context: EntityContext
@@ -42,14 +42,14 @@ class Entities(dict[str, E]):
         table.views.append(self)
 
     def __missing__(self, id_: str) -> E:
-        if len(self) >= _KEPT:
+        if len(self) >= _CACHE_SIZE:
             self.clear()
         entity = self[id_] = self._make(self._records[id_], self._entity_context)
         return entity
 
 
 class EntityContext:
-    """What entities need to find each other, and to tell local times."""
+    """What entities share: the read model, the other entities and the site's time zone."""
 
     __slots__ = ("entities", "logical_workers", "physical_workers", "read_model", "runs", "studies", "time_zone")
 
@@ -68,20 +68,20 @@ class EntityContext:
         }
 
     def instant(self, naive: datetime | None) -> datetime | None:
-        """A stored time with its offset: Merlin stores naive times, local to its site."""
+        """A stored time with an offset: Merlin stores naive times, local to its site."""
         if naive is None or naive.tzinfo is not None:
             return naive
         if self.time_zone is not None:
             return naive.replace(tzinfo=self.time_zone)
         try:
             return naive.astimezone()
-        except (OverflowError, ValueError, OSError):  # years that the system's clock does not know
+        except (OverflowError, ValueError, OSError):  # years outside the range of the system's time functions
             return naive.replace(tzinfo=UTC)
 
     def local(self, instant: datetime) -> datetime:
-        """As Merlin stores it: naive, local to its site, and so without a word on which of two times that look alike.
+        """A time as Merlin stores it: naive and local to its site; without `fold`, so a repeated hour is ambiguous.
 
-        Raises OverflowError, ValueError or OSError where the calendar has none.
+        Raises OverflowError, ValueError or OSError for a time outside the calendar.
         """
         return instant if instant.tzinfo is None else instant.astimezone(self.time_zone).replace(tzinfo=None, fold=0)
 
@@ -90,9 +90,9 @@ class EntityContext:
 
 
 class DatabaseEntity(Generic[Record]):
-    """What its record holds as it is answered is an attribute, since most of what is read is no more than that.
+    """An entity. Fields that need no conversion are plain attributes, since most reads are of those.
 
-    None of it is to be changed, lists included: many answers share it.
+    Callers must not change any of them, lists included: entities are cached and shared.
     """
 
     __slots__ = ("_entity_context", "id", "record")
@@ -167,12 +167,12 @@ class RunEntity(DatabaseEntity[RunModel]):
         self.status = record.run_status
         self.queues = list(record.queues)
         self.study_id = record.study_id
-        """As stored, whether or not there is such a study."""
+        """As stored, even if there is no such study."""
         self.steps = list(record.steps)
         self._launched_at: datetime | EllipsisType | None = ...
         self._study: StudyEntity | None = None
         self._study_of = self._workers_of = -1
-        """The revisions that its study and its workers were found at: they are so until anything changes."""
+        """The revisions at which the cached study and workers were looked up; they are valid for that revision only."""
         self._workers: list[LogicalWorkerEntity] = []
 
     @property
@@ -185,7 +185,7 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def study(self) -> StudyEntity | None:
-        """The study that it names, else one that lists it."""
+        """The study that the run names, else one that lists the run."""
         entity_context = self._entity_context
         if self._study_of != (revision := entity_context.read_model.revision):
             owners = entity_context.read_model.study_runs.owners_of(self.id)
@@ -195,12 +195,12 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def worker_ids(self) -> list[str]:
-        """As stored, without repetitions."""
+        """As stored, without duplicates."""
         return list(dict.fromkeys(self.record.workers))
 
     @property
     def workers(self) -> list[LogicalWorkerEntity]:
-        """Not to be changed."""
+        """The logical workers of the run. A cached list: callers must not change it."""
         entity_context = self._entity_context
         if self._workers_of != (revision := entity_context.read_model.revision):
             owners = entity_context.read_model.worker_runs.owners_of(self.id)
@@ -214,7 +214,7 @@ class RunEntity(DatabaseEntity[RunModel]):
 
     @property
     def child(self) -> RunEntity | None:
-        """The run that it names, else the latest launched of those that name it as their parent."""
+        """The run that this one names, else the one launched last of those that name this one as parent."""
         own = () if self.record.child is None else (self.record.child,)
         others = (id_ for _, id_ in self._entity_context.read_model.children.members_of(self.id))
         return _first_run(self._entity_context, (*own, *others))
@@ -230,7 +230,7 @@ class RunEntity(DatabaseEntity[RunModel]):
     @property
     def launched_at(self) -> datetime | None:
         known = self._launched_at
-        if known is ...:  # not read yet: that takes longer than all the rest of a run
+        if known is ...:  # not converted yet: that takes longer than the rest of a run
             known = self._launched_at = self._entity_context.instant(self.record.launched_at)
         return known
 
@@ -274,7 +274,7 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
         self.launch_command = record.launch_cmd
         self.restart_count = record.restart_count
         self.logical_worker_id = record.logical_worker_id
-        """As stored, whether or not there is such a logical worker."""
+        """As stored, even if there is no such logical worker."""
 
     @property
     def args(self) -> JSON:
@@ -286,7 +286,7 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
 
     @property
     def heartbeat_age(self) -> float | None:
-        """Seconds, to the millisecond; below zero where the worker's clock is ahead of ours."""
+        """Seconds since the heartbeat, to the millisecond; negative if the worker's clock is ahead of ours."""
         heartbeat = self.heartbeat_at
         return None if heartbeat is None else round((datetime.now(UTC) - heartbeat).total_seconds(), 3)
 
@@ -296,7 +296,7 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
 
     @property
     def logical_worker(self) -> LogicalWorkerEntity | None:
-        """The one that it names, else one that lists it."""
+        """The logical worker that this worker names, else one that lists it."""
         for id_ in self._entity_context.read_model.instances.owners_of(self.id):
             return self._entity_context.logical_workers[id_]
         return None
@@ -306,7 +306,7 @@ Entity: TypeAlias = StudyEntity | RunEntity | LogicalWorkerEntity | PhysicalWork
 
 
 def _annotations(entity_context: EntityContext, id_: str) -> JSON:
-    """What clients have noted of a study or a run, beside Merlin's record of it."""
+    """The annotations of a study or a run."""
     return read_json(entity_context.read_model.annotations.get(id_, EMPTY))
 
 

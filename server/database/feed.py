@@ -25,10 +25,12 @@ LOG = logging.getLogger(__name__)
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
 _CANCEL_AGAIN_AFTER = 0.5
-"""Seconds: redis-py writes by `asyncio.wait_for`, which on Python 3.11 now and then swallows a cancellation."""
+"""Seconds. redis-py writes with `asyncio.wait_for`, which sometimes swallows a cancellation on Python 3.11."""
 
 
 class Feed:
+    """Keeps a read model up to date with a backend."""
+
     def __init__(self, backend: ResultsBackend, read_model: ReadModel) -> None:
         self._backend = backend
         self._read_model = read_model
@@ -45,26 +47,26 @@ class Feed:
         self._losses = 0
         self._last_seen = datetime.now(UTC)
         self.notifier = Notifier()
-        """Beats whenever an answer may have changed: with the copy, a name map, and how fresh the copy is."""
+        """Notifies when a query's result may have changed: when the copy, a name map or `stale_since` changes."""
         read_model.listen(lambda _revision, _changes: self.notifier.notify())
         self.lag = 0.0
         """Seconds from the notice of the latest change until the copy had it."""
         self.reconnects = 0
-        """How often the database came back."""
+        """How often the connection to the database was restored."""
         self._noticed_at: float | None = None
         self.name_map_notices = 0
-        """How often a name map was told to have changed: that changes no record, so no revision either."""
+        """How many changes of name maps were noticed: such a change alters no record, and so no revision."""
         self.stale_since: datetime | None = None
-        """When the database was last seen, while it can't be reached; None while changes arrive."""
+        """While the database can't be reached: when it was last reached. None while changes arrive."""
         self.settled = asyncio.Event()
-        """Set while the copy only follows changes: not while the database is lost, or everything is to be read."""
+        """Set while the copy is complete and follows changes; not if the connection is lost or a reload is due."""
         self.on_notice: Callable[[Notice], None] = _ignore
-        """Called with each notice of the database, and with what others ask `refresh` for as if it were one."""
+        """Called with each notice of the database, and with the keys of each `refresh` as if they were a notice."""
         self.unread: set[Key] = set()
-        """What this process has written and not yet marked to be read back. Only some databases tell of it, too."""
+        """Keys that this process has written and not yet marked to be read back. Only some databases notify it."""
 
     async def start(self, progress: Progress = no_progress) -> None:
-        """Returns when everything was read once. Raises `BackendError` where that fails."""
+        """Starts following the database; returns when all of it was read. Raises `BackendError` if that fails."""
         self._progress = progress
         self._loaded = asyncio.get_running_loop().create_future()
         self._last_seen = datetime.now(UTC)
@@ -79,13 +81,13 @@ class Feed:
         await end_tasks(self._tasks)
         self._tasks.clear()
         for future in self._waiting:
-            _fail(future, BackendUnavailableError("The database was closed meanwhile."))
+            _fail(future, BackendUnavailableError("The connection to the database was closed while it was being read."))
         self._waiting.clear()
 
     async def refresh(self, keys: Collection[Key], notes: Collection[NoteKey] = ()) -> None:
-        """Returns when the read model has what stands under the keys now, or something newer.
+        """Returns when the read model has the content that the keys have now, or newer.
 
-        For those who know of a change. Raises `BackendError` where they could not be read.
+        For callers who know of a change. Raises `BackendError` if the keys could not be read.
         """
         self.on_notice(Changed(frozenset(keys)))
         await self.read_again(keys, notes=notes)
@@ -93,7 +95,7 @@ class Feed:
     async def read_again(
         self, keys: Collection[Key], name_maps: Collection[EntityKind] = (), notes: Collection[NoteKey] = ()
     ) -> None:
-        """`refresh` for those who only suspect a change; also of whom Merlin finds by the names of some kinds."""
+        """`refresh` for callers who only suspect a change. `name_maps`: kinds whose name maps are read again, too."""
         if not self._tasks:
             raise BackendUnavailableError("The database is not open.")
         self.unread.difference_update(keys)
@@ -109,8 +111,8 @@ class Feed:
         while True:
             try:
                 await self._watch()
-            except Exception as error:  # a bug; without its watch the server would serve old data and not say so
-                LOG.exception("Watching the database failed; it is begun again.")
+            except Exception as error:  # a bug; without a watch the server would serve old data unnoticed
+                LOG.exception("Watching the database failed; the watch starts again.")
                 self._watch_lost = True
                 self._lost(BackendError(f"Watching the database failed: {type(error).__name__}."))
                 await asyncio.sleep(_RETRY_AFTER)
@@ -144,7 +146,7 @@ class Feed:
                     self._work.set()
 
     def note_name_maps(self, count: int) -> None:
-        """That so many name maps may have changed."""
+        """Notes that so many name maps may have changed."""
         if count:
             self.name_map_notices += count
             self.notifier.notify()
@@ -166,12 +168,12 @@ class Feed:
                     ambiguous.update(EntityKind)
                 else:
                     entries = await self._backend.fetch(marked) if marked else []
-                    self._take_over(entries, await self._read_notes(notes), ambiguous)
+                    self._apply(entries, await self._read_notes(notes), ambiguous)
                 await self._settle_names(ambiguous)
             except asyncio.CancelledError:
-                self._waiting += waiting  # `stop` answers them
+                self._waiting += waiting  # `stop` ends their waiting
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is said and tried again
+            except Exception as error:  # noqa: BLE001 - any failure is reported and the read repeated
                 self._reload = True
                 failure = _as_backend_error(error)
                 self._lost(failure)
@@ -181,7 +183,7 @@ class Feed:
             else:
                 if noticed_at is not None:
                     self.lag = monotonic() - noticed_at
-                self._found(everything=reload and losses == self._losses)
+                self._note_success(everything=reload and losses == self._losses)
                 for future in waiting:
                     _succeed(future)
 
@@ -193,30 +195,30 @@ class Feed:
         self._read_model.replace(entries, notes)
 
     async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
-        """Of a tombstone only that it was told of: a deletion of many runs leaves as many."""
+        """Reads notes. Of a tombstone it suffices that it exists: a deletion of many runs leaves as many."""
         tombstones = [Note(key, "") for key in keys if key.kind is NoteKind.DELETED]
         others = [key for key in keys if key.kind is not NoteKind.DELETED]
         read = await self._backend.read_notes(others) if others else {}
         return [*tombstones, *(Note(key, text) for key, text in read.items())]
 
-    def _take_over(self, entries: list[Entry], notes: list[Note], ambiguous: set[EntityKind]) -> None:
+    def _apply(self, entries: list[Entry], notes: list[Note], ambiguous: set[EntityKind]) -> None:
         for change in self._read_model.apply(entries, notes):
             names = {name_of(record) for record in (change.before, change.after) if record is not None}
             if any(name is not None and self._read_model.tables[change.key.kind].is_duplicate(name) for name in names):
                 ambiguous.add(change.key.kind)
 
     async def _settle_names(self, kinds: set[EntityKind]) -> None:
-        """Of several records of one name, asks whom Merlin finds by it."""
+        """For names that several records have, reads which record Merlin finds."""
         for kind in kinds:
             if duplicates := self._read_model.tables[kind].duplicate_names():
                 self._read_model.assign_names(kind, await self._backend.name_owners(kind, duplicates.keys()))
 
-    def _found(self, *, everything: bool) -> None:
-        """What was read before a loss does not count: more may have changed since."""
+    def _note_success(self, *, everything: bool) -> None:
+        """`everything`: all was read since the last loss of the connection, so no change can be missing."""
         self._last_seen = datetime.now(UTC)
         if everything and not self._watch_lost:
             if self.stale_since is not None:
-                LOG.info("The database is back, and what changed meanwhile has been read.")
+                LOG.info("The database can be reached again, and the changes since were read.")
                 self.stale_since = None
                 self.reconnects += 1
                 self.notifier.notify()
@@ -232,7 +234,7 @@ class Feed:
         elif self.stale_since is None:
             self.stale_since = self._last_seen
             self.notifier.notify()
-            LOG.warning("%s Reads go on from what was seen until %s.", error, self._last_seen.isoformat())
+            LOG.warning("%s Queries are answered from the copy of %s.", error, self._last_seen.isoformat())
 
 
 def _ignore(_notice: Notice) -> None:
@@ -240,7 +242,7 @@ def _ignore(_notice: Notice) -> None:
 
 
 async def end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancels them until they have ended, whatever they raise."""
+    """Cancels tasks, again and again until they have ended, and ignores what they raise."""
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()
@@ -251,7 +253,7 @@ async def end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:
 def _as_backend_error(error: Exception) -> BackendError:
     if isinstance(error, BackendError):
         return error
-    LOG.error("Reading the database failed; it is tried again.", exc_info=error)  # a bug: the feed outlives it
+    LOG.error("Reading the database failed; the read is repeated.", exc_info=error)  # a bug; the feed goes on
     return BackendError(f"Reading the database failed: {type(error).__name__}.")
 
 

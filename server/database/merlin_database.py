@@ -47,7 +47,10 @@ from server.database.transactions import TransactionRunner, UnitOfWork
 
 
 class MerlinDatabase:
-    """Reads are synchronous and come from the copy; `opened` makes one that stays fresh."""
+    """The four managers, the live copy and the backend of one database; `opened` makes one that stays fresh.
+
+    Reads are synchronous and come from the copy; writes go to the backend, and the copy follows.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class MerlinDatabase:
 
     @property
     def connection(self) -> str:
-        """Without a password."""
+        """The address of the database, without a password."""
         return self.backend.connection
 
     @property
@@ -100,19 +103,19 @@ class MerlinDatabase:
 
     @property
     def state(self) -> tuple[int, int, datetime | None]:
-        """What all answers depend on, beside the clock."""
+        """All that a query's result depends on, apart from the clock: equal states give equal results."""
         return self.revision, self.feed.name_map_notices, self.stale_since
 
     @property
     def notifier(self) -> Notifier:
-        """Beats whenever `state` changed."""
+        """Notifies whenever `state` changes."""
         return self.feed.notifier
 
     def entity(self, key: Key) -> Entity | None:
         return self.managers[key.kind].by_id(key.id)
 
     def by_id(self, id_: str) -> Entity | None:
-        """Ids are unique across the kinds."""
+        """The entity with an id, of whatever kind: ids are unique across the kinds."""
         return (
             self.runs.by_id(id_)
             or self.studies.by_id(id_)
@@ -121,11 +124,11 @@ class MerlinDatabase:
         )
 
     def unit(self, *, dry_run: bool = False) -> UnitOfWork:
-        """A piece of work that spans several calls of the managers; whoever begins it finishes it."""
+        """A unit of work, to share between several calls of managers; whoever begins it calls `finish`."""
         return UnitOfWork(self._runner, dry_run)
 
     async def annotate(self, id_: str, annotations: JSON, unit: UnitOfWork | None = None) -> StudyEntity | RunEntity:
-        """Merges annotations of a study or a run key by key; None removes a key.
+        """Merges annotations into those of a study or a run, key by key; None removes a key.
 
         Raises `EntityNotFoundError`, `RefusedError` and `BackendError`.
         """
@@ -141,7 +144,7 @@ class MerlinDatabase:
                 raise InvalidValueError(f"This is the id of a {noun}: only studies and runs have annotations.", "id")
 
     async def delete_everything(self, unit: UnitOfWork, *, force: bool = False) -> list[str]:
-        """All entities of the four kinds, with their names, and nothing else. Children first.
+        """Deletes all entities of the four kinds and their names, and nothing else. Returns the deleted ids.
 
         Raises `StillActiveError` and `BackendError`.
         """
@@ -155,7 +158,7 @@ class MerlinDatabase:
         return unit.deleted_ids()
 
     async def integrity(self) -> list[Problem]:
-        """Everything that does not agree; found once a revision. Raises `BackendError`."""
+        """The inconsistencies of the database, searched for once per revision. Raises `BackendError`."""
         state = self.revision, self.feed.name_map_notices
         known = self._problems
         if known is None or known[0] != state:
@@ -168,14 +171,17 @@ class MerlinDatabase:
         return known[1] if seen is None else [*known[1], seen]
 
     async def _resurrected(self) -> list[str]:
-        """The runs that stand, and have a tombstone."""
+        """The ids of runs that exist although a tombstone says that they were deleted."""
         runs = self.read_model.runs.records
         suspects = [NoteKey(NoteKind.DELETED, id_) for id_ in self.read_model.tombstones if id_ in runs]
         notes = await self.backend.read_notes(suspects) if suspects else {}
         return sorted(key.id for key, text in notes.items() if text is not None)
 
     def _distrust_problems(self) -> None:
-        """They are of name maps as well, of which the copy holds a part only: a lost notice of one must not last."""
+        """Drops the known problems after each comparison, where the backend has name maps.
+
+        The copy holds only parts of the name maps, so a comparison can't see that a notice of one was lost.
+        """
         if self._problems is not None and self.backend.name_maps:
             self._problems = None
             self.feed.note_name_maps(1)
@@ -186,7 +192,7 @@ class MerlinDatabase:
         kinds: Collection[ProblemKind] | None = None,
         resurrected: Resurrected = Resurrected.DELETE,
     ) -> list[Problem]:
-        """Mends what can be mended without loss, and says what is. Raises `BackendError`."""
+        """Repairs the problems that can be repaired without loss, and returns them. Raises `BackendError`."""
         wanted = [problem for problem in await self.integrity() if kinds is None or problem.kind in kinds]
         came_back = [problem.key.id for problem in wanted if problem.kind is ProblemKind.RESURRECTED]
         await settle_resurrected(unit, self.read_model, came_back, resurrected)
@@ -199,14 +205,15 @@ class MerlinDatabase:
         return [problem for problem in wanted if problem not in left]
 
     def _stays(self, problem: Problem, resurrected: Resurrected) -> bool:
-        """Whether it is a run that came back, and that Merlin still works on."""
+        """Whether the problem is a resurrected run that is still active: such a run is not deleted."""
         run = self.read_model.runs.get(problem.key.id) if problem.kind is ProblemKind.RESURRECTED else None
         return run is not None and resurrected is Resurrected.DELETE and run.run_status.is_active
 
     async def collect_garbage(self, unit: UnitOfWork, kinds: Collection[EntityKind] | None = None) -> list[str]:
-        """Deletes studies without runs; of workers, only where their kind is named, those that nothing names.
+        """Deletes studies without runs and, for worker kinds in `kinds`, workers that no record names.
 
-        A worker that is STOPPED may be alive: Merlin leaves a relaunched one as it was. Raises `BackendError`.
+        Workers need to be asked for, since a STOPPED one may be alive: Merlin does not update the status of one that it
+        relaunches. Raises `BackendError`.
         """
         wanted = {
             kind: [
@@ -234,18 +241,18 @@ async def opened(
     progress: Progress = no_progress,
     read_only: bool = False,
 ) -> AsyncIterator[MerlinDatabase]:
-    """Connects, reads everything once, and keeps it fresh until the end. Raises `BackendError`.
+    """Connects, reads the whole database, and keeps the copy fresh until the end. Raises `BackendError`.
 
-    `dialect` is that of new records; without it they are written as those already there. `compare_interval`: seconds
-    in which the copy is compared with the whole database, again and again; 0: never. `workspace_roots`: below them
-    Merlin's files of runs are kept in step. Where it is `read_only`, only what the managers are told to is written.
+    `dialect`: how new records are written; None: like the existing ones. `compare_interval`: seconds in which the copy
+    is compared with the whole database, again and again; 0: never. `workspace_roots`: the directories below which
+    Merlin's metadata files of runs are kept in step. `read_only`: nothing is written in the background.
     """
     try:
         await backend.open()
         database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect, workspace_roots)
         await database.feed.start(progress)
         sweep = None if read_only else asyncio.create_task(database.sweep.run())
-        database.read_model.listen(database.clock_check.look)  # what was loaded is not new
+        database.read_model.listen(database.clock_check.look)  # only now: the records loaded at the start are not new
         try:
             async with database.comparison.running(compare_interval):
                 yield database

@@ -6,9 +6,9 @@ import asyncio
 
 
 class Notifier:
-    """Wakes all who wait, once a beat.
+    """Wakes all tasks that wait, at each call of `notify`.
 
-    Take `next` before looking at what the beat is about, wait for it afterwards: then no beat is missed.
+    To miss none, take `next` first, then look at the state that it is for, then wait for the event.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Ordered views of entities: a page is found by key, and costs the page, however many there are."""
+"""Ordered views of entities: a page is found by its sort key, at a cost that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ E_co = TypeVar("E_co", covariant=True)
 
 Value: TypeAlias = int | str | None
 SortKey: TypeAlias = tuple[Any, str]
-"""An order value, None where the entity has none, and the id that tells ties apart."""
+"""An order value (None if the entity has none) and the id, which orders equal values."""
 
 
-_WORTH_IT = 2
-"""An index is used where it leaves less than one in so many to look at."""
+_MIN_REDUCTION = 2
+"""An index is used if it leaves less than one in so many records to test."""
 
 
 class _Descending:
-    """Compares the other way round."""
+    """A sort key with the reversed order of its value."""
 
     __slots__ = ("value",)
 
@@ -50,17 +50,18 @@ _value = itemgetter(0)
 
 
 class Selection(Protocol):
-    """A filter, made ready for the records of one kind."""
+    """A filter, compiled for the records of one kind."""
 
     def select(self, positions: Sequence[SortKey], records: Mapping[str, Any]) -> list[SortKey]:
-        """Those whose records match."""
+        """The positions whose records match."""
 
     def candidates(self) -> Sequence[Sequence[SortKey]] | None:
-        """Where all that match are to be found, each part in the default order; None where no index tells."""
+        """Parts, each in the default order, that together hold all matches; None if no index can narrow them down."""
 
 
 class OrderedView(Generic[E_co]):
-    """A view, not a copy: it is good until the next change of the read model, that is within one step of the loop."""
+    """An ordered sequence of entities. A view, not a copy: valid until the read model changes, so do not keep it over
+    an `await`."""
 
     __slots__ = ("_entities", "_rank", "_whole", "order", "positions", "records")
 
@@ -75,19 +76,19 @@ class OrderedView(Generic[E_co]):
         rank: Callable[[SortKey], Any] | None = None,
     ) -> None:
         self.positions = positions
-        """In their order, and without duplicates."""
+        """Sorted, without duplicates."""
         self.records = records
-        """By id, at least these."""
+        """Records by id; at least those of the view."""
         self.order = order
-        """Which order this is: positions of one are not those of another."""
+        """The name of the order: a position is valid within its order only."""
         self._entities = entities
         self._whole = whole
-        """Whether it holds all records of the kind."""
+        """Whether the view has all records of the kind."""
         self._rank = rank
 
     @property
     def is_default(self) -> bool:
-        """Whether positions are those of the kind's default order, which knows no null."""
+        """Whether this is the kind's default order, which has no null values."""
         return self._rank is None
 
     def __len__(self) -> int:
@@ -105,34 +106,34 @@ class OrderedView(Generic[E_co]):
         return [entities[id_] for _, id_ in self.positions[start:stop]]
 
     def iter_records(self) -> Iterator[Any]:
-        """The records themselves."""
+        """The records of the entities, in order."""
         records = self.records
         return (records[id_] for _, id_ in self.positions)
 
     def after(self, position: SortKey) -> int:
-        """The index of the first one behind a position, which need not stand any more."""
+        """The index of the first entity after a position; no entity needs to be at that position any more."""
         if self._rank is None:
             return bisect_right(self.positions, position)
         return bisect_right(self.positions, self._rank(position), key=self._rank)
 
     def before(self, position: SortKey) -> int:
-        """The index behind the last one before a position, which need not stand any more."""
+        """The index that follows the last entity before a position; no entity needs to be there any more."""
         if self._rank is None:
             return bisect_left(self.positions, position)
         return bisect_left(self.positions, self._rank(position), key=self._rank)
 
     def where(self, selection: Selection) -> OrderedView[E_co]:
-        """Those that match, in the same order, which is the default one."""
+        """The entities that match. Only for a view in the default order, which the result has, too."""
         positions = self.positions
         parts = selection.candidates()
-        if parts is not None and sum(map(len, parts)) * _WORTH_IT < len(positions):
+        if parts is not None and sum(map(len, parts)) * _MIN_REDUCTION < len(positions):
             positions = parts[0] if len(parts) == 1 else sorted({place for part in parts for place in part})
             if not self._whole:
                 positions = [place for place in positions if self._holds(place)]
         return OrderedView(selection.select(positions, self.records), self.records, self._entities, self.order)
 
     def by(self, name: str, value_of: Callable[[Any], Value], *, descending: bool) -> OrderedView[E_co]:
-        """In another order: by a value of the records, nulls last in both directions, then by id."""
+        """The entities in another order: by a value of the records (nulls last in both directions), then by id."""
         valued = [(value_of(record), record.id) for record in self.iter_records()]
         nulls = sorted(place for place in valued if place[0] is None)
         rest = [place for place in valued if place[0] is not None] if nulls else valued
@@ -151,7 +152,7 @@ class OrderedView(Generic[E_co]):
 
 
 def _sort_ties(places: list[SortKey]) -> None:
-    """Those of one value by id; they stand together already."""
+    """Sorts positions with equal values by id; equal values are adjacent already."""
     if len(set(map(_value, places))) == len(places):
         return
     start = 0

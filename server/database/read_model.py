@@ -44,7 +44,7 @@ LOG = logging.getLogger(__name__)
 Record = TypeVar("Record", bound=Model)
 
 _WHOLESALE = 0.25
-"""Where more than this share of the records changes at once, the indexes are built anew: that is cheaper then."""
+"""If more than this share of the records changes at once, rebuilding the indexes is cheaper than updating them."""
 
 EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - launch times are naive
 _NEVER_LAUNCHED = 1
@@ -53,21 +53,21 @@ _NEVER_LAUNCHED = 1
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one key held before and after; None where it held no record."""
+    """The record of a key before and after; None if there was none."""
 
     key: Key
     before: Model | None
     after: Model | None
     annotated: bool = False
-    """Whether its annotations changed; the record itself may be the same then."""
+    """Whether the annotations changed; then `before` and `after` may be equal."""
 
 
 Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
-"""Called with the new revision and its changes, when the copy already has them."""
+"""Called with the new revision and its changes, after they were applied."""
 
 
 def since_epoch(instant: datetime) -> timedelta:
-    """Of a time with an offset: no time is beyond it, also where the calendar ends before its UTC does."""
+    """The time since `EPOCH` in UTC. A timedelta, since converting a time near year 1 or 9999 to UTC would overflow."""
     return instant.replace(tzinfo=None) - EPOCH - (instant.utcoffset() or timedelta())
 
 
@@ -95,37 +95,40 @@ class Table(Generic[Record]):
         self.records: dict[str, Record] = {}
         self.order: list[SortKey] = []
         self.name_owners: Mapping[str, str] = {}
-        """For names that several records have: whose id Merlin's own name map held when it was last asked."""
+        """For names that several records have: the id in Merlin's own name map, as last read."""
         self.positions: dict[str, SortKey] = {}
-        """Of each record always the same tuple, which all orders share."""
+        """The position of each record, by id. All orders share this tuple, to save memory."""
         self._ids: dict[str, str | list[str]] = {}
-        """By name; the ids of several in their order."""
+        """The id of each name; a sorted list of ids if several records have the name."""
         self.capitals: dict[str, str] = {}
-        """By their spelling in lower case, the ids that are stored in another one, which no Merlin does."""
+        """Ids with upper-case letters, by their lower-case form. Merlin never writes such ids, but others may."""
         self.views: list[dict[str, Any]] = []
-        """What others made of single records, by their ids: each forgets what it made of a record that changes."""
+        """Caches of objects made from single records, by id: an entry is dropped when its record changes."""
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __iter__(self) -> Iterator[Record]:
-        """In the default order."""
+        """The records in the default order."""
         return (self.records[id_] for _, id_ in self.order)
 
     def get(self, id_: str) -> Record | None:
         return self.records.get(id_)
 
     def position(self, record: Record) -> SortKey:
-        """Also of a record that does not stand here."""
+        """The position of a record, whether or not it is in the table."""
         return self.positions[record.id] if self.records.get(record.id) is record else position_of(record)
 
     def launch_of(self, record: Record) -> int | None:
-        """Of a run, in seconds since the year 1, local to the site: read once, when it was stored."""
+        """The launch time of a run in seconds since the year 1, local to the site; None if it has none.
+
+        Taken from the position, so that no time is parsed again.
+        """
         value = self.position(record)[0]
         return None if value == _NEVER_LAUNCHED or isinstance(value, str) else -value
 
     def named(self, name: str) -> Record | None:
-        """The record of that name; of several, the one that Merlin finds by it."""
+        """The record with a name; of several, the one that Merlin finds."""
         ids = self._ids.get(name)
         match ids:
             case None:
@@ -137,7 +140,7 @@ class Table(Generic[Record]):
                 return self.records[owner if owner in ids else ids[0]]
 
     def ids_named(self, name: str) -> tuple[str, ...]:
-        """Of all records of that name."""
+        """The ids of all records with a name."""
         ids = self._ids.get(name, ())
         return (ids,) if isinstance(ids, str) else tuple(ids)
 
@@ -148,14 +151,14 @@ class Table(Generic[Record]):
         return isinstance(self._ids.get(name), list)
 
     def assign_names(self, owners: Mapping[str, str]) -> bool:
-        """Whether anything is found by another name now."""
+        """Replaces `name_owners`. Returns whether any name now finds another record."""
         names = {*self.name_owners, *owners}
         before = {name: self.named(name) for name in names}
         self.name_owners = dict(owners)
         return any(self.named(name) is not record for name, record in before.items())
 
     def store(self, id_: str, record: Record | None) -> None:
-        """Without the indexes."""
+        """Stores or removes a record, without updating the indexes; call `reindex` or `rebuild` afterwards."""
         for view in self.views:
             view.pop(id_, None)
         if record is None:
@@ -168,7 +171,7 @@ class Table(Generic[Record]):
                 self.capitals[usual] = id_
 
     def reindex(self, id_: str, before: Record | None, after: Record | None) -> None:
-        """To be called when `after` is stored already."""
+        """Updates the indexes for one record, after `store`."""
         old = self.positions.get(id_)
         new = None if after is None else position_of(after)
         if old != new:
@@ -187,7 +190,7 @@ class Table(Generic[Record]):
                 self._add_name(new_name, id_)
 
     def rebuild(self) -> None:
-        """In place: whoever reads the order and the positions goes on with them."""
+        """Rebuilds the indexes in place, since others hold references to `order` and `positions`."""
         self.positions.clear()
         self.positions.update((id_, position_of(record)) for id_, record in self.records.items())
         self.order[:] = sorted(self.positions.values())
@@ -218,9 +221,11 @@ class Table(Generic[Record]):
 
 
 class ReadModel:
+    """The tables of the four kinds, and the indexes and links between them."""
+
     def __init__(self) -> None:
         self.revision = 0
-        """Counts up with every step that changed something."""
+        """Counts up with every change of the copy."""
         self.studies = Table[StudyModel]()
         self.runs = Table[RunModel]()
         self.logical_workers = Table[LogicalWorkerModel]()
@@ -232,15 +237,15 @@ class ReadModel:
             EntityKind.PHYSICAL_WORKER: self.physical_workers,
         }
         self.problems: dict[Key, tuple[UnreadableValue, ...]] = {}
-        """What could not be read, record by record."""
+        """The values that could not be read, by record."""
         self.annotations: dict[str, JSONText] = {}
-        """By the id of their entity: the objects that are not empty."""
+        """The annotations of entities, by id, unless they are empty."""
         self.tombstones: set[str] = set()
-        """Ids of deleted runs for which the store holds a tombstone, or did: they expire unheard."""
+        """Ids of deleted runs with a tombstone in the database; it may have expired, since no notice tells of that."""
         self.dialects = Dialects({kind: self.tables[kind].records for kind in STATUS_FIELDS})
         self.run_statuses = ValueIndex[RunStatus, RunModel](lambda run: run.run_status)
         self.worker_statuses = ValueIndex[WorkerStatus, PhysicalWorkerModel](lambda worker: worker.worker_status)
-        self._groups: Mapping[EntityKind, ValueIndex[Any, Any]] = {
+        self._value_indexes: Mapping[EntityKind, ValueIndex[Any, Any]] = {
             EntityKind.RUN: self.run_statuses,
             EntityKind.PHYSICAL_WORKER: self.worker_statuses,
         }
@@ -248,7 +253,7 @@ class ReadModel:
             EntityKind.RUN: Counter(),
             EntityKind.LOGICAL_WORKER: Counter(),
         }
-        """How many runs, and logical workers, name a queue."""
+        """How many runs, and how many logical workers, name each queue."""
         self.study_runs = Links(
             self.studies.records,
             self.runs.records,
@@ -293,7 +298,7 @@ class ReadModel:
         self._listeners: dict[object, Listener] = {}
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Hears of every later change; the returned function ends that."""
+        """Registers a listener for all later changes; the returned function removes it."""
         subscription = object()
         self._listeners[subscription] = listener
 
@@ -307,18 +312,18 @@ class ReadModel:
         return record
 
     def keys(self) -> Iterator[Key]:
-        """Of everything known, records and unreadable ones."""
+        """The keys of all records, including those that could not be read."""
         for kind, table in self.tables.items():
             yield from (Key(kind, id_) for id_ in table.records)
         yield from (key for key in self.problems if self.get(key) is None)
 
     def apply(self, entries: Iterable[Entry], notes: Iterable[Note] = ()) -> Sequence[Change]:
-        """Takes over what stands under some keys now. Tells the listeners, and returns, what that changed."""
+        """Applies the current content of some keys. Passes the changes to the listeners, and returns them."""
         changes: list[Change] = []
-        noticed = False
-        annotated = self._take_notes(notes)
+        problems_changed = False
+        annotated = self._apply_notes(notes)
         for entry in {entry.key: entry for entry in entries}.values():
-            noticed |= self._note_problems(entry)
+            problems_changed |= self._note_problems(entry)
             self.dialects.note(entry)
             before = self.get(entry.key)
             if before != entry.record:
@@ -336,29 +341,29 @@ class ReadModel:
         else:
             for links in self._links:
                 links.settle()
-        if changes or noticed:
-            self._tell(changes)
+        if changes or problems_changed:
+            self._notify(changes)
         return changes
 
     def replace(self, entries: Iterable[Entry], notes: Iterable[Note] = ()) -> Sequence[Change]:
-        """Takes over everything: what the entries and the notes do not name is gone."""
+        """Replaces the whole content: what the entries and the notes do not name is removed."""
         new = {entry.key: entry for entry in entries}
         for key in self.keys():
             new.setdefault(key, Entry(key, None))
-        standing = {note.key: note for note in notes}
+        by_key = {note.key: note for note in notes}
         for id_ in self.annotations:
-            note = NoteKey(NoteKind.ANNOTATIONS, id_)
-            standing.setdefault(note, Note(note, None))
+            note_key = NoteKey(NoteKind.ANNOTATIONS, id_)
+            by_key.setdefault(note_key, Note(note_key, None))
         self.tombstones.clear()
-        return self.apply(new.values(), standing.values())
+        return self.apply(new.values(), by_key.values())
 
     def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
-        """Takes over whom Merlin finds by the names that several records have: all such names of the kind."""
+        """Sets which record Merlin finds by each name that several have. `owners`: of all such names."""
         if self.tables[kind].assign_names(owners):
-            self._tell(())
+            self._notify(())
 
-    def _take_notes(self, notes: Iterable[Note]) -> set[str]:
-        """The ids whose annotations changed."""
+    def _apply_notes(self, notes: Iterable[Note]) -> set[str]:
+        """Applies notes and returns the ids whose annotations changed."""
         annotated: set[str] = set()
         for (kind, id_), text in notes:
             if kind is NoteKind.DELETED:
@@ -375,7 +380,7 @@ class ReadModel:
         return annotated
 
     def _annotated(self, ids: Iterable[str]) -> Iterator[Change]:
-        """For those that stand."""
+        """The changes for ids of existing entities whose annotations changed."""
         for id_ in ids:
             for kind in (EntityKind.RUN, EntityKind.STUDY):
                 if (record := self.tables[kind].get(id_)) is not None:
@@ -407,17 +412,17 @@ class ReadModel:
     def _reindex(self, change: Change) -> None:
         kind, id_ = change.key.kind, change.key.id
         self.tables[kind].reindex(id_, change.before, change.after)
-        if kind in self._groups:
-            self._regroup(kind, change)
+        if kind in self._value_indexes:
+            self._update_value_index(kind, change)
         for links in self._belonging[kind]:
             links.member_changed(id_, change.before, change.after)
         for links in self._owning[kind]:
             links.owner_changed(id_, change.before, change.after)
 
-    def _regroup(self, kind: EntityKind, change: Change) -> None:
+    def _update_value_index(self, kind: EntityKind, change: Change) -> None:
         old = None if change.before is None else position_of(change.before)
         new = None if change.after is None else self._position(change.after)
-        self._groups[kind].changed(change.before, change.after, old, new)
+        self._value_indexes[kind].changed(change.before, change.after, old, new)
 
     def _rebuild(self) -> None:
         for kind, counter in self.queues.items():
@@ -427,12 +432,12 @@ class ReadModel:
                     counter[queue] += count
         for kind, table in self.tables.items():
             table.rebuild()
-            if kind in self._groups:
-                self._groups[kind].rebuild(table.order, table.records)
+            if kind in self._value_indexes:
+                self._value_indexes[kind].rebuild(table.order, table.records)
         for links in self._links:
             links.rebuild()
 
-    def _tell(self, changes: Sequence[Change]) -> None:
+    def _notify(self, changes: Sequence[Change]) -> None:
         self.revision += 1
         for listener in tuple(self._listeners.values()):
             try:

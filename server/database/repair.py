@@ -1,4 +1,4 @@
-"""Repairs contradictions; each repair looks again before it changes anything, since others write meanwhile."""
+"""Repairs inconsistencies; each repair reads again before it changes anything, since others write meanwhile."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from server.database.read_model import ReadModel
 from server.database.transactions import Transaction, UnitOfWork
 
 BATCH_SIZE = 100
-"""So many problems are mended in one transaction."""
+"""Problems that are repaired in one transaction."""
 
 
 class Resurrected(StrEnum):
-    """What becomes of runs that were deleted and came back."""
+    """What to do with runs that were deleted and that Merlin has written again."""
 
     DELETE = "DELETE"
     KEEP = "KEEP"
 
 
 async def settle_resurrected(unit: UnitOfWork, copy: ReadModel, ids: Collection[str], fate: Resurrected) -> None:
-    """Deletes the runs again, but those that Merlin works on; or lets them be runs like any other."""
+    """Deletes resurrected runs again, except active ones, or keeps them and removes their tombstones."""
     for id_ in ids:
         if fate is Resurrected.KEEP:
             await unit.step(partial(_keep, id_))
@@ -40,22 +40,22 @@ async def settle_resurrected(unit: UnitOfWork, copy: ReadModel, ids: Collection[
 
 
 async def repair(unit: UnitOfWork, problems: Sequence[Problem]) -> None:
-    """Mends those that can be. Raises `BackendError`."""
-    mendable = [problem for problem in problems if problem.repairable]
-    for start in range(0, len(mendable), BATCH_SIZE):
-        await unit.step(partial(_mend_all, mendable[start : start + BATCH_SIZE]))
+    """Repairs the problems that are repairable. Raises `BackendError`."""
+    repairable = [problem for problem in problems if problem.repairable]
+    for start in range(0, len(repairable), BATCH_SIZE):
+        await unit.step(partial(_repair_all, repairable[start : start + BATCH_SIZE]))
 
 
-async def _mend_all(problems: Sequence[Problem], transaction: Transaction) -> None:
+async def _repair_all(problems: Sequence[Problem], transaction: Transaction) -> None:
     await transaction.prefetch(problem.key for problem in problems)
     for problem in problems:
         if problem.kind is ProblemKind.NAME_INDEX_MISMATCH:
-            await _mend_name(problem, transaction)
+            await _repair_name(problem, transaction)
         elif problem.field is not None:
-            await _mend_reference(problem, *SIDES[problem.key.kind, problem.field], transaction)
+            await _repair_reference(problem, *SIDES[problem.key.kind, problem.field], transaction)
 
 
-async def _mend_reference(problem: Problem, side: Side, other_side: Side, transaction: Transaction) -> None:
+async def _repair_reference(problem: Problem, side: Side, other_side: Side, transaction: Transaction) -> None:
     record = await transaction.get(MODELS[side.kind], problem.key.id)
     other_id = problem.other_id or ""
     if record is None or not transaction.is_readable(problem.key, side.field):
@@ -73,14 +73,14 @@ async def _mend_reference(problem: Problem, side: Side, other_side: Side, transa
     if other is None:
         if isinstance(record, RunModel) and side.field == "study_id":
             await _give_study(record, other_id, problem.name, transaction)
-        elif side.field != "logical_worker_id":  # null there is what Merlin can't read
-            _forget(transaction, record, side, other_id)
+        elif side.field != "logical_worker_id":  # Merlin can't read null there
+            _remove_link(transaction, record, side, other_id)
     elif problem.key.id not in other_side.ids(other):
         await _join(transaction, record, side, other, other_side)
 
 
 async def _give_study(run: RunModel, study_id: str, name: str | None, transaction: Transaction) -> None:
-    """Makes the missing study again, under its id; where there is another one of that name now, the run joins it."""
+    """Creates the missing study again, with its id; if another study has the name by now, the run joins that one."""
     if name is None:
         return
     owner = await transaction.owner_of(EntityKind.STUDY, name)
@@ -95,13 +95,13 @@ async def _give_study(run: RunModel, study_id: str, name: str | None, transactio
 
 
 async def _keep(id_: str, transaction: Transaction) -> None:
-    """The run is one like any other again; what its references need is a problem of its own."""
+    """Removes the tombstone of a run; its references are separate problems."""
     if await transaction.get(RunModel, id_) is not None:
         transaction.set_note(NoteKey(NoteKind.DELETED, id_), None)
 
 
 async def _join(transaction: Transaction, record: Model, side: Side, other: Model, other_side: Side) -> None:
-    """Says a link on its other side, too. Where that side has place for one only, and it is taken, the link goes."""
+    """Adds a link to its other side. If that side holds one id only, and has another one, the link is removed."""
     if other_side.is_list:
         transaction.append(other, other_side.field, record.id)
         return
@@ -109,17 +109,17 @@ async def _join(transaction: Transaction, record: Model, side: Side, other: Mode
     if named is None or await transaction.get(MODELS[side.kind], named) is None:
         transaction.put(with_value(other, other_side.field, record.id))
     elif side.field != "parent":  # several runs may name one parent
-        _forget(transaction, record, side, other.id)
+        _remove_link(transaction, record, side, other.id)
 
 
-def _forget(transaction: Transaction, record: Model, side: Side, other_id: str) -> None:
+def _remove_link(transaction: Transaction, record: Model, side: Side, other_id: str) -> None:
     if side.is_list:
         transaction.remove(record, side.field, {other_id})
     else:
         transaction.put(with_value(record, side.field, None))
 
 
-async def _mend_name(problem: Problem, transaction: Transaction) -> None:
+async def _repair_name(problem: Problem, transaction: Transaction) -> None:
     kind, name = problem.key.kind, problem.name or ""
     owner = await transaction.owner_of(kind, name)
     if owner is not None and await _has_name(transaction, kind, owner, name):

@@ -1,8 +1,8 @@
 """Transactions: a change of the database happens whole or not at all, whoever else writes.
 
-A change is a function over a `Transaction`: it reads records, then says what is to stand and what is to go. The backend
-compares every value that was read with what is there now, and writes only where all are the same; else the function
-runs again. So nothing of a concurrent writer is lost, Merlin's own included, which know of no locks.
+A change is a function of a `Transaction`: it reads records, then puts and deletes some. At the commit, the backend
+compares every value that was read with the current one, and writes only if all are equal; else the function runs again
+(optimistic concurrency). So no concurrent write is lost, not even one of Merlin, which uses no locks.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from server.database.read_model import ReadModel
 LOG = logging.getLogger(__name__)
 
 RETRY_TIMEOUT = 10.0
-"""Seconds for which a change is tried again while others keep changing what it reads."""
+"""Seconds for which a change is retried while other writers keep changing what it reads."""
 
 ANNOTATIONS = "annotations"
-"""The field of effects that no record has: it is a note."""
+"""The name of annotations among the fields of an effect: a note, not a field of the record."""
 ANNOTATED = frozenset({EntityKind.RUN, EntityKind.STUDY})
 """The kinds whose entities can have annotations."""
 _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "logical_worker_id"}
@@ -70,7 +70,7 @@ class Effect:
 
 
 class Transaction:
-    """What one change reads, and what it wants to stand instead. Reads see the transaction's own writes."""
+    """The reads and pending writes of one change. Reads see the transaction's own writes."""
 
     def __init__(self, backend: ResultsBackend, dialect: Dialect, *, status_beside: bool = False) -> None:
         self._backend = backend
@@ -85,13 +85,13 @@ class Transaction:
         self._owners_now: dict[NameKey, str | None] = {}
 
     async def prefetch(self, keys: Iterable[Key]) -> None:
-        """Reads many at once what `get` would read one by one."""
+        """Reads many records at once, for later calls of `get`."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._raw]
         if missing:
             for key, raw in (await self._backend.read_raw(missing)).items():
                 self._raw[key] = raw
                 self._entries[key] = Entry(key, None) if raw is None else decode(key.kind, key.id, raw)
-                self._now.setdefault(key, self._entries[key].record)  # what was put before it was read, stands
+                self._now.setdefault(key, self._entries[key].record)  # a record that was put before it was read stays
 
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
@@ -101,7 +101,7 @@ class Transaction:
         return record
 
     async def prefetch_owners(self, kind: EntityKind, names: Iterable[str]) -> None:
-        """Reads many at once what `owner_of` would read one by one."""
+        """Reads many names at once, for later calls of `owner_of`."""
         missing = [name for name in dict.fromkeys(names) if NameKey(kind, name) not in self._owners]
         if missing:
             owners = await self._backend.name_owners(kind, missing)
@@ -109,42 +109,44 @@ class Transaction:
                 self._owners[NameKey(kind, name)] = self._owners_now[NameKey(kind, name)] = owners.get(name)
 
     async def owner_of(self, kind: EntityKind, name: str) -> str | None:
-        """Whom Merlin finds by a name, whether or not there is such a record."""
+        """The id in Merlin's name map for a name, whether or not a record has it."""
         await self.prefetch_owners(kind, [name])
         return self._owners_now[NameKey(kind, name)]
 
     def is_readable(self, key: Key, field_name: str) -> bool:
-        """Whether a field was read as it stands, so that writing it anew loses nothing."""
+        """Whether a field could be read, so that overwriting it loses nothing unknown."""
         entry = self._entries.get(key)
         return entry is None or all(problem.field != field_name for problem in entry.problems)
 
     async def note(self, key: NoteKey) -> str | None:
-        """What stands under a key of this server's own."""
+        """The text of a note; None if there is none."""
         if key not in self._notes:
             self._read_notes.update(await self._backend.read_notes([key]))
             self._notes[key] = self._read_notes[key]
         return self._notes[key]
 
     def set_note(self, key: NoteKey, text: str | None) -> None:
-        """None removes it. One that was read before has to stand as it was read."""
+        """Sets a note; None removes it. If it was read before, the commit checks that it is still the same."""
         self._notes[key] = text
 
     def put(self, record: Model) -> None:
-        """An existing record has to have been read before: only the fields that differ are written.
+        """Creates or updates a record. An existing one must have been read before: only changed fields are written.
 
-        Raises `InvalidValueError` for a run without a study and a physical worker without a logical one, unless that
-        is how it stands: Merlin 2.0.0b4 fails to show the one and to delete the other, and whatever comes after them.
+        Raises `InvalidValueError` for a run without a study and a physical worker without a logical one, unless it is
+        stored like that already: Merlin 2.0.0b4 fails when it shows such a run or deletes such a worker.
         """
         key = Key(KINDS[type(record)], record.id)
         needed = _NEEDED_REFERENCES.get(key.kind)
         if needed is not None and getattr(record, needed) is None:
             before = None if (entry := self._entries.get(key)) is None else entry.record
             if before is None or getattr(before, needed) is not None:
-                raise InvalidValueError(f"Merlin needs it: a {key.kind.replace('_', ' ')} always names one.", needed)
+                raise InvalidValueError(
+                    f"It is required: Merlin fails at a {key.kind.replace('_', ' ')} without it.", needed
+                )
         self._now[key] = record
 
     def check_storable(self, record: Model) -> None:
-        """Raises `InvalidValueError` for a run status that the record's dialect has no word for."""
+        """Raises `InvalidValueError` for a run status that the record's dialect can't express."""
         if not isinstance(record, RunModel) or record.run_status in (RunStatus.RUNNING, RunStatus.COMPLETED):
             return
         raw = self._raw.get(Key(EntityKind.RUN, record.id))
@@ -154,32 +156,32 @@ class Transaction:
             only_tells_completion = is_legacy(EntityKind.RUN, raw) is True
         if only_tells_completion:
             raise InvalidValueError(
-                "This run is stored as by a Merlin before 2.0.0b3, which tells only whether it is complete: "
+                "This run is stored in the format of Merlin before 2.0.0b3, which has no other status: "
                 "use RUNNING or COMPLETED.",
                 "run_status",
             )
 
     def append(self, record: Any, field_name: str, id_: str) -> None:
-        """Adds an id to a record's list of them, unless it is there; a list that can't be read is left as it stands."""
+        """Adds an id to a record's list of ids, unless it is there; a list that can't be read is not changed."""
         ids = getattr(record, field_name)
         if id_ not in ids and self.is_readable(Key(KINDS[type(record)], record.id), field_name):
             self.put(with_value(record, field_name, (*ids, id_)))
 
     def remove(self, record: Any, field_name: str, gone: Collection[str]) -> None:
-        """Takes ids out of a record's list of them; a list that can't be read is left as it stands."""
+        """Removes ids from a record's list of ids; a list that can't be read is not changed."""
         ids = getattr(record, field_name)
         left = tuple(id_ for id_ in ids if id_ not in gone)
         if left != ids and self.is_readable(Key(KINDS[type(record)], record.id), field_name):
             self.put(with_value(record, field_name, left))
 
     def delete(self, key: Key) -> None:
-        """With its annotations."""
+        """Deletes a record with its annotations."""
         self._now[key] = None
         if key.kind in ANNOTATED:
             self.set_note(NoteKey(NoteKind.ANNOTATIONS, key.id), None)
 
     def set_owner(self, kind: EntityKind, name: str, id_: str | None) -> None:
-        """What the name map is to hold for a name that `owner_of` has read; None drops the entry."""
+        """Sets the name map's id for a name that `owner_of` has read; None removes the entry."""
         self._owners_now[NameKey(kind, name)] = id_
 
     def has_deleted(self, key: Key) -> bool:
@@ -203,12 +205,13 @@ class Transaction:
         is_new = note in self._read_notes and self._read_notes[note] != self._notes[note]
         return (ANNOTATIONS,) if is_new else ()
 
-    def noted(self) -> list[NoteKey]:
-        """The notes that are to change, as far as is known."""
+    def changed_notes(self) -> list[NoteKey]:
+        """The notes that the commit will write; one that was not read counts as changed."""
         read = self._read_notes
         return [key for key, text in self._notes.items() if key not in read or read[key] != text]
 
-    def batch(self, id_: str) -> WriteSet:
+    def write_set(self, id_: str) -> WriteSet:
+        """The reads to compare and the writes to make, encoded for the backend. `id_` identifies this commit."""
         written: dict[Key, dict[str, str]] = {}
         deleted: set[Key] = set()
         for effect in self.effects():
@@ -227,7 +230,7 @@ class Transaction:
                 if fields:
                     written[key] = fields
         names = {name: id_ for name, id_ in self._owners_now.items() if id_ != self._owners.get(name)}
-        notes = {key: self._notes[key] for key in self.noted()}
+        notes = {key: self._notes[key] for key in self.changed_notes()}
         return WriteSet(id_, self._raw, self._owners, written, frozenset(deleted), names, self._read_notes, notes)
 
 
@@ -242,7 +245,7 @@ Change = Callable[[Transaction], Awaitable[Result]]
 
 @dataclass(slots=True)
 class UnitOfWork:
-    """What one mutation does, in one transaction or in many: its steps, and what they have changed so far.
+    """The steps of one mutation, each a transaction, and their effects so far.
 
     In a dry run all steps share one transaction that is never committed, so that later steps see the earlier ones.
     """
@@ -251,19 +254,22 @@ class UnitOfWork:
     dry_run: bool = False
     _done: dict[Key, Effect] = field(default_factory=dict)
     skipped: dict[Key, Effect] = field(default_factory=dict)
-    """Partners that were to be changed, and are not there."""
-    _noted: set[NoteKey] = field(default_factory=set)
+    """Effects on related records that were not made, since those records do not exist."""
+    _changed_notes: set[NoteKey] = field(default_factory=set)
     _dry: Transaction | None = None
     _files: dict[Key, tuple[Effect, FileState]] = field(default_factory=dict)
-    """What became of Merlin's files of runs, and as of which effect."""
+    """The state of Merlin's metadata files of runs, with the effect after which each was written."""
 
     async def step(self, change: Change[Result]) -> Result:
-        """Runs a change, again where others interfere. Raises `ConflictError`, `BackendError`, and what it raises."""
+        """Runs a change, and runs it again if others interfere.
+
+        Raises `ConflictError`, `BackendError`, and what the change itself raises.
+        """
         if not self.dry_run:
-            result, effects, noted = await self.runner.run(change)
+            result, effects, notes = await self.runner.run(change)
             for effect in effects:
                 self._note(effect)
-            self._noted.update(noted)
+            self._changed_notes.update(notes)
             return result
         if self._dry is None:
             self._dry = await self.runner.begin()
@@ -271,28 +277,29 @@ class UnitOfWork:
 
     @property
     def effects(self) -> dict[Key, Effect]:
-        """So far: of a dry run found anew each time."""
+        """The effects so far, by key."""
         return self._done if self._dry is None else {effect.key: effect for effect in self._dry.effects()}
 
     async def finish(self) -> None:
-        """Returns when the read model has all of it, so that a client reads its own writes, and Merlin's files, too.
+        """Waits until the read model has all effects, so that clients read their own writes; updates Merlin's files.
 
-        Raises `UnknownOutcomeError` where it can't be read back.
+        Raises `UnknownOutcomeError` if the effects can't be read back.
         """
         if not self.effects or self.dry_run:
             return
         try:
-            await self.runner.feed.refresh(self.effects.keys(), self._noted)
+            await self.runner.feed.refresh(self.effects.keys(), self._changed_notes)
         except BackendError as error:
             raise UnknownOutcomeError(
-                f"{error} Some of the change was made, or all of it, which is not known: look before trying again."
+                f"{error} It is not known whether all of the change was made: check before you try again."
             ) from error
         await self._bring_files_in_step()
 
     def undone_by_merlin(self, id_: str) -> tuple[str, ...]:
-        """Which changed fields of a run Merlin will set back, once the work is finished.
+        """The changed fields of a run that Merlin will overwrite; to be called after `finish`.
 
-        It loads a run from the file in its workspace, and its next change of status saves all `SAVED_BY_MERLIN` of it.
+        Merlin loads a run from the file in its workspace, and when it changes the run's status next, it writes all
+        fields of `SAVED_BY_MERLIN` from there.
         """
         effect, state = self._files.get(Key(EntityKind.RUN, id_), (None, FileState.GONE))
         if effect is None:
@@ -346,12 +353,12 @@ class UnitOfWork:
 
 
 def _is_in_file(effect: Effect) -> bool:
-    """Whether Merlin's file of the run should say it, too."""
+    """Whether an effect changes the content of Merlin's metadata file of the run."""
     return effect.action is Action.CREATED or not set(SAVED_BY_MERLIN).isdisjoint(effect.fields)
 
 
 class TransactionRunner:
-    """Runs changes on one backend, one at a time: those of one process then never conflict with each other."""
+    """Runs changes on one backend, one at a time, so that those of one process never conflict with each other."""
 
     def __init__(
         self,
@@ -368,7 +375,7 @@ class TransactionRunner:
         self._dialect = dialect
         self._turn = asyncio.Lock()
         self.before_commit: Callable[[Collection[Effect]], None] = lambda _effects: None
-        """Called with what is to change, before anybody can see it."""
+        """Called with the effects, before they are visible to anybody."""
 
     async def begin(self) -> Transaction:
         required = await self._backend.required_dialect()
@@ -377,33 +384,36 @@ class TransactionRunner:
         if self._dialect is not None:
             return Transaction(self._backend, self._dialect, status_beside=self._dialect == CURRENT)
         if not self._read_model.dialects.has_current:
-            await self.feed.refresh(())  # one that is told of, and not read yet, decides
+            await self.feed.refresh(())  # a record that was noticed and not yet read decides
         return Transaction(self._backend, self._read_model.dialects.of_new_records())
 
     async def run(self, change: Change[Result]) -> tuple[Result, list[Effect], list[NoteKey]]:
-        """What the change returns, and the entities and notes that it touched."""
+        """Commits a change. Returns its result, its effects, and the notes to read back.
+
+        Raises `ConflictError`, `BackendError`, and what the change itself raises.
+        """
         async with self._turn:
             deadline = time.monotonic() + RETRY_TIMEOUT
             attempt = 0
             while True:
                 transaction = await self.begin()
                 result = await change(transaction)
-                batch = transaction.batch(str(uuid.uuid4()))
+                batch = transaction.write_set(str(uuid.uuid4()))
                 effects = transaction.effects()
                 self.before_commit(effects)
                 if batch.is_empty or await self._backend.commit(batch):
                     self.feed.unread |= {*batch.written, *batch.deleted}
-                    return result, effects, self._told_of(batch)
+                    return result, effects, self._notes_to_refresh(batch)
                 if time.monotonic() > deadline:
                     raise ConflictError(
-                        f"Others kept changing the same records for {RETRY_TIMEOUT:.0f} seconds. "
+                        f"Other writers kept changing the same records for {RETRY_TIMEOUT:.0f} seconds. "
                         "Nothing was changed: try again."
                     )
                 attempt += 1
                 await asyncio.sleep(random.random() * min(0.1, 0.001 * 2**attempt))  # noqa: S311 - spreads out writers
 
-    def _told_of(self, batch: WriteSet) -> list[NoteKey]:
-        """The notes that the copy may know otherwise: the annotations that a deletion removes are hardly ever there."""
+    def _notes_to_refresh(self, batch: WriteSet) -> list[NoteKey]:
+        """The notes that may differ from the copy: most deletions remove annotations that do not exist."""
         return [
             key
             for key, text in batch.notes.items()

@@ -15,14 +15,14 @@ V = TypeVar("V", bound=Hashable)
 
 
 class ValueIndex(Generic[V, Record]):
-    """Told of every change of a record, when its table has it already."""
+    """The positions of records by a value. `changed` must be called after every change of the table."""
 
     def __init__(self, value_of: Callable[[Record], V]) -> None:
         self._value_of = value_of
         self._positions: dict[V, list[SortKey]] = {}
 
     def of(self, value: V) -> Sequence[SortKey]:
-        """Not to be changed."""
+        """The positions of the records with a value; callers must not change the list."""
         return self._positions.get(value, ())
 
     def counts(self) -> Counter[V]:

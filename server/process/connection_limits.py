@@ -9,13 +9,15 @@ from typing import Protocol
 from server.settings import Settings
 
 RESERVED = 16
-"""Connections beyond `max_connections`, so that health checks are answered when all others are taken."""
+"""Connections accepted beyond `max_connections`, so that health checks are still answered when the limit is reached."""
 
 
 class Connection(Protocol):
+    """What the limits need of a connection."""
+
     @property
     def unread(self) -> int:
-        """Bytes that wait for the client."""
+        """Bytes that wait for the client to read them."""
         ...
 
     def abort(self) -> None: ...
@@ -23,10 +25,12 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConnectionLimits:
+    """The limits, and the connections that are close to them."""
+
     body_seconds: float
     """How long the body of a request may take to arrive."""
     send_seconds: float
-    """How long a client may read nothing of what waits for it."""
+    """How long a client may read nothing while data waits for it."""
     unread: Unread
     surplus: Surplus
 
@@ -37,8 +41,8 @@ class ConnectionLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surplus:
-    """Connections beyond `max_connections`. A new one takes the place of the oldest: so one whose request comes at
-    once is answered, however many silent ones there are."""
+    """Connections beyond `max_connections`. A new one replaces the oldest: so a client that sends its request at once
+    is answered, however many silent connections there are."""
 
     _connections: deque[Connection] = field(default_factory=deque)
 
@@ -53,24 +57,24 @@ class Surplus:
 
 
 class Unread:
-    """Connections whose clients read too slowly. A client that leaves more unread than it may loses the one that waits
-    longest; a single answer may be longer."""
+    """Connections whose clients read too slowly. A client with more unread bytes than the limit loses the connection
+    that has waited longest; a single response may exceed the limit."""
 
-    def __init__(self, most: int) -> None:
-        """`most`: bytes of one client."""
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        """`max_bytes`: the limit for all connections of one client together."""
+        self._max_bytes = max_bytes
         self._slow: dict[str, dict[Connection, None]] = {}
         """By client."""
         self._clients: dict[Connection, str] = {}
 
     def add(self, client: str, connection: Connection, *, has_several: bool = False) -> None:
-        """Also where more waits than before. `has_several`: it has more than one answer waiting."""
+        """Adds a connection, or counts again one that was added. `has_several`: more than one response waits on it."""
         client = self._clients.setdefault(connection, client)
         slow = self._slow.setdefault(client, {})
         slow[connection] = None
         total = sum(each.unread for each in slow)
         for oldest in list(slow):
-            if total <= self._most or (oldest is connection and not has_several):
+            if total <= self._max_bytes or (oldest is connection and not has_several):
                 break
             total -= oldest.unread
             self.discard(oldest)

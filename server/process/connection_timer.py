@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 
 class ConnectionTimer:
-    """Deadlines change with every request; a timer for each would cost more than the rest of it. So this one looks
-    whether something is overdue when that is possible at the earliest."""
+    """One timer per connection. Deadlines change with every request, and a timer for each would cost more than the
+    request. So this one wakes at the earliest time at which a deadline can have passed, and checks."""
 
     def __init__(
         self,
@@ -23,9 +23,9 @@ class ConnectionTimer:
         send_seconds: float,
         overdue: Callable[[], None],
     ) -> None:
-        """`shortest`: seconds; no deadline is nearer when it is set. `overdue`: called when one has passed."""
+        """`shortest`: the least number of seconds that `expect` gets. `overdue`: called when a deadline has passed."""
         self.until: float | None = None
-        """When what is awaited of the client has to be there, by the loop's clock; None where nothing is."""
+        """The deadline for what the client has to send, by the loop's clock; None if it has to send nothing."""
         self._loop = loop
         self._transport = transport
         self._step = min(shortest, send_seconds)
@@ -35,15 +35,16 @@ class ConnectionTimer:
         self._unread = 0
         """Bytes that waited when the client was last seen to read."""
         self._unread_since = 0.0
-        self._handle = loop.call_later(self._step, self._look)
+        self._handle = loop.call_later(self._step, self._check)
 
     def expect(self, seconds: float) -> None:
+        """Sets the deadline for what the client has to send next."""
         self.until = self._loop.time() + seconds
 
     def pause_writing(self) -> None:
-        """From now on nobody adds to what waits, so that it tells what the client reads."""
+        """Begins to watch the unread bytes: while writing is paused they change only by what the client reads."""
         self._is_paused = True
-        self._unread, self._unread_since = _left(self._transport), self._loop.time()
+        self._unread, self._unread_since = _unread_bytes(self._transport), self._loop.time()
 
     def resume_writing(self) -> None:
         self._is_paused = False
@@ -51,7 +52,7 @@ class ConnectionTimer:
     def cancel(self) -> None:
         self._handle.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         if self._reads_nothing(now):
             self._transport.abort()
@@ -64,22 +65,23 @@ class ConnectionTimer:
             times.append(self.until)
         if self._unread:
             times.append(self._unread_since + self._send_seconds)
-        self._handle = self._loop.call_at(min(times), self._look)
+        self._handle = self._loop.call_at(min(times), self._check)
 
     def _reads_nothing(self, now: float) -> bool:
         if not self._is_paused and not self._transport.is_closing():
             self._unread = 0
             return False
-        left = _left(self._transport)
+        left = _unread_bytes(self._transport)
         if not self._unread or left < self._unread:
             self._unread, self._unread_since = left, now
         return left > 0 and now - self._unread_since >= self._send_seconds
 
 
-def _left(transport: asyncio.Transport) -> int:
-    """Bytes that wait for a client here, or that its system has not taken yet.
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """Unread bytes: those in our write buffer and in the kernel's send buffer.
 
-    The system takes more of them only when much of its own buffer is free: a slow client would seem to read nothing.
+    Both count: the kernel takes more from us only when much of its buffer is free, so by our buffer alone a slow client
+    would seem to read nothing.
     """
     own = transport.get_write_buffer_size()
     if not own:

@@ -12,16 +12,18 @@ from server.process.listener import has_waiting, refuse_new
 from server.process.uvicorn_protocols import CLOSE_SECONDS
 
 LINGER_SECONDS = 0.5
-"""How long an idle connection may still bring a request, once the server is told to end."""
+"""How long an idle connection may still send a request after the shutdown has begun."""
 _HANDSHAKE_SECONDS = 0.1
-"""How long a connection that began before may take to stand."""
+"""How long a TCP handshake that began before the shutdown may take."""
 _LAST_CONNECTIONS_SECONDS = 1.0
 
 
 class Server(uvicorn.Server):
+    """uvicorn's server, which drains its connections before it closes them."""
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes up what waits, lets idle connections bring their last request, then does as uvicorn does."""
-        self.lifespan.state["draining"].set()  # also where the signal came before anything could heed it
+        """Accepts the connections in the backlog, gives idle ones time for a last request, then ends like uvicorn."""
+        self.lifespan.state["draining"].set()  # also if the signal came before its handler was installed
         until = asyncio.get_running_loop().time() + float(self.config.timeout_graceful_shutdown or 0)
         for listener in sockets or []:
             if self.config.workers == 1:
@@ -30,7 +32,7 @@ class Server(uvicorn.Server):
             async with asyncio.timeout_at(until):
                 await asyncio.sleep(_HANDSHAKE_SECONDS)
                 for listener in sockets or []:
-                    await self._take_up_the_last(listener)
+                    await self._accept_backlog(listener)
         for server in self.servers:
             server.close()
         with contextlib.suppress(TimeoutError):
@@ -40,10 +42,10 @@ class Server(uvicorn.Server):
         left = max(until - asyncio.get_running_loop().time(), 0)
         self.config.timeout_graceful_shutdown = left  # type: ignore[assignment]  # any number will do
         await super().shutdown(sockets)
-        await self._cut_off()
+        await self._close_remaining()
 
-    async def _cut_off(self) -> None:
-        """What --drain was too short for: a connection that is open when its loop closes is an error of the loop."""
+    async def _close_remaining(self) -> None:
+        """Closes the connections that --drain was too short for: the loop reports any still open when it closes."""
         for connection in list(self.server_state.connections):
             connection.transport.close()
         with contextlib.suppress(TimeoutError):
@@ -51,12 +53,15 @@ class Server(uvicorn.Server):
                 while self.server_state.connections:  # noqa: ASYNC110 - uvicorn has no event
                     await asyncio.sleep(0.01)
         for connection in list(self.server_state.connections):
-            connection.transport.abort()  # its client does not read
+            connection.transport.abort()  # its client reads nothing, so it can't be closed in order
         await asyncio.sleep(0)
 
-    async def _take_up_the_last(self, listener: socket.socket) -> None:
-        """Other processes that listen on it may go on: then there is no last one."""
+    async def _accept_backlog(self, listener: socket.socket) -> None:
+        """Lets the loop accept what waits in the backlog.
+
+        With a time limit: if other processes still listen on the socket, new connections keep arriving.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_CONNECTIONS_SECONDS):
-                while has_waiting(listener):  # noqa: ASYNC110 - the loop takes them up meanwhile
+                while has_waiting(listener):  # noqa: ASYNC110 - the loop accepts them meanwhile
                     await asyncio.sleep(0)

@@ -22,16 +22,16 @@ _DROP_SYN = (
     (0x06, 0, 0, 0),  # then drop it
     (0x06, 0, 0, 0xFFFFFFFF),  # else take it
 )
-"""A classic BPF program, linux/filter.h: opcode, jumps, operand."""
+"""A classic BPF program (linux/filter.h): opcode, jump if true, jump if false, operand."""
 
 
 class ListenError(UsageError):
-    """The address is not available, in one line."""
+    """The address can't be listened on. The message is one line."""
 
 
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
-    """Raises `ListenError`."""
+    """The listening socket of the settings, closed at the end. Raises `ListenError`."""
     if settings.unix_socket is not None:
         with _unix_listener(settings.unix_socket, settings.socket_mode()) as listener:
             yield listener
@@ -40,8 +40,8 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         tcp = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        place = f"{settings.host}:{settings.port}"
-        raise ListenError(f"Can't listen on {place}: {error.strerror or error}. Choose another --port.") from None
+        address = f"{settings.host}:{settings.port}"
+        raise ListenError(f"Can't listen on {address}: {error.strerror or error}. Choose another --port.") from None
     with tcp:
         yield tcp
 
@@ -51,7 +51,7 @@ def _unix_listener(path: Path, mode: int) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
             _remove_stale(path)
-            before = os.umask(0o777)  # nobody connects before the mode is what it shall be
+            before = os.umask(0o777)  # nobody can connect before the mode is set
             try:
                 listener.bind(str(path))
             finally:
@@ -70,7 +70,7 @@ def _unix_listener(path: Path, mode: int) -> Iterator[socket.socket]:
 
 
 def _remove_stale(path: Path) -> None:
-    """A socket that nobody listens on any more. Raises `OSError`, `ListenError`."""
+    """Removes a Unix socket that no process listens on any more. Raises `OSError`, `ListenError`."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -79,13 +79,13 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
             return
-    raise ListenError(f"Can't listen on {path}: another server does.")
+    raise ListenError(f"Can't listen on {path}: another server already does. Choose another path, or stop that server.")
 
 
 def refuse_new(listener: socket.socket) -> None:
-    """From now on no connection begins. Closing would reset those that were accepted and not yet taken up.
+    """Refuses new connections, without closing: that would reset those that wait in the backlog.
 
-    Where the system knows no such filter, those few are lost.
+    On a system that has no such filter (other than Linux), those few connections are lost.
     """
     if listener.family == socket.AF_UNIX:
         with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ def refuse_new(listener: socket.socket) -> None:
 
 
 def has_waiting(listener: socket.socket) -> bool:
-    """Whether a connection waits to be taken up."""
+    """Whether a connection waits in the backlog."""
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     return bool(poll.poll(0))

@@ -12,9 +12,9 @@ from types import FrameType
 
 @contextmanager
 def shutdown_event() -> Iterator[asyncio.Event]:
-    """Set by the first SIGTERM or SIGINT; the handlers that stand have their turn as well.
+    """An event that the first SIGTERM or SIGINT sets, before the previously installed handler runs.
 
-    uvicorn tells its app nothing until every response is complete, which that of a subscription never is.
+    uvicorn tells its app of a shutdown only when every response is complete, and a subscription's never is.
     """
     draining = asyncio.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -23,17 +23,17 @@ def shutdown_event() -> Iterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def heed(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(draining.set)
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
 
     for number in before:
-        signal.signal(number, heed)
+        signal.signal(number, handle)
     try:
         yield draining
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is heed:
+            if signal.getsignal(number) is handle:
                 signal.signal(number, handler)

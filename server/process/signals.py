@@ -1,4 +1,4 @@
-"""What SIGTERM and Ctrl+C do: they end the program at every stage, once, and without a word."""
+"""The handling of SIGTERM and Ctrl+C: each ends the program at any stage, once, and without a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def on_signals(handler: Handler) -> Iterator[None]:
-    """The handlers before are restored, unless signals are ignored since."""
+    """Installs a handler for SIGTERM and SIGINT; restores the previous ones, unless signals are ignored by then."""
     before = {number: signal.signal(number, handler) for number in _NUMBERS}
     try:
         yield
@@ -28,31 +28,32 @@ def on_signals(handler: Handler) -> Iterator[None]:
 
 
 def leave(_signal: int, _frame: FrameType | None) -> None:
-    """Ends by way of the exits, so that what was opened is closed, whatever signals come meanwhile."""
+    """A handler that raises `SystemExit`, so that context managers close what was opened; later signals are ignored."""
     ignore_signals()
     raise SystemExit(0)
 
 
 def ignore_signals() -> None:
-    """Once the program ends: a second one would leave things half closed."""
+    """Ignores further signals while the program ends: a second one would leave things half closed."""
     for number in _NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """A signal cancels it: raised inside an event loop, an exit would leave things half closed."""
+    """Runs a coroutine that SIGTERM and SIGINT cancel. An exception raised in the loop by a handler would leave things
+    half closed."""
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     loop = runner.get_loop()
     task = loop.create_task(main)
-    is_told = False
+    is_signalled = False
 
-    def heed(*_: object) -> None:
-        nonlocal is_told
-        is_told = True
+    def handle(*_: object) -> None:
+        nonlocal is_signalled
+        is_signalled = True
         if not loop.is_closed():
             loop.call_soon_threadsafe(task.cancel)
 
-    with on_signals(heed), runner, contextlib.suppress(asyncio.CancelledError):
+    with on_signals(handle), runner, contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(task)
-    if is_told:
+    if is_signalled:
         raise SystemExit(0)

@@ -1,6 +1,6 @@
 """uvicorn's HTTP and websocket protocols, with limits on size, time and unread bytes.
 
-They end when their clients do not go on, and not while a request is on its way.
+A connection ends when its client does not go on in time, and not while a request is being received or answered.
 """
 
 from __future__ import annotations
@@ -29,51 +29,51 @@ from server.responses import refusal
 HEAD_SECONDS = 10.0
 """How long a client may take for the head of a request, or for the handshake of a websocket."""
 CLOSE_SECONDS = 1.0
-"""How long a client may take to read the last of a connection, when it is refused, or the server is told to end."""
+"""How long a client may take to read the last bytes of a connection, after a refusal or at shutdown."""
 MAX_HEAD_SIZE = 32 * 2**10
-"""Bytes of a request beside its body: request line, header, the extensions of chunks, trailer."""
+"""Bytes of a request without its body: request line, headers, chunk extensions, trailers."""
 MAX_LINES = 100
-"""Of header and trailer together."""
+"""Lines of headers and trailers together."""
 MAX_INIT_SIZE = 64 * 2**10
-"""Bytes that a client may send over a websocket before it is known."""
+"""Bytes that a client may send over a websocket before it is authenticated."""
 MAX_FRAMES = 10_000
-"""Of a message over a websocket: each takes more memory than the byte that it may hold."""
+"""Frames of one websocket message: a frame takes more memory than a byte that it holds."""
 _NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _PIECE = 4_096
-"""Bytes that are parsed before they are counted."""
+"""Bytes that are parsed at once; they are counted afterwards."""
 _MAX_DISCARDED = 2**20
-"""Bytes."""
+"""Bytes that are read and dropped after a refusal."""
 _CHUNK = 20
-"""Bytes around a chunk of a body, without extensions: its length in hexadecimal, and line breaks."""
+"""Bytes around a chunk of a body, without extensions: its hexadecimal length and the line breaks."""
 
 
 class _Part(Enum):
-    """Of a request: what is awaited."""
+    """The part of a request that is awaited."""
 
     BEGIN = auto()
     HEAD = auto()
     BODY = auto()
 
 
-_TOO_LARGE = f"Send at most {MAX_HEAD_SIZE} bytes and {MAX_LINES} lines beside the body."
+_TOO_LARGE = f"Send at most {MAX_HEAD_SIZE} bytes and {MAX_LINES} lines outside the body."
 
 
 class HTTPConnection(HttpToolsProtocol):
-    """Its client has HEAD_SECONDS for each head, and as long as the limits say for each body."""
+    """An HTTP connection. Its client has HEAD_SECONDS for each head, and `body_seconds` of the limits for each body."""
 
     _is_last = False
-    """Whether the request that is arriving is the last one."""
+    """Whether the request that is arriving is the last one of this connection."""
     _awaited = _Part.BEGIN
     _size = 0
-    """Bytes of the request that is arriving, beside its body; up to a piece too few."""
+    """Bytes of the request that is arriving, without its body; too few by up to one piece."""
     _piece = 0
-    """The length of what is being parsed, which is not counted yet."""
+    """The length of the piece that is being parsed, which is not counted yet."""
     _running: RequestResponseCycle | None = None
-    """The request that is answered, or was: others are queued behind it, and `cycle` is the latest."""
+    """The request that is being answered, or was last; others wait in `pipeline`, and `cycle` is the newest."""
     _refusal: bytes | None = None
-    """What is sent as the last, when all that was asked before is answered; nothing is read any more."""
+    """The last bytes to send, after the responses to all earlier requests; once set, nothing more is read."""
     _discarded = 0
-    """Bytes that came behind what was refused."""
+    """Bytes that arrived after the refusal."""
     _is_surplus = False
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
@@ -104,7 +104,7 @@ class HTTPConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """What has arrived is answered, and its connection closed by that answer."""
+        """Answers the request that has arrived, if any, then closes the connection."""
         is_idle = self.cycle is None or self.cycle.response_complete
         if is_idle and (self._awaited is _Part.HEAD or _has_arrived(self.transport)):
             self._is_last = True
@@ -115,15 +115,15 @@ class HTTPConnection(HttpToolsProtocol):
         self.transport.abort()
 
     def _is_full(self) -> bool:
-        most = self.config.limit_concurrency
-        return most is not None and len(self.connections) >= most
+        limit = self.config.limit_concurrency
+        return limit is not None and len(self.connections) >= limit
 
     def _leave(self) -> None:
         self._timer.cancel()
         self._limits.surplus.discard(self)
         self._limits.unread.discard(self)
 
-    # --- what the client has not read ---
+    # --- unread bytes ---
 
     @property
     def unread(self) -> int:
@@ -144,11 +144,11 @@ class HTTPConnection(HttpToolsProtocol):
         self._timer.resume_writing()
         self._limits.unread.discard(self)
 
-    # --- what arrives ---
+    # --- receiving ---
 
     def data_received(self, data: bytes) -> None:
         if self._timer.until is None:
-            self._timer.expect(HEAD_SECONDS)  # also where it begins no request
+            self._timer.expect(HEAD_SECONDS)  # also for bytes that begin no request
         for start in range(0, len(data), _PIECE):
             if self._refusal is not None:
                 self._discard(len(data) - start)
@@ -177,7 +177,7 @@ class HTTPConnection(HttpToolsProtocol):
         is_health_check = self.url.partition(b"?")[0] in HEALTH_PATHS
         self.limit_concurrency = None if is_health_check else self.config.limit_concurrency
         super().on_headers_complete()
-        self.scope["headers"] = self.headers.copy()  # uvicorn reads a trailer into the list that was its own
+        self.scope["headers"] = self.headers.copy()  # uvicorn adds trailers to the original list
         if self._is_last and self.cycle is not None:
             self.cycle.keep_alive = False
         if self._is_surplus and not self._is_full():
@@ -199,11 +199,11 @@ class HTTPConnection(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         if self._is_answering():
-            self.send_400_response("Open a websocket once what was asked before is answered.")
+            self.send_400_response("Open a websocket only after earlier requests on this connection are answered.")
         elif self._is_full():
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections: try again.")
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections: try again later.")
         else:
-            self._leave()  # it is another object's from here on
+            self._leave()  # from here on another protocol object has the connection
             super().handle_websocket_upgrade()
 
     def _has_large_head(self) -> bool:
@@ -214,7 +214,7 @@ class HTTPConnection(HttpToolsProtocol):
         lines = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
         return len(self.url) + lines > MAX_HEAD_SIZE
 
-    # --- what is answered, and what can't be ---
+    # --- responses and refusals ---
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
@@ -233,7 +233,7 @@ class HTTPConnection(HttpToolsProtocol):
         return self._running is not None and not self._running.response_complete
 
     def _give_up(self) -> None:
-        """Waits for its client no longer, unless it is us who do not read."""
+        """Called when the client is overdue: ends the connection, unless we have paused reading ourselves."""
         if self.flow.read_paused:
             self._timer.expect(self._limits.body_seconds if self._awaited is _Part.BODY else HEAD_SECONDS)
         elif self._awaited is _Part.BODY:
@@ -251,7 +251,7 @@ class HTTPConnection(HttpToolsProtocol):
         self._end(b"%b%b\r\n%b" % (STATUS_LINE[status], headers, bytes(response.body)))
 
     def _end(self, last: bytes) -> None:
-        """By some last bytes, behind the answers to all that was asked before."""
+        """Ends the connection with some last bytes, after the responses to all earlier requests."""
         self._refusal = last
         self._timer.until = None
         self.flow.pause_reading()
@@ -259,7 +259,7 @@ class HTTPConnection(HttpToolsProtocol):
             if self.cycle is self._running:
                 self._close(b"" if self.cycle.response_started else last)
                 return
-            self.pipeline.popleft()  # it waited for others, and has no answer but the last bytes
+            self.pipeline.popleft()  # it was queued; its response is the last bytes
         if not self._is_answering():
             self._close(last)
 
@@ -271,7 +271,7 @@ class HTTPConnection(HttpToolsProtocol):
             return
         self.transport.write(last)
         self.transport.write_eof()
-        self.flow.resume_reading()  # what is not read resets the connection, and the client may not see why it ends
+        self.flow.resume_reading()  # unread bytes would reset the connection, and the client might not see the refusal
         self.loop.call_later(CLOSE_SECONDS, self.transport.close)
 
     def _discard(self, count: int) -> None:
@@ -281,19 +281,19 @@ class HTTPConnection(HttpToolsProtocol):
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
-    """What it is answered goes nowhere."""
+    """Tells the app of a request that its client is gone: further response bytes are dropped."""
     if not cycle.response_complete:
         cycle.disconnected = True
     cycle.message_event.set()
 
 
 class WebSocketConnection(WebSocketsSansIOProtocol):
-    """Its client has HEAD_SECONDS for the handshake."""
+    """A websocket connection. Its client has HEAD_SECONDS for the handshake."""
 
     _unknown: int | None = 0
-    """Bytes that came before the client was known; None since then."""
+    """Bytes that arrived before the client was authenticated; None afterwards."""
     _waiting = 0
-    """Bytes that are to be sent once the client has read what was sent before."""
+    """Bytes that wait to be sent until the client has read earlier ones."""
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -316,7 +316,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Its app closes it, by 1012 as well, when what has begun is finished."""
+        """Leaves the closing to the app, which finishes its operations first and closes with 1012, too."""
         self.close_timeout = CLOSE_SECONDS
         if self.close_sent:
             super().shutdown()
@@ -334,7 +334,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._unknown = None
 
     def data_received(self, data: bytes) -> None:
-        """A handshake that can't be read is refused; uvicorn would say nothing."""
+        """Answers an invalid handshake with 400, where uvicorn would send nothing."""
         if self._unknown is not None and self.handshake_complete and not self.close_sent:
             self._unknown += len(data)
             if self._unknown > MAX_INIT_SIZE:
@@ -357,7 +357,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def handle_ping(self) -> None:
-        """A client that does not read is sent no pong: RFC 6455, section 5.5.3 leaves out those that are too many."""
+        """Sends no pong to a client that does not read: RFC 6455, section 5.5.3 allows to skip pongs."""
         if self.writable.is_set():
             super().handle_ping()
         else:
@@ -382,7 +382,7 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._limits.unread.discard(self)
 
     async def send(self, message: ASGISendEvent) -> None:
-        """One after another, while the client reads: uvicorn lets all go on at once that wait."""
+        """Sends messages one by one as the client reads; uvicorn would wake all waiting senders at once."""
         if not self.writable.is_set():
             size = len(str(message.get("text") or ""))
             self._waiting += size
@@ -393,10 +393,10 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
             finally:
                 self._waiting -= size
         if self.close_sent and message["type"] == "websocket.send":
-            raise ClientDisconnected  # closed here, since nothing more could be read; uvicorn takes it for our mistake
+            raise ClientDisconnected  # closed by us; uvicorn would report it as an error of the app
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            self.handshake_complete = True  # refused by its app, which uvicorn takes for a failure of that
+            self.handshake_complete = True  # the app has refused it; uvicorn would report a failed app
 
     def _check_handshake(self) -> None:
         if not self.handshake_complete:
@@ -404,12 +404,12 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
 
 def _name_of(client: tuple[str, int] | None) -> str:
-    """As a trusted proxy tells it, else the address; by a Unix socket there is none."""
+    """The client's address, from a trusted proxy if there is one; empty for a Unix socket."""
     return "" if client is None else client[0]
 
 
 def _has_arrived(transport: asyncio.Transport) -> bool:
-    """Whether there is something to read that nobody has read yet. Where there is not, nothing will be read."""
+    """Whether unread bytes have arrived. If not, shuts the connection down, so that none can arrive later."""
     if transport.is_closing():
         return False
     connection = socket.socket(fileno=transport.get_extra_info("socket").fileno())
@@ -418,9 +418,9 @@ def _has_arrived(transport: asyncio.Transport) -> bool:
     except BlockingIOError:
         if not transport.get_write_buffer_size():
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # now, and not when the loop comes to it
+                connection.shutdown(socket.SHUT_RDWR)  # now: the loop would close it only later
         return False
     except OSError:
         return False
     finally:
-        connection.detach()  # it stays the transport's
+        connection.detach()  # the transport keeps the descriptor

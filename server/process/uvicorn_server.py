@@ -29,14 +29,15 @@ from server.settings import Settings, SettingsError
 LOG = logging.getLogger(__name__)
 
 MAX_MESSAGE_SIZE = 2**20
-"""Bytes that a client may send over a websocket in one message."""
+"""Bytes of one websocket message of a client."""
 _END_SECONDS = 5.0
-"""What a process may take for its end beside --drain, before it is killed."""
+"""Seconds that a process may take to end in addition to --drain, before it is killed."""
 _MAX_PER_PROCESSOR = 4
-"""Server processes: each takes the memory of a copy, and more of them answer no faster."""
+"""Server processes: each needs memory for its copy of the database, and more of them answer no faster."""
 
 
 def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvicorn.Config:
+    """uvicorn's configuration. `factory`: `app` names a function that makes the app, in a process of its own."""
     limits = ConnectionLimits.of(settings)
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an app, or the name of its factory
@@ -45,7 +46,7 @@ def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvic
         http=functools.partial(HTTPConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
         ws=functools.partial(WebSocketConnection, limits=limits),  # type: ignore[arg-type]  # whatever makes one
         ws_max_size=MAX_MESSAGE_SIZE,
-        ws_per_message_deflate=False,  # costs more memory and time than it saves, close to the database
+        ws_per_message_deflate=False,  # costs more memory and time than it saves in a local network
         lifespan="on",
         workers=settings.workers,
         log_config=dict(logging_config(settings.log_format)) if factory else None,  # the command line has configured it
@@ -60,33 +61,33 @@ def config_of(app: object, settings: Settings, *, factory: bool = False) -> uvic
 
 
 def serve_by_many(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> bool:
-    """Until they are told to end; whether they could start."""
+    """Serves with several processes until a signal ends them. Returns whether they could start."""
 
     def refuse_and_leave() -> None:
         refuse_new(listener)
-        listener.close()  # the last of those that still take up connections ends it
+        listener.close()  # the socket ends when the last server process closes it
 
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="merlin-graphql-metrics-") as directory:
         os.environ.update(settings.as_environ() | {DIRECTORY_VARIABLE: directory})
-        announce()  # who reads the address may end us: by now what is to be removed then is known
+        announce()  # only now: whoever reads the address may send a signal, and by now cleanup is set up
         could_start = Supervisor(
             make=lambda: context.Process(target=_serve_as_one, args=(settings, listener)),
             count=settings.workers,
             refuse_new=refuse_and_leave,
             forget=forget_process,
-            patience=settings.drain + _END_SECONDS,
+            kill_after=settings.drain + _END_SECONDS,
         ).run()
         ignore_signals()
         return could_start
 
 
 def check_workers(count: int) -> None:
-    """Raises `SettingsError`."""
+    """Checks the number of server processes. Raises `SettingsError`."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = processors * _MAX_PER_PROCESSOR
-    if count > most:
-        raise SettingsError(f"workers: {count} are too many for the {processors} CPUs here; use {most} or fewer.")
+    limit = processors * _MAX_PER_PROCESSOR
+    if count > limit:
+        raise SettingsError(f"workers: {count} are too many for the {processors} CPUs here; use {limit} or fewer.")
 
 
 def _serve_as_one(settings: Settings, listener: socket.socket) -> None:
@@ -99,7 +100,7 @@ def _serve_as_one(settings: Settings, listener: socket.socket) -> None:
 
 
 def allow_many_files() -> None:
-    """As many connections as the system allows without asking."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Raises the limit of open files to the hard limit, since each connection needs one."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

@@ -224,9 +224,9 @@ class Connection:
         given = {name.lower(): value for name, value in payload.items()}
         match given:
             case {"authorization": str(value)}:
-                return self._visitor.showing(value)
+                return self._visitor.with_authorization(value)
             case {"token": str(value)}:
-                return self._visitor.showing(f"Bearer {value}")
+                return self._visitor.with_authorization(f"Bearer {value}")
             case _:
                 return self._visitor
 

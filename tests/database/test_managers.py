@@ -303,7 +303,7 @@ async def test_an_entity_is_kept_until_its_record_changes() -> None:
 
 async def test_no_more_entities_are_kept_than_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are asked for, they are right, and few stay."""
-    monkeypatch.setattr(entities, "_KEPT", 3)
+    monkeypatch.setattr(entities, "_CACHE_SIZE", 3)
     async with database_of(*(run(number) for number in range(10, 20))) as database:
         for _ in range(2):
             assert {entity.id for entity in database.runs.all()} == {uid(number) for number in range(10, 20)}

@@ -186,11 +186,11 @@ def test_what_was_told_adds_up_to_what_stands(
             assert tidy_from or len(database.changes) <= 2 * 9 + 4 * 6
         assert database.changes.followers == len(database.changes) == 0
 
-    tidied, change_log._TIDY_FROM = change_log._TIDY_FROM, tidy_from
+    tidied, change_log._MIN_COMPACTION_LENGTH = change_log._MIN_COMPACTION_LENGTH, tidy_from
     try:
         anyio.run(go)
     finally:
-        change_log._TIDY_FROM = tidied
+        change_log._MIN_COMPACTION_LENGTH = tidied
 
 
 # --- how a run leaves --------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_names_can_be_let_in() -> None:
 @pytest.mark.parametrize("text", ["https://merlin.example.org", "merlin.example.org/x", "*.example.org", "[::1"])
 def test_what_is_no_name_is_an_error_of_the_settings(text: str) -> None:
     """In one line, before anything is served."""
-    with pytest.raises(SettingsError, match=r"^allow-hosts: .* is none; use names such as "):
+    with pytest.raises(SettingsError, match=r"^allow-hosts: .* is no host name; use names such as "):
         allowed_hosts_of(Settings(allow_hosts=text))
 
 

@@ -226,7 +226,7 @@ async def following(url: str) -> AsyncIterator[IdentityProvider]:
 
 async def test_a_new_key_is_read_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     """The token that names it is refused at once; whatever others name, the provider is not asked again so soon."""
-    monkeypatch.setattr(identity_provider, "_READ_AT_MOST_EVERY", 0.2)
+    monkeypatch.setattr(identity_provider, "_MIN_REFRESH_INTERVAL", 0.2)
     async with site() as (keys, url), following(url) as known:
         keys.keys = jwks(jwk(OTHER_RSA, "new", alg="RS256"))
         new = token(OTHER_RSA, "new")
@@ -244,11 +244,11 @@ async def test_an_outage_leaves_the_keys_that_are_known(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And is told in the log, once for each time that the provider was asked."""
-    monkeypatch.setattr(identity_provider, "_READ_AT_MOST_EVERY", 0.02)
-    monkeypatch.setattr(identity_provider, "_READ_EVERY", 0.04)
+    monkeypatch.setattr(identity_provider, "_MIN_REFRESH_INTERVAL", 0.02)
+    monkeypatch.setattr(identity_provider, "_REFRESH_INTERVAL", 0.04)
     async with site() as (keys, url), following(url) as known:
         keys.is_down = True
-        await until(lambda: "go on to hold" in caplog.text)
+        await until(lambda: "stay valid" in caplog.text)
         assert known.identify(token()).identity.name == "jwt:ada"
 
 
@@ -256,7 +256,7 @@ async def test_a_provider_that_drips_costs_its_tokens_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An answer without end is given up after one deadline for all of it, while tokens are verified as ever."""
-    monkeypatch.setattr(identity_provider, "_READ_AT_MOST_EVERY", 0.01)
+    monkeypatch.setattr(identity_provider, "_MIN_REFRESH_INTERVAL", 0.01)
     monkeypatch.setattr(identity_provider, "_TIMEOUT", 0.3)
     async with site() as (keys, url), following(url) as known:
         keys.hangs = True
@@ -335,9 +335,12 @@ async def test_who_may_not_read_sees_neither_figures_nor_schema(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"jwt_issuer": ISSUER}, "name --jwt-issuer and --jwt-audience"),
-        ({"jwt_audience": "merlin"}, "name --jwt-issuer and --jwt-audience"),
-        ({"jwt_issuer": ISSUER, "jwt_audience": "merlin", "jwks": "http://sso.example.org/keys"}, "by https://"),
+        ({"jwt_issuer": ISSUER}, "needs --jwt-issuer and --jwt-audience"),
+        ({"jwt_audience": "merlin"}, "needs --jwt-issuer and --jwt-audience"),
+        (
+            {"jwt_issuer": ISSUER, "jwt_audience": "merlin", "jwks": "http://sso.example.org/keys"},
+            "needs an https:// URL",
+        ),
     ],
 )
 def test_production_lets_in_nobody_elses_tokens(settings: dict[str, Any], why: str) -> None:

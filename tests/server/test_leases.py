@@ -34,7 +34,7 @@ TOKEN = "the-token-of-a-writer"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 CHANGES = "subscription { changes { kind } }"
 MUTATION = 'mutation { createStudy(input: {name: "new"}) { created } }'
-ENDED = "What you logged in by does not hold any more: log in again."
+ENDED = "The token that you logged in with is no longer valid: log in again."
 EXPIRED = "This token has expired: ask for a new one."
 
 
@@ -127,7 +127,7 @@ async def test_a_socket_of_a_session_ends_with_the_token_that_began_it(live: Liv
 
 async def test_a_revoked_socket_runs_nothing(live: Live, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not the server has ended it yet: each operation asks anew."""
-    monkeypatch.setattr(token_file, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(token_file, "_MIN_CHECK_INTERVAL", 0.0)
     monkeypatch.setattr(Lease, "ended", lambda _: asyncio.Event().wait())
     async with socket_of(live) as socket:
         revoke(tokens)
@@ -142,7 +142,7 @@ async def test_a_lower_role_counts_from_the_next_operation_on(
     live: Live, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The socket stays."""
-    monkeypatch.setattr(token_file, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(token_file, "_MIN_CHECK_INTERVAL", 0.0)
     async with socket_of(live) as socket:
         tokens.write_text(tokens.read_text().replace("WRITE", "READ"))
         await subscribe(socket, MUTATION)
@@ -156,7 +156,7 @@ async def test_a_request_whose_body_comes_late_asks_again(
     tokens: Path, monkeypatch: pytest.MonkeyPatch, query: str, compiled: bool
 ) -> None:
     """The token that its head showed is revoked before the body is there: 401, and nothing is done."""
-    monkeypatch.setattr(token_file, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(token_file, "_MIN_CHECK_INTERVAL", 0.0)
     has_asked = asyncio.Event()
     identify = TokenFile.identify
 
@@ -181,7 +181,7 @@ async def test_a_request_whose_body_comes_late_asks_again(
 
 def test_a_change_is_noticed_within_a_second() -> None:
     """By the looks at the file, or for sessions that other servers ended, and then those that wake the streams."""
-    assert authenticator._LOOK_EVERY + max(token_file._LOOK_EVERY, ended_sessions._READ_EVERY) < 0.9
+    assert authenticator._CHECK_INTERVAL + max(token_file._MIN_CHECK_INTERVAL, ended_sessions._READ_INTERVAL) < 0.9
 
 
 async def test_a_lease_waits_for_its_time_and_for_changes() -> None:

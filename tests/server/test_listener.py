@@ -31,7 +31,7 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     with listening(Settings(unix_socket=path)):
-        with pytest.raises(ListenError, match="another server does"), listening(Settings(unix_socket=path)):
+        with pytest.raises(ListenError, match="another server already does"), listening(Settings(unix_socket=path)):
             pass
         assert path.is_socket()
     path.write_text("mine")
@@ -92,11 +92,14 @@ def test_a_server_is_reached_by_its_socket_alone(tmp_path: Path) -> None:
     [
         (("--unix-socket", "/nowhere/merlin.sock"), "Can't listen on /nowhere/merlin.sock: No such file or directory."),
         (("--unix-socket", "/" + "x" * 120), "Can't listen on /xxx"),
-        (("--profile", "production"), "in production name who is let in"),
-        (("--jwt-issuer", "https://sso.example.org"), "jwks: name the keys"),
-        (("--allow-hosts", "https://x"), "allow-hosts: 'https://x' is none; use names such as merlin.example.org."),
-        (("--allow-hosts", "*.x", "--workers", "2"), "allow-hosts: '*.x' is none"),
-        (("--token-file", "/nowhere/tokens"), "Can't read the tokens /nowhere/tokens: No such file or directory."),
+        (("--profile", "production"), "production needs one of --token-file, --jwks or --no-auth"),
+        (("--jwt-issuer", "https://sso.example.org"), "jwks: set it to the file or URL"),
+        (
+            ("--allow-hosts", "https://x"),
+            "allow-hosts: 'https://x' is no host name; use names such as merlin.example.org.",
+        ),
+        (("--allow-hosts", "*.x", "--workers", "2"), "allow-hosts: '*.x' is no host name"),
+        (("--token-file", "/nowhere/tokens"), "Can't read the token file /nowhere/tokens: No such file or directory."),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -110,4 +113,4 @@ def test_everybody_or_those_who_are_named(tmp_path: Path) -> None:
     """Not both: a token would not keep anybody out."""
     told = run(tmp_path / "home", "serve", "--demo", "--no-auth", environ={"MERLIN_GRAPHQL_TOKEN": "t" * 20})
     assert told.returncode == 1
-    assert "everybody is let in, so name neither tokens nor keys" in told.stderr
+    assert "it lets everybody in. Remove it, or remove the settings" in told.stderr

@@ -274,7 +274,7 @@ async def test_a_cookie_is_taken_from_pages_of_this_server_only() -> None:
 
 async def test_a_session_ends_with_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And has the role that the token has now."""
-    monkeypatch.setattr(token_file, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(token_file, "_MIN_CHECK_INTERVAL", 0.0)
     path = tmp_path / "tokens"
     add_line(path, TokenLine("a", Role.WRITE, hash_of("token of a")))
     async with (

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from server.auth.refused_origins import Strangers
+from server.auth.refused_origins import RefusedOrigins
 from server.settings import Settings
 from tests.support.live import DEADLINE, Live, serving
 from tests.support.records import memory_of
@@ -149,15 +149,15 @@ async def test_a_page_that_is_not_let_in_is_told_how_it_would_be(
             answer = await browser.options(live.http, headers=PREFLIGHT | {"origin": strange})
             assert answer.status_code == 403
     told = [record.getMessage() for record in caplog.records if record.name == "server.auth.refused_origins"]
-    assert [line for line in told if page in line] == [f"{says} They then show a token. This is logged once."]
+    assert [line for line in told if page in line] == [f"{says} Such pages then need a token. This is logged once."]
     assert len(told) == 1
 
 
 def test_made_up_origins_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """A hundred are logged."""
-    strangers = Strangers()
+    refused_origins = RefusedOrigins()
     for number in range(1000, 1200):
-        assert f":{number} lets them in" in strangers.refusal(f"http://localhost:{number}")
+        assert f":{number} lets them in" in refused_origins.refusal(f"http://localhost:{number}")
     assert len(caplog.records) == 100
 
 

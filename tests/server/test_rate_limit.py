@@ -52,7 +52,7 @@ def test_a_refusal_says_when_to_try_again(per_minute: int) -> None:
 
 def test_clients_do_not_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """And only so many are remembered."""
-    monkeypatch.setattr(rate_limit, "_REMEMBERED", 2)
+    monkeypatch.setattr(rate_limit, "_MAX_CLIENTS", 2)
     limit = RateLimit(1, Clock())
     assert [limit.wait(who) == 0.0 for who in "aabbccaa"] == [True, False] * 4
     assert len(limit._buckets) == 2

@@ -91,7 +91,7 @@ def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path, is_ready:
         with socket.create_server((url.host, url.port or 0)):
             pass
         if is_ready:
-            assert serving.stderr.count("The process that started this one is gone: it ends, too.") == 2
+            assert serving.stderr.count("The supervisor is gone: this server process ends, too.") == 2
             assert "Traceback" not in serving.stderr
 
 
@@ -182,7 +182,7 @@ def supervisor(stubs: list[Stub], make: Any, count: int) -> Supervisor:
         stubs.append(make())
         return stubs[-1]  # type: ignore[return-value]  # all of it that is asked for
 
-    return Supervisor(make=made, count=count, refuse_new=lambda: None, forget=lambda _: None, patience=1.0)
+    return Supervisor(make=made, count=count, refuse_new=lambda: None, forget=lambda _: None, kill_after=1.0)
 
 
 def test_a_signal_is_heeded_while_they_are_started(stubs: list[Stub]) -> None:

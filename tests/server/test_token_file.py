@@ -45,7 +45,7 @@ def test_a_token_ends_when_it_says(tmp_path: Path) -> None:
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     """And the message says what to do."""
     path = written(tmp_path / "tokens", f"a READ {HASH}", mode)
-    with pytest.raises(TokenFileError, match="chmod 600 it"):
+    with pytest.raises(TokenFileError, match="run chmod 600 on it"):
         TokenFile.read(path)
 
 
@@ -57,7 +57,7 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
         os.chown(path, 12345, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with pytest.raises(TokenFileError, match="belong to another user"):
+    with pytest.raises(TokenFileError, match="belongs to another user"):
         TokenFile.read(path)
 
 
@@ -65,12 +65,12 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
     ("line", "why"),
     [
         ("a READ", "name, role and hash are needed"),
-        (f"a OWNER {HASH}", "the role is READ, WRITE or ADMIN"),
-        ("a READ sha256:abc", "the hash is sha256: and 64 hexadecimal digits"),
-        ("a READ secret", "the hash is sha256: and 64 hexadecimal digits"),
-        (f"a READ {HASH} tomorrow", "the time of expiry is like 2027-01-01"),
-        (f"a READ {HASH} 2027-01-01 more", "nothing follows behind the time of expiry"),
-        (f"a:b READ {HASH}", "a name has letters"),
+        (f"a OWNER {HASH}", "the role must be READ, WRITE or ADMIN"),
+        ("a READ sha256:abc", "the hash must be sha256: and 64 hexadecimal digits"),
+        ("a READ secret", "the hash must be sha256: and 64 hexadecimal digits"),
+        (f"a READ {HASH} tomorrow", "the expiry time must be like 2027-01-01"),
+        (f"a READ {HASH} 2027-01-01 more", "nothing may follow the expiry time"),
+        (f"a:b READ {HASH}", "a name has at most 100 letters"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_named(tmp_path: Path, line: str, why: str) -> None:
@@ -87,7 +87,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_bytes(b"\xff\xfe")
     (tmp_path / "tokens").chmod(0o600)
     for name in ("tokens", "missing"):
-        with pytest.raises(TokenFileError, match="Can't read the tokens"):
+        with pytest.raises(TokenFileError, match="Can't read the token file"):
             TokenFile.read(tmp_path / name)
 
 
@@ -95,12 +95,12 @@ def test_changes_of_the_file_are_heeded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A token that is taken out ends; while the file can't be read, what was read before holds, and the log says so."""
-    monkeypatch.setattr(token_file, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(token_file, "_MIN_CHECK_INTERVAL", 0.0)
     path = written(tmp_path / "tokens", f"a READ {HASH}\n")
     tokens = TokenFile.read(path)
     path.write_text("half a li")
     assert tokens.identify(HASH) is not None
-    assert "go on to hold" in caplog.text
+    assert "stay valid" in caplog.text
     path.unlink()
     assert tokens.identify(HASH) is not None
     written(path, f"b WRITE {hash_of('new')}\n")
@@ -120,7 +120,7 @@ def test_a_line_reads_back_as_it_was_written(tmp_path: Path) -> None:
         path.write_text(path.read_text().rstrip("\n"))
     assert path.stat().st_mode & 0o777 == 0o600
     assert [parse_line(line) for line in path.read_text().splitlines()] == lines
-    with pytest.raises(TokenFileError, match="named 'a' already"):
+    with pytest.raises(TokenFileError, match="already has a token named 'a'"):
         add_line(path, lines[0])
 
 
@@ -143,7 +143,7 @@ def test_the_command_prints_the_token_and_keeps_its_hash(tmp_path: Path) -> None
     assert token not in path.read_text()
     again = run(home, *command)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr.endswith("has a token named 'ci' already: remove its line first.\n")
+    assert again.stderr.endswith("already has a token named 'ci': remove its line first.\n")
 
 
 @pytest.mark.parametrize("wrong", [("--name", "a b"), ("--expires", "soon"), ("--file", "/nowhere/tokens")])

@@ -227,13 +227,13 @@ async def answer_all(url: str, worth_it: int, world: World, questions: list[Said
     backend = make_backend(url, BackendOptions())
     await backend.open()
     await backend.insert(world.records)
-    before, ordered._WORTH_IT = ordered._WORTH_IT, worth_it
+    before, ordered._MIN_REDUCTION = ordered._MIN_REDUCTION, worth_it
     try:
         async with opened(backend, time_zone=UTC) as database:
             for question in questions:
                 check(await ask(database, ASKED, **question), world, question)
     finally:
-        ordered._WORTH_IT = before
+        ordered._MIN_REDUCTION = before
 
 
 def check(data: Said, world: World, question: Said) -> None:

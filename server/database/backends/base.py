@@ -13,7 +13,7 @@ from server.database.backends.write_set import WriteSet
 from server.database.models import EntityKind, Entry, Key, Model
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with how many keys were looked at, and how many there are in all (an estimate)."""
+"""Called with the number of keys read so far, and the estimated number of all keys."""
 
 
 def no_progress(done: int, total: int) -> None:
@@ -27,7 +27,7 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """These may have changed, and are to be read again."""
+    """These keys may have changed, and must be read again."""
 
     keys: frozenset[Key] = frozenset()
     name_maps: frozenset[EntityKind] = frozenset()
@@ -37,7 +37,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Nothing changed, and the store answers."""
+    """Nothing has changed, and the store answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class ResultsBackend(ABC):
 
     kind: ClassVar[str]
     notice_delay: float = 2.0
-    """Seconds within which `watch` tells of a change, unless its notice is lost."""
+    """Seconds within which `watch` reports a change, unless its notice is lost."""
 
     def __init__(self, connection: str) -> None:
         self.connection = connection
-        """The store's URL as it may be shown: without a password."""
+        """The store's URL without a password, safe to show."""
 
     @abstractmethod
     async def open(self) -> None:
-        """Connects, and makes sure that what is there can be served.
+        """Connects, and checks that the store is a database of Merlin that can be served.
 
         Raises `BackendUnavailableError` or `WrongDatabaseError`.
         """
@@ -79,28 +79,28 @@ class ResultsBackend(ABC):
 
     @abstractmethod
     def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
-        """Everything that stands in the store, batch by batch; no consistent snapshot."""
+        """All records, batch by batch; not a consistent snapshot."""
 
     @abstractmethod
     def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
-        """The same for a reader that pauses after each small batch, for minutes in all: nothing is held meanwhile.
+        """Like `load`, for a reader that pauses after each small batch, for minutes in all: no lock is held meanwhile.
 
-        `progress` is called before each batch. What changes between two batches may come twice, or not at all.
+        `progress` is called before each batch. A record that changes between two batches may come twice or not at all.
         """
 
     @abstractmethod
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
-        """What stands under the keys now; `Entry.record` is None where nothing does."""
+        """The current content of the keys; `Entry.record` is None if there is no record."""
 
     @abstractmethod
     async def name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
-        """Whose id Merlin finds by each name; a name that it does not find is left out."""
+        """The id that Merlin finds by each name; names that it does not find are left out."""
 
     @abstractmethod
     def watch(self) -> AsyncGenerator[Notice]:
-        """Tells of every change, whoever made it, until it is closed.
+        """Reports every change, by any writer, until it is closed.
 
-        Begins with `Reload` once no later change can be missed. It survives the store: `Lost` is followed by
+        Begins with `Reload`, once no later change can be missed. Goes on when the store is lost: reports `Lost`, and
         `Reload` when the store is back.
         """
 
@@ -109,46 +109,49 @@ class ResultsBackend(ABC):
         """Writes new records and their names, in bulk, as Merlin would have. For sample data."""
 
     name_maps: ClassVar[frozenset[EntityKind]] = frozenset()
-    """Kinds for which names are stored beside the records."""
+    """Kinds for which the store has a name map, separate from the records."""
 
     async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
-        """All of a stored name map: whose id stands for each name."""
+        """A whole stored name map: the id for each name."""
         raise NotImplementedError
 
     @abstractmethod
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
-        """The stored fields under each key, all of them, as they are; None where nothing stands.
+        """All stored fields of each key, undecoded; None if there is nothing.
 
-        Empty where something stands that is no record: it is not compared, since it is never written.
+        Empty for a value that is no record: such a key is never written, so it need not be compared.
         """
 
     @abstractmethod
     async def load_notes(self) -> list[Note]:
-        """Every note that stands in the store. What a tombstone holds need not be read: there may be many."""
+        """All notes. The texts of tombstones need not be read, since there may be many."""
 
     @abstractmethod
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]: ...
 
     @abstractmethod
     async def commit(self, batch: WriteSet) -> bool:
-        """Writes a batch if everything that it has read still stands as it was read, else nothing.
+        """Writes a batch if all values that it was based on are still the same, else nothing. Returns whether it did.
 
-        Whether it has; where a reply was lost it finds out. Raises `UnknownOutcomeError` where it can't, else
-        `BackendError` with nothing written.
+        If the reply is lost, it finds out. Raises `UnknownOutcomeError` if it can't; on any other `BackendError`
+        nothing was written.
         """
 
     @abstractmethod
     async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
-        """For the other servers of this database, beside Merlin's records. Of a board the newest `most` are kept."""
+        """Stores a message for the other servers of this database; the newest `most` messages of a board are kept.
+
+        `at`: seconds since the epoch.
+        """
 
     @abstractmethod
     async def messages(self, board: str, since: float) -> Mapping[str, float]:
-        """Those of a time since then, with their times: seconds since the epoch."""
+        """The messages since a time, each with its own time: seconds since the epoch."""
 
     async def required_dialect(self) -> Dialect | None:
-        """The dialect that the store takes new records in; None where it takes any."""
+        """The dialect that new records must have in this store; None if any will do."""
         return None
 
     async def outdated_tables(self) -> Mapping[EntityKind, str]:
-        """What keeps Merlin 2.0.0b4 from using a table of the store, and what to do about it."""
+        """For each table that Merlin 2.0.0b4 can't use: the reason, and what to do about it."""
         return {}

@@ -1,4 +1,4 @@
-"""Makes the backend that a URL names; its driver is imported only then."""
+"""Makes the backend for a URL, and imports its driver only then."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from server.database.errors import WrongDatabaseError
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """What a URL leaves open, or should not hold."""
+    """Options of a backend that its URL can't or should not have."""
 
     password: str | None = field(default=None, repr=False)
     tls: TLS = field(default_factory=TLS)
     poll_interval: float = 2.0
-    """Seconds between two looks at a Redis that refuses to tell of changes."""
+    """Seconds between two polls of a Redis that does not allow keyspace notifications."""
     create: bool = True
-    """A new SQLite file where there is none."""
+    """Whether an SQLite file that does not exist is created."""
     read_only: bool = False
-    """Nothing is written: an SQLite file may be one that nobody can write to."""
+    """Whether nothing is written; then an SQLite file need not be writable."""
 
 
 def make_backend(url: str, options: BackendOptions) -> ResultsBackend:
-    """Not yet opened. Raises `WrongDatabaseError` for an invalid URL."""
+    """The backend for a URL, not yet opened. Raises `WrongDatabaseError` for an invalid URL."""
     scheme, separator, _ = url.partition("://")
     match scheme.lower() if separator else "":
         case "redis" | "rediss" | "unix" | "redis+sentinel" | "valkey" | "valkeys" | "valkey+sentinel":

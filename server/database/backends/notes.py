@@ -1,7 +1,7 @@
 """Notes: what this server stores in Merlin's database for itself, beside Merlin's records.
 
-A note belongs to an entity and has a kind: in Redis it stands under `merlin-graphql:<kind>:<id>`, in SQLite in a table
-of its own. Merlin looks at neither.
+A note belongs to an entity and has a kind: in Redis its key is `merlin-graphql:<kind>:<id>`, in SQLite in a table
+of its own. Merlin reads neither.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _DAY = 86_400
 
 class NoteKind(StrEnum):
     ANNOTATIONS = "annotations"
-    """A JSON object of a client's own, of a study or a run; it goes with its entity."""
+    """A JSON object that clients attach to a study or a run; it is deleted with its entity."""
     DELETED = "deleted"
-    """A tombstone: a JSON object that says what a deleted run was. It tells a run that comes back from a new one."""
+    """A tombstone: a JSON object that describes a deleted run. It tells a resurrected run from a new one."""
 
 
 LIFETIMES: Mapping[NoteKind, int] = MappingProxyType({NoteKind.DELETED: 7 * _DAY})
@@ -36,7 +36,7 @@ class NoteKey(NamedTuple):
 
 
 class Note(NamedTuple):
-    """What stands under a key; None where nothing does."""
+    """The text of a key; None if there is none."""
 
     key: NoteKey
     text: str | None

@@ -1,4 +1,4 @@
-"""Divides a scan into portions, so that other tasks have their turn."""
+"""Divides a scan into portions, so that other tasks of the event loop can run in between."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 SCAN_BATCH = 50
-"""Records that are read together: runs of a usual size take 2 ms to decode."""
+"""Records that are read together: 50 runs of usual size take 2 ms to decode."""
 _MAX_CHARACTERS = 100_000
-"""That are decoded together: lists of ids take 2 ms. A single record may be longer."""
+"""Characters that are decoded together, which takes 2 ms for lists of ids. A single record may be longer."""
 
 Item = TypeVar("Item")
 
 
 def portions(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Each as long as may be decoded in one step of the event loop. `length` is in characters."""
+    """Groups items into portions short enough to decode in one step of the loop. `length`: in characters."""
     portion: list[Item] = []
     total = 0
     for item in items:

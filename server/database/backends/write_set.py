@@ -20,21 +20,23 @@ class NameKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WriteSet:
+    """The input of `ResultsBackend.commit`."""
+
     id: str
-    """Of this one write: however often it is sent, it is applied once."""
+    """Identifies the write: if it is sent again, it is not applied again."""
     read: Mapping[Key, Raw | None]
-    """The records as they were read, all fields of each; the write is made only if they all stand as they did."""
+    """All fields of the records that were read; the write is made only if all of them are still the same."""
     owners: Mapping[NameKey, str | None]
-    """Likewise what the name maps held."""
+    """The entries of name maps that were read; compared like the records."""
     written: Mapping[Key, Mapping[str, str]]
     """The fields that change, or all of a new record."""
     deleted: frozenset[Key]
     names: Mapping[NameKey, str | None]
-    """What the name maps are to hold; None drops the entry. A store without name maps has nothing to do for them."""
+    """The entries of name maps to write; None removes one. A store without name maps ignores them."""
     read_notes: Mapping[NoteKey, str | None] = field(default_factory=dict)
-    """The notes as they were read; compared like the records."""
+    """The notes that were read; compared like the records."""
     notes: Mapping[NoteKey, str | None] = field(default_factory=dict)
-    """What the notes are to hold; None removes one. They expire as `LIFETIMES` says."""
+    """The notes to write; None removes one. They expire after their `LIFETIMES`."""
 
     @property
     def is_empty(self) -> bool:

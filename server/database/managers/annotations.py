@@ -15,7 +15,7 @@ from server.database.names import check_words
 from server.database.transactions import ANNOTATIONS, Transaction, UnitOfWork
 
 MAX_CHARACTERS = 65_536
-"""Of all annotations of one entity, as JSON."""
+"""The length of all annotations of one entity, as JSON."""
 MAX_KEY_CHARACTERS = 256
 
 Record = TypeVar("Record", bound=Model)
@@ -32,8 +32,8 @@ class AnnotatedManager(EntityManager[E, Record]):
         """
         entity = self.get(identifier)
         _check(annotations)
-        async with self._working(unit) as its:
-            record: Record = await its.step(partial(_annotate, type(entity.record), entity.id, annotations))
+        async with self._working(unit) as work:
+            record: Record = await work.step(partial(_annotate, type(entity.record), entity.id, annotations))
         return self._entity(record, self._entity_context)
 
 
@@ -45,7 +45,8 @@ async def _annotate(model: type[Record], id_: str, changes: JSON, transaction: T
     if len(text) > MAX_CHARACTERS:
         noun = KINDS[model].replace("_", " ")
         raise InvalidValueError(
-            f"All annotations of the {noun} would be {len(text)} characters of JSON; {MAX_CHARACTERS} are the most.",
+            f"All annotations of the {noun} would be {len(text)} characters of JSON; "
+            f"at most {MAX_CHARACTERS} are allowed.",
             ANNOTATIONS,
         )
     transaction.set_note(key, None if text == EMPTY else text)
@@ -53,7 +54,7 @@ async def _annotate(model: type[Record], id_: str, changes: JSON, transaction: T
 
 
 def _read(stored: str | None) -> JSON:
-    """None for what is no JSON."""
+    """The stored annotations; None if they are not valid JSON."""
     try:
         return load(stored or EMPTY)
     except ValueError:
@@ -63,8 +64,10 @@ def _read(stored: str | None) -> JSON:
 def _check(annotations: JSON) -> None:
     """Raises `InvalidValueError`."""
     if not isinstance(annotations, dict):
-        raise InvalidValueError("Pass an object: its keys are merged one by one.", ANNOTATIONS)
+        raise InvalidValueError("Pass a JSON object: its keys are merged one by one.", ANNOTATIONS)
     check_words(ANNOTATIONS, annotations)
     for key in annotations:
         if not 0 < len(key) <= MAX_KEY_CHARACTERS:
-            raise InvalidValueError(f"A key has 1 to {MAX_KEY_CHARACTERS} characters, not {len(key)}.", ANNOTATIONS)
+            raise InvalidValueError(
+                f"A key must have 1 to {MAX_KEY_CHARACTERS} characters, not {len(key)}.", ANNOTATIONS
+            )

@@ -30,86 +30,86 @@ from server.database.models import (
 from server.database.read_model import ReadModel
 from server.database.transactions import Action, Effect, Transaction, UnitOfWork
 
-_SHOWN = 20
+_MAX_LISTED = 20
 """Ids in a message."""
 BATCH_SIZE = 200
-"""So many entities change in one transaction: it takes tens of milliseconds, and reads go on in between."""
+"""Entities per transaction: it takes tens of milliseconds, and reads are answered between two of them."""
 
 Record = TypeVar("Record", bound=Model)
 
 
 class CascadingDelete:
-    """The steps of one piece of work that deletes. `copy` tells who names an entity that does not name it back.
+    """The steps of a deletion in a unit of work. `copy` is needed to find references that only one side has.
 
-    Without `force`, a step raises `StillActiveError` and changes nothing where a run is active that it takes along, or
-    whose worker it takes.
+    Without `force`, a step raises `StillActiveError` and changes nothing if it would delete an active run or a worker
+    of one.
     """
 
     def __init__(self, unit: UnitOfWork, copy: ReadModel, *, force: bool = False) -> None:
-        self._work = unit
+        self._unit = unit
         self._copy = copy
         self._force = force
 
     def check_runs(self, ids: Iterable[str]) -> None:
-        """Before the first step, so that nothing at all is changed. Raises `StillActiveError`."""
+        """Refuses active runs; to be called before the first step. Raises `StillActiveError`."""
         self._refuse_active(run for id_ in ids if (run := self._copy.runs.get(id_)) is not None)
 
     def check_workers(self, ids: Iterable[str]) -> None:
-        """Likewise of the runs that use some logical workers."""
+        """Like `check_runs`, for the runs that use some logical workers."""
         links = self._copy.worker_runs
         self.check_runs(dict.fromkeys(run_id for id_ in ids for _, run_id in links.members_of(id_)))
 
     def check_instances(self, ids: Iterable[str]) -> None:
-        """Likewise of the runs that some physical workers, unless they are STOPPED, may be at work for."""
+        """Like `check_runs`, for the runs that some physical workers may be working for, unless they are STOPPED."""
         known = self._copy.physical_workers
         alive = [id_ for id_ in ids if (instance := known.get(id_)) is not None and is_alive(instance)]
         self.check_workers(dict.fromkeys(owner for id_ in alive for owner in self._copy.instances.owners_of(id_)))
 
     async def delete_runs(self, ids: Iterable[str]) -> None:
-        """A run leaves its study, every logical worker, its parent and its child."""
+        """Deletes runs, and all references to them in studies, logical workers, parents and children."""
         for batch in _batches(ids):
-            await self._work.step(partial(self._delete_runs, batch))
+            await self._unit.step(partial(self._delete_runs, batch))
 
     async def delete_study(self, id_: str, *, with_runs: bool) -> None:
-        """The study alone: its runs have gone before. Those that came meanwhile go now, or it stays because of them.
+        """Deletes a study whose runs were deleted before. Runs that were added since then are deleted, too.
 
-        Raises `InvalidValueError` without `with_runs`, where it has any.
+        Without `with_runs`, raises `InvalidValueError` if there are any.
         """
-        while left := await self._work.step(partial(self._delete_study, id_)):
+        while left := await self._unit.step(partial(self._delete_study, id_)):
             if not with_runs:
                 raise kept_without_study(left)
             await self.delete_runs(left)
 
     async def delete_logical_worker(self, id_: str) -> None:
-        """A logical worker leaves its runs. Its physical workers have been seen to before."""
+        """Deletes a logical worker and the references of runs to it; not its physical workers."""
         for batch in _batches(run_id for _, run_id in self._copy.worker_runs.members_of(id_)):
-            await self._work.step(partial(self._release_runs, id_, batch))
-        await self._work.step(partial(self._delete_logical_worker, id_))
+            await self._unit.step(partial(self._release_runs, id_, batch))
+        await self._unit.step(partial(self._delete_logical_worker, id_))
 
     async def delete_stopped_instances(self, worker_id: str) -> None:
-        """Those physical workers of a logical worker that do not run when looked at again."""
+        """Deletes those physical workers of a logical worker that are still stopped when read again."""
         for batch in _batches(id_ for _, id_ in self._copy.instances.members_of(worker_id)):
-            await self._work.step(partial(self._delete_stopped, batch))
+            await self._unit.step(partial(self._delete_stopped, batch))
 
     async def delete_physical_workers(self, ids: Iterable[str]) -> None:
-        """A physical worker leaves its logical worker."""
+        """Deletes physical workers, and the references of logical workers to them."""
         for batch in _batches(ids):
-            await self._work.step(partial(self._delete_physical_workers, batch))
+            await self._unit.step(partial(self._delete_physical_workers, batch))
 
     async def delete_empty_studies(self, ids: Iterable[str]) -> None:
-        """Those of them that have no runs when looked at again."""
+        """Deletes those of the studies that still have no runs when read again."""
         for id_ in ids:
-            await self._work.step(partial(self._delete_empty_study, id_))
+            await self._unit.step(partial(self._delete_empty_study, id_))
 
     async def delete_idle_workers(self, ids: Iterable[str]) -> None:
-        """Those logical workers that no run names, and nothing runs as, when looked at again."""
+        """Deletes those of the logical workers that still have no runs and no live physical workers when read again."""
         for id_ in ids:
-            await self._work.step(partial(self._delete_idle_worker, id_))
+            await self._unit.step(partial(self._delete_idle_worker, id_))
 
     async def delete_idle_instances(self, ids: Iterable[str]) -> None:
-        """Those physical workers that do not run when looked at again."""
+        """Deletes those of the physical workers that are still stopped when read again."""
         for id_ in ids:
-            await self._work.step(partial(self._delete_idle_instance, id_))
+            await self._unit.step(partial(self._delete_idle_instance, id_))
 
     async def _delete_empty_study(self, id_: str, transaction: Transaction) -> None:
         studies = await self._existing(transaction, StudyModel, [id_])
@@ -160,7 +160,7 @@ class CascadingDelete:
             await _bury(run, transaction)
 
     async def _delete_study(self, id_: str, transaction: Transaction) -> list[str]:
-        """The ids of runs that have to go first; the study stays as long as there are any."""
+        """Deletes a study without runs; otherwise returns the ids of the runs to delete first."""
         studies = await self._existing(transaction, StudyModel, [id_])
         named = {run_id for study in studies for run_id in study.runs}
         named.update(run_id for _, run_id in self._copy.study_runs.members_of(id_))
@@ -172,7 +172,9 @@ class CascadingDelete:
     async def _delete_logical_worker(self, id_: str, transaction: Transaction) -> None:
         worker = await transaction.get(LogicalWorkerModel, id_)
         if worker is not None:
-            await self._release_runs(id_, worker.runs, transaction)  # what was added since, and what is missing
+            await self._release_runs(
+                id_, worker.runs, transaction
+            )  # those added since then, and those that are missing
             transaction.delete(Key(EntityKind.LOGICAL_WORKER, id_))
 
     async def _release_runs(self, worker_id: str, run_ids: Collection[str], transaction: Transaction) -> None:
@@ -203,13 +205,13 @@ class CascadingDelete:
         active = [] if self._force else [run.id for run in runs if run.run_status.is_active]
         if active:
             raise StillActiveError(
-                f"Merlin still works on {counted(active)}: {listed(active)}. At the next change of status it writes "
-                "the record again. Wait for the end, or cancel by `merlin cancel` first; `force: true` does it now.",
+                f"Merlin is still working on {counted(active)}: {listed(active)}. At the next status change it would "
+                "write the record again. Wait for the end, or run `merlin cancel` first; `force: true` deletes now.",
                 "force",
             )
 
     async def _delete(self, transaction: Transaction, records: Collection[Model]) -> None:
-        """The records, and what the name map holds for them: it goes to another record of the name, if there is one."""
+        """Deletes records. A name map's entry goes to another record with the name, if there is one."""
         gone = frozenset(record.id for record in records)
         named = {name: record for record in records if (name := name_of(record)) is not None}
         for kind in {KINDS[type(record)] for record in records}:
@@ -222,13 +224,13 @@ class CascadingDelete:
             transaction.delete(Key(KINDS[type(record)], record.id))
 
     async def _heir(self, transaction: Transaction, model: type[Model], name: str, gone: Collection[str]) -> str | None:
-        """Another record of that name; the copy may name some that earlier steps have deleted."""
+        """The id of another record with a name, checked in the database: earlier steps may have deleted some."""
         ids = [id_ for id_ in self._copy.tables[KINDS[model]].ids_named(name) if id_ not in gone]
         others = await self._existing(transaction, model, ids)
         return next((other.id for other in others if name_of(other) == name), None)
 
     async def _existing(self, transaction: Transaction, model: type[Record], ids: Collection[str]) -> list[Record]:
-        """Those of them that exist."""
+        """The records of some ids, as far as they exist."""
         await transaction.prefetch(Key(KINDS[model], id_) for id_ in ids)
         found = [await transaction.get(model, id_) for id_ in ids]
         return [record for record in found if record is not None]
@@ -236,16 +238,16 @@ class CascadingDelete:
     async def _partners(
         self, transaction: Transaction, model: type[Record], ids: Collection[str], field: str
     ) -> list[Record]:
-        """Those of them that exist; the others are noted as skipped, unless this very work has deleted them."""
+        """The partners that exist; the others are noted as skipped, unless this unit of work has deleted them."""
         partners = await self._existing(transaction, model, ids)
         missing = set(ids).difference(partner.id for partner in partners)
-        keys = [key for id_ in sorted(missing) if not self._work.has_deleted(key := Key(KINDS[model], id_))]
-        self._work.skip(Effect(Action.UPDATED, key, (field,)) for key in keys)
+        keys = [key for id_ in sorted(missing) if not self._unit.has_deleted(key := Key(KINDS[model], id_))]
+        self._unit.skip(Effect(Action.UPDATED, key, (field,)) for key in keys)
         return partners
 
 
 async def _bury(run: RunModel, transaction: Transaction) -> None:
-    """Leaves a tombstone, which tells the run from a new one where Merlin brings it back."""
+    """Writes a tombstone. If Merlin writes the run's record again, the tombstone shows that the run was deleted."""
     study = None if run.study_id is None else await transaction.get(StudyModel, run.study_id)
     text = write_json(
         {
@@ -260,8 +262,8 @@ async def _bury(run: RunModel, transaction: Transaction) -> None:
 
 def kept_without_study(runs: Collection[str]) -> InvalidValueError:
     return InvalidValueError(
-        f"{counted(runs)} would name a study that is gone, and `merlin database get all-runs` of 2.0.0b4 ends at the "
-        "first such run. Delete the runs with their study, or before it.",
+        f"{counted(runs)} would be left without their study, and `merlin database get all-runs` of 2.0.0b4 fails at "
+        "the first such run. Delete the runs together with their study, or before it.",
         "runs",
     )
 
@@ -271,12 +273,12 @@ def counted(runs: Collection[str]) -> str:
 
 
 def listed(ids: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return ", ".join(ids[:_SHOWN]) + more
+    """The first ids, and the number of the others."""
+    more = f" and {len(ids) - _MAX_LISTED} more" if len(ids) > _MAX_LISTED else ""
+    return ", ".join(ids[:_MAX_LISTED]) + more
 
 
 def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Taken at once: what they come from changes with every step."""
+    """Splits ids into batches. The ids are read at once, since their source changes with every step."""
     everything = list(dict.fromkeys(ids))
     return (everything[start : start + BATCH_SIZE] for start in range(0, len(everything), BATCH_SIZE))

@@ -1,4 +1,4 @@
-"""What all managers share: lookup by id and name, and Merlin's filters."""
+"""The base of all managers: lookup by id and name, and Merlin's filters."""
 
 from __future__ import annotations
 
@@ -32,21 +32,23 @@ Partner = TypeVar("Partner", bound=Model)
 E = TypeVar("E", bound=DatabaseEntity[Any])
 
 
-def as_given(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
     return value
 
 
 def in_upper_case(value: Any) -> str:
-    """Merlin takes a status in any case."""
+    """A status in upper case: Merlin accepts it in any case."""
     return str(value).upper()
 
 
 @dataclass(frozen=True, slots=True)
 class FilterKey:
+    """One of Merlin's filters: the value that it compares, and how to spell a wanted value."""
+
     read: Callable[[Any], Any]
-    """What of a record it looks at: one value, or a tuple of them."""
-    spelled: Callable[[Any], Any] = as_given
-    """How a wanted value is written in a record."""
+    """Returns the value of a record to compare, or a tuple of values of which one has to match."""
+    normalize: Callable[[Any], Any] = unchanged
+    """Converts a wanted value to its form in records."""
 
 
 def canonical_id(text: str) -> str | None:
@@ -60,6 +62,8 @@ def canonical_id(text: str) -> str | None:
 
 
 class EntityManager(Generic[E, Record]):
+    """Finds, creates, changes and deletes the entities of one kind."""
+
     kind: ClassVar[EntityKind]
     noun: ClassVar[str]
     not_found: ClassVar[type[EntityNotFoundError]]
@@ -81,14 +85,14 @@ class EntityManager(Generic[E, Record]):
         self._runner = runner
 
     def set_db_reference(self, db: MerlinDatabase) -> None:
-        """Gives the manager its siblings, as `MerlinDatabase` does."""
+        """Gives the manager access to the other managers. The name is that of Merlin's method."""
         self.db = db
 
     def __len__(self) -> int:
         return len(self._table)
 
     def by_id(self, id_: str) -> E | None:
-        """An id is a UUID in any of its forms."""
+        """The entity with an id: a UUID in any of its spellings."""
         table = self._table
         record = table.get(id_)
         if record is None and (canonical := canonical_id(id_)) is not None:
@@ -96,12 +100,12 @@ class EntityManager(Generic[E, Record]):
         return None if record is None else self._entity(record, self._entity_context)
 
     def by_name(self, name: str) -> E | None:
-        """Of several entities of one name, the one that Merlin finds by it. A run's name is its workspace."""
+        """The entity with a name; of several, the one that Merlin finds. A run's name is its workspace."""
         record = self._table.named(name)
         return None if record is None else self._entity(record, self._entity_context)
 
     def get(self, identifier: str) -> E:
-        """By name first, then by id: a name of 32 hex digits is a name. Never a path on disk.
+        """Finds an entity by name, then by id: a name of 32 hex digits is a name. Never looks at a path on disk.
 
         Raises the kind's `EntityNotFoundError`.
         """
@@ -111,16 +115,16 @@ class EntityManager(Generic[E, Record]):
         return found
 
     def all(self) -> OrderedView[E]:
-        """In the kind's default order."""
+        """All entities, in the kind's default order."""
         table = self._table
         return OrderedView(
             table.order, table.records, self._entity_context.entities[self.kind], order_of(self.kind), whole=True
         )
 
     def get_all(self, filters: Mapping[str, Any] | None = None) -> list[E]:
-        """Those that match every filter; a list matches any of its values.
+        """The entities that match every filter; a list matches any of its values.
 
-        Raises `UnknownFilterError`, where Merlin would match everything.
+        Raises `UnknownFilterError` for an unknown filter, which Merlin would ignore.
         """
         tests = [self._test(name, wanted) for name, wanted in (filters or {}).items()]
         return [
@@ -129,7 +133,7 @@ class EntityManager(Generic[E, Record]):
 
     @asynccontextmanager
     async def _working(self, unit: UnitOfWork | None) -> AsyncIterator[UnitOfWork]:
-        """The caller's piece of work, which the caller finishes, or one of our own."""
+        """Yields the caller's unit of work, which the caller finishes, or a new one, which is finished here."""
         if unit is not None:
             yield unit
             return
@@ -140,7 +144,7 @@ class EntityManager(Generic[E, Record]):
             await unit.finish()
 
     async def _existing_named(self, transaction: Transaction, model: type[Record], name: str) -> Record | None:
-        """The record of a name as it stands in the database; None where there is none."""
+        """The record with a name in the database (not in the copy); None if there is none."""
         owner = await transaction.owner_of(self.kind, name)
         for id_ in dict.fromkeys((*optional(owner), *self._table.ids_named(name))):
             record = await transaction.get(model, id_)
@@ -150,7 +154,7 @@ class EntityManager(Generic[E, Record]):
 
     @staticmethod
     async def partner(transaction: Transaction, model: type[Partner], id_: str, field: str) -> Partner:
-        """Raises `MissingPartnerError`."""
+        """The record that a field refers to. Raises `MissingPartnerError` if it does not exist."""
         record = await transaction.get(model, id_)
         if record is None:
             noun = KINDS[model].replace("_", " ")
@@ -163,7 +167,7 @@ class EntityManager(Generic[E, Record]):
             known = ", ".join(self.filters)
             raise UnknownFilterError(f"There is no filter {name!r} for a {self.noun}: use one of {known}.")
         alternatives = wanted if isinstance(wanted, list | tuple | set | frozenset) else (wanted,)
-        values = frozenset(map(key.spelled, alternatives))
+        values = frozenset(map(key.normalize, alternatives))
 
         def test(record: Record) -> bool:
             value = key.read(record)
@@ -173,38 +177,40 @@ class EntityManager(Generic[E, Record]):
 
 
 _SET = "__set__"
-"""By which Merlin stores a set (`merlin.backends.utils.serialize_entity`)."""
+"""The key with which Merlin stores a set (`merlin.backends.utils.serialize_entity`)."""
 
 
 def as_json(field: str, value: JSON) -> JSONText:
-    """A JSON object that a client gives, `{}` for None. Raises `InvalidValueError`."""
+    """The stored text of a JSON object from a client; `{}` for None. Raises `InvalidValueError`."""
     if value is None:
         return EMPTY
     if not isinstance(value, dict):
-        raise InvalidValueError("Pass an object: Merlin reads no other JSON there.", field)
+        raise InvalidValueError("Pass a JSON object: Merlin can't read another JSON value here.", field)
     if (number := unkept_in(value)) is not None:
         raise InvalidValueError(
-            f"The number {number!r} would not be kept as it is: pass one that a double keeps, a whole one of at most "
-            "4300 digits, or a text.",
+            f"The number {number!r} can't be stored exactly: pass one that a double can hold, an integer of at most "
+            "4300 digits, or a string.",
             field,
         )
     if _SET in value and field != ANNOTATIONS:
-        raise InvalidValueError(f"Merlin takes an object with the key {_SET} for a set, and fails at it.", field)
+        raise InvalidValueError(
+            f"Merlin would read an object with the key {_SET} as a set, and fail: use another key.", field
+        )
     return _text(field, value)
 
 
 def merged(field: str, stored: JSON, changes: JSON) -> JSONText:
-    """An object with some keys set, and those dropped that are None.
+    """The stored text of an object after some changes: a key whose new value is None is removed.
 
-    Raises `InvalidValueError`, and `ConflictError` where what is stored is no object (None where it can't be read).
+    Raises `InvalidValueError`, and `ConflictError` if `stored` is no object (it is None if it can't be read).
     """
     if not isinstance(changes, dict):
-        raise InvalidValueError("Pass an object: its keys are merged one by one.", field)
+        raise InvalidValueError("Pass a JSON object: its keys are merged one by one.", field)
     if not isinstance(stored, dict):
-        raise ConflictError("What is stored can't be read as an object, and would be lost.", field)
+        raise ConflictError("The stored value is no readable JSON object, and merging would lose it.", field)
     as_json(
         field, {key: value for key, value in changes.items() if value is not None}
-    )  # what stands already may be NaN
+    )  # only the new values: stored ones may be NaN
     kept = {key: value for key, value in (stored | changes).items() if key not in changes or changes[key] is not None}
     return _text(field, kept)
 
@@ -214,4 +220,4 @@ def _text(field: str, value: JSON) -> JSONText:
     try:
         return write_json(value)
     except ValueError as error:
-        raise InvalidValueError(f"It is no JSON that can be stored: {error}.", field) from None
+        raise InvalidValueError(f"It can't be stored as JSON: {error}.", field) from None

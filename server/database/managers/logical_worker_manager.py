@@ -17,12 +17,12 @@ from server.database.transactions import Transaction, TransactionRunner, UnitOfW
 
 
 class Instances(StrEnum):
-    """What becomes of the physical workers of a logical worker that goes."""
+    """What to do with the physical workers of a logical worker that is deleted."""
 
     DELETE_STOPPED = "DELETE_STOPPED"
     DELETE = "DELETE"
     DETACH = "DETACH"
-    """As KEEP: what Merlin can delete names a logical worker, if one that is gone."""
+    """The same as KEEP: the physical worker keeps naming the deleted one, since Merlin can't delete one without."""
     KEEP = "KEEP"
 
 
@@ -39,13 +39,16 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         super().__init__(LogicalWorkerEntity, entity_context.read_model.logical_workers, entity_context, runner)
 
     def by_name_and_queues(self, name: str, queues: Iterable[str]) -> LogicalWorkerEntity | None:
-        """Name and queues, which are a set, make the id; a name alone may be that of several workers."""
+        """The worker with a name and a set of queues, which make its id; several may have the same name."""
         return self.by_id(LogicalWorkerModel.generate_id(name, set(queues)))
 
     def get(
         self, worker_id: str | None = None, worker_name: str | None = None, queues: Iterable[str] | None = None
     ) -> LogicalWorkerEntity:
-        """By id, or by name and queues. Raises `LogicalWorkerNotFoundError` and `InvalidRequestError`."""
+        """Finds a worker by id, or by name and queues.
+
+        Raises `LogicalWorkerNotFoundError` and `InvalidRequestError`.
+        """
         if worker_id is not None and worker_name is None and queues is None:
             found, sought = self.by_id(worker_id), repr(worker_id)
         elif worker_id is None and worker_name is not None and queues is not None:
@@ -53,13 +56,13 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
             found = self.by_name_and_queues(worker_name, queues)
             sought = f"{worker_name!r} with the queues {', '.join(map(repr, queues)) or '(none)'}"
         else:
-            raise InvalidRequestError("Name a logical worker by its id, or by its name and its queues.")
+            raise InvalidRequestError("Identify a logical worker by its id, or by its name and its queues.")
         if found is None:
             raise self.not_found(f"There is no {self.noun} {sought} in the database.")
         return found
 
     async def create(self, name: str, queues: Iterable[str], unit: UnitOfWork | None = None) -> LogicalWorkerEntity:
-        """The worker of that name and those queues, which is made if there is none.
+        """Returns the worker with a name and queues, which is created if there is none.
 
         Raises `RefusedError` and `BackendError`.
         """
@@ -67,8 +70,8 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         check_worker_name("name", name)
         check_queues("queues", served)
         wanted = LogicalWorkerModel(LogicalWorkerModel.generate_id(name, served), name, served)
-        async with self._working(unit) as its:
-            worker = await its.step(partial(self._create, wanted))
+        async with self._working(unit) as work:
+            worker = await work.step(partial(self._create, wanted))
         return LogicalWorkerEntity(worker, self._entity_context)
 
     async def delete(
@@ -81,7 +84,7 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         force: bool = False,
         unit: UnitOfWork | None = None,
     ) -> list[str]:
-        """The ids of what is gone; one that an active run uses goes only where it is forced.
+        """Deletes a worker and returns the deleted ids; one that an active run uses is deleted only with `force`.
 
         Raises `LogicalWorkerNotFoundError`, `StillActiveError` and `BackendError`.
         """
@@ -95,13 +98,13 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
         force: bool = False,
         unit: UnitOfWork | None = None,
     ) -> list[str]:
-        """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
+        """Deletes all logical workers and returns the deleted ids. Raises `StillActiveError` and `BackendError`."""
         return await self._delete([id_ for _, id_ in self._table.order], physical_workers, force, unit)
 
     async def delete_these(
         self, ids: Iterable[str], unit: UnitOfWork | None = None, *, force: bool = False
     ) -> list[str]:
-        """The ids of what is gone: those of them that were there. Raises `StillActiveError` and `BackendError`."""
+        """Deletes workers that exist and returns the deleted ids. Raises `StillActiveError` and `BackendError`."""
         return await self._delete(list(ids), Instances.DELETE_STOPPED, force, unit)
 
     async def _create(self, wanted: LogicalWorkerModel, transaction: Transaction) -> LogicalWorkerModel:
@@ -114,8 +117,8 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
     async def _delete(
         self, ids: list[str], physical_workers: Instances, force: bool, unit: UnitOfWork | None
     ) -> list[str]:
-        async with self._working(unit) as its:
-            cleanup = CascadingDelete(its, self._entity_context.read_model, force=force)
+        async with self._working(unit) as work:
+            cleanup = CascadingDelete(work, self._entity_context.read_model, force=force)
             cleanup.check_workers(ids)
             for id_ in ids:
                 match physical_workers:
@@ -127,4 +130,4 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
                     case Instances.DETACH | Instances.KEEP:
                         pass
                 await cleanup.delete_logical_worker(id_)
-        return its.deleted_ids()
+        return work.deleted_ids()

@@ -39,7 +39,7 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         super().__init__(PhysicalWorkerEntity, entity_context.read_model.physical_workers, entity_context, runner)
 
     async def create(self, name: str, *, unit: UnitOfWork | None = None, **kwargs: Any) -> PhysicalWorkerEntity:
-        """The worker of that name, which is made of the keyword arguments if there is none, and linked.
+        """Returns the worker with a name. If there is none, it is created from the keyword arguments, and linked.
 
         Raises `RefusedError` and `BackendError`.
         """
@@ -48,45 +48,48 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         now = self._entity_context.local_now()
         fields = {"heartbeat_timestamp": now, "latest_start_time": now} | self._checked(kwargs, _FIELDS)
         wanted = PhysicalWorkerModel(str(uuid.uuid4()), name, **fields)
-        async with self._working(unit) as its:
-            worker = await its.step(partial(self._create, wanted))
+        async with self._working(unit) as work:
+            worker = await work.step(partial(self._create, wanted))
         return PhysicalWorkerEntity(worker, self._entity_context)
 
     async def update(
         self, worker_id_or_name: str, *, unit: UnitOfWork | None = None, **changes: Any
     ) -> PhysicalWorkerEntity:
-        """Raises `PhysicalWorkerNotFoundError`, `RefusedError` and `BackendError`."""
+        """Changes fields of a worker. Raises `PhysicalWorkerNotFoundError`, `RefusedError` and `BackendError`."""
         id_ = self.get(worker_id_or_name).id
         fields = self._checked(changes, _CHANGEABLE)
-        async with self._working(unit) as its:
-            worker = await its.step(partial(self._update, id_, fields))
+        async with self._working(unit) as work:
+            worker = await work.step(partial(self._update, id_, fields))
         return PhysicalWorkerEntity(worker, self._entity_context)
 
     async def delete(self, worker_id_or_name: str, unit: UnitOfWork | None = None, *, force: bool = False) -> list[str]:
-        """The ids of what is gone. Raises `PhysicalWorkerNotFoundError`, `StillActiveError` and `BackendError`."""
+        """Deletes a worker and returns the deleted ids.
+
+        Raises `PhysicalWorkerNotFoundError`, `StillActiveError` and `BackendError`.
+        """
         return await self.delete_these([self.get(worker_id_or_name).id], unit, force=force)
 
     async def delete_all(self, unit: UnitOfWork | None = None, *, force: bool = False) -> list[str]:
-        """The ids of what is gone. Raises `StillActiveError` and `BackendError`."""
+        """Deletes all physical workers and returns the deleted ids. Raises `StillActiveError` and `BackendError`."""
         return await self.delete_these([id_ for _, id_ in self._table.order], unit, force=force)
 
     async def delete_these(
         self, ids: Collection[str], unit: UnitOfWork | None = None, *, force: bool = False
     ) -> list[str]:
-        """The ids of what is gone: those of them that were there.
+        """Deletes those workers that exist and returns the deleted ids.
 
-        Where it is not forced, none of them may be said to run as a logical worker that an active run uses.
+        Without `force`, none of them may be alive and belong to a logical worker that an active run uses.
         Raises `StillActiveError` and `BackendError`.
         """
-        async with self._working(unit) as its:
-            cleanup = CascadingDelete(its, self._entity_context.read_model, force=force)
+        async with self._working(unit) as work:
+            cleanup = CascadingDelete(work, self._entity_context.read_model, force=force)
             cleanup.check_instances(ids)
             await cleanup.delete_physical_workers(ids)
-        return its.deleted_ids()
+        return work.deleted_ids()
 
-    def _checked(self, given: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
-        """The fields as they are stored. Raises `InvalidRequestError` and `InvalidValueError`."""
-        fields = dict(given)
+    def _checked(self, values: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+        """The fields in their stored form. Raises `InvalidRequestError` and `InvalidValueError`."""
+        fields = dict(values)
         if unknown := fields.keys() - known:
             raise InvalidRequestError(f"A physical worker's {', '.join(sorted(unknown))} can't be set.")
         for name in ("host", "launch_cmd", "pid"):
@@ -103,7 +106,7 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
         return fields
 
     def _local(self, name: str, instant: datetime) -> datetime:
-        """Raises `InvalidValueError` for an instant that would not be read back from its local time."""
+        """A time as Merlin stores it. Raises `InvalidValueError` if the same instant could not be read back."""
         try:
             local = self._entity_context.local(instant)
         except (OverflowError, ValueError, OSError):
@@ -137,6 +140,8 @@ class PhysicalWorkerManager(EntityManager[PhysicalWorkerEntity, PhysicalWorkerMo
 def _check_values(fields: Mapping[str, Any]) -> None:
     """Raises `InvalidValueError`."""
     if fields.get("worker_status") is WorkerStatus.UNKNOWN:
-        raise InvalidValueError("UNKNOWN is no status that a worker can be given.", "worker_status")
+        raise InvalidValueError(
+            "UNKNOWN can't be set: it stands for a stored status that can't be read.", "worker_status"
+        )
     if fields.get("restart_count", 0) < 0:
-        raise InvalidValueError("A worker can't have been restarted less than never.", "restart_count")
+        raise InvalidValueError("The number of restarts can't be negative.", "restart_count")

@@ -27,14 +27,14 @@ class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
         super().__init__(StudyEntity, entity_context.read_model.studies, entity_context, runner)
 
     async def create(self, study_name: str, unit: UnitOfWork | None = None) -> StudyEntity:
-        """The study of that name, which is made if there is none. Raises `RefusedError` and `BackendError`."""
+        """The study with a name, created if there is none. Raises `RefusedError` and `BackendError`."""
         check_name("name", study_name)
-        async with self._working(unit) as its:
-            study = await its.step(partial(self.find_or_make, study_name, str(uuid.uuid4())))
+        async with self._working(unit) as work:
+            study = await work.step(partial(self.find_or_make, study_name, str(uuid.uuid4())))
         return StudyEntity(study, self._entity_context)
 
     async def find_or_make(self, name: str, new_id: str, transaction: Transaction) -> StudyModel:
-        """A step: one study a name, whoever makes it first."""
+        """A step of a unit of work: finds the study with a name, or creates it, so that there is one study per name."""
         study = await self._existing_named(transaction, StudyModel, name)
         if study is None:
             study = StudyModel(new_id, name)
@@ -50,7 +50,7 @@ class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
         force: bool = False,
         unit: UnitOfWork | None = None,
     ) -> list[str]:
-        """The ids of what is gone: the study and its runs, also active ones where it is forced.
+        """Deletes a study and its runs (active ones only with `force`), and returns the deleted ids.
 
         The runs go first, in steps, so that an interrupted deletion leaves a smaller, consistent study. A study whose
         runs are to be kept is deleted only where it has none: Merlin can't show a run without its study.
@@ -61,7 +61,7 @@ class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
     async def delete_all(
         self, *, remove_associated_runs: bool = True, force: bool = False, unit: UnitOfWork | None = None
     ) -> list[str]:
-        """The ids of what is gone, as of `delete`; all of it or, where one is refused, nothing."""
+        """Deletes all studies as `delete` does, or none if one is refused. Returns the deleted ids."""
         return await self._delete(list(self.all()), remove_associated_runs, force, unit)
 
     async def _delete(
@@ -70,11 +70,11 @@ class StudyManager(AnnotatedManager[StudyEntity, StudyModel]):
         run_ids = [id_ for study in studies for _, id_ in study.runs.positions]
         if run_ids and not remove_runs:
             raise kept_without_study(run_ids)
-        async with self._working(unit) as its:
-            cleanup = CascadingDelete(its, self._entity_context.read_model, force=force)
+        async with self._working(unit) as work:
+            cleanup = CascadingDelete(work, self._entity_context.read_model, force=force)
             cleanup.check_runs(run_ids)
             for study in studies:
                 if remove_runs:
                     await cleanup.delete_runs([run.id for run in study.runs])
                 await cleanup.delete_study(study.id, with_runs=remove_runs)
-        return its.deleted_ids()
+        return work.deleted_ids()
