@@ -18,6 +18,7 @@ from schema.subscription import Subscription
 
 
 def make_schema() -> strawberry.Schema:
+    """The schema of the contract; `types` are those that only the interface Node leads to."""
     return strawberry.Schema(
         query=Query,
         mutation=Mutation,
@@ -29,5 +30,5 @@ def make_schema() -> strawberry.Schema:
 
 def sdl_of(schema: strawberry.Schema) -> str:
     """The schema in GraphQL's definition language, sorted, so that it is the same text each time."""
-    plain = build_schema(print_schema(core_of(schema)))  # what sorts it knows no ID but its own
+    plain = build_schema(print_schema(core_of(schema)))  # to sort it, graphql-core needs its own ID
     return f"{print_schema(lexicographic_sort_schema(plain))}\n"

@@ -1,8 +1,8 @@
 """Whether a filter could exclude any record at all, decided without looking at one.
 
-A filter is a formula over what could be said of a record: each subject (its status, its launch time, whether it has a
-study) takes one of a few classes of values, of which the filter says the same. Someone who asks for "all that are
-finished, or not" asks for all, however that is spelled.
+A filter is a formula over properties of a record, the subjects: its status, its launch time, whether it has a study. A
+subject's values fall into a few classes, and the filter gives the same result for all values of one class. A filter
+such as "finished, or not finished" matches all records, however it is spelled.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-_PATIENCE = 50_000
-"""Parts of formulas that are looked at, in some 50 ms: what is not told by then could exclude something."""
+_MAX_STEPS = 50_000
+"""Parts of formulas that are evaluated, in some 50 ms; a formula that is undecided by then can exclude."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject(ABC):
-    """Something of a record, of which a filter may speak several times."""
+    """A property of a record, which a filter may test several times."""
 
     name: Hashable
 
     @abstractmethod
     def classes(self, points: Iterable[Any]) -> Sequence[Any]:
-        """One value for each class, where a filter names these values: no less than there could be."""
+        """One value for each class, if a filter names these points; at least all classes that are possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact(Subject):
-    """What is or is not: an opaque part of a filter is one of its own."""
+    """A yes or no; each part of a filter that is not analysed is a fact of its own."""
 
     def classes(self, points: Iterable[Any]) -> Sequence[Any]:
         del points
@@ -58,7 +58,7 @@ class Text(Subject):
 
 
 _ANOTHER = object()
-"""A value that the filter does not name."""
+"""Any value that the filter does not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ class Some:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """That one of several others is as a formula says; two of these need not speak of the same one."""
+    """At least one of several related records matches a formula; two `Exists` may be true by different records."""
 
     of: Hashable
     part: Formula
-    told: Callable[[], Hashable]
-    """The same for those that say the same."""
+    key: Callable[[], Hashable]
+    """Equal for formulas that are equal."""
 
 
 Formula: TypeAlias = Atom | Not | All | Some | Exists
@@ -122,15 +122,15 @@ def is_null(subject: Text | Measure) -> Formula:
 
 
 def can_exclude(formula: Formula) -> bool:
-    """Whether there could be a record that it does not match."""
+    """Whether there could be a record that the formula does not match."""
     return _Search().can_fail(formula)
 
 
 class _Search:
-    """For values of all subjects with which a formula does not hold: it guesses one after the other."""
+    """Searches for values of all subjects with which a formula is false, by backtracking."""
 
     def __init__(self) -> None:
-        self._left = _PATIENCE
+        self._steps_left = _MAX_STEPS
 
     def can_fail(self, formula: Formula) -> bool:
         formula = self._plain(formula)
@@ -140,12 +140,12 @@ class _Search:
         return self._fails(formula, {subject: subject.classes(found) for subject, found in points.items()}, {})
 
     def _plain(self, formula: Formula) -> Formula:
-        """Without `Exists`: what can't be said of any, or is true of each, is known."""
+        """The formula with each `Exists` replaced by facts: its part is always false, always true, or neither."""
         match formula:
-            case Exists(of, part, told):
+            case Exists(of, part, key):
                 if not self.can_fail(Not(part)):
                     return NEVER
-                return All((fact(of), fact(of, told()))) if self.can_fail(part) else fact(of)
+                return All((fact(of), fact(of, key()))) if self.can_fail(part) else fact(of)
             case Not(part):
                 return Not(self._plain(part))
             case All(parts) | Some(parts):
@@ -157,7 +157,7 @@ class _Search:
         verdict = self._verdict(formula, guessed)
         if isinstance(verdict, bool):
             return not verdict
-        if self._left < 0:
+        if self._steps_left < 0:
             return True
         for value in classes[verdict]:
             guessed[verdict] = value
@@ -167,8 +167,8 @@ class _Search:
         return False
 
     def _verdict(self, formula: Formula, guessed: dict[Subject, Any]) -> bool | Subject:
-        """Whether it holds, as far as that is known; else a subject that it depends on."""
-        self._left -= 1
+        """Whether the formula holds; else, if that is not known yet, a subject that it depends on."""
+        self._steps_left -= 1
         match formula:
             case Atom(subject, holds):
                 return holds(guessed[subject]) if subject in guessed else subject
@@ -186,7 +186,7 @@ class _Search:
                         first = verdict
                 return not decisive if first is None else first
             case Exists():
-                raise AssertionError("It was made plain before.")
+                raise AssertionError("_plain replaces Exists.")
 
 
 def _atoms(formula: Formula) -> Iterable[Atom]:

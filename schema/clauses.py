@@ -13,15 +13,17 @@ from server.database.ordered import SortKey
 
 Parts: TypeAlias = Sequence[Sequence[SortKey]]
 Candidates: TypeAlias = Callable[[], Parts]
-"""Where all that match are to be found, looked up when asked."""
+"""Looks up a superset of the matching records in an index, when called."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
+    """A filter, or a part of one, in three forms."""
+
     source: str
     """An expression over `record`."""
     formula: Formula
-    """What it says, for whoever has no record at hand."""
+    """Its meaning, for decisions that are made without a record."""
     candidates: Candidates | None = None
 
 
@@ -30,19 +32,19 @@ NOTHING = Clause("False", NEVER, list)
 
 
 def all_of(clauses: Sequence[Clause]) -> Clause:
-    """One index is enough, the one that leaves least."""
-    said = [clause for clause in clauses if clause is not EVERYTHING]
-    if not said:
+    """The conjunction. Of its clauses' indexes it uses the one with the fewest candidates."""
+    restricting = [clause for clause in clauses if clause is not EVERYTHING]
+    if not restricting:
         return EVERYTHING
-    if len(said) == 1:
-        return said[0]
-    found = [clause.candidates for clause in said if clause.candidates is not None]
+    if len(restricting) == 1:
+        return restricting[0]
+    found = [clause.candidates for clause in restricting if clause.candidates is not None]
     candidates = (lambda: min((one() for one in found), key=lambda parts: sum(map(len, parts)))) if found else None
-    return Clause(_joined(" and ", said), All([clause.formula for clause in said]), candidates)
+    return Clause(_joined(" and ", restricting), All([clause.formula for clause in restricting]), candidates)
 
 
 def one_of(clauses: Sequence[Clause]) -> Clause:
-    """Indexes help where each alternative has one."""
+    """The disjunction. It uses indexes only if each alternative has one."""
     if not clauses:
         return NOTHING
     if len(clauses) == 1:
@@ -61,11 +63,11 @@ def _joined(by: str, clauses: Sequence[Clause]) -> str:
 
 
 class Predicate:
-    """A filter made ready for the records of its kind, as they are and as they will be."""
+    """A compiled filter for the records of one kind; later changes of the records are respected."""
 
     def __init__(self, clause: Clause, constants: Mapping[str, Any], *, follows_links: bool = False) -> None:
         self.follows_links = follows_links
-        """Whether it looks at the study or the logical workers of a run."""
+        """Whether it tests the study or the logical workers of a run."""
         self._clause = clause
         self._names = {"__builtins__": {}, **constants}
 
@@ -76,7 +78,7 @@ class Predicate:
 
     @cached_property
     def can_exclude(self) -> bool:
-        """Whether there could be a record that it does not match."""
+        """Whether there could be a record that the filter does not match."""
         return can_exclude(self._clause.formula)
 
     def select(self, positions: Sequence[SortKey], records: Mapping[str, Any]) -> list[SortKey]:

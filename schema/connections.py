@@ -22,33 +22,35 @@ T = TypeVar("T")
 
 First: TypeAlias = Annotated[
     int | None,
-    strawberry.argument(description="How many from the start, 1 to 500. Without `first` and `last`: 50."),
+    strawberry.argument(description="The number of entities from the start, 1 to 500. Without `first` and `last`: 50."),
 ]
-After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what comes behind this cursor.")]
-Last: TypeAlias = Annotated[int | None, strawberry.argument(description="How many from the end, 1 to 500.")]
-Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only what comes before this cursor.")]
+After: TypeAlias = Annotated[str | None, strawberry.argument(description="Only entities after this cursor.")]
+Last: TypeAlias = Annotated[
+    int | None, strawberry.argument(description="The number of entities from the end, 1 to 500.")
+]
+Before: TypeAlias = Annotated[str | None, strawberry.argument(description="Only entities before this cursor.")]
 
 
-@strawberry.type(description="Where a page stands among the others.")
+@strawberry.type(description="The position of a page among all pages.")
 class PageInfo:
-    has_next_page: bool = strawberry.field(description="Whether more follows behind this page.")
-    has_previous_page: bool = strawberry.field(description="Whether more stands before this page.")
-    start_cursor: str | None = strawberry.field(description="The first cursor of this page; null where it is empty.")
-    end_cursor: str | None = strawberry.field(description="The last cursor of this page; null where it is empty.")
+    has_next_page: bool = strawberry.field(description="Whether there are entities after this page.")
+    has_previous_page: bool = strawberry.field(description="Whether there are entities before this page.")
+    start_cursor: str | None = strawberry.field(description="The first cursor of this page; null if it is empty.")
+    end_cursor: str | None = strawberry.field(description="The last cursor of this page; null if it is empty.")
 
 
 @strawberry.type(description="One entity of a page, with its cursor.")
 class Edge(Generic[T]):
     node: T = strawberry.field(description="The entity.")
-    cursor: str = strawberry.field(description="Its place, to continue from with `after` or `before`.")
+    cursor: str = strawberry.field(description="The position of the entity, for `after` or `before`.")
 
 
-@strawberry.type(description="A page, and what it is a page of.")
+@strawberry.type(description="One page of a list, and the size of the whole list.")
 class Connection(Generic[T]):
     nodes: list[T] = strawberry.field(description="The entities of this page.")
     edges: list[Edge[T]] = strawberry.field(description="The entities of this page with their cursors.")
-    page_info: PageInfo = strawberry.field(description="Where this page stands.")
-    total_count: int = strawberry.field(description="How many there are on all pages.")
+    page_info: PageInfo = strawberry.field(description="The position of this page.")
+    total_count: int = strawberry.field(description="The number of entities on all pages.")
 
 
 class PageEdge:
@@ -60,7 +62,7 @@ class PageEdge:
 
 
 class Page:
-    """One page of entities, with what a connection tells of it. Nothing is computed that nobody asks for."""
+    """The value behind a connection: one page of entities. Its fields are computed only if they are selected."""
 
     def __init__(self, items: OrderedView[Any], start: int, stop: int) -> None:
         self._items = items
@@ -103,7 +105,7 @@ def page_of(
     last: int | None,
     before: str | None,
 ) -> Page:
-    """What the arguments of a connection ask for. Raises `BadInput`."""
+    """The page that the arguments of a connection select. Raises `BadInput`."""
     entity_context = info.context.database.entity_context
     return _page(ordered(matching(items, filter, entity_context), order_by, entity_context), first, after, last, before)
 
@@ -112,9 +114,9 @@ def _page(items: OrderedView[Any], first: int | None, after: str | None, last: i
     """Relay's algorithm (GraphQL Cursor Connections, 4.4), on positions. Raises `BadInput`."""
     for argument, count in (("first", first), ("last", last)):
         if count is not None and not 1 <= count <= MAX_PAGE_SIZE:
-            raise BadInput(f"{argument}: ask for 1 to {MAX_PAGE_SIZE} at a time, not {count}.", argument)
+            raise BadInput(f"{argument}: pass 1 to {MAX_PAGE_SIZE}, not {count}.", argument)
     if first is not None and last is not None:
-        raise BadInput("last: ask for the first or for the last, not for both.", "last")
+        raise BadInput("last: pass `first` or `last`, not both.", "last")
     start = 0 if after is None else items.after(_position(items, after, "after"))
     stop = len(items) if before is None else items.before(_position(items, before, "before"))
     stop = max(start, stop)
@@ -128,8 +130,8 @@ def _page(items: OrderedView[Any], first: int | None, after: str | None, last: i
 def _position(items: OrderedView[Any], cursor: str, argument: str) -> SortKey:
     position = read_cursor(cursor, items.order, argument)
     value = position[0]
-    first = items.positions[0][0] if items.positions else None  # None, too, where none has a value: nulls come last
-    is_alien = items.is_default if value is None else first is not None and type(value) is not type(first)
-    if is_alien:
+    first = items.positions[0][0] if items.positions else None  # also None if no entity has a value: nulls come last
+    is_foreign = items.is_default if value is None else first is not None and type(value) is not type(first)
+    if is_foreign:
         raise BadInput(f"{argument}: {MALFORMED}", argument)
     return position

@@ -13,14 +13,16 @@ from server.database.merlin_database import MerlinDatabase
 
 @dataclass(frozen=True, slots=True)
 class Context:
+    """The database, and what is known of the viewer: the client whose operation it is."""
+
     database: MerlinDatabase
     server_version: str
     role: Role | None
-    """The highest that the viewer has."""
+    """The highest role of the viewer; None without any."""
     who: str | None = field(default=None, compare=False)
-    """The viewer's name, for the audit log: no answer depends on it."""
+    """The viewer's name, for the audit log; no response depends on it."""
     reveals: bool = True
-    """Whether clients are told where the database is."""
+    """Whether responses reveal the address of the database."""
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -19,5 +19,5 @@ def has_exception_handlers(schema: strawberry.Schema) -> bool:
 
 
 def scalars_of(schema: strawberry.Schema) -> Mapping[object, Any]:
-    """As strawberry converts arguments by them."""
+    """The scalars by which strawberry converts arguments."""
     return schema.schema_converter.scalar_registry

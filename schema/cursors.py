@@ -9,9 +9,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from schema.errors import BadInput
 from server.database.ordered import SortKey
 
-MALFORMED = (
-    "This is no cursor of this field: pass an `endCursor`, a `startCursor` or an edge's `cursor` as it was given."
-)
+MALFORMED = "This is not a cursor of this field: pass an `endCursor`, a `startCursor` or an edge's `cursor` unchanged."
 
 
 def write_cursor(order: str, position: SortKey) -> str:
@@ -20,7 +18,7 @@ def write_cursor(order: str, position: SortKey) -> str:
 
 
 def read_cursor(cursor: str, order: str, argument: str) -> SortKey:
-    """The position that a cursor names. Raises `BadInput` for a cursor that was not given for this order."""
+    """The position that a cursor names. Raises `BadInput` for a cursor of another order."""
     try:
         padding = "=" * (-len(cursor) % 4)
         parts = json.loads(urlsafe_b64decode(f"{cursor}{padding}".encode("ascii")))
@@ -29,7 +27,10 @@ def read_cursor(cursor: str, order: str, argument: str) -> SortKey:
     match parts:
         case [str(given), None | int() | str() as value, str(id_)] if not isinstance(value, bool):
             if given != order:
-                raise BadInput(f"{argument}: this cursor is of the order {given}, the page of {order}.", argument)
+                raise BadInput(
+                    f"{argument}: this cursor belongs to the order {given}, but the page has the order {order}.",
+                    argument,
+                )
             return value, id_
         case _:
             raise BadInput(f"{argument}: {MALFORMED}", argument)

@@ -49,17 +49,19 @@ from schema.operation import GraphQLResponse, Operation, OperationError
 from schema.roles import Role, required_role_of_all
 from schema.sharing import SharedAnswers
 
-_REMEMBERED = 256
-"""Documents."""
+_MAX_REMEMBERED = 256
+"""Parsed documents."""
 _MAX_REMEMBERED_LENGTH = 20_000
-"""Characters of a document; a longer one is read each time."""
+"""Characters of a document; a longer one is parsed each time."""
 TIME_DEPENDENT_FIELDS = frozenset({"PhysicalWorker.heartbeatAge"})
-"""Fields whose values change by themselves."""
+"""Fields whose values depend on the clock."""
 
 T = TypeVar("T")
 
 
 class Engine:
+    """Executes the operations of one schema, within its limits; it remembers documents and their costs."""
+
     def __init__(
         self,
         schema: strawberry.Schema,
@@ -69,9 +71,9 @@ class Engine:
         deadline: float | None = None,
         compiled: bool = True,
     ) -> None:
-        """Without `introspection` no message tells of the schema, nor of where the database is.
+        """Without `introspection` no message reveals the schema or the address of the database.
 
-        `deadline`: seconds that a query or a mutation may take. `compiled`: whether what can be is.
+        `deadline`: seconds that a query or a mutation may take. `compiled`: whether to compile operations.
         """
         self._schema = core_of(schema)
         self._compiler = Compiler(schema) if compiled else None
@@ -87,23 +89,26 @@ class Engine:
 
     @property
     def reveals(self) -> bool:
-        """Whether clients are told of the schema, and of where the database is."""
+        """Whether messages reveal the schema and the address of the database."""
         return self._reveal
 
     @property
     def execution_counts(self) -> ExecutionCounts:
-        """How often what was executed was compiled."""
+        """How many operations were compiled, and how many graphql-core executed."""
         return ExecutionCounts() if self._compiler is None else self._compiler.execution_counts
 
     def parse(self, text: str, name: str | None = None) -> Operation:
-        """The operation of that name, or the only one. Raises `OperationError`, whatever goes wrong."""
+        """Parses and validates a document; returns its operation of that name, or its only one.
+
+        Raises `OperationError`, whatever goes wrong.
+        """
         try:
             document = self._document(text)
         except Exception as error:  # noqa: BLE001 - as below
             raise self._failure(error) from None
         definition = get_operation_ast(document.node, name)
         if definition is None:
-            known = "This document holds several operations: say which, by its name."
+            known = "This document holds several operations: name one of them."
             message = known if name is None else f"This document holds no operation {name!r}."
             raise OperationError([BadInput(message, "operationName")])
         return document.operations[name_of(definition)]
@@ -111,16 +116,16 @@ class Engine:
     async def execute(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
     ) -> AsyncGenerator[GraphQLResponse]:
-        """One answer to a query or a mutation, and to a subscription one for each event of its source.
+        """Executes an operation: one response to a query or a mutation, one for each event of a subscription.
 
-        Raises `OperationError`, whatever goes wrong: before the first of them where it can't be begun, later where its
-        source fails.
+        Raises `OperationError`, whatever goes wrong: before the first response if the operation can't be begun, later
+        if the source of a subscription fails.
         """
         try:
             async with aclosing(self._answers(operation, variables, context)) as answers:
                 async for answer in answers:
                     yield answer
-        except Exception as error:  # noqa: BLE001 - no client waits for an answer that never comes; it is logged
+        except Exception as error:  # noqa: BLE001 - it is logged, and the client gets an answer
             raise self._failure(error) from None
 
     async def _answers(
@@ -149,7 +154,7 @@ class Engine:
     def execute_sync(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
     ) -> GraphQLResponse | None:
-        """Of a query that is compiled, and where nothing goes wrong; else None, and `answers` tells more.
+        """The response to a compiled query without errors; else None, and `execute` has to answer it.
 
         Raises `OperationError`.
         """
@@ -163,7 +168,7 @@ class Engine:
     def _data(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any
     ) -> dict[str, Any] | None:
-        """By its compiled function, if there is one."""
+        """The result of the compiled function; None if there is none, or it gave up."""
         if self._compiler is None:
             return None
         return self._compiler.answer(
@@ -173,7 +178,7 @@ class Engine:
     def _result(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        """By its compiled function, else by graphql-core on the same revision: nothing is awaited in between."""
+        """The result of the compiled function, else graphql-core's on the same revision: nothing is awaited between."""
         data = self._data(operation, variables, context, event)
         if data is not None:
             return ExecutionResult(data, None)
@@ -210,8 +215,10 @@ class Engine:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            told = f"This took longer than {self._deadline:g} s. A change that has begun goes on: look, then try again."
-            raise OperationError([GraphQLError(told)], DEADLINE_EXCEEDED) from None
+            message = (
+                f"This took longer than {self._deadline:g} s. A mutation may still finish: check before you retry."
+            )
+            raise OperationError([GraphQLError(message)], DEADLINE_EXCEEDED) from None
 
     def _response(self, operation: Operation, result: ExecutionResult, cost: int) -> GraphQLResponse:
         return GraphQLResponse(result, operation.deprecations, reveal=self._reveal, cost=cost)
@@ -220,13 +227,15 @@ class Engine:
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, cost: int
     ) -> SharedAnswers[GraphQLResponse]:
         async def answer(event: SubscriptionEvent) -> GraphQLResponse:
-            # An executor of its own for each event: graphql-core 3.3.2 keeps what it made for an event in the
-            # copies of one executor that it has for this, as long as the subscription lasts.
+            # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
+            # the results of all events as long as the subscription lasts.
             result = await _settled(self._result(operation, variables, context, event))
             return self._response(operation, result, cost)
 
         try:
-            given = json.dumps(variables, sort_keys=True, default=repr)  # a number that can't be kept is no JSON
+            given = json.dumps(
+                variables, sort_keys=True, default=repr
+            )  # `repr` is for numbers that JSON can't hold exactly
         except RecursionError:
             raise _too_deep("These variables are", "variables") from None
         key = operation.text, operation.name, given, context
@@ -236,7 +245,7 @@ class Engine:
         return shared
 
     async def _shielded(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
-        """A mutation that has begun is finished, also where its client goes away meanwhile."""
+        """Finishes a mutation that has begun, even if its client disconnects."""
         task = asyncio.ensure_future(_settled(result))
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
@@ -249,14 +258,14 @@ class Engine:
         counts: Counts,
         variables: Mapping[str, Any] | None = None,
     ) -> int:
-        """Its cost; without variables, that of what it asks for at least. Raises `OperationError`."""
+        """Checks the limits, and returns the cost; without variables, its minimum. Raises `OperationError`."""
         measures = measure(self._schema, document, definition, variables, counts=counts, unknown=1)
         if found := excesses(measures, self._limits):
             raise _limit_exceeded(found)
         return measures.cost
 
     def _cost(self, operation: Operation, variables: Mapping[str, Any]) -> int:
-        """With its variables: what has passed with values of the same sizes passes. Raises `OperationError`."""
+        """The cost with these variables, remembered by the sizes of their values. Raises `OperationError`."""
         key = operation.text, operation.name, *((name, _size(value)) for name, value in variables.items())
         cost = self._costs.get(key)
         if cost is None:
@@ -264,7 +273,7 @@ class Engine:
                 cost = self._check(operation.document, operation.definition, operation.counts, dict(variables))
             except RecursionError:
                 raise _too_deep("These variables are", "variables") from None
-            if len(self._costs) >= _REMEMBERED:
+            if len(self._costs) >= _MAX_REMEMBERED:
                 self._costs.clear()
             self._costs[key] = cost
         return cost
@@ -280,7 +289,7 @@ class Engine:
                 self._schema,
                 document.node,
                 self._rules,
-                max_errors=MAX_ERRORS - 1,  # and one that says that there are more
+                max_errors=MAX_ERRORS - 1,  # graphql-core adds one that says that there are more
                 hide_suggestions=not self._reveal,
             )
         except GraphQLError as error:
@@ -292,7 +301,7 @@ class Engine:
         known = _Document(document.node, self._operations(text, document))
         if len(text) <= _MAX_REMEMBERED_LENGTH:
             self._documents[text] = known
-            if len(self._documents) > _REMEMBERED:
+            if len(self._documents) > _MAX_REMEMBERED:
                 self._documents.popitem(last=False)
         return known
 
@@ -316,7 +325,7 @@ class Engine:
         }
 
     def _parsed(self, text: str) -> _Parsed:
-        """Not yet validated: that takes long for a document that is beyond the limits, so they come first."""
+        """Parses a document, and checks its limits before its validation, which takes long for an excessive one."""
         if len(text) > self._limits.characters:
             raise _limit_exceeded([Excess("characters", len(text), self._limits.characters)])
         counts = count(text, self._limits)
@@ -337,7 +346,7 @@ class Engine:
     async def _responses(
         self, events: AsyncIterable[SubscriptionEvent], shared: SharedAnswers[GraphQLResponse]
     ) -> AsyncGenerator[GraphQLResponse]:
-        """A live query is answered only where its result is another than before."""
+        """The response to each event; a live query is answered only if its result has changed."""
         last: bytes | None = None
         async for event in events:
             answer = await shared.to(event)
@@ -348,7 +357,7 @@ class Engine:
             yield answer
 
     def _failure(self, error: Exception) -> OperationError:
-        """What nobody foresaw is logged, and masked."""
+        """The error that the client gets: an unexpected exception is logged, and its message is masked."""
         match error:
             case OperationError():
                 return error
@@ -364,23 +373,23 @@ class _Parsed(NamedTuple):
 
 
 class _Document(NamedTuple):
-    """Valid."""
+    """A valid document."""
 
     node: DocumentNode
     operations: Mapping[str, Operation]
-    """By name."""
+    """Operations by name; the empty name is that of an anonymous one."""
 
 
 def _check_role(operation: Operation, context: Context) -> None:
     """Raises `OperationError`."""
-    need, has = operation.required_role, context.role
-    if has is None or not (need.role is Role.READ or has.includes(need.role)):
-        told = f"{need.field} needs the role {need.role}, and this client has {has or 'none'}."
-        raise OperationError([GraphQLError(told, extensions={"code": FORBIDDEN, "needs": need.role})], FORBIDDEN)
+    required, role = operation.required_role, context.role
+    if role is None or not (required.role is Role.READ or role.includes(required.role)):
+        message = f"{required.field} needs the role {required.role}, and this client has {role or 'none'}."
+        raise OperationError([GraphQLError(message, extensions={"code": FORBIDDEN, "needs": required.role})], FORBIDDEN)
 
 
 def _size(value: object) -> tuple[int] | int | None:
-    """All of a variable that a limit may look at: a number, or the length of a list."""
+    """The part of a variable's value that affects the cost: a number, or the length of a list."""
     match value:
         case list():
             return (len(value),)
@@ -395,7 +404,7 @@ def _too_deep(what: str, argument: str) -> OperationError:
 
 
 def _limit_exceeded(found: Sequence[Excess]) -> OperationError:
-    """Names limit, value and maximum, to people and to programs."""
+    """An error for each limit that is exceeded, with limit, value and maximum in its message and extensions."""
     errors = [
         GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.as_extensions()}) for excess in found
     ]

@@ -18,7 +18,7 @@ def describe(
     *,
     deprecated: Mapping[StrEnum, str] | None = None,
 ) -> None:
-    """Makes an enum of a lower layer one of the schema, each of its values described."""
+    """Adds an enum of a lower layer to the schema, with a description for each value."""
     strawberry.enum(enum, name=name, description=description)
     for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]  # set by strawberry.enum
         value.description = values[enum[value.name]]
@@ -39,20 +39,20 @@ describe(
     RunStatus,
     (
         "INITIALIZED, QUEUED and RUNNING are active; COMPLETED, CANCELLED and FAILED are finished. It is what Merlin "
-        "wrote last, at a few moments of a run; Merlin writes any status over any other. "
-        "What is said of Merlin here was tried with 2.0.0b4."
+        "wrote last, at a few moments of a run; Merlin overwrites any status with any other. "
+        "Statements about Merlin were tested with 2.0.0b4."
     ),
     {
-        RunStatus.INITIALIZED: "Its record was made, and nothing is queued yet.",
+        RunStatus.INITIALIZED: "The record exists, and nothing is queued yet.",
         RunStatus.QUEUED: (
-            "`merlin run` or `merlin restart` is about to queue its first task, or has. It may stand for ever: "
-            "without workers, after `merlin purge`, or where making the samples failed."
+            "`merlin run` or `merlin restart` is about to queue its first task, or did. It may stay for ever: "
+            "without workers, after `merlin purge`, or if generating the samples failed."
         ),
         RunStatus.RUNNING: (
-            "A worker has taken its first task. It may stand for ever: nothing is written when its workers are killed."
+            "A worker has taken its first task. It may stay for ever: nothing is written when its workers are killed."
         ),
         RunStatus.COMPLETED: (
-            "Its last step has ended, well or not. It is written over any other status: also after failed tasks, "
+            "Its last step has ended, successfully or not. It replaces any other status: also after failed tasks, "
             "after FAILED and after CANCELLED. A dry run ends with it, too."
         ),
         RunStatus.CANCELLED: (
@@ -61,16 +61,16 @@ describe(
         ),
         RunStatus.FAILED: (
             "A task ended with MERLIN_HARD_FAIL; nothing else sets it. It is not final: the run goes on, and "
-            "COMPLETED is written over it, often within seconds. A subscriber sees it."
+            "COMPLETED replaces it, often within seconds. A subscriber sees it."
         ),
-        RunStatus.UNKNOWN: "The stored value is none of these.",
+        RunStatus.UNKNOWN: "The stored value is not one of these.",
     },
 )
 describe(
     WorkerStatus,
     (
-        "What was last written of a worker's process: when it started first, when it was shut down, and by "
-        "`merlin query-workers`. What is said of Merlin here was tried with 2.0.0b4."
+        "The status of a worker's process as last written: at its first start, at its shutdown, and by "
+        "`merlin query-workers`. Statements about Merlin were tested with 2.0.0b4."
     ),
     {
         WorkerStatus.RUNNING: (
@@ -78,11 +78,11 @@ describe(
         ),
         WorkerStatus.STALLED: (
             "It was RUNNING, and `merlin query-workers` did not reach it; nothing else sets it. "
-            "It may be at work again: a relaunch does not change it."
+            "It may be working again: a relaunch does not change the status."
         ),
-        WorkerStatus.STOPPED: "It was shut down. It may be at work again: a relaunch does not change it.",
-        WorkerStatus.REBOOTING: "Merlin 2.0.0b4 has this word, and never sets it.",
-        WorkerStatus.UNKNOWN: "The stored value is none of these.",
+        WorkerStatus.STOPPED: "It was shut down. It may be working again: a relaunch does not change the status.",
+        WorkerStatus.REBOOTING: "Merlin 2.0.0b4 defines this status, but never sets it.",
+        WorkerStatus.UNKNOWN: "The stored value is not one of these.",
     },
 )
 

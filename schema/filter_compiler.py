@@ -1,4 +1,4 @@
-"""The compiler of filters: makes a predicate of a filter, with the indexes that may help."""
+"""The compiler of filters: turns a filter into a clause, with the indexes that may help."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from schema.filters import Filter
 from server.database.entities import EntityContext
 from server.database.read_model import ReadModel
 
-_DEEPEST = 20
-"""Levels of one expression: Python's parser refuses some hundred parentheses in each other."""
+_MAX_LEVELS = 20
+"""Levels of nesting in one expression: Python's parser refuses about a hundred nested parentheses."""
 
 Name: TypeAlias = tuple[str, ...]
-"""Of what a filter of records is about, from the one that is looked for: `("study",)` of a run."""
+"""The path from the records that are searched to those that a filter tests: `("study",)` of a run."""
 
 
 class Key(NamedTuple):
+    """How one key of a filter is compiled."""
+
     clause: Callable[..., Clause]
-    """Of the compiler, of what is given under the key, of its path, and of what of a record it is about."""
+    """Called with the compiler, the key's value, its path in the input, and the `Name` of the records."""
     takes_null: bool = False
 
 
 Keys: TypeAlias = Mapping[type[Any], Mapping[str, Key]]
-"""Of each type of filter, by the names of its fields; the first are looked at first."""
+"""The keys of each filter type by the names of its fields, in the order in which they are compiled."""
 
 
 def check_keys(tables: Keys) -> None:
-    """Raises TypeError where a filter has a key that means nothing here: it would match everything."""
+    """Raises TypeError if a filter type and its table have different keys: a missing one would match everything."""
     for filter_, keys in tables.items():
         if different := {item.name for item in fields(filter_)} ^ keys.keys():
-            raise TypeError(f"{filter_.__name__}: {', '.join(sorted(different))} stand on one side only.")
+            raise TypeError(f"{filter_.__name__}: {', '.join(sorted(different))} must be both fields and keys.")
 
 
 class Compiler:
-    """Of one filter: gathers its constants, which never stand in the source: filters of one shape share their code."""
+    """Compiles one filter. Its values are constants outside of the source, so filters of one shape share their code."""
 
     def __init__(self, entity_context: EntityContext, keys: Keys) -> None:
         self._keys = keys
@@ -51,37 +53,37 @@ class Compiler:
         self._depth = 0
 
     def clause(self, given: Any, path: str, about: Any = ()) -> Clause:
-        """Of a filter whose keys must all hold. Raises `BadInput` for null where it means nothing."""
-        said = []
+        """The clause of a filter, all of whose keys must match. Raises `BadInput` for null if it has no meaning."""
+        clauses = []
         for name, key in self._keys[type(given)].items():
             value = getattr(given, name)
             if value is strawberry.UNSET:
                 continue
             here = f"{path}.{_graphql(name)}"
             if value is None and not key.takes_null:
-                raise BadInput(f"{here}: null says nothing here; leave the key out.", "filter")
-            said.append(key.clause(self, value, here, about))
-        return all_of(said)
+                raise BadInput(f"{here}: null has no meaning here; leave the key out.", "filter")
+            clauses.append(key.clause(self, value, here, about))
+        return all_of(clauses)
 
     def inner(self, given: Filter, path: str, about: Name) -> Clause:
-        """Of a filter inside another one of its type."""
+        """The clause of a filter that is nested in another one for the same records."""
         self._depth += 1
         clause = self.clause(given, path, about)
         self._depth -= 1
-        if self._depth % _DEEPEST == _DEEPEST - 1 and clause is not EVERYTHING:
+        if self._depth % _MAX_LEVELS == _MAX_LEVELS - 1 and clause is not EVERYTHING:
             test = Predicate(clause, dict(self.constants)).matches
             return Clause(f"{self.bind(test)}(record)", clause.formula, clause.candidates)
         return clause
 
     def apart(self, given: Filter, path: str, about: Name) -> tuple[Clause, Predicate]:
-        """Of a filter over records of another kind."""
+        """The clause of a filter for linked records, and its predicate."""
         self.follows_links = True
         other = Compiler(self.entity_context, self._keys)
         clause = other.clause(given, path, about)
         return clause, Predicate(clause, other.constants)
 
     def bind(self, value: object) -> str:
-        """The name of a constant."""
+        """Adds a constant, and returns its name in the source."""
         name = f"c{len(self.constants)}"
         self.constants[name] = value
         return name

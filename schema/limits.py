@@ -1,7 +1,7 @@
 """The limits of an operation: depth, cost and others, measured before it is executed.
 
 One pass, linear in the document: a fragment is measured once, however often and in however many others it is spread, so
-a fragment bomb is a large number and no long wait.
+a fragment bomb yields a large number at once.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from schema.connections import DEFAULT_PAGE, MAX_PAGE_SIZE
 from server.database.json_numbers import integer
 
 ASSUMED_LENGTH = 10
-"""Of a list that is not paged, such as the workers of a run."""
+"""The length that is assumed for a list without pages, such as the workers of a run."""
 SEARCH = 10_000
-"""The cost of looking through all entities of a kind, however few are found."""
+"""The cost of searching all entities of a kind, however few are found."""
 _SEARCHING = frozenset({"queues", "integrity"})
 _META: Mapping[str, GraphQLField] = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
 _PAGED = frozenset({"nodes", "edges"})
@@ -49,23 +49,23 @@ _PAGED = frozenset({"nodes", "edges"})
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Of one operation."""
+    """The measured values of one operation."""
 
     characters: int
     tokens: int
     directives: int
-    """As they stand in the document."""
+    """Counted in the whole document."""
     depth: int
-    """Fields within each other."""
+    """Levels of nested fields."""
     root_fields: int
     aliases: int
     cost: int
-    """About how many fields the answer has: page sizes multiply along nesting."""
+    """About the number of fields in the response: the sizes of nested pages are multiplied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest values that are served."""
+    """The largest values that the server accepts."""
 
     characters: int = 100_000
     tokens: int = 5_000
@@ -78,11 +78,13 @@ class Limits:
 
 DEFAULTS = Limits()
 STRICT = Limits(directives=20, depth=12, root_fields=20, aliases=50, cost=100_000)
-"""For servers that strangers reach; the saved operations are well within them."""
+"""For servers that strangers can reach; our own saved operations are well within them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excess:
+    """A limit that an operation exceeds."""
+
     limit: str
     value: int
     maximum: int
@@ -90,15 +92,15 @@ class Excess:
     def __str__(self) -> str:
         name = self.limit.replace("_", " ")
         value = self.value if self.value < 10**12 else f"more than {10**12}"
-        return f"The operation's {name}: {value}, where {self.maximum} is the most that is served."
+        return f"The operation's {name}: {value}, but the maximum is {self.maximum}."
 
     def as_extensions(self) -> dict[str, str | int]:
-        """A value that is too large for JSON's numbers as the largest of them."""
+        """For a GraphQL error. The value is capped at 2**53 - 1, the largest integer that JSON clients read exactly."""
         return {"limit": self.limit, "value": min(self.value, 2**53 - 1), "maximum": self.maximum}
 
 
 def excesses(measures: Measures, limits: Limits) -> list[Excess]:
-    """Every limit that it passes."""
+    """Every limit that the measures exceed."""
     found = asdict(measures)
     return [
         Excess(item.name, found[item.name], maximum)
@@ -109,7 +111,7 @@ def excesses(measures: Measures, limits: Limits) -> list[Excess]:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of a document's text."""
+    """What is counted in a document's text."""
 
     characters: int
     tokens: int
@@ -117,7 +119,7 @@ class Counts:
 
 
 def count(text: str, limits: Limits | None = None) -> Counts:
-    """Stops at the limit of tokens, one beyond it. Raises `GraphQLSyntaxError`."""
+    """Counts a document's tokens; stops one beyond their limit. Raises `GraphQLSyntaxError`."""
     lexer = Lexer(Source(text))
     most = len(text) if limits is None else limits.tokens
     tokens = directives = 0
@@ -136,9 +138,10 @@ def measure(
     counts: Counts | None = None,
     unknown: int = MAX_PAGE_SIZE,
 ) -> Measures:
-    """Of an operation, valid or not. Without `variables`, one without a default is taken as a page of `unknown`.
+    """Measures an operation, valid or not.
 
-    `counts` are those of its text, where they are known already.
+    Without `variables`, a page size that is a variable without a default counts as `unknown`. `counts` are those of the
+    document's text, if they are known already.
     """
     meter = _Meter(schema, document, operation, variables, unknown)
     root_type = schema.get_root_type(operation.operation)
@@ -156,15 +159,15 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Total:
-    """Of a selection set, with what its fragments add to it."""
+    """The measures of a selection set, fragments included."""
 
     depth: int = 0
     fields: int = 0
-    """Of this level."""
+    """Fields of this level."""
     aliases: int = 0
     plain: int = 0
     paged: int = 0
-    """The cost of what a connection has once for each entity of its page."""
+    """The cost of the fields that a connection has once for each entity of its page."""
 
     def __add__(self, other: _Total) -> _Total:
         return _Total(
@@ -210,7 +213,7 @@ class _Meter:
 
     def _fragment(self, name: str) -> _Total:
         if name not in self._known:
-            self._known[name] = _Total()  # also while it is measured: a cycle, which is not valid, adds nothing
+            self._known[name] = _Total()  # also during its measurement: a cycle, which is invalid, adds nothing
             fragment = self._fragments.get(name)
             if fragment is not None:
                 type_ = self._schema.get_type(fragment.type_condition.name.value)
@@ -233,7 +236,7 @@ class _Meter:
         )
 
     def _size(self, node: FieldNode, field: GraphQLField) -> int:
-        """How many there are of it."""
+        """How many values the field is assumed to have."""
         given = {argument.name.value: argument.value for argument in node.arguments or ()}
         if _is_connection(field):
             sizes = [self._number(given[name]) for name in ("first", "last") if name in given]
@@ -242,7 +245,7 @@ class _Meter:
             return 1
         if "ids" in given:
             return self._length(given["ids"])
-        return 1 if node.name.value in _PAGED else ASSUMED_LENGTH  # a page is counted by its connection
+        return 1 if node.name.value in _PAGED else ASSUMED_LENGTH  # the connection's size counts them
 
     def _length(self, value: ValueNode | None) -> int:
         match value:
@@ -257,7 +260,7 @@ class _Meter:
                 return 1
 
     def _number(self, value: ValueNode) -> int | None:
-        """None for null. What is no page size is taken as one: it will be refused with a better message."""
+        """The page size; None for null. An invalid one counts as 1: its resolver refuses it with a better message."""
         match value:
             case IntValueNode(value=text):
                 number = integer(text)

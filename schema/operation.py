@@ -1,4 +1,4 @@
-"""A valid operation of a client, its response, and why it was refused."""
+"""A valid operation of a client, its response, and the error that refuses it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from schema.roles import RequiredRole
 
 
 class GraphQLResponse:
-    """`data`, and `errors` where there are any; written as JSON once for all who are sent it."""
+    """The result of an operation, encoded as JSON once for all clients that receive it."""
 
     def __init__(
         self, result: ExecutionResult, deprecations: Sequence[str] = (), *, reveal: bool = True, cost: int = 0
@@ -44,7 +44,7 @@ class GraphQLResponse:
 
 
 class OperationError(Exception):
-    """It could not be begun: nothing was executed."""
+    """The operation was refused, and nothing was executed."""
 
     def __init__(self, errors: Sequence[GraphQLError], code: str = BAD_USER_INPUT) -> None:
         super().__init__(errors[0].message)
@@ -63,7 +63,7 @@ class Operation:
     name: str | None
     counts: Counts
     deprecations: Sequence[str]
-    """What its document uses that is deprecated, and what to use instead."""
+    """A sentence for each deprecated element of its document, with what to use instead."""
     required_role: RequiredRole
     is_cacheable: bool
-    """Whether its answer depends on the database's state only, and not on the clock."""
+    """Whether its response depends on the database only, and not on the clock."""

@@ -13,10 +13,10 @@ from schema.study import Study
 from server.database.entities import LogicalWorkerEntity, PhysicalWorkerEntity, RunEntity, StudyEntity
 from server.database.models import EntityKind, Key
 
-_EFFECTS = "Every entity that was changed, each once."
-_ERRORS = "Why it was refused; empty where it was done."
-_CREATED = "Whether it is new; false where it was there already."
-_SKIPPED = "What was to be changed as well, and is not there any more."
+_EFFECTS = "The entities that were changed, each once."
+_ERRORS = "Why the mutation was refused; empty if it was done."
+_CREATED = "Whether it was created; false if it existed already."
+_SKIPPED = "Entities that should have been changed as well, but no longer exist."
 
 _OVERWRITTEN = (
     "Fields of the run that this changed, and that Merlin will set back at the run's next change of status: it takes "
@@ -28,7 +28,7 @@ _OVERWRITTEN = (
 )
 
 
-@strawberry.type(description="What came of a mutation of a study.")
+@strawberry.type(description="The result of a mutation of a study.")
 class StudyPayload:
     study: StudyEntity | None = strawberry.field(graphql_type=Study | None, description="The study; null if refused.")
     created: bool = strawberry.field(description=_CREATED)
@@ -45,7 +45,7 @@ class StudyPayload:
         )
 
 
-@strawberry.type(description="What came of noting something of a study or a run.")
+@strawberry.type(description="The result of annotating a study or a run.")
 class AnnotatePayload:
     node: StudyEntity | RunEntity | None = strawberry.field(
         graphql_type=Node | None, description="The study or the run; null if refused."
@@ -58,7 +58,7 @@ class AnnotatePayload:
         return cls(node=outcome.result, effects=outcome.effects, user_errors=outcome.user_errors)
 
 
-@strawberry.type(description="What came of a mutation of a run.")
+@strawberry.type(description="The result of a mutation of a run.")
 class RunPayload:
     run: RunEntity | None = strawberry.field(graphql_type=Run | None, description="The run; null if refused.")
     effects: list[Effect] = strawberry.field(description=_EFFECTS)
@@ -76,7 +76,7 @@ class RunPayload:
         )
 
 
-@strawberry.type(description="What came of a mutation of a logical worker.")
+@strawberry.type(description="The result of a mutation of a logical worker.")
 class LogicalWorkerPayload:
     logical_worker: LogicalWorkerEntity | None = strawberry.field(
         graphql_type=LogicalWorker | None, description="The logical worker; null if refused."
@@ -95,7 +95,7 @@ class LogicalWorkerPayload:
         )
 
 
-@strawberry.type(description="What came of a mutation of a physical worker.")
+@strawberry.type(description="The result of a mutation of a physical worker.")
 class PhysicalWorkerPayload:
     physical_worker: PhysicalWorkerEntity | None = strawberry.field(
         graphql_type=PhysicalWorker | None, description="The physical worker; null if refused."
@@ -114,9 +114,11 @@ class PhysicalWorkerPayload:
         )
 
 
-@strawberry.type(description="What came of a deletion.")
+@strawberry.type(description="The result of a deletion.")
 class DeletePayload:
-    deleted_ids: list[strawberry.ID] = strawberry.field(description="The ids of all that is gone, or would be.")
+    deleted_ids: list[strawberry.ID] = strawberry.field(
+        description="The ids of the entities that were deleted, or would be."
+    )
     effects: list[Effect] = strawberry.field(description=_EFFECTS)
     skipped: list[Effect] = strawberry.field(description=_SKIPPED)
     user_errors: list[UserError] = strawberry.field(description=_ERRORS)

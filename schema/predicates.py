@@ -17,7 +17,7 @@ E = TypeVar("E")
 
 
 def predicate_of(given: Filter | None, entity_context: EntityContext, path: str = "filter") -> Predicate | None:
-    """None for a filter that says nothing. Raises `BadInput` for null where it means nothing."""
+    """Compiles a filter; None if it is empty. Raises `BadInput` for null if it has no meaning."""
     if given is None or given is strawberry.UNSET:
         return None
     compiler = Compiler(entity_context, KEYS)
@@ -28,6 +28,6 @@ def predicate_of(given: Filter | None, entity_context: EntityContext, path: str 
 
 
 def matching(items: OrderedView[E], given: Filter | None, entity_context: EntityContext) -> OrderedView[E]:
-    """Those that match a filter that a client gives, else all. Raises `BadInput`."""
+    """The entities that match the filter; all without one. Raises `BadInput`."""
     predicate = predicate_of(given, entity_context)
     return items if predicate is None else items.where(predicate)

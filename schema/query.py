@@ -54,9 +54,9 @@ ById: TypeAlias = Annotated[strawberry.ID | None, strawberry.argument(descriptio
 MAX_NODES = 500
 
 
-@strawberry.type(description="Everything that can be read. All of one response is read at one revision.")
+@strawberry.type(description="Everything that can be read. All fields of one response are read at one revision.")
 class Query:
-    @strawberry.field(description="Any entity by its id; null where there is none.", graphql_type=Node | None)
+    @strawberry.field(description="Any entity by its id; null if there is none.", graphql_type=Node | None)
     @staticmethod
     def node(
         info: Info, id: Annotated[strawberry.ID, strawberry.argument(description=ID_DESCRIPTION)]
@@ -64,23 +64,25 @@ class Query:
         return info.context.database.by_id(id)
 
     @strawberry.field(
-        description="Entities by their ids, in that order, null where there is none. At most 500.",
+        description="Entities by their ids, at most 500, in the order of the ids; null for an id without an entity.",
         graphql_type=list[Node | None],
     )
     @staticmethod
     def nodes(
-        info: Info, ids: Annotated[list[strawberry.ID], strawberry.argument(description="Their ids.")]
+        info: Info, ids: Annotated[list[strawberry.ID], strawberry.argument(description="The ids of the entities.")]
     ) -> list[Entity | None]:
         if len(ids) > MAX_NODES:
             raise BadInput(f"ids: ask for at most {MAX_NODES} at a time, not {len(ids)}.", "ids")
         return [info.context.database.by_id(id_) for id_ in ids]
 
-    @strawberry.field(description="By id or by name: exactly one. null where there is none.", graphql_type=Study | None)
+    @strawberry.field(
+        description="A study by its id or its name: pass exactly one. null if there is none.", graphql_type=Study | None
+    )
     @staticmethod
     def study(
         info: Info,
         id: ById = None,
-        name: Annotated[str | None, strawberry.argument(description="Its name.")] = None,
+        name: Annotated[str | None, strawberry.argument(description="The name of the study.")] = None,
     ) -> StudyEntity | None:
         studies = info.context.database.studies
         if id is not None and name is None:
@@ -105,8 +107,8 @@ class Query:
 
     @strawberry.field(
         description=(
-            "By id or by workspace: exactly one. null where there is none. "
-            "A workspace is looked up in the database, never opened on disk."
+            "A run by its id or its workspace: pass exactly one. null if there is none. "
+            "The workspace is looked up in the database, never opened on disk."
         ),
         graphql_type=Run | None,
     )
@@ -114,7 +116,9 @@ class Query:
     def run(
         info: Info,
         id: ById = None,
-        workspace: Annotated[str | None, strawberry.argument(description="Its workspace, as stored.")] = None,
+        workspace: Annotated[
+            str | None, strawberry.argument(description="The workspace of the run, as stored.")
+        ] = None,
     ) -> RunEntity | None:
         runs = info.context.database.runs
         if id is not None and workspace is None:
@@ -141,16 +145,22 @@ class Query:
         return page_of(info, everything, filter, order_by, first, after, last, before)
 
     @strawberry.field(
-        description="By id, or by name and queues, as Merlin derives the id from them. null where there is none.",
+        description=(
+            "A logical worker by its id, or by its name and queues, from which Merlin derives the id. "
+            "null if there is none."
+        ),
         graphql_type=LogicalWorker | None,
     )
     @staticmethod
     def logical_worker(
         info: Info,
         id: ById = None,
-        name: Annotated[str | None, strawberry.argument(description="Its name; goes with `queues`.")] = None,
+        name: Annotated[
+            str | None, strawberry.argument(description="The name of the worker; pass `queues`, too.")
+        ] = None,
         queues: Annotated[
-            list[str] | None, strawberry.argument(description="All of its queues, in any order; goes with `name`.")
+            list[str] | None,
+            strawberry.argument(description="All queues of the worker, in any order; pass `name`, too."),
         ] = None,
     ) -> LogicalWorkerEntity | None:
         workers = info.context.database.logical_workers
@@ -175,13 +185,14 @@ class Query:
         return page_of(info, everything, filter, order_by, first, after, last, before)
 
     @strawberry.field(
-        description="By id or by name: exactly one. null where there is none.", graphql_type=PhysicalWorker | None
+        description="A physical worker by its id or its name: pass exactly one. null if there is none.",
+        graphql_type=PhysicalWorker | None,
     )
     @staticmethod
     def physical_worker(
         info: Info,
         id: ById = None,
-        name: Annotated[str | None, strawberry.argument(description="Celery's name of it.")] = None,
+        name: Annotated[str | None, strawberry.argument(description="The name that Celery has for the worker.")] = None,
     ) -> PhysicalWorkerEntity | None:
         workers = info.context.database.physical_workers
         if id is not None and name is None:
@@ -204,7 +215,7 @@ class Query:
         everything = info.context.database.physical_workers.all()
         return page_of(info, everything, filter, order_by, first, after, last, before)
 
-    @strawberry.field(description="How many runs have each status: all statuses, in the order of the enum.")
+    @strawberry.field(description="The number of runs with each status: all statuses, in the order of the enum.")
     @staticmethod
     def run_counts(info: Info, filter: RunFilterArgument = None) -> list[RunStatusCount]:
         database = info.context.database
@@ -212,7 +223,9 @@ class Query:
             return run_counts(database.read_model.run_statuses.counts())
         return count_runs(matching(database.runs.all(), filter, database.entity_context))
 
-    @strawberry.field(description="How many physical workers have each status: all statuses, in the order of the enum.")
+    @strawberry.field(
+        description="The number of physical workers with each status: all statuses, in the order of the enum."
+    )
     @staticmethod
     def physical_worker_counts(info: Info, filter: PhysicalWorkerFilterArgument = None) -> list[WorkerStatusCount]:
         database = info.context.database
@@ -220,21 +233,24 @@ class Query:
             return worker_counts(database.read_model.worker_statuses.counts())
         return count_workers(matching(database.physical_workers.all(), filter, database.entity_context))
 
-    @strawberry.field(description="Every queue that a run or a logical worker names, by name, and how many do.")
+    @strawberry.field(
+        description="Every queue that a run or a logical worker names, by name, with the number of those that do."
+    )
     @staticmethod
     def queues(info: Info) -> list[QueueCount]:
         queues = info.context.database.read_model.queues
         return queue_counts(queues[EntityKind.RUN], queues[EntityKind.LOGICAL_WORKER])
 
-    @strawberry.field(description="The database itself, and how fresh the answers are.", graphql_type=Database)
+    @strawberry.field(
+        description="The database that is served, and how fresh the responses are.", graphql_type=Database
+    )
     @staticmethod
     def database(info: Info) -> MerlinDatabase:
         return info.context.database
 
     @strawberry.field(
         description=(
-            "Every reference that is dangling or stands on one side only, "
-            "and every stored value that could not be read."
+            "Every reference that is dangling or missing on one side, and every stored value that could not be read."
         ),
         graphql_type=IntegrityReport,
     )
@@ -242,7 +258,7 @@ class Query:
     async def integrity(info: Info) -> Report:
         return Report(await info.context.database.integrity())
 
-    @strawberry.field(description="What the one who asks may do.")
+    @strawberry.field(description="The roles of the client that sends this query.")
     @staticmethod
     def viewer(info: Info) -> Viewer:
         role = info.context.role

@@ -1,6 +1,7 @@
 """The custom scalars of the contract.
 
-Here alone spellings are told apart: below, an id is the one text that Merlin stores, and a number what was written.
+Only here do different spellings exist: in the layers below, an id has the one spelling that Merlin stores, and a number
+is the one that was written.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def id_of(text: str) -> str:
 
 
 def _instant(text: str) -> datetime:
-    """An instant without an offset is taken as UTC: what the server's time zone is, a client can't know."""
+    """Parses an instant; without an offset it is UTC, since a client can't know the server's time zone."""
     instant = datetime.fromisoformat(text)
     return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
@@ -61,7 +62,7 @@ def rfc3339(instant: datetime) -> str:
     local = instant.replace(tzinfo=None, fold=0)
     try:
         local += change
-    except OverflowError:  # at either end of the calendar
+    except OverflowError:  # in the first or last minute of the calendar
         change += _MINUTE if change < timedelta() else -_MINUTE
         local += change
     return local.replace(tzinfo=timezone(offset + change)).isoformat()
@@ -83,11 +84,11 @@ def _json_of(node: ValueNode) -> Any:
         case ObjectValueNode():
             return {field.name.value: _json_of(field.value) for field in node.fields}
         case _:
-            raise TypeError(f"{node!r} is no value of JSON.")
+            raise TypeError(f"{node!r} is not a JSON value.")
 
 
 def _literal_of(value: Any) -> ConstValueNode:  # noqa: PLR0911 - one return a kind of value
-    """The literal of which `_json_of` makes the value: that of a variable that stands inside another literal."""
+    """The inverse of `_json_of`, for a variable inside another literal."""
     match value:
         case None:
             return NullValueNode()
@@ -111,7 +112,7 @@ def _literal_of(value: Any) -> ConstValueNode:  # noqa: PLR0911 - one return a k
                 )
             )
         case _:
-            raise TypeError(f"{value!r} is no value of JSON.")
+            raise TypeError(f"{value!r} is not a JSON value.")
 
 
 def _id_of_literal(node: ConstValueNode) -> str:
@@ -121,7 +122,7 @@ def _id_of_literal(node: ConstValueNode) -> str:
 
 
 class _OwnScalar(GraphQLScalarType):
-    """One that may have the name of a standard scalar, which graphql-core keeps to itself."""
+    """A scalar that may have the name of a standard one, which graphql-core reserves."""
 
     reserved_types: Mapping[str, GraphQLNamedType] = MappingProxyType({})
 
@@ -145,8 +146,8 @@ _JSON = GraphQLScalarType(
 )
 
 
-def _made(type_: GraphQLScalarType) -> ScalarDefinition:
-    """For strawberry, which has no words of its own for literals with variables."""
+def _definition_of(type_: GraphQLScalarType) -> ScalarDefinition:
+    """The scalar for strawberry, which has no option of its own for literals with variables."""
     return ScalarDefinition(
         name=type_.name,
         description=type_.description,
@@ -159,8 +160,8 @@ def _made(type_: GraphQLScalarType) -> ScalarDefinition:
 
 
 SCALARS: Mapping[object, ScalarDefinition] = {
-    strawberry.ID: _made(_ID),
-    JSON: _made(_JSON),
+    strawberry.ID: _definition_of(_ID),
+    JSON: _definition_of(_JSON),
     datetime: scalar(
         name="DateTime",
         description=(

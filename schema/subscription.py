@@ -23,29 +23,32 @@ from server.database.models import Key
 MAX_IDS = 500
 MAX_THROTTLE = 3_600_000
 
-Snapshot = Annotated[bool, strawberry.argument(description="Tell first what stands now.")]
+Snapshot = Annotated[bool, strawberry.argument(description="Whether to send the current state first.")]
 
 
 @strawberry.type(
     description=(
-        "What changes, whoever changed it. A subscriber that is slow hears of each entity once, as it is then, and "
-        "never of a state in between."
+        "Changes of the database, whoever made them. A slow subscriber gets one event for several changes of an "
+        "entity, with its latest state."
     )
 )
 class Subscription:
     @strawberry.subscription(
-        description="Every change, coalesced per entity. With `snapshot`, what stands now comes first.",
+        description="Every change, coalesced per entity. With `snapshot`, the entities that exist now come first.",
         graphql_type=AsyncGenerator[Change, None],
     )
     @staticmethod
     def changes(
         info: Info,
         kinds: Annotated[
-            list[EntityKind] | None, strawberry.argument(description="Of these kinds only. Without it: of all.")
+            list[EntityKind] | None,
+            strawberry.argument(description="Only changes of these kinds. Without it: of all kinds."),
         ] = None,
         ids: Annotated[
             list[strawberry.ID] | None,
-            strawberry.argument(description="Of these entities only, at most 500. Without it: of all."),
+            strawberry.argument(
+                description="Only changes of these entities, at most 500. Without it: of all entities."
+            ),
         ] = None,
         snapshot: Snapshot = False,
     ) -> AsyncGenerator[Change, None]:
@@ -72,8 +75,8 @@ class Subscription:
     @strawberry.subscription(
         description=(
             "Any query, live: the selection is sent at once and again whenever its result changes, at most every "
-            "`throttle` milliseconds. What depends on the clock, such as `heartbeatAge`, is looked at when something "
-            "changes."
+            "`throttle` milliseconds. Fields that depend on the clock, such as `heartbeatAge`, are updated only when "
+            "the database changes."
         ),
         graphql_type=AsyncGenerator[Query, None],
     )
@@ -81,7 +84,8 @@ class Subscription:
     def live(
         info: Info,
         throttle: Annotated[
-            int, strawberry.argument(description="The least number of milliseconds between two results, 0 to 3600000.")
+            int,
+            strawberry.argument(description="The minimum number of milliseconds between two results, 0 to 3600000."),
         ] = 250,
     ) -> AsyncGenerator[LiveTick, None]:
         if not 0 <= throttle <= MAX_THROTTLE:
@@ -96,7 +100,7 @@ def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: 
     def wants(key: Key) -> bool:
         return key.kind in wanted_kinds and (wanted_ids is None or key.id.lower() in wanted_ids)
 
-    def standing() -> Iterator[Key]:
+    def current_keys() -> Iterator[Key]:
         for kind, table in database.read_model.tables.items():
             if kind not in wanted_kinds:
                 continue
@@ -104,22 +108,22 @@ def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: 
                 if wanted_ids is None or id_.lower() in wanted_ids:
                     yield Key(kind, id_)
 
-    return Interest(wants, standing)
+    return Interest(wants, current_keys)
 
 
 def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Interest:
     def is_run(key: Key) -> bool:
         return key.kind is EntityKind.RUN
 
-    def standing() -> list[Key]:
+    def current_keys() -> list[Key]:
         found = matching(database.runs.all(), given, database.entity_context)
         return [Key(EntityKind.RUN, id_) for _, id_ in found.positions]
 
     predicate = predicate_of(given, database.entity_context)
     if predicate is None:
-        return Interest(is_run, standing)
+        return Interest(is_run, current_keys)
     records, matches = database.read_model.runs.records, predicate.matches
-    return Interest(is_run, standing, lambda key: matches(records[key.id]), predicate.follows_links)
+    return Interest(is_run, current_keys, lambda key: matches(records[key.id]), predicate.follows_links)
 
 
 async def _changes(database: MerlinDatabase, interest: Interest, *, snapshot: bool) -> AsyncGenerator[Change, None]:
@@ -145,7 +149,7 @@ async def _run_changes(
 
 async def _live(database: MerlinDatabase, throttle: float) -> AsyncGenerator[LiveTick, None]:
     while True:
-        changed = database.notifier.next  # before the result is computed: what changes later is looked at later
+        changed = database.notifier.next  # taken before the result is computed, so that no later change is missed
         yield LiveTick(database.state)
         await asyncio.sleep(throttle)
         await changed.wait()

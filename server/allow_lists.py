@@ -9,31 +9,31 @@ from urllib.parse import urlsplit
 
 ANY = "*"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{,30})://(?P<place>[^/?#@\s*]{1,261})/?", re.IGNORECASE)
+_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{,30})://(?P<host>[^/?#@\s*]{1,261})/?", re.IGNORECASE)
 """A name in DNS has 253 characters, a port six with its colon; what a client claims is compared and logged."""
 
 
 def parts_of(text: str | None) -> list[str]:
-    """Of a list with commas."""
+    """The entries of a list that is separated by commas."""
     return [part for part in map(str.strip, (text or "").split(",")) if part]
 
 
 def check_origin(text: str) -> None:
-    """An origin as browsers send it, `null`, or any. Raises `ValueError`, which says what to use."""
+    """Accepts an origin as browsers send it, `null` and `*`. Raises `ValueError`, which says what to use."""
     if text in (ANY, "null"):
         return
     found = _ORIGIN.fullmatch(text)
-    meant = None if found is None else _origin(found["scheme"].lower(), found["place"])
+    meant = None if found is None else _origin(found["scheme"].lower(), found["host"])
     if meant is None:
-        raise ValueError(f"{text!r} is no origin; use one such as https://dash.example.org, or {ANY} for any")
+        raise ValueError(f"{text!r} is not an origin; use one such as https://dash.example.org, or {ANY} for any")
     if meant != text:
         raise ValueError(f"browsers never send {text!r}; use {meant}")
 
 
-def _origin(scheme: str, place: str) -> str | None:
-    """https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin; None where the place is none."""
+def _origin(scheme: str, netloc: str) -> str | None:
+    """The origin in https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin; None if the host is invalid."""
     try:
-        parts = urlsplit(f"//{place}")
+        parts = urlsplit(f"//{netloc}")
         host, port = parts.hostname, parts.port
         if host is None:
             return None
@@ -44,11 +44,11 @@ def _origin(scheme: str, place: str) -> str | None:
 
 
 def check_proxies(texts: Sequence[str], *, over_unix_socket: bool) -> None:
-    """Addresses or networks, or any alone. Raises `ValueError`, which says what to use."""
+    """Accepts addresses and networks, or `*` alone. Raises `ValueError`, which says what to use."""
     if list(texts) == [ANY]:
         return
     if texts and over_unix_socket:
-        raise ValueError(f"over a Unix socket nobody has an address; use {ANY}")
+        raise ValueError(f"clients of a Unix socket have no address; use {ANY}")
     for text in texts:
         try:
             if "/" in text:
@@ -56,11 +56,11 @@ def check_proxies(texts: Sequence[str], *, over_unix_socket: bool) -> None:
             else:
                 ipaddress.ip_address(text)
         except ValueError:
-            raise ValueError(f"{text!r} is no address and no network; use {_network_around(text)}") from None
+            raise ValueError(f"{text!r} is neither an address nor a network; use {_suggestion(text)}") from None
 
 
-def _network_around(text: str) -> str:
+def _suggestion(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text, strict=False))  # of an address with the length of a prefix
+        return str(ipaddress.ip_network(text, strict=False))  # an address with a prefix length, such as 10.0.0.1/24
     except ValueError:
-        return f"some such as 10.0.0.1 or 10.0.0.0/24, or {ANY} alone for any"
+        return f"one such as 10.0.0.1 or 10.0.0.0/24, or {ANY} alone for any"

@@ -47,12 +47,14 @@ from server.settings import PRODUCTION, Settings, read_settings
 
 
 class App(Starlette):
+    """The app behind the checks that every request and websocket passes first: its host, and its query string."""
+
     def __init__(self, service: Service, allowed_hosts: AllowedHosts, *, has_fast_path: bool, **options: Any) -> None:
         super().__init__(**options)
-        self.router.redirect_slashes = False  # it sends to a whole address, and takes its name from the request
+        self.router.redirect_slashes = False  # it would redirect to the host that the request names
         self._telemetry = service.telemetry
         self._allowed_hosts = allowed_hosts
-        self._http = FastPath(self._answered, service) if has_fast_path else self._answered
+        self._http = FastPath(self._slow_path, service) if has_fast_path else self._slow_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -65,8 +67,8 @@ class App(Starlette):
             self._telemetry.refused(error.code)
             await self._refuse(error, scope, receive, send)
         else:
-            way = self._http if scope["type"] == "http" else super().__call__
-            await way(scope, receive, send)
+            app = self._http if scope["type"] == "http" else super().__call__
+            await app(scope, receive, send)
 
     async def _refuse(self, error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
         response = refused(error)
@@ -75,12 +77,12 @@ class App(Starlette):
         else:
             await WebSocket(scope, receive, send).send_denial_response(response)
 
-    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _slow_path(self, scope: Scope, receive: Receive, send: Send) -> None:
         await request_middleware(super().__call__, scope, receive, send, self._telemetry.metrics)
 
 
 def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Starlette:
-    """Serves a database that is open, else the one that the settings name: then it opens that, and closes it.
+    """The app for a database that is open already, else for the one that the settings name, in the app's lifespan.
 
     Raises `TokenFileError`, `SettingsError`, `TracingError`, `UnreadableError`.
     """
@@ -89,7 +91,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     access_control = access_control_of(settings)
     metrics = Metrics()
     tracing = open_tracing(is_on=settings.tracing)
-    operations = Engine(
+    engine = Engine(
         schema,
         settings.limits(),
         introspection=settings.introspection,
@@ -97,11 +99,11 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         compiled=settings.compiled,
     )
     service = Service(
-        operations,
+        engine,
         documents,
         access_control,
         Telemetry(
-            metrics, tracing, documents.is_trusted, operations.execution_counts, log_operations=settings.log_operations
+            metrics, tracing, documents.is_trusted, engine.execution_counts, log_operations=settings.log_operations
         ),
         ResponseCache(settings.result_cache * 2**20),
     )
@@ -150,31 +152,31 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
 
 def documents_of(settings: Settings) -> PersistedDocuments:
-    """Raises `UnreadableError`."""
+    """The documents that clients may name by a hash. Raises `UnreadableError`."""
     trusted = {} if settings.trusted_documents is None else read_manifest(str(settings.trusted_documents))
     return PersistedDocuments(trusted, only_trusted=settings.only_trusted)
 
 
 def make_worker_app() -> Starlette:
-    """For server processes that are started with their settings in the environment."""
+    """The app of a server process that is started with its settings in the environment."""
     return make_app(read_settings(os.environ))
 
 
 def _address_of(scope: Scope) -> str | None:
-    """Which the connection came to."""
+    """The address that the client connected to; None for a Unix socket."""
     server = scope.get("server")
     return None if server is None or server[1] is None else server[0]
 
 
 def _in_one_line(send: Send) -> Send:
-    """A start that fails for a reason we know is told in one line, where Starlette would send a traceback."""
+    """Replaces the traceback that Starlette sends for a failed start by one line, where the error is a known one."""
 
     async def send_in_one_line(message: Message) -> None:
         error = sys.exception()
         if message["type"] == "lifespan.startup.failed" and isinstance(error, ExpectedError):
             message["message"] = str(error)
         if message["type"] == "lifespan.shutdown.failed" and isinstance(error, asyncio.CancelledError):
-            message["message"] = ""  # a second signal ended it before it had closed all
+            message["message"] = ""  # a second signal ended the shutdown before everything was closed
         await send(message)
 
     return send_in_one_line

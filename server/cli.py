@@ -19,25 +19,27 @@ from server.database.integrity import ProblemKind, Severity
 from server.errors import ExpectedError
 from server.observability.logs import logging_config, printable
 
-_INTERRUPTED, _NOBODY_READS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+_INTERRUPTED, _BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 """The exit codes of shells for programs that end by those signals."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, or another with one line on stderr."""
+    """Runs a command, and returns its exit code. An error is one line on stderr."""
     try:
         try:
-            return _done(_parser().parse_args(arguments))
+            return _run(_parser().parse_args(arguments))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # such as of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it once more at the end
-        return _NOBODY_READS
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python reports the error again when it exits
+        return _BROKEN_PIPE
     except KeyboardInterrupt:
         return _INTERRUPTED
 
 
-def _done(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     logging.config.dictConfig(dict(logging_config("text")))
     command: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -63,13 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     serve_parser.set_defaults(run=serve)
     integrity_parser = commands.add_parser(
         "integrity",
-        help="find, and mend, what does not agree in a Merlin database",
+        help="find, and repair, contradictions in a Merlin database",
         description=(
-            "Finds what does not agree in a Merlin database. "
-            "The exit code is 1 where problems of the severity --level, or graver ones, remain."
+            "Finds contradictions in a Merlin database. "
+            "The exit code is 1 if problems of the severity --level, or more severe ones, remain."
         ),
     )
-    integrity_parser.add_argument("--repair", action="store_true", help="mend what can be mended without loss")
+    integrity_parser.add_argument(
+        "--repair", action="store_true", help="repair what can be repaired without losing data"
+    )
     integrity_parser.add_argument(
         "--kinds", nargs="+", choices=[kind.value for kind in ProblemKind], help="only problems of these kinds"
     )
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--level",
         choices=[severity.value.lower() for severity in Severity],
         default=Severity.ERROR.value.lower(),
-        help="the least severity that makes the exit code 1 (default: error); all problems are shown",
+        help="the lowest severity that makes the exit code 1 (default: error); all problems are shown",
     )
     integrity_parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_arguments(integrity_parser, DATABASE)

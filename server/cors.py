@@ -14,11 +14,11 @@ from server.responses import refused
 
 _HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-with", "apollo-require-preflight")
 _SECONDS = 3600
-"""For which a browser need not ask again."""
+"""How long a browser may reuse the answer to a preflight."""
 
 
 def cors(access_control: AccessControl) -> list[Middleware]:
-    """They send a token, never the cookie."""
+    """The middleware. Pages of allowed origins send a token, never the cookie, so credentials are not allowed."""
     preflights = Middleware(Preflights, access_control)
     if not access_control.allowed_origins:
         return [preflights]
@@ -36,7 +36,7 @@ def cors(access_control: AccessControl) -> list[Middleware]:
 
 
 class Preflights:
-    """Refuses those of origins that are not let in, in words: a developer sees them in the browser's tools."""
+    """Refuses preflights of other origins with a message, which a developer sees in the browser's tools."""
 
     def __init__(self, app: ASGIApp, access_control: AccessControl) -> None:
         self._app = app

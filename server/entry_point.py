@@ -1,6 +1,6 @@
 """The command `merlin-graphql`: checks that no other package has overwritten our files, then runs the command line.
 
-Python keeps one of each name in an environment. PyPI's `schema` writes over ours, or ours over its.
+An environment has room for one package of each name: PyPI's `schema` and ours overwrite each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REMEDY = "install merlin-graphql by pipx, or into an environment of its own"
 
 
 def conflict(root: Path = ROOT) -> str | None:
-    """In one line."""
+    """What is wrong with our packages, in one line; None if nothing is."""
     for name in NAMES:
         spec = find_spec(name)
         place = None if spec is None or spec.origin is None else Path(spec.origin)
@@ -31,12 +31,12 @@ def conflict(root: Path = ROOT) -> str | None:
         if names:
             other = directory.removesuffix(".dist-info").replace("-", " ")
             places = " and ".join(names)
-            return f"{other} has files in {places}, as merlin-graphql has, and one breaks the other: {_REMEDY}."
+            return f"{other} and merlin-graphql both have files in {places}, and overwrite each other: {_REMEDY}."
     return None
 
 
 def _names_in(record: Path) -> list[str]:
-    """Of ours, those that a distribution has files of."""
+    """The names of our packages in which another distribution has files."""
     try:
         text = b"\n" + record.read_bytes()
     except OSError:
@@ -45,15 +45,15 @@ def _names_in(record: Path) -> list[str]:
 
 
 def main() -> int:
-    """The command, behind a look around: what others have overwritten can't be imported, perhaps."""
-    told = conflict()
-    if told is not None:
-        print(f"merlin-graphql: {told}", file=sys.stderr)
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C within a second of the start ends it without a word
+    """Runs the command after the check: a package that is overwritten may be impossible to import."""
+    problem = conflict()
+    if problem is not None:
+        print(f"merlin-graphql: {problem}", file=sys.stderr)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C during the imports ends it without a traceback
     try:
         from server.cli import main as run  # noqa: PLC0415 - see above
     except ImportError:
-        if told is None:
+        if problem is None:
             raise
         return 1
     finally:

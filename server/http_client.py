@@ -22,16 +22,16 @@ _JSON = "application/json"
 
 
 class FetchError(ExpectedError):
-    """A URL is not available, in one line that holds no header and nothing that the host says."""
+    """A URL can't be read. The message is one line, and repeats no header and no text of the response."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        """`status`: of a response that tells of an error."""
+        """`status`: that of the response, if there was one."""
         super().__init__(message)
         self.status = status
 
 
 def fetch(url: str, headers: Mapping[str, str], *, seconds: float, largest: int, content: bytes | None = None) -> bytes:
-    """Waits for it. `content` is sent by POST. Raises `FetchError`."""
+    """Reads a URL, and waits for it. `content` is sent by POST. Raises `FetchError`."""
     fetching = begin_to_fetch(url, headers, seconds=seconds, largest=largest, content=content)
     try:
         return fetching.result(seconds)
@@ -42,17 +42,17 @@ def fetch(url: str, headers: Mapping[str, str], *, seconds: float, largest: int,
 def begin_to_fetch(
     url: str, headers: Mapping[str, str], *, seconds: float, largest: int, content: bytes | None = None
 ) -> concurrent.futures.Future[bytes]:
-    """On a thread of its own, which keeps no process from ending: whoever waits gives up after those seconds.
+    """Reads a URL on a daemon thread. The caller must limit how long it waits.
 
-    Looking up a name and greeting by TLS know no deadline.
+    The name lookup and the TLS handshake have no timeout of their own.
     """
     future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
-    future.set_running_or_notify_cancel()  # to give up waiting for it is not to end it
+    future.set_running_or_notify_cancel()  # a caller that stops waiting does not cancel it
 
     def work() -> None:
         try:
             future.set_result(_fetched(url, headers, content, seconds, largest))
-        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+        except Exception as error:  # noqa: BLE001 - it is raised in the caller that waits
             future.set_exception(error)
 
     threading.Thread(target=work, name="fetching", daemon=True).start()
@@ -65,7 +65,7 @@ def _fetched(url: str, headers: Mapping[str, str], content: bytes | None, second
     opener = urllib.request.build_opener(_Redirections(has_secrets=bool(headers)))
     try:
         if not url.startswith(SCHEMES):
-            raise FetchError(f"{url}: only http and https are read.")
+            raise FetchError(f"{url}: only http and https are supported.")
         request = urllib.request.Request(url, content, {**own, **headers})  # noqa: S310 - one of the two schemes
         with opener.open(request, timeout=seconds) as response:
             return _read(response, url, until, largest)
@@ -88,7 +88,7 @@ def _read(response: http.client.HTTPResponse, url: str, until: float, largest: i
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Within one host as anybody's; to another one without secrets only, and never from TLS to none."""
+    """Follows redirects within one host; to another host only without secrets, and never from https to http."""
 
     def __init__(self, *, has_secrets: bool) -> None:
         self._has_secrets = has_secrets
@@ -106,12 +106,14 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
         is_same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
         if not is_same and (self._has_secrets or new.scheme not in ("https", old.scheme)):
             fp.close()
-            raise FetchError(f"{req.full_url}: redirects to another host or scheme: name the address that is meant.")
+            raise FetchError(
+                f"{req.full_url}: redirects to another host or scheme: pass the address that it redirects to."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _status(code: int) -> str:
-    """With our own words: the server's may be anything."""
+    """The status with its standard phrase: the server's own phrase may be anything."""
     with contextlib.suppress(ValueError):
         return f"{code} {HTTPStatus(code).phrase}"
     return str(code)

@@ -39,8 +39,8 @@ _PAGE = f"""<!doctype html>
 """
 
 
-def is_for_people(headers: Mapping[str, str]) -> bool:
-    """Whether a browser asks, to show what it is answered: programs and scripts of pages take anything, or JSON."""
+def prefers_html(headers: Mapping[str, str]) -> bool:
+    """Whether a browser wants a page to show; programs and the scripts of pages accept anything, or JSON."""
     try:
         return accepted(headers.get("accept"), (_JSON, HTML)) == HTML
     except RequestError:
@@ -48,7 +48,7 @@ def is_for_people(headers: Mapping[str, str]) -> bool:
 
 
 def login_page(message: str, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
-    """Beside `login`, where it sends the token."""
-    # Without a referrer of any kind its own forms would come from nowhere: `Origin: null`.
+    """The page with its message. Its forms post to `login` and `logout`, relative to its own URL."""
+    # With `no-referrer` browsers would send the forms with `Origin: null`.
     more = {"content-security-policy": _POLICY, "referrer-policy": "strict-origin", "cache-control": "no-store"}
     return HTMLResponse(_PAGE.replace(_MESSAGE, escape(message)), status, {**(headers or {}), **more})

@@ -17,12 +17,14 @@ SECURITY_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
-"""Of answers that are no page: one that a browser shows all the same loads nothing, and nobody frames it."""
-_GIVEN_UP = refusal("The server ends, and this took too long: ask again.", "SERVICE_UNAVAILABLE", 503)
+"""For responses that are not pages: if a browser shows one anyway, it loads nothing else, and no page can frame it."""
+_DRAIN_TIMED_OUT = refusal(
+    "The server is shutting down, and this took too long: send the request again.", "SERVICE_UNAVAILABLE", 503
+)
 
 
 async def request_middleware(app: ASGIApp, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
-    """Answers an HTTP request by the app."""
+    """Calls the app, and adds the headers to its response; answers 503 if the app was cancelled during a drain."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
     id_ = request_id_of(given)
     REQUEST_ID.set(id_)
@@ -39,7 +41,7 @@ async def request_middleware(app: ASGIApp, scope: Scope, receive: Receive, send:
             headers += [header for header in SECURITY_HEADERS if header[0] not in named]
             headers.append((b"x-request-id", id_.encode()))
             if draining is not None and draining.is_set():
-                headers.append((b"connection", b"close"))  # what its client asks next goes to another server
+                headers.append((b"connection", b"close"))  # so that the client sends its next request to another server
             message["headers"] = headers
         await send(message)
 
@@ -48,5 +50,5 @@ async def request_middleware(app: ASGIApp, scope: Scope, receive: Receive, send:
     except asyncio.CancelledError:
         if draining is None or not draining.is_set():
             raise
-        if not has_begun:  # else its client sees that the end is missing
-            await _GIVEN_UP(scope, receive, send_with_headers)
+        if not has_begun:  # a client that has a part of the response sees that the end is missing
+            await _DRAIN_TIMED_OUT(scope, receive, send_with_headers)

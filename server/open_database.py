@@ -19,13 +19,13 @@ from server.database.merlin_database import MerlinDatabase, opened
 from server.settings import Settings, SettingsError
 
 _DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
-_RARELY = 50_000, 50, 50
-"""Allocations: what hundreds of subscribers hold takes tens of milliseconds to look through, so do that seldom."""
+_GC_THRESHOLDS = 50_000, 50, 50
+"""For `gc.set_threshold`: to collect takes tens of milliseconds with hundreds of subscribers, so it is done seldom."""
 
 
 @asynccontextmanager
 async def open_database(settings: Settings, progress: Progress = no_progress) -> AsyncIterator[MerlinDatabase]:
-    """The database that the settings name, read once and kept fresh until the end.
+    """Opens the database that the settings name: it is read once, and kept fresh until the block ends.
 
     Raises `BackendError` and `SettingsError`.
     """
@@ -34,7 +34,7 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
     if settings.is_demo and backend.kind == "memory":
         await fill_with_demo(backend, settings.zone())
     async with AsyncExitStack() as stack:
-        gc.disable()  # what is read stays: looking through it again and again takes a fifth of the load
+        gc.disable()  # records are no garbage: to collect while they are read takes a fifth of the time
         try:
             opening = opened(
                 backend,
@@ -49,25 +49,27 @@ async def open_database(settings: Settings, progress: Progress = no_progress) ->
         finally:
             gc.enable()
         gc.freeze()
-        gc.set_threshold(*_RARELY)
+        gc.set_threshold(*_GC_THRESHOLDS)
         yield database
 
 
 def workspace_roots_of(settings: Settings) -> tuple[Path, ...]:
-    """Raises `SettingsError` for one that is no directory."""
+    """The workspace roots as absolute paths. Raises `SettingsError` for one that is not a directory."""
     roots = tuple(root.absolute() for root in settings.workspace_root or ())
     for root in roots:
         try:
             is_there = root.is_dir()
-        except OSError:  # not to be reached from here
+        except OSError:  # such as a missing permission
             is_there = False
         if not is_there:
-            raise SettingsError(f"workspace-root: {str(root)!r} is no directory here; use one that this server sees.")
+            raise SettingsError(
+                f"workspace-root: {str(root)!r} is not a directory here; name one that this server can reach."
+            )
     return roots
 
 
 def backend_of(settings: Settings) -> ResultsBackend:
-    """Not yet opened. Raises `WrongDatabaseError`."""
+    """The backend of the database that the settings name, not yet opened. Raises `WrongDatabaseError`."""
     if settings.database is None:
         raise WrongDatabaseError("No database is named: pass --database URL.")
     options = BackendOptions(
@@ -86,14 +88,14 @@ def backend_of(settings: Settings) -> ResultsBackend:
 
 
 async def fill_with_demo(backend: ResultsBackend, time_zone: tzinfo | None) -> None:
-    """Raises `WrongDatabaseError` for a database that holds anything of Merlin's."""
+    """Writes the sample data. Raises `WrongDatabaseError` for a database that holds records of Merlin."""
     async with aclosing(backend.load()) as batches:
         async for batch in batches:
             if batch:
                 raise WrongDatabaseError(
                     f"{backend.connection} holds records: sample data goes into an empty database only."
                 )
-    await backend.insert(demo_records(datetime.now(time_zone).replace(tzinfo=None)))  # as Merlin's times are
+    await backend.insert(demo_records(datetime.now(time_zone).replace(tzinfo=None)))  # naive, as Merlin stores times
 
 
 def _text(path: object) -> str | None:

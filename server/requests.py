@@ -17,27 +17,29 @@ from server.header_lists import joined, members, pieces, unquoted
 MAX_BODY_SIZE = 2**20
 """Bytes."""
 MAX_PARAMETERS = 100
-"""Of a query string."""
+"""Parameters of a query string."""
 _MAX_MEDIA_TYPES = 100
 _PLAIN = ("", "identity")
-"""Codings of a body that is sent as it is."""
+"""The values of Content-Encoding that mean an unencoded body."""
 _MAX_NAME_LENGTH = 30
-"""Characters that are told of a coding."""
+"""Characters of an unknown coding that the error message repeats."""
 _MAX_PIECES = 10
-"""Of a media type: itself, and its parameters."""
+"""Parts of a media type that are read: the type itself, and its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
+    """What a client sends for one operation: its document, or the hash of one, with variables and a name."""
+
     query: str | None
     document_hash: str | None = None
-    """Its SHA-256 in hexadecimal; one of both is given."""
+    """The document's SHA-256 in hexadecimal; a request has `query`, or this, or both."""
     variables: Mapping[str, Any] | None = None
     operation_name: str | None = None
 
 
 def parse_request(given: object) -> GraphQLRequest:
-    """From the JSON of a body or of a websocket's message. Raises `RequestError`."""
+    """Reads the JSON of a body or of a websocket's message. Raises `RequestError`."""
     if not isinstance(given, dict):
         raise RequestError("A request is a JSON object with the key `query`.")
     query = given.get("query")
@@ -54,7 +56,7 @@ def parse_request(given: object) -> GraphQLRequest:
 
 
 def _hash(given: Mapping[str, Any]) -> str | None:
-    """Of the document, as persisted documents (`documentId`) or automatic persisted queries name it."""
+    """The hash of the document, as persisted documents (`documentId`) or automatic persisted queries send it."""
     document_id = given.get("documentId")
     if document_id is not None:
         if not isinstance(document_id, str):
@@ -72,7 +74,7 @@ def _hash(given: Mapping[str, Any]) -> str | None:
 
 
 def parse_parameters(parameters: QueryParams) -> GraphQLRequest:
-    """From a URL, whose `variables` and `extensions` are JSON. Raises `RequestError`."""
+    """Reads the parameters of a URL, where `variables` and `extensions` are JSON. Raises `RequestError`."""
     given: dict[str, Any] = dict(parameters)
     for name in ("variables", "extensions"):
         if text := given.pop(name, None):
@@ -81,15 +83,15 @@ def parse_parameters(parameters: QueryParams) -> GraphQLRequest:
 
 
 def parse_json(text: bytes | str, what: str) -> Any:
-    """Raises `RequestError`."""
+    """Parses JSON; `what` names it in the message of the error. Raises `RequestError`."""
     try:
         return load_exactly(text)
-    except ValueError as error:  # too deeply nested, too
-        raise RequestError(f"{what}: this is no JSON: {error}.") from None
+    except ValueError as error:  # also where it is nested too deeply
+        raise RequestError(f"{what}: this is not valid JSON: {error}.") from None
 
 
 async def read_request(request: Request, *, get_queries: bool = True) -> GraphQLRequest:
-    """Raises `RequestError`."""
+    """Reads the parameters of a GET request, or the body of a POST request. Raises `RequestError`."""
     match request.method:
         case "GET" | "HEAD" if get_queries:
             return parse_parameters(request.query_params)
@@ -97,18 +99,18 @@ async def read_request(request: Request, *, get_queries: bool = True) -> GraphQL
             _check_content_type(joined(request.headers, "content-type") or "")
             return parse_request(parse_json(await read_body(request, MAX_BODY_SIZE), "body"))
         case _:
-            allowed, told = ("GET, HEAD, POST", "GET or POST") if get_queries else ("POST", "POST")
-            raise RequestError(f"Send {told}.", 405, {"allow": allowed})
+            allowed, methods = ("GET, HEAD, POST", "GET or POST") if get_queries else ("POST", "POST")
+            raise RequestError(f"Send {methods}.", 405, {"allow": allowed})
 
 
 def check_parameters(query: bytes) -> None:
-    """Before anything is read of a query string: each one takes time. Raises `RequestError`."""
+    """Refuses too many parameters before they are parsed, which takes time for each. Raises `RequestError`."""
     if query.count(b"&") >= MAX_PARAMETERS:
         raise RequestError(f"Send at most {MAX_PARAMETERS} parameters.")
 
 
 def accepted(header: str | None, offered: Sequence[str]) -> str:
-    """The media type that a client likes best: RFC 9110, section 12.5.1. Raises `RequestError`."""
+    """The offered media type that a client prefers: RFC 9110, section 12.5.1. Raises `RequestError`."""
     best, best_quality = "", 0.0
     qualities = _qualities(header or "*/*")
     for media_type in offered:
@@ -122,7 +124,7 @@ def accepted(header: str | None, offered: Sequence[str]) -> str:
 
 
 def _qualities(header: str) -> Mapping[str, float]:
-    """By range, of which the first counts where one comes again. Raises `RequestError`."""
+    """The quality of each media range; if one is repeated, the first counts. Raises `RequestError`."""
     parts = list(islice(members(header), _MAX_MEDIA_TYPES + 1))
     if len(parts) > _MAX_MEDIA_TYPES:
         raise RequestError(f"Accept: name at most {_MAX_MEDIA_TYPES} media types.", 406)
@@ -153,14 +155,14 @@ def _check_content_type(header: str) -> None:
         )
 
 
-async def read_body(request: Request, largest: int) -> bytes:
-    """No more of it is read than may be; the connection sees to it that it arrives in time. Raises `RequestError`."""
+async def read_body(request: Request, max_size: int) -> bytes:
+    """The body, of at most `max_size` bytes; the connection enforces the time limit. Raises `RequestError`."""
     coding = next(
         (it for it in members(joined(request.headers, "content-encoding") or "") if it.lower() not in _PLAIN), ""
     )
     if coding:
         raise RequestError(
-            f"Send the body as it is, without Content-Encoding: {coding[:_MAX_NAME_LENGTH]} is not read here.",
+            f"Send the body without Content-Encoding: {coding[:_MAX_NAME_LENGTH]} is not supported.",
             415,
             {"accept-encoding": "identity"},
         )
@@ -168,8 +170,8 @@ async def read_body(request: Request, largest: int) -> bytes:
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > largest:
-                raise RequestError(f"Send at most {largest} bytes.", 413, {"connection": "close"})
+            if len(body) > max_size:
+                raise RequestError(f"Send at most {max_size} bytes.", 413, {"connection": "close"})
     except ClientDisconnect:
         raise RequestError("The body did not arrive.", 408, {"connection": "close"}) from None
     return bytes(body)

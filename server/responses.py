@@ -24,7 +24,7 @@ def json_response(
 
 
 def refusal(message: str, code: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """In the form of GraphQL's errors, so that clients of it show the message."""
+    """A response in the form of GraphQL's errors, so that GraphQL clients show the message."""
     return json_response({"errors": [{"message": message, "extensions": {"code": code}}]}, status, headers)
 
 
@@ -38,12 +38,12 @@ def unauthenticated(error: AuthenticationError) -> Response:
 
 
 async def http_exception(_request: Request, error: Exception) -> Response:
-    """Starlette's own, such as 404 and 405."""
+    """Answers Starlette's own HTTP errors, such as 404 and 405."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     return refusal(f"{status.phrase}.", status.name, status, error.headers)
 
 
 async def server_error(_request: Request, _error: Exception) -> Response:
-    """What nobody foresaw; uvicorn logs its traceback."""
+    """Answers an unexpected exception; uvicorn logs its traceback."""
     return refusal("Internal error: the server's log says more.", INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -23,7 +23,8 @@ PRODUCTION = "production"
 SHORTEST_TOKEN = 20
 SHORTEST_KEY = 32
 """Characters."""
-_OFF_BY_0 = ("compare_interval", "rate_limit", "result_cache")
+_MAY_BE_ZERO = ("compare_interval", "rate_limit", "result_cache")
+"""0 switches these off."""
 
 
 class SettingsError(UsageError):
@@ -40,9 +41,10 @@ def setting(
     flag: bool = True,
     production: Any = None,
 ) -> Any:
-    """`flag`: a secret has none, since everybody on a machine can read command lines.
+    """A field of `Settings`, with the text of its flag's help.
 
-    `production`: its default under that profile, where it is another one.
+    `flag`: a secret has no flag, since everybody on a machine can read command lines. `production`: its default under
+    that profile, if it differs.
     """
     metadata = {"meaning": meaning, "metavar": metavar, "choices": choices, "flag": flag, "production": production}
     return field(default=default, repr=not secret, metadata=metadata)
@@ -50,9 +52,11 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
+    """All settings of the server, valid as a whole. Raises `SettingsError`."""
+
     profile: str = setting(
         "development",
-        "Which defaults the others have: production is strict, and tells nothing of the schema.",
+        "Which defaults the other settings have: those of production are strict, and hide the schema.",
         choices=("development", PRODUCTION),
     )
     database: str | None = setting(
@@ -64,33 +68,34 @@ class Settings:
     )
     create: bool = setting(
         False,
-        "Make the SQLite file of --database where there is none; else that is refused, for a path may be mistyped.",
+        "Create the SQLite file of --database if it does not exist. Otherwise that is an error, since a path may be "
+        "mistyped.",
     )
     database_password_file: Path | None = setting(
-        None, "A file whose first line is the database's password, so that it stands in no URL.", metavar="FILE"
+        None, "A file whose first line is the database's password, so that the URL need not contain it.", metavar="FILE"
     )
     database_ca_certs: Path | None = setting(
-        None, "The certificates (PEM) that the database's one must be signed by.", metavar="FILE"
+        None, "The CA certificates (PEM) that the database's certificate must be signed by.", metavar="FILE"
     )
     database_certfile: Path | None = setting(None, "This client's certificate (PEM) for the database.", metavar="FILE")
     database_keyfile: Path | None = setting(None, "The key (PEM) of this client's certificate.", metavar="FILE")
     database_cert_reqs: str | None = setting(
-        None, "Whether the database needs a valid certificate.", choices=("required", "optional", "none")
+        None, "Whether the database must have a valid certificate.", choices=("required", "optional", "none")
     )
     database_poll_interval: float = setting(
-        2.0, "Seconds between two looks at a Redis that refuses to tell of changes.", metavar="SECONDS"
+        2.0, "Seconds between two polls of a Redis that does not allow keyspace notifications.", metavar="SECONDS"
     )
     compare_interval: float = setting(
         300.0,
-        "Seconds in which everything is compared with the database once, again and again, beside following its "
-        "changes: finds what no notice told of. 0: never.",
+        "Seconds that one comparison of the whole copy with the database takes; then the next begins. It finds changes "
+        "that were not notified. 0: never.",
         metavar="SECONDS",
     )
     dialect: str | None = setting(
         None,
-        "In which dialect new records are written on Redis: current (Merlin 2.0.0b3 on) or legacy (up to 2.0.0b2). "
-        "Without it: legacy where there are only such records, else current. "
-        "With current, a legacy run takes any status.",
+        "The format of new records on Redis: current (Merlin 2.0.0b3 or later) or legacy (up to 2.0.0b2). "
+        "Without it: legacy if the database holds only legacy records, else current. "
+        "With current, a legacy run can be given any status.",
         choices=("current", "legacy"),
     )
     time_zone: str | None = setting(
@@ -100,102 +105,114 @@ class Settings:
     )
     workspace_root: tuple[Path, ...] | None = setting(
         None,
-        f"A directory below which Merlin's studies are written: what is changed of a run there is also written to its "
-        f"run_metadata.json, else Merlin undoes it. Several with {os.pathsep!r} between them, or by several flags.",
+        f"A directory that holds Merlin's workspaces. A change of a run below it is also written to the run's "
+        f"run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or repeat the flag.",
         metavar="DIR",
     )
     host: str = setting("127.0.0.1", "The address to listen on.", metavar="ADDRESS")
     port: int = setting(8000, "The port to listen on; 0 takes a free one.", metavar="PORT")
     unix_socket: Path | None = setting(
-        None, "A Unix socket to listen on, in place of an address and a port.", metavar="PATH"
+        None, "A Unix socket to listen on, instead of an address and a port.", metavar="PATH"
     )
     unix_socket_mode: str = setting(
-        "600", "Who may connect to that socket, as of chmod: 660 lets in its group.", metavar="MODE"
+        "600", "The file mode of that socket, as for chmod: 660 lets its group connect.", metavar="MODE"
     )
     trusted_proxies: str | None = setting(
         None,
-        "Whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks with commas between them.",
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto are trusted: addresses or networks, separated by commas.",
         metavar="ADDRESSES",
     )
     max_connections: int = setting(
-        4_096, "The most connections to a server process; one more is answered by 503.", metavar="COUNT"
+        4_096,
+        "The maximum number of connections to a server process; further ones are answered by 503.",
+        metavar="COUNT",
     )
     max_unread: int = setting(
         64,
-        "The most of its answers that a client may leave unread, over all its connections; then the one that waits "
-        "longest is cut off.",
+        "The maximum size of the responses that a client leaves unread, over all its connections; above it, the "
+        "connection that has waited longest is closed.",
         metavar="MEBIBYTES",
     )
     send_timeout: float = setting(
-        30.0, "Seconds that a client may read nothing of its answer; then it is cut off.", metavar="SECONDS"
+        30.0,
+        "Seconds that a client may read nothing of its response; then the connection is closed.",
+        metavar="SECONDS",
     )
     drain: float = setting(
-        10.0, "Seconds that requests have to finish in, once the server is told to end.", metavar="SECONDS"
+        10.0, "Seconds that running requests have to finish, once the server is told to stop.", metavar="SECONDS"
     )
     deadline: float = setting(30.0, "Seconds that a request may take.", metavar="SECONDS")
-    workers: int = setting(1, "How many server processes; each holds a copy of the database.", metavar="COUNT")
+    workers: int = setting(1, "The number of server processes; each holds a copy of the database.", metavar="COUNT")
     demo: bool = setting(
         False,
-        "Fill the database with sample data, and let it go on as a laboratory does. Without a database given: one of "
-        "its own, gone at the end. A database that holds records is refused.",
+        "Fill the database with sample data, and keep changing it as a laboratory would. Without --database, a "
+        "temporary database is used. A database that holds records is refused.",
     )
-    demo_still: bool = setting(False, "As --demo, but nothing happens in it: for tests and pictures.")
-    no_auth: bool = setting(False, "Let in everybody who reaches the address, as ADMIN.")
-    read_only: bool = setting(False, "Answer no mutation: nobody has more than the role READ.")
+    demo_still: bool = setting(False, "As --demo, but the data does not change: for tests and screenshots.")
+    no_auth: bool = setting(False, "Give the role ADMIN to everybody who can reach the server, without a login.")
+    read_only: bool = setting(False, "Refuse all mutations: nobody has more than the role READ.")
     token: str | None = setting(
         None,
-        "One token with the role ADMIN. Without any way to log in, one is made at the start.",
+        "One token with the role ADMIN. If no way to log in is set, one is generated at the start.",
         secret=True,
         flag=False,
     )
     session_key: str | None = setting(
         None,
-        "Signs the cookies of browsers: 32 characters or more, the same for servers that stand for each other. "
-        "Else it is made at the start.",
+        "Signs the session cookies: 32 characters or more, the same for all servers behind one address. "
+        "Without it, one is generated at the start.",
         secret=True,
         flag=False,
     )
     token_file: Path | None = setting(
-        None, "The tokens of services, as `merlin-graphql token create` writes them.", metavar="FILE"
+        None, "The file with the tokens of services, as `merlin-graphql token create` writes it.", metavar="FILE"
     )
     jwks: str | None = setting(
-        None, "The keys of your identity provider, whose JSON Web Tokens are let in.", metavar="FILE|URL"
+        None,
+        "The public keys (JWKS) of your identity provider, whose JSON Web Tokens are accepted.",
+        metavar="FILE|URL",
     )
-    jwt_issuer: str | None = setting(None, "The `iss` that such a token must have.", metavar="TEXT")
-    jwt_audience: str | None = setting(None, "The `aud` that such a token must have.", metavar="TEXT")
+    jwt_issuer: str | None = setting(None, "The `iss` that these tokens must have.", metavar="TEXT")
+    jwt_audience: str | None = setting(None, "The `aud` that these tokens must have.", metavar="TEXT")
     jwt_roles_claim: str = setting(
-        "roles", "The claim that names roles: read, write, admin. A path such as realm_access.roles.", metavar="PATH"
+        "roles",
+        "The claim that holds the roles read, write and admin. It may be a path, such as realm_access.roles.",
+        metavar="PATH",
     )
     rate_limit: int = setting(
-        0, "Requests a minute that a client may send to a server process; 0: any.", metavar="COUNT", production=3_000
+        0,
+        "Requests a minute that a client may send to a server process; 0: no limit.",
+        metavar="COUNT",
+        production=3_000,
     )
     allow_origins: str | None = setting(
         None,
-        "Whose pages may ask and open websockets, beside those of the server's own address: such as "
-        "https://dash.example.org; several with commas between them.",
+        "Origins whose pages may send requests and open websockets, besides the server's own: such as "
+        "https://dash.example.org; separate several by commas.",
         metavar="ORIGINS",
     )
     allow_hosts: str | None = setting(
         None,
-        "The names by which the server may be asked, beside loopback, this machine's and the address that it is "
-        "reached at: as they stand in the addresses of browsers, also before a proxy; several with commas between "
-        "them. *: any.",
+        "Host names that requests may use, besides loopback, this machine's names and the address that it is reached "
+        "at: as browsers show them in their address, also behind a proxy; separate several by commas. *: any.",
         metavar="NAMES",
     )
     introspection: bool = setting(
-        True, "Tell of the schema: introspection, /schema.graphql, suggestions in messages.", production=False
+        True, "Reveal the schema: introspection, /schema.graphql, suggestions in error messages.", production=False
     )
     graphiql: bool = setting(True, "Serve GraphiQL at /.", production=False)
     get_queries: bool = setting(
-        True, "Answer queries by GET, too; event streams are always answered.", production=False
+        True, "Accept queries by GET, too; event streams are always accepted.", production=False
     )
-    log_format: str = setting("text", "How log lines are written.", choices=("text", "json"), production="json")
+    log_format: str = setting("text", "The format of log lines.", choices=("text", "json"), production="json")
     log_operations: bool = setting(False, "Log a line for each operation.", production=True)
     compiled: bool = setting(
-        True, "Answer by compiled functions and in few steps where that can be; off, everything takes the slow path."
+        True, "Use compiled functions and the fast path where possible; if off, every request takes the slow path."
     )
     result_cache: int = setting(
-        64, "How much of answers is kept by a server process until anything changes; 0: nothing.", metavar="MEBIBYTES"
+        64,
+        "The size of each server process's response cache, which any change empties; 0: no cache.",
+        metavar="MEBIBYTES",
     )
     tracing: bool = setting(False, "Send traces to OTEL_EXPORTER_OTLP_ENDPOINT; needs merlin-graphql[tracing].")
     trusted_documents: Path | None = setting(
@@ -204,27 +221,32 @@ class Settings:
         "of `merlin-graphql operations manifest`.",
         metavar="DIR|MANIFEST",
     )
-    only_trusted: bool = setting(False, "Answer the trusted documents only, and refuse every other.")
-    max_characters: int = setting(DEFAULTS.characters, "The longest document that is answered.", metavar="COUNT")
-    max_tokens: int = setting(DEFAULTS.tokens, "The most tokens of a document.", metavar="COUNT")
+    only_trusted: bool = setting(False, "Execute the trusted documents only, and refuse all others.")
+    max_characters: int = setting(
+        DEFAULTS.characters, "The maximum length of a document, in characters.", metavar="COUNT"
+    )
+    max_tokens: int = setting(DEFAULTS.tokens, "The maximum number of tokens in a document.", metavar="COUNT")
     max_directives: int = setting(
-        DEFAULTS.directives, "The most directives of a document.", metavar="COUNT", production=STRICT.directives
+        DEFAULTS.directives,
+        "The maximum number of directives in a document.",
+        metavar="COUNT",
+        production=STRICT.directives,
     )
     max_depth: int = setting(
-        DEFAULTS.depth, "The deepest nesting of an operation's fields.", metavar="COUNT", production=STRICT.depth
+        DEFAULTS.depth, "The maximum depth of an operation's fields.", metavar="COUNT", production=STRICT.depth
     )
     max_root_fields: int = setting(
         DEFAULTS.root_fields,
-        "The most root fields of an operation.",
+        "The maximum number of root fields of an operation.",
         metavar="COUNT",
         production=STRICT.root_fields,
     )
     max_aliases: int = setting(
-        DEFAULTS.aliases, "The most aliases of an operation.", metavar="COUNT", production=STRICT.aliases
+        DEFAULTS.aliases, "The maximum number of aliases in an operation.", metavar="COUNT", production=STRICT.aliases
     )
     max_cost: int = setting(
         DEFAULTS.cost,
-        "The highest cost of an operation: about the number of fields of its answer, page sizes multiplied.",
+        "The maximum cost of an operation: about the number of fields in its response, with page sizes multiplied.",
         metavar="COUNT",
         production=STRICT.cost,
     )
@@ -234,7 +256,7 @@ class Settings:
         self._check_secrets()
         self.socket_mode()
         if self.only_trusted and self.trusted_documents is None:
-            raise SettingsError("only-trusted: name the documents, by --trusted-documents.")
+            raise SettingsError("only-trusted: also name the trusted documents by --trusted-documents.")
         self.zone()
         for name, check in (("allow-origins", self._check_origins), ("trusted-proxies", self._check_proxies)):
             try:
@@ -244,16 +266,16 @@ class Settings:
 
     def _check_numbers(self) -> None:
         if not 0 <= self.port < 2**16:
-            raise SettingsError(f"port: it can't be {self.port}; use 0 to 65535.")
+            raise SettingsError(f"port: {self.port} is invalid; use 0 to 65535.")
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if (item.name.startswith("max_") or item.name == "workers") and value < 1:
-                raise SettingsError(f"{flag_of(item)[2:]}: it can't be {value}; use 1 or more.")
-            if item.name in _OFF_BY_0:
+                raise SettingsError(f"{flag_of(item)[2:]}: {value} is invalid; use 1 or more.")
+            if item.name in _MAY_BE_ZERO:
                 if not 0 <= value < math.inf:
-                    raise SettingsError(f"{flag_of(item)[2:]}: it can't be {value}; use 0 or more.")
+                    raise SettingsError(f"{flag_of(item)[2:]}: {value} is invalid; use 0 or more.")
             elif item.metadata["metavar"] == "SECONDS" and not 0 < value < math.inf:
-                raise SettingsError(f"{flag_of(item)[2:]}: it can't be {value}; use more than 0.")
+                raise SettingsError(f"{flag_of(item)[2:]}: {value} is invalid; use more than 0.")
 
     def _check_origins(self) -> None:
         for origin in parts_of(self.allow_origins):
@@ -266,7 +288,7 @@ class Settings:
         for name, shortest in (("token", SHORTEST_TOKEN), ("session_key", SHORTEST_KEY)):
             if (secret := getattr(self, name)) is not None and len(secret) < shortest:
                 raise SettingsError(
-                    f"{name.replace('_', '-')}: it is too short; use {shortest} characters or more, of random."
+                    f"{name.replace('_', '-')}: it is too short; use {shortest} random characters or more."
                 )
 
     @property
@@ -279,28 +301,29 @@ class Settings:
 
     @property
     def has_login(self) -> bool:
-        """Whether a way to log in is named."""
+        """Whether a way to log in is set."""
         return self.token is not None or self.token_file is not None or self.jwks is not None
 
     def socket_mode(self) -> int:
+        """The file mode of the Unix socket, as a number. Raises `SettingsError`."""
         try:
             mode = int(self.unix_socket_mode, 8)
         except ValueError:
             mode = -1
         if not 0 <= mode <= _ALL_MODES:
-            raise SettingsError(
-                f"unix-socket-mode: {self.unix_socket_mode!r} is no mode of a file; use one such as 660."
-            )
+            raise SettingsError(f"unix-socket-mode: {self.unix_socket_mode!r} is not a file mode; use one such as 660.")
         return mode
 
     def zone(self) -> tzinfo | None:
-        """None is this machine's time zone."""
+        """The time zone of Merlin's times; None is this machine's. Raises `SettingsError`."""
         if self.time_zone is None:
             return None
         try:
             return ZoneInfo(self.time_zone)
         except (OSError, ValueError, ZoneInfoNotFoundError):
-            raise SettingsError(f"time-zone: {self.time_zone!r} is unknown here; use one such as UTC.") from None
+            raise SettingsError(
+                f"time-zone: {self.time_zone!r} is not a known time zone; use one such as UTC."
+            ) from None
 
     def origins(self) -> frozenset[str]:
         return frozenset(parts_of(self.allow_origins))
@@ -312,7 +335,7 @@ class Settings:
         return Limits(**{item.name: getattr(self, f"max_{item.name}") for item in dataclasses.fields(Limits)})
 
     def as_environ(self) -> dict[str, str]:
-        """For processes that are started with these settings."""
+        """The environment variables of a process that is started with these settings."""
         return {
             variable_of(item): text_of(value)
             for item in dataclasses.fields(self)
@@ -325,7 +348,7 @@ def variable_of(item: dataclasses.Field[Any]) -> str:
 
 
 def text_of(value: object) -> str:
-    """As it is read from the environment, and from the command line."""
+    """A value as text, in the form that the environment and the command line have it."""
     return os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -334,7 +357,7 @@ def flag_of(item: dataclasses.Field[Any]) -> str:
 
 
 def read_settings(environ: Mapping[str, str], arguments: argparse.Namespace | None = None) -> Settings:
-    """From the command line, else the environment, else the profile's defaults. Raises `SettingsError`."""
+    """Reads each setting from the command line, else the environment, else the profile. Raises `SettingsError`."""
     values: dict[str, Any] = {}
     for item in dataclasses.fields(Settings):
         given = None if arguments is None else getattr(arguments, item.name, None)
@@ -355,9 +378,9 @@ def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
         value = type_of(item)(text)
     except ValueError:
         shown = repr(text) if item.repr else "this"
-        raise SettingsError(f"{variable_of(item)}: {shown} can't be read as {_kind_of(item)}.") from None
+        raise SettingsError(f"{variable_of(item)}: {shown} is not {_kind_of(item)}.") from None
     if (choices := item.metadata["choices"]) and text not in choices:
-        raise SettingsError(f"{variable_of(item)}: {text!r} is none of {', '.join(choices)}.")
+        raise SettingsError(f"{variable_of(item)}: {text!r} is not one of {', '.join(choices)}.")
     return value
 
 

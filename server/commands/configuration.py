@@ -34,23 +34,25 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, str]:
-    """Which database is meant, and by what. Merlin's own is made where there is none, as Merlin does."""
+    """The settings with a database, and the source of its URL. Merlin's own is created if missing, as Merlin does."""
     if settings.is_demo:
         settings = dataclasses.replace(settings, create=True)
     if settings.database is not None:
         return dataclasses.replace(settings, create=settings.create or _is_merlins(settings.database)), "as given"
     if settings.is_demo:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="merlin-graphql-demo-"))
-        return dataclasses.replace(settings, database=f"sqlite:///{directory}/demo.db"), "sample data, gone at the end"
+        return dataclasses.replace(
+            settings, database=f"sqlite:///{directory}/demo.db"
+        ), "sample data, deleted at the end"
     try:
         home, here = Path.home(), Path.cwd()
     except (OSError, RuntimeError):
         raise UsageError(
-            "There is no home or no working directory to find Merlin's configuration from: pass --database URL."
+            "Merlin's configuration can't be found without a home and a working directory: pass --database URL."
         ) from None
     found = find_database(here, home)
     if found.url.startswith("sqlite:"):
-        with contextlib.suppress(OSError):  # then opening the database says what is wrong
+        with contextlib.suppress(OSError):  # opening the database reports what is wrong
             (home / ".merlin").mkdir(exist_ok=True)
     return dataclasses.replace(settings, database=found.url, create=True), f"from {found.source}"
 
@@ -65,7 +67,7 @@ def _is_merlins(url: str) -> bool:
 
 @contextlib.contextmanager
 def naming(source: str | None) -> Iterator[None]:
-    """An error of a database that was found somewhere begins with where that is."""
+    """Puts the source of the database's URL in front of the message of a database error."""
     try:
         yield
     except DatabaseError as error:
@@ -75,5 +77,5 @@ def naming(source: str | None) -> Iterator[None]:
 
 
 def print_database(settings: Settings, source: str, file: TextIO) -> None:
-    """One that was found is told of before anything, such as a password, is sent there."""
+    """Prints which database is used: one from a configuration before anything, such as a password, is sent to it."""
     print(f"Merlin's database: {backend_of(settings).connection} ({source})", file=file, flush=True)

@@ -28,23 +28,27 @@ from server.settings import read_settings
 _STYLES = ("human", "json", "github")
 _HEADER_VARIABLE = "MERLIN_GRAPHQL_HEADER"
 _HEADER = (
-    "a header for servers that are protected, such as 'Authorization: Bearer …', or @FILE with a header a line, which "
-    f"hides it from other users of this machine, as the variable {_HEADER_VARIABLE} does; may be repeated"
+    "a header for a protected server, such as 'Authorization: Bearer …', or @FILE with one header on each line; @FILE "
+    f"and the variable {_HEADER_VARIABLE} hide it from other users of this machine; may be repeated"
 )
 
 
 def add_commands(commands: Any) -> None:
-    schema = commands.add_parser("schema", help="print the schema, or compare two", description="The schema.")
+    schema = commands.add_parser(
+        "schema", help="print the schema, or compare two", description="Prints the schema, or compares two."
+    )
     actions = schema.add_subparsers(required=True, metavar="ACTION")
     export = actions.add_parser("export", help="print the schema", description="Prints the schema.")
     export.add_argument("--format", choices=("sdl", "introspection", "markdown"), default="sdl")
     _add_target(export)
     export.set_defaults(run=run_export)
     compare = actions.add_parser(
-        "diff", help="tell what changed between two schemas", description="The exit code is 1 for a breaking change."
+        "diff",
+        help="list the changes between two schemas",
+        description="Lists the changes between two schemas. The exit code is 1 for a breaking change.",
     )
     compare.add_argument("old", help="a file, or the URL of a schema or of a GraphQL endpoint")
-    compare.add_argument("new", help="the same, of the newer one")
+    compare.add_argument("new", help="the same for the newer schema")
     compare.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
     compare.add_argument("--format", choices=_STYLES, default="human")
     compare.set_defaults(run=run_diff)
@@ -52,33 +56,34 @@ def add_commands(commands: Any) -> None:
         "check",
         help="check operations against the schema",
         description=(
-            "The exit code is 1 for an invalid operation, 3 for a deprecated use under --strict, 4 for what can't be "
-            "read or reached, 5 for an operation beyond the server's limits: those of --profile, or as they are given."
+            "Checks operations against a schema and a server's limits: those of --profile, or those given. The exit "
+            "code is 1 for an invalid operation, 3 for a deprecated use under --strict, 4 for what can't be read or "
+            "reached, 5 for an operation that exceeds a limit."
         ),
     )
     checking.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
-    checking.add_argument("--schema", metavar="FILE|URL", help="without it: that of this package")
+    checking.add_argument("--schema", metavar="FILE|URL", help="the schema; without it, the one of this package")
     checking.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
-    checking.add_argument("--strict", action="store_true", help="fail for what is deprecated, too")
+    checking.add_argument("--strict", action="store_true", help="also fail for the use of deprecated elements")
     checking.add_argument("--format", choices=_STYLES, default="human")
     add_arguments(checking, LIMITS)
     checking.set_defaults(run=run_check)
     explaining = commands.add_parser(
         "explain",
-        help="show how an operation is answered",
+        help="show how an operation is executed",
         description=(
-            "Prints what the server makes of an operation: depth and cost, each field with how it is read, and the "
-            "function that answers it, or why it is not compiled."
+            "Prints how the server executes an operation: its depth and cost, how each field is read, and the compiled "
+            "function, or why it is not compiled."
         ),
     )
     explaining.add_argument("document", type=Path, metavar="DOCUMENT", help="a file")
-    explaining.add_argument("--operation", metavar="NAME", help="which one, where the file holds several")
+    explaining.add_argument("--operation", metavar="NAME", help="the operation, if the file holds several")
     explaining.add_argument(
-        "--variables", type=_json_object, default={}, metavar="JSON", help="those that @skip and @include go by"
+        "--variables", type=_json_object, default={}, metavar="JSON", help="the variables that @skip and @include use"
     )
     add_arguments(explaining, LIMITS)
     explaining.set_defaults(run=run_explain)
-    operations = commands.add_parser("operations", help="list operations", description="Saved operations.")
+    operations = commands.add_parser("operations", help="list operations", description="Lists saved operations.")
     kinds = operations.add_subparsers(required=True, metavar="ACTION")
     listing = kinds.add_parser("manifest", help="list them with their hashes", description="Writes a manifest.")
     listing.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
@@ -90,24 +95,24 @@ def add_commands(commands: Any) -> None:
 def run_export(options: argparse.Namespace) -> int:
     schema = make_schema()
     if options.format == "sdl":
-        return _deliver(sdl_of(schema), options)
+        return _write_or_check(sdl_of(schema), options)
     if options.format == "markdown":
-        return _deliver(reference(core_of(schema), __version__), options)
+        return _write_or_check(reference(core_of(schema), __version__), options)
     query = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
     result = graphql_sync(core_of(schema), query)
-    return _deliver(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
+    return _write_or_check(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
 
 
 def run_diff(options: argparse.Namespace) -> int:
     headers = _headers(options.header)
-    return _tell(diff(load_schema(options.old, headers), load_schema(options.new, headers)), options.format)
+    return _report(diff(load_schema(options.old, headers), load_schema(options.new, headers)), options.format)
 
 
 def run_check(options: argparse.Namespace) -> int:
     documents = load_documents(options.documents)
     loaded = own_schema() if options.schema is None else load_schema(options.schema, _headers(options.header))
     findings = check(loaded.schema, documents, _limits(options))
-    code = _tell(findings, options.format)
+    code = _report(findings, options.format)
     kinds = {finding.kind for finding in findings if finding.level is Level.ERROR}
     if kinds == {"TOO_COSTLY"}:
         return ExitCode.TOO_COSTLY
@@ -122,12 +127,12 @@ def run_explain(options: argparse.Namespace) -> int:
 
 
 def _limits(options: argparse.Namespace) -> Limits:
-    """Those of the server that is meant. Raises `SettingsError`."""
+    """The limits of the profile, the environment and the flags. Raises `SettingsError`."""
     return read_settings(os.environ, options).limits()
 
 
 def run_manifest(options: argparse.Namespace) -> int:
-    return _deliver(manifest(options.documents, options.format), options)
+    return _write_or_check(manifest(options.documents, options.format), options)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -142,11 +147,11 @@ def _json_object(text: str) -> dict[str, Any]:
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--output", type=Path, metavar="FILE", help="write it there")
-    target.add_argument("--check", type=Path, metavar="FILE", help="fail where that file holds anything else")
+    target.add_argument("--output", type=Path, metavar="FILE", help="write the output to this file")
+    target.add_argument("--check", type=Path, metavar="FILE", help="fail if this file differs from the output")
 
 
-def _deliver(text: str, options: argparse.Namespace) -> int:
+def _write_or_check(text: str, options: argparse.Namespace) -> int:
     if options.check is not None:
         try:
             current = options.check.read_text()
@@ -155,7 +160,7 @@ def _deliver(text: str, options: argparse.Namespace) -> int:
         if current == text:
             return ExitCode.OK
         state = "can't be read" if current is None else "is not current"
-        print(f"merlin-graphql: {options.check} {state}: write it with --output {options.check}.", file=sys.stderr)
+        print(f"merlin-graphql: {options.check} {state}: update it with --output {options.check}.", file=sys.stderr)
         return ExitCode.FAILED
     if options.output is not None:
         try:
@@ -167,7 +172,7 @@ def _deliver(text: str, options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _tell(findings: list[Finding], style: str) -> int:
+def _report(findings: list[Finding], style: str) -> int:
     if findings or style == "json":
         print(render(findings, style))
     failed = sum(finding.level is Level.ERROR for finding in findings)
@@ -178,7 +183,7 @@ def _tell(findings: list[Finding], style: str) -> int:
 
 
 def _headers(given: list[str]) -> dict[str, str]:
-    """Those of the environment and of flags. Raises `UnreadableError`, without a value, which may be a secret."""
+    """The headers of the environment and of flags. Raises `UnreadableError` without a value, which may be secret."""
     lines = [(_HEADER_VARIABLE, line) for line in os.environ.get(_HEADER_VARIABLE, "").splitlines()]
     for text in given:
         in_file = _lines_in(text[1:]) if text.startswith("@") else [text]
@@ -197,5 +202,5 @@ def _lines_in(file: str) -> list[str]:
         return Path(file).read_text().splitlines()
     except (OSError, ValueError) as error:
         raise UnreadableError(
-            f"--header: {file} can't be read: {getattr(error, 'strerror', 'it is no text')}."
+            f"--header: {file} can't be read: {getattr(error, 'strerror', 'it is not text')}."
         ) from None

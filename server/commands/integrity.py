@@ -20,58 +20,61 @@ from server.settings import Settings
 
 
 def integrity(options: argparse.Namespace) -> int:
-    """1 where problems remain that are as grave as is asked for."""
+    """Checks the database; returns 1 if problems of the severity --level, or more severe ones, remain."""
     settings = settings_of(options)
     kinds = None if options.kinds is None else [ProblemKind(kind) for kind in options.kinds]
     with contextlib.ExitStack() as stack:
         is_found = settings.database is None
-        to_look = dataclasses.replace(
+        to_check = dataclasses.replace(
             settings, demo=False, demo_still=False, compare_interval=0, read_only=not options.repair
         )
-        settings, source = with_database(to_look, stack)
+        settings, source = with_database(to_check, stack)
         stack.enter_context(naming(source if is_found else None))
         _check_it_exists(settings)
         if is_found:
-            print_database(settings, source, sys.stderr)  # stdout is the report's
-        mended, left = asyncio.run(_look(settings, kinds, repair=options.repair))
+            print_database(settings, source, sys.stderr)  # stdout is for the report
+        repaired, left = asyncio.run(_check(settings, kinds, repair=options.repair))
     if options.json:
-        told = {"repaired": [_as_json(it) for it in mended], "problems": [_as_json(it) for it in left]}
-        print(json.dumps(told, indent=2))
+        report = {
+            "repaired": [_as_json(problem) for problem in repaired],
+            "problems": [_as_json(problem) for problem in left],
+        }
+        print(json.dumps(report, indent=2))
     else:
-        for problem in mended:
+        for problem in repaired:
             print(f"repaired  {problem.severity} {problem.kind}: {problem.message}")
         for problem in left:
-            hint = "  (--repair mends it)" if problem.repairable else ""
+            hint = "  (--repair repairs it)" if problem.repairable else ""
             print(f"{problem.severity} {problem.kind}: {problem.message}{hint}")
-        print(_summary(left) + (f"; {len(mended)} repaired" if options.repair else ""))
+        print(_summary(left) + (f"; {len(repaired)} repaired" if options.repair else ""))
     severities = list(Severity)
-    grave = severities[: severities.index(Severity(options.level.upper())) + 1]
-    return 1 if any(problem.severity in grave for problem in left) else 0
+    failing = severities[: severities.index(Severity(options.level.upper())) + 1]
+    return 1 if any(problem.severity in failing for problem in left) else 0
 
 
 def _summary(problems: Collection[Problem]) -> str:
     """As `3 problems: 1 ERROR, 2 INFO`."""
     counts = Counter(problem.severity for problem in problems)
-    told = ", ".join(f"{counts[severity]} {severity}" for severity in Severity if counts[severity])
-    return f"{len(problems)} problems" + (f": {told}" if told else "")
+    by_severity = ", ".join(f"{counts[severity]} {severity}" for severity in Severity if counts[severity])
+    return f"{len(problems)} problems" + (f": {by_severity}" if by_severity else "")
 
 
 def _check_it_exists(settings: Settings) -> None:
-    """What is looked at is not made: a mistyped path would be an empty database without problems."""
+    """Refuses a missing file: to create it would report a mistyped path as a database without problems."""
     url = settings.database or ""
     if url.startswith("sqlite:") and not path_of(url).exists():
-        raise UsageError(f"There is no database {path_of(url)} to look at.")
+        raise UsageError(f"There is no database {path_of(url)} to check.")
 
 
-async def _look(
+async def _check(
     settings: Settings, kinds: Collection[ProblemKind] | None, *, repair: bool
 ) -> tuple[list[Problem], list[Problem]]:
-    """What was mended, and what is left, the gravest first."""
+    """The repaired problems, and the remaining ones, the most severe first."""
     async with open_database(settings) as database:
-        mended = await database.repair(database.unit(), kinds) if repair else []
+        repaired = await database.repair(database.unit(), kinds) if repair else []
         left = [problem for problem in await database.integrity() if kinds is None or problem.kind in kinds]
     order = list(Severity)
-    return mended, sorted(left, key=lambda problem: order.index(problem.severity))
+    return repaired, sorted(left, key=lambda problem: order.index(problem.severity))
 
 
 def _as_json(problem: Problem) -> dict[str, object]:

@@ -28,24 +28,26 @@ from server.process.signals import ignore_signals, leave, on_signals, run
 from server.process.uvicorn_server import allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import Settings
 
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
-"""Of addresses that mean all of a machine's: the one by which it reaches itself."""
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+"""For each wildcard address, the loopback address at which this machine reaches it."""
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serves until SIGTERM or SIGINT, then finishes what it has begun."""
+    """Serves until SIGTERM or SIGINT, then finishes the requests that are running."""
     settings = settings_of(options)
     check_workers(settings.workers)
     is_found = settings.database is None and not settings.is_demo
     with contextlib.ExitStack() as stack:
-        stack.callback(ignore_signals)  # until the program is gone
+        stack.callback(ignore_signals)  # from here to the end of the process
         stack.enter_context(on_signals(leave))
         settings, source = with_database(settings, stack)
         stack.enter_context(naming(source if is_found else None))
         if settings.workers > 1 and _is_memory(settings):
-            raise UsageError("memory:// stands in one process: serve it with --workers 1, or name another database.")
-        given, settings = settings.token, with_secrets(settings)
-        announce = functools.partial(_announce, settings, None if given else settings.token)
+            raise UsageError(
+                "memory:// exists in one process only: serve it with --workers 1, or name another database."
+            )
+        configured, settings = settings.token, with_secrets(settings)
+        announce = functools.partial(_announce, settings, None if configured else settings.token)
         allow_many_files()
         listener = stack.enter_context(listening(settings))
         if is_found:
@@ -64,7 +66,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _to_write(settings: Settings) -> Settings:
-    """Sample data is written also where nobody may write."""
+    """The settings for writing the sample data, which --read-only does not prevent."""
     return dataclasses.replace(settings, read_only=False)
 
 
@@ -73,7 +75,7 @@ def _is_memory(settings: Settings) -> bool:
 
 
 async def _prepare(settings: Settings) -> None:
-    """Fails for whatever is not available before anything of the server runs."""
+    """Fails early: opens once what the server needs, before any part of it runs."""
     documents_of(settings)
     workspace_roots_of(settings)
     allowed_hosts_of(settings)
@@ -89,7 +91,7 @@ async def _prepare(settings: Settings) -> None:
 
 
 def _announce(settings: Settings, token: str | None, listener: socket.socket) -> None:
-    """With the token that was made at this start, if one was: what was given is known, and stays out of logs."""
+    """Prints the URLs, with the token if it was generated: one that the settings name stays out of logs."""
     if settings.no_auth:
         print("Everybody who reaches this address may read and change the database.")
     if settings.unix_socket is not None:
@@ -98,18 +100,18 @@ def _announce(settings: Settings, token: str | None, listener: socket.socket) ->
             print(f"Token: {token}", flush=True)
         return
     host, port = listener.getsockname()[:2]
-    is_any = host in _ANY_ADDRESS
-    host = _ANY_ADDRESS.get(host, host)
+    is_any = host in _LOOPBACK
+    host = _LOOPBACK.get(host, host)
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     secret = "" if token is None else f"?{PARAMETER}={token}"
     page = f"GraphiQL: http://{place}/{secret}   " if settings.graphiql else ""
     print(f"{page}GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
     if is_any:
-        print(f"From other machines: {socket.gethostname()}:{port} in place of {place}", flush=True)
+        print(f"From other machines: {socket.gethostname()}:{port} instead of {place}", flush=True)
 
 
 async def _serve_here(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
-    """The database is opened before uvicorn is there, so that a failure is one line, and no signal waits for a load."""
+    """Opens the database before uvicorn starts, so that a failure is one line, and a signal ends the load at once."""
     async with contextlib.AsyncExitStack() as stack:
         with _progress_bar() as progress:
             database = await stack.enter_async_context(open_database(settings, progress))
@@ -117,7 +119,7 @@ async def _serve_here(settings: Settings, listener: socket.socket, announce: Cal
             await stack.enter_async_context(going_on_in(database))
         server = Server(config_of(make_app(settings, database), settings))
         with on_signals(server.handle_exit):
-            await asyncio.sleep(0)  # a signal that came before is heeded here
+            await asyncio.sleep(0)  # lets a signal that arrived earlier be handled here
             announce()
             await server.serve(sockets=[listener])
             ignore_signals()
@@ -125,7 +127,7 @@ async def _serve_here(settings: Settings, listener: socket.socket, announce: Cal
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """On a terminal; its line is empty again at the end."""
+    """A progress bar on stderr if that is a terminal; it disappears at the end."""
     if not sys.stderr.isatty():
         yield no_progress
         return

@@ -28,15 +28,18 @@ _RULES = [rule for rule in specified_rules if rule is not NoUnusedFragmentsRule]
 
 
 def check(schema: GraphQLSchema, documents: Sequence[tuple[str, DocumentNode]], limits: Limits) -> list[Finding]:
-    """Fragments are found across the documents. An operation's measures are a notice, a limit passed is an error."""
+    """Validates operations, whose fragments may be in any of the documents, and compares them with the limits.
+
+    The measures of an operation are a notice; a limit that it exceeds is an error.
+    """
     definitions = [node for _, document in documents for node in document.definitions]
     fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
     operations = [node for node in definitions if isinstance(node, OperationDefinitionNode)]
-    findings = [*_twice("fragment", [node for node in definitions if isinstance(node, FragmentDefinitionNode)])]
-    findings += _twice("operation", operations)
+    findings = [*_duplicates("fragment", [node for node in definitions if isinstance(node, FragmentDefinitionNode)])]
+    findings += _duplicates("operation", operations)
     for node in definitions:
         if not isinstance(node, FragmentDefinitionNode | OperationDefinitionNode):
-            message = "This is no operation: only queries, mutations, subscriptions and fragments are checked."
+            message = "This is not an operation: only queries, mutations, subscriptions and fragments are checked."
             findings.append(_finding(Level.ERROR, "NOT_EXECUTABLE", message, node))
     used: set[str] = set()
     for operation in operations:
@@ -68,7 +71,7 @@ def _check(
 
 
 def _needed(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode]) -> list[str]:
-    """The names of the fragments that it spreads, directly or not."""
+    """The names of the fragments that an operation spreads, directly or through others."""
     found: dict[str, None] = {}
     waiting: list[Node] = [operation]
     while waiting:
@@ -90,7 +93,7 @@ def _spreads(node: Node) -> list[str]:
     return names
 
 
-def _twice(what: str, nodes: Iterable[FragmentDefinitionNode | OperationDefinitionNode]) -> Iterator[Finding]:
+def _duplicates(what: str, nodes: Iterable[FragmentDefinitionNode | OperationDefinitionNode]) -> Iterator[Finding]:
     seen: set[str] = set()
     for node in nodes:
         if node.name is None:

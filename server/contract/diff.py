@@ -20,7 +20,7 @@ _GONE = ("REMOVED",)
 
 
 def diff(old: LoadedSchema, new: LoadedSchema) -> list[Finding]:
-    """Breaking changes are errors, dangerous ones warnings, the rest notices; in this order."""
+    """Compares two schemas: breaking changes are errors, dangerous ones warnings, others notices, in this order."""
     findings = [_finding(change, old, new) for change in find_schema_changes(old.schema, new.schema)]
     findings += _deprecations(old, new)
     return sorted(findings, key=lambda finding: (list(Level).index(finding.level), finding.message))
@@ -54,7 +54,7 @@ def _deprecations(old: LoadedSchema, new: LoadedSchema) -> Iterator[Finding]:
 
 
 def _at(level: Level, kind: str, message: str, where: LoadedSchema, text: str) -> Finding:
-    """With the place of the first element that a text names."""
+    """A finding at the first schema element that a text names."""
     if where.file is None:
         return Finding(level, kind, message)
     for coordinate in _COORDINATE.findall(text):

@@ -22,7 +22,7 @@ from server.contract.findings import UnreadableError
 
 
 def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: Limits) -> str:
-    """Of the operation of that name, or the only one of a file. Raises `UnreadableError`."""
+    """Explains the operation of that name, or the only one of a file. Raises `UnreadableError`."""
     schema = make_schema()
     core = core_of(schema)
     try:
@@ -32,11 +32,11 @@ def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: 
     except OperationError as error:
         raise UnreadableError(f"{path}: {error}") from None
     measures = measure(core, operation.document, operation.definition, variables or None)
-    told = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}."
-    lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {told}"]
+    summary = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}."
+    lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {summary}"]
     steering = directive_variables(operation.definition, fragments_of(operation.document))
     if steering:
-        lines.append(f"There is a function for each value of {', '.join(f'${one}' for one in steering)}.")
+        lines.append(f"There is one compiled function for each value of {', '.join(f'${one}' for one in steering)}.")
     declared = [
         node for node in operation.definition.variable_definitions or () if node.variable.name.value in steering
     ]
@@ -46,14 +46,14 @@ def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: 
     try:
         compiled = compile_operation(schema, operation.document, operation.definition, values)
     except NotCompilableError as error:
-        lines.append(f"It is not compiled, but executed by graphql-core: {error}")
+        lines.append(f"It is executed by graphql-core, not compiled: {error}")
         return "\n".join([*lines, ""])
     lines += ["", *_plan(compiled.plan.fields, ""), "", compiled.source]
     return "\n".join(lines)
 
 
 def _plan(fields: Sequence[Field], margin: str) -> Iterator[str]:
-    """One line a field: its key, what it is, and how it is read."""
+    """A line for each field: its key, its coordinate and type, and how it is read."""
     for field in fields:
         key = "" if field.key == field.name else f"{field.key}: "
         yield f"{margin}{key}{field.coordinate}: {field.type}{_reading(field)}"

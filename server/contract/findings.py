@@ -11,11 +11,11 @@ from server.errors import UsageError
 
 
 class ExitCode(IntEnum):
-    """argparse's own is 2: a command line that can't be read."""
+    """The exit codes of commands. argparse uses 2 for an invalid command line."""
 
     OK = 0
     FAILED = 1
-    """A breaking change, an invalid operation, a file that is not current."""
+    """A breaking change, an invalid operation or an outdated file."""
     DEPRECATED = 3
     UNREADABLE = 4
     """A schema, a document or a manifest that is not available or not readable."""
@@ -30,6 +30,8 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """One result of a check, with its place in a file if that is known."""
+
     level: Level
     kind: str
     message: str
@@ -44,13 +46,13 @@ class Finding:
 
 
 class UnreadableError(UsageError):
-    """One line, with place and remedy."""
+    """An input can't be read. The message is one line that says where, and what to do."""
 
     exit_code = ExitCode.UNREADABLE
 
 
 def render(findings: Sequence[Finding], style: str) -> str:
-    """Lines; JSON is one object."""
+    """The findings as text: one line each, or one JSON object."""
     match style:
         case "json":
             return json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2)

@@ -15,18 +15,18 @@ from server.contract.sources import load_documents
 
 
 def hash_of(document: str) -> str:
-    """SHA-256, in hexadecimal: the id of a document everywhere here."""
+    """The id of a document: its SHA-256, in hexadecimal."""
     return hashlib.sha256(document.encode()).hexdigest()
 
 
 def manifest(places: Sequence[str], style: str) -> str:
-    """Of files with one operation each. Raises `UnreadableError`."""
+    """The manifest of files with one operation each. Raises `UnreadableError`."""
     known = [_known(name, document) for name, document in load_documents(places)]
     if style == "map":
-        told: Any = {entry["id"]: entry["body"] for entry in known}
+        content: Any = {entry["id"]: entry["body"] for entry in known}
     else:
-        told = {"format": "apollo-persisted-query-manifest", "version": 1, "operations": known}
-    return json.dumps(told, indent=2) + "\n"
+        content = {"format": "apollo-persisted-query-manifest", "version": 1, "operations": known}
+    return json.dumps(content, indent=2) + "\n"
 
 
 def read_manifest(place: str) -> Mapping[str, str]:
@@ -41,10 +41,10 @@ def read_manifest(place: str) -> Mapping[str, str]:
         raise UnreadableError(f"{place}: can't be read: {error.strerror}.") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         remedy = "write one with `merlin-graphql operations manifest`"
-        raise UnreadableError(f"{place}: this is no manifest of operations; {remedy}.") from None
+        raise UnreadableError(f"{place}: this is not a manifest of operations; {remedy}.") from None
     for id_, body in known.items():
         if not isinstance(body, str) or hash_of(body) != id_:
-            remedy = "write the manifest anew with `merlin-graphql operations manifest`"
+            remedy = "write the manifest again with `merlin-graphql operations manifest`"
             raise UnreadableError(f"{place}: the document of {id_} has another SHA-256; {remedy}.")
     return known
 

@@ -33,23 +33,23 @@ _HIDDEN = (
     "In production a server hides its schema: name a file, which `merlin-graphql schema export` of its version writes, "
     "or serve with --introspection."
 )
-_PROTECTED = "Show a token: by --header 'Authorization: Bearer …', or by the variable MERLIN_GRAPHQL_HEADER."
+_PROTECTED = "Send a token: by --header 'Authorization: Bearer …', or by the variable MERLIN_GRAPHQL_HEADER."
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSchema:
     schema: GraphQLSchema
     file: str | None
-    """None where it is no file's text, so that there are no places in it."""
+    """The file that findings refer to; None if the schema is not the text of a file."""
 
 
 def own_schema() -> LoadedSchema:
-    """That of this package."""
+    """The schema of this package."""
     return LoadedSchema(build_ast_schema(parse(sdl_of(make_schema()))), None)
 
 
 def load_schema(where: str, headers: Mapping[str, str]) -> LoadedSchema:
-    """SDL or the result of introspection, from a file or a URL. Raises `UnreadableError`."""
+    """Loads SDL or an introspection result from a file or a URL. Raises `UnreadableError`."""
     if where.startswith(SCHEMES):
         return LoadedSchema(_schema_of(_fetched(where, headers), where), None)
     try:
@@ -60,7 +60,7 @@ def load_schema(where: str, headers: Mapping[str, str]) -> LoadedSchema:
 
 
 def load_documents(places: Sequence[str]) -> list[tuple[str, DocumentNode]]:
-    """Files, folders and patterns, each file once. Raises `UnreadableError`."""
+    """Loads the documents of files, folders and patterns, each file once. Raises `UnreadableError`."""
     documents = []
     for name in dict.fromkeys(name for place in places for name in _files(place)):
         try:
@@ -94,24 +94,24 @@ def _schema_of(text: str, where: str) -> GraphQLSchema:
         if text.lstrip().startswith("{"):
             given = json.loads(text)
             if "errors" in given and not given.get("data"):
-                raise UnreadableError(f"{where}: there are errors in the place of a schema. {_HIDDEN}")
+                raise UnreadableError(f"{where}: the response holds errors instead of a schema. {_HIDDEN}")
             schema = build_client_schema(given.get("data", given))
         else:
             schema = build_ast_schema(parse(Source(text, where)))
         assert_valid_schema(schema)
     except GraphQLError as error:
         place = f"{where}:{error.locations[0].line}:{error.locations[0].column}" if error.locations else where
-        raise UnreadableError(f"{place}: this is no schema: {error.message}") from None
+        raise UnreadableError(f"{place}: this is not a schema: {error.message}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableError(
-            f"{where}: this is no schema, neither SDL nor the result of introspection: {first}"
+            f"{where}: this is not a schema, neither SDL nor an introspection result: {first}"
         ) from None
     return schema
 
 
 def _fetched(url: str, headers: Mapping[str, str]) -> str:
-    """The text at the URL, or of a GraphQL endpoint its introspection."""
+    """The text at the URL; if that is a GraphQL endpoint, its introspection result."""
     query = None
     if not url.rstrip("/").endswith((".graphql", ".gql", ".json")):
         query = json.dumps({"query": get_introspection_query(input_value_deprecation=True)}).encode()
@@ -120,7 +120,7 @@ def _fetched(url: str, headers: Mapping[str, str]) -> str:
     except FetchError as error:
         raise UnreadableError(f"{error} {_hint(error, is_file=query is None)}".strip()) from None
     except UnicodeDecodeError:
-        raise UnreadableError(f"{url}: it is no UTF-8.") from None
+        raise UnreadableError(f"{url}: it is not UTF-8.") from None
 
 
 def _hint(error: FetchError, *, is_file: bool) -> str:

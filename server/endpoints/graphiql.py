@@ -31,21 +31,21 @@ _OWN = ("'self'",)
 _OWN_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _PAGE_URL = 'window.location.href.split("?")[0]'
 _CHANGES = {
-    # It asks the address that it has itself; ours stands beside /graphql.
+    # strawberry's page sends queries to its own URL; ours is next to /graphql.
     _PAGE_URL: f'new URL("graphql", {_PAGE_URL}).href',
-    # What is asked, and a token in the headers, stay out of the address and the storage of the browser.
+    # Queries, and a token in the headers, stay out of the browser's address and storage.
     "history.replaceState(null, null, newSearch);": "",
     "shouldPersistHeaders: true": "shouldPersistHeaders: false",
     "height: 100vh;": "height: calc(100vh - 3rem);",
     "<body>\n": '<body>\n    <p style="font: 15px sans-serif; line-height: 3rem; margin: 0 1rem">'
-    f"GraphiQL comes from {PUBLIC_COPY.removeprefix('https://')}, for this server has no copy of its own:"
+    f"GraphiQL comes from {PUBLIC_COPY.removeprefix('https://')}, since this server has no copy of its own:"
     " <code>make graphiql</code> builds it, where npm is."
     ' <a href="login">Log in or out</a></p>\n',
 }
 
 
 class _Hashed(StaticFiles):
-    """Files that are named by their content: a browser asks for each once."""
+    """Serves files whose names contain a hash of their content, so that browsers never ask for them again."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -54,7 +54,7 @@ class _Hashed(StaticFiles):
         return response
 
     def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
-        """Starlette reads the first line of `If-None-Match`, and splits it at commas inside of quotes."""
+        """Overridden: Starlette reads only the first `If-None-Match` line, and splits it at commas inside quotes."""
         given = joined(request_headers, "if-none-match")
         if given is None:
             return super().is_not_modified(response_headers, request_headers)
@@ -62,7 +62,7 @@ class _Hashed(StaticFiles):
 
 
 def graphiql_routes(built: Path = BUILT) -> list[BaseRoute]:
-    """The page, and what it loads where that was built."""
+    """The routes of the page and, if it was built, of its files."""
     index = built / "index.html"
     if not index.is_file():
         return [Route("/", public_copy), Route("/graphiql", to_page)]
@@ -74,12 +74,12 @@ def graphiql_routes(built: Path = BUILT) -> list[BaseRoute]:
 
 
 async def to_page(_request: Request) -> Response:
-    """Where other servers have it."""
+    """Redirects from /graphiql, where other servers have the page."""
     return RedirectResponse(".", HTTPStatus.SEE_OTHER)
 
 
 async def public_copy(request: Request) -> Response:
-    """strawberry's page, which says where it comes from."""
+    """Serves strawberry's page, which loads GraphiQL from the public copy, and says so."""
     page = get_graphql_ide_html("graphiql")
     for old, new in _CHANGES.items():
         page = page.replace(old, new)
@@ -87,7 +87,7 @@ async def public_copy(request: Request) -> Response:
     headers = page_headers(
         request,
         script_src=(PUBLIC_COPY, *scripts),
-        style_src=(PUBLIC_COPY, "'unsafe-inline'"),  # it has a <style> of its own, and makes more as it runs
+        style_src=(PUBLIC_COPY, "'unsafe-inline'"),  # the page has a <style>, and adds more while it runs
         font_src=(PUBLIC_COPY, "data:"),
     )
     return HTMLResponse(page, headers=headers)
@@ -100,7 +100,7 @@ def page_headers(
     style_src: Iterable[str] = _OWN,
     font_src: Iterable[str] = _OWN,
 ) -> Mapping[str, str]:
-    """Of a page that may load what is named, and ask this server only."""
+    """The headers of a page that may load only what is named, and connect only to this server."""
     policy = {
         "default-src": _NONE,
         "script-src": script_src,
@@ -121,7 +121,7 @@ def page_headers(
 
 
 def _websockets(request: Request) -> Iterable[str]:
-    """For browsers to which 'self' is http and https only. A host is copied only where it can't be anything else."""
+    """For browsers where 'self' excludes websockets. A host is copied only if it can't break out of the policy."""
     host = request.headers.get("host", "")
     return (f"ws://{host}", f"wss://{host}") if _HOST.fullmatch(host) else ()
 

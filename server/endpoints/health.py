@@ -15,29 +15,29 @@ from server.observability.metrics import CONTENT_TYPE, Metrics
 from server.responses import json_response, refused, unauthenticated
 
 HEALTH_PATHS = frozenset({b"/healthz", b"/readyz", b"/metrics"})
-"""Answered also where there are too many connections."""
+"""These are answered even if there are too many connections."""
 _NO_STORE = {"cache-control": "no-store"}
 
 
 async def healthz(_request: Request) -> Response:
-    """The process answers."""
+    """Says that the process responds."""
     return json_response({"status": "ok"}, headers=_NO_STORE)
 
 
 async def readyz(request: Request) -> Response:
-    """The answers are fresh: the database was read, and every change since; and it is not about to end."""
+    """200 if the copy has every change of the database; 503 if it is stale, or the server is draining."""
     database: MerlinDatabase = request.state.database
     since = database.stale_since
-    told: dict[str, object] = {"status": "ready", "revision": database.revision}
+    status: dict[str, object] = {"status": "ready", "revision": database.revision}
     if request.state.draining.is_set():
-        told["status"] = "draining"
+        status["status"] = "draining"
     elif since is not None:
-        told |= {"status": "stale", "staleSince": since.isoformat()}
-    return json_response(told, 200 if told["status"] == "ready" else 503, _NO_STORE)
+        status |= {"status": "stale", "staleSince": since.isoformat()}
+    return json_response(status, 200 if status["status"] == "ready" else 503, _NO_STORE)
 
 
 class MetricsApp:
-    """To be read by whoever may read the rest, however often."""
+    """Serves the metrics to clients with the role READ, without a rate limit."""
 
     def __init__(self, metrics: Metrics, access_control: AccessControl) -> None:
         self._metrics = metrics

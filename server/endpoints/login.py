@@ -16,7 +16,7 @@ from server.auth.identity import AuthenticationError
 from server.auth.session_cookie import cookie_name
 from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
-from server.login_page import is_for_people, login_page
+from server.login_page import login_page, prefers_html
 from server.requests import read_body
 from server.responses import refused, unauthenticated
 
@@ -26,10 +26,10 @@ _MAX_FORM_SIZE = 16_384
 
 
 class TokenExchange:
-    """Takes the token out of an address, before anything else sees it, and answers with a cookie in its place.
+    """Middleware: exchanges a token in a URL for a session cookie, and redirects to the URL without it.
 
-    Only where that address was typed, or a program asks: a link of another site would log in whom it likes. In
-    production an address holds no token at all, since proxies write addresses down.
+    It does so only for a URL that was typed or that a program requests: otherwise a link of another site could log in a
+    visitor under its own token. In production it refuses tokens in URLs, since proxies log URLs.
     """
 
     def __init__(self, app: ASGIApp, access_control: AccessControl, *, is_on: bool) -> None:
@@ -54,12 +54,14 @@ class TokenExchange:
             raise RequestError("In production send a token as `Authorization: Bearer TOKEN`, or by POST to login.", 403)
         visitor = visitor_of(scope)
         self._access_control.check_own_page(visitor)
-        name = f"./{quote(scope['path'].rsplit('/', 1)[-1])}"  # without ./ a name such as https: would be an address
+        name = (
+            f"./{quote(scope['path'].rsplit('/', 1)[-1])}"  # without ./ a name such as https: would be read as a scheme
+        )
         return _log_in(self._access_control, token, visitor, f"{name}?{rest}" if rest else name)
 
 
 class Login:
-    """`POST /login` with the form field `token`; a browser that opens it gets the form."""
+    """`POST /login` with the form field `token` starts a session; `GET` shows the form to a browser."""
 
     def __init__(self, access_control: AccessControl) -> None:
         self._access_control = access_control
@@ -74,7 +76,7 @@ class Login:
 
     async def _respond(self, request: Request) -> Response:
         """Raises `RequestError`."""
-        if request.method in ("GET", "HEAD") and is_for_people(request.headers):
+        if request.method in ("GET", "HEAD") and prefers_html(request.headers):
             return login_page("")
         if request.method != "POST":
             raise RequestError("Send the token by POST.", 405, {"allow": "POST"})
@@ -115,8 +117,8 @@ def _log_in(access_control: AccessControl, token: str, visitor: Visitor, target:
     try:
         session, value = access_control.log_in(visitor, token)
     except AuthenticationError as error:
-        if is_for_people(visitor.headers):
-            message = f"{error} One that a server made at its start ends with it."
+        if prefers_html(visitor.headers):
+            message = f"{error} A token that a server generated at its start is valid until that server stops."
             return login_page(message, HTTPStatus.UNAUTHORIZED, {"www-authenticate": error.challenge})
         return unauthenticated(error)
     headers = {"cache-control": "no-store", "referrer-policy": "no-referrer"}
@@ -131,11 +133,11 @@ def _cookie(visitor: Visitor) -> Mapping[str, Any]:
         "path": visitor.root,
         "secure": visitor.is_secure,
         "httponly": True,
-        "samesite": "lax",  # a bookmark in another site's page opens this one logged in
+        "samesite": "lax",  # a link from another site opens this page logged in
     }
 
 
 def _parameters(scope: Scope) -> dict[str, list[str]]:
-    """Of a query string, unless a look tells that there is no token in it."""
+    """The parameters of the query string if it may hold a token, else none."""
     text = scope["query_string"].decode("latin-1")
     return parse_qs(text, keep_blank_values=True) if f"{PARAMETER}=" in text else {}

@@ -11,30 +11,32 @@ from typing import Any
 from server.request_id import REQUEST_ID
 
 OPERATIONS = logging.getLogger("merlin_graphql.operations")
-"""One line an operation, with `extra` for programs."""
+"""The logger of operations: one line each, with `extra` for programs."""
 _DETAIL = "    | "
-"""Before each line of a traceback."""
+"""The prefix of each line of a traceback."""
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "taskName"}
 
 
 def printable(text: str) -> str:
-    """In one line, with escapes in place of control characters and of what turns the direction of writing."""
+    """The text in one line: control characters and those that change the writing direction are escaped."""
     if text.isprintable():
         return text
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
 
 
 class WithRequestId(logging.Filter):
+    """Adds the id of the current request to each record."""
+
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = REQUEST_ID.get()
         return True
 
 
 class TextLines(logging.Formatter):
-    """One line a record, whatever stands in it and whoever logged it; a traceback's lines follow, marked as such.
+    """Formats each record as one line; the lines of its traceback follow, with a prefix.
 
-    What clients and databases choose ends up in messages, those of libraries too: a line break in it must not begin
-    what looks like another record, nor an escape sequence reach a terminal.
+    Messages, also those of libraries, repeat texts of clients and databases: a line break in such a text must not
+    imitate another record, and an escape sequence must not reach a terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -47,7 +49,7 @@ class TextLines(logging.Formatter):
 
 
 class JSONLines(logging.Formatter):
-    """One object a line; what was logged as `extra` stands beside the message."""
+    """Formats each record as one JSON object on a line; the keys of `extra` are added to it."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -65,7 +67,7 @@ class JSONLines(logging.Formatter):
 
 
 def logging_config(format_: str) -> Mapping[str, Any]:
-    """For `logging.config.dictConfig`: `text` or `json`, to stderr."""
+    """The configuration for `logging.config.dictConfig`: lines as `text` or `json`, to stderr."""
     formatters = {
         "text": {"()": TextLines},
         "json": {"()": JSONLines},

@@ -24,18 +24,20 @@ from server.database.files.metadata_file import FileState
 from server.database.merlin_database import MerlinDatabase
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""The library's own: where processes of one machine meet. To be set before the library is imported."""
+"""The library's variable for the directory that processes share; it must be set before the library is imported."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
-"""In place of the names of operations that are not saved: clients choose those, without end."""
+"""Stands for the names of operations that are not trusted documents: clients could choose any number of names."""
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _COSTS = (10, 100, 1_000, 10_000, 50_000, 100_000, 250_000)
 
 
 class Metrics:
+    """The counters and gauges of one process."""
+
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody graphs when a counter was made
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the creation time of a counter is of no use
         self._registry = CollectorRegistry()
         named = "merlin_graphql_{}".format
         operations = Counter(
@@ -44,21 +46,26 @@ class Metrics:
         requests = Counter(
             named("http_requests"), "HTTP requests, by their status.", ["status"], registry=self._registry
         )
-        errors = Counter(named("errors"), "Errors that were told, by code.", ["code"], registry=self._registry)
+        errors = Counter(named("errors"), "Errors sent to clients, by code.", ["code"], registry=self._registry)
         seconds = Histogram(
             named("operation_seconds"),
-            f"How long queries and mutations took; those that are not saved as {OTHER!r}.",
+            f"The duration of queries and mutations; those that are not trusted documents as {OTHER!r}.",
             ["operation"],
             buckets=_SECONDS,
             registry=self._registry,
         )
         self._cost = Histogram(
-            named("operation_cost"), "What operations asked for.", buckets=_COSTS, registry=self._registry
+            named("operation_cost"), "The cost of operations.", buckets=_COSTS, registry=self._registry
         )
         self._subscribers = Gauge(
-            named("subscribers"), "Subscriptions now.", registry=self._registry, multiprocess_mode="livesum"
+            named("subscribers"),
+            "The number of active subscriptions.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
         )
-        self._revision = Gauge(named("revision"), "Of the copy.", registry=self._registry, multiprocess_mode="livemin")
+        self._revision = Gauge(
+            named("revision"), "The revision of the copy.", registry=self._registry, multiprocess_mode="livemin"
+        )
         self._stale_since = Gauge(
             named("stale_since_seconds"),
             "When the database was last seen, while it can't be reached; 0 while changes arrive.",
@@ -67,31 +74,31 @@ class Metrics:
         )
         self._lag = Gauge(
             named("feed_lag_seconds"),
-            "From the notice of the latest change until the copy had it.",
+            "Seconds from the notification of the latest change until the copy had it.",
             registry=self._registry,
             multiprocess_mode="livemax",
         )
         self._reconnects = Gauge(
             named("database_reconnects"),
-            "How often the database came back since the start.",
+            "How often the database was reconnected since the start.",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
         self._missed = Counter(
             named("missed_changes"),
-            "Changes that the copy had missed, as comparing it with the database found.",
+            "Changes that the copy had missed, found by comparing it with the database.",
             registry=self._registry,
         )
         executions = Counter(
             named("executions"),
-            "How operations were answered: by a compiled function, by graphql-core since there is none "
-            "(not_compilable) or since it gave up (bailed_out), or from what is kept.",
+            "How operations were executed: by a compiled function, by graphql-core because there is none "
+            "(not_compilable) or because it gave up (bailed_out), or from the response cache (kept).",
             ["by"],
             registry=self._registry,
         )
         files = Counter(
             named("run_metadata_files"),
-            "Merlin's files of runs that were to be brought in step with a change: written or failed.",
+            "Updates of run_metadata.json after a change of the run: written or failed.",
             ["outcome"],
             registry=self._registry,
         )
@@ -99,38 +106,38 @@ class Metrics:
             FileState.IN_STEP: files.labels("written"),
             FileState.FAILED: files.labels("failed"),
         }
-        self._tallied = ExecutionCounts()
-        # Finding the counter of some labels takes longer than counting.
+        self._counted = ExecutionCounts()
+        # To look up the counter of some labels takes longer than to count.
         self._operations, self._requests = cache(operations.labels), cache(requests.labels)
         self._errors, self._seconds = cache(errors.labels), cache(seconds.labels)
         self._executions = cache(executions.labels)
         self._draining = Gauge(
-            named("draining"), "1 once it is told to end.", registry=self._registry, multiprocess_mode="livemax"
+            named("draining"), "1 while the server shuts down.", registry=self._registry, multiprocess_mode="livemax"
         )
 
     def count_request(self, status: int) -> None:
         self._requests(status).inc()
 
     def count_operation(self, type_: OperationType, protocol: str, cost: int) -> None:
-        self._operations(type_._value_, protocol).inc()  # Python's way to it is ten times as long
+        self._operations(type_._value_, protocol).inc()  # `.value` takes ten times as long
         self._cost.observe(cost)
 
     def count_errors(self, codes: Iterable[str]) -> None:
         for code in codes:
             self._errors(code).inc()
 
-    def count_executions(self, tally: ExecutionCounts) -> None:
-        """What has come to a tally since it was last shown."""
-        known, count = self._tallied, self._executions
-        if more := tally.compiled - known.compiled:
+    def count_executions(self, totals: ExecutionCounts) -> None:
+        """Adds what was executed since the last call, from totals that only grow."""
+        known, count = self._counted, self._executions
+        if more := totals.compiled - known.compiled:
             count("compiled").inc(more)
-            known.compiled = tally.compiled
-        if more := tally.not_compilable - known.not_compilable:
+            known.compiled = totals.compiled
+        if more := totals.not_compilable - known.not_compilable:
             count("not_compilable").inc(more)
-            known.not_compilable = tally.not_compilable
-        if more := tally.bailed_out - known.bailed_out:
+            known.not_compilable = totals.not_compilable
+        if more := totals.bailed_out - known.bailed_out:
             count("bailed_out").inc(more)
-            known.bailed_out = tally.bailed_out
+            known.bailed_out = totals.bailed_out
 
     def count_kept(self) -> None:
         self._executions("kept").inc()
@@ -154,7 +161,7 @@ class Metrics:
         self._draining.set(1)
 
     async def follow(self, database: MerlinDatabase) -> None:
-        """Tells of the copy whenever it changes, until cancelled."""
+        """Updates the gauges of the copy whenever it changes, until cancelled."""
         missed = 0
         while True:
             beat = database.notifier.next
@@ -177,7 +184,7 @@ class Metrics:
 
 
 def forget_process(pid: int) -> None:
-    """What a process had now, such as subscribers, goes with it; what it counted stays."""
+    """Removes the gauges of a process that has ended, such as its subscribers; its counters stay."""
     mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 

@@ -1,4 +1,4 @@
-"""Tracing by OpenTelemetry's SDK; imported only where its extra is installed and asked for."""
+"""Tracing by OpenTelemetry's SDK; imported only if its extra is installed and tracing is on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 
 def exporting() -> TracerProvider:
-    """To where OTEL_EXPORTER_OTLP_ENDPOINT says."""
+    """A provider that exports spans to OTEL_EXPORTER_OTLP_ENDPOINT."""
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
@@ -29,8 +29,8 @@ class OpenTelemetry:
 
     @contextmanager
     def request(self, name: str, headers: Mapping[str, str]) -> Iterator[None]:
-        above = self._propagator.extract(dict(headers))
-        with self._tracer.start_as_current_span(name, above, SpanKind.SERVER):
+        parent = self._propagator.extract(dict(headers))
+        with self._tracer.start_as_current_span(name, parent, SpanKind.SERVER):
             yield
 
     @contextmanager

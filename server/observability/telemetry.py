@@ -18,6 +18,8 @@ from server.observability.tracing import Tracing
 
 
 class Telemetry:
+    """Records each operation, and each refusal that came before one."""
+
     def __init__(
         self,
         metrics: Metrics,
@@ -35,7 +37,7 @@ class Telemetry:
 
     @contextmanager
     def operation(self, operation: Operation, protocol: str, identity: Identity) -> Iterator[OperationOutcome]:
-        """Around all that comes of it."""
+        """Records an operation; the block executes it, and fills in the outcome."""
         outcome = OperationOutcome()
         began = perf_counter()
         attributes = {"graphql.operation.type": operation.type.value, "graphql.operation.name": operation.name or ""}
@@ -52,7 +54,7 @@ class Telemetry:
     def note(
         self, operation: Operation, protocol: str, identity: Identity, outcome: OperationOutcome, seconds: float
     ) -> None:
-        """At the end of it."""
+        """Records an operation that has ended."""
         self.metrics.count_operation(operation.type, protocol, outcome.cost)
         if outcome.codes:
             self.metrics.count_errors(outcome.codes)
@@ -66,7 +68,7 @@ class Telemetry:
             _log(operation, protocol, identity, outcome, seconds)
 
     def refused(self, code: str) -> None:
-        """Before there was an operation."""
+        """Records a request that was refused before its operation was known."""
         self.metrics.count_errors([code])
 
     def _saved_name(self, operation: Operation) -> str:
@@ -75,7 +77,7 @@ class Telemetry:
 
 
 class OperationOutcome:
-    """What clients were told of one operation."""
+    """The cost and the error codes of one operation."""
 
     __slots__ = ("codes", "cost", "is_kept")
 
@@ -83,7 +85,7 @@ class OperationOutcome:
         self.cost = cost
         self.codes = codes
         self.is_kept = is_kept
-        """Whether it was answered from what was kept."""
+        """Whether the response came from the cache."""
 
     def add_response(self, answer: GraphQLResponse) -> None:
         self.cost = answer.cost

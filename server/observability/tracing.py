@@ -1,6 +1,6 @@
 """Tracing: spans by OpenTelemetry where its extra is installed and it is switched on, else nothing.
 
-Where to send them, and what to call this server, is set by OpenTelemetry's own variables, such as
+The endpoint of the spans, and the name of this server, are set by OpenTelemetry's own variables, such as
 OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME.
 """
 
@@ -16,22 +16,22 @@ Attributes = Mapping[str, str | int]
 
 
 class TracingError(UsageError):
-    """Tracing is not available, in one line."""
+    """Tracing is not available. The message is one line."""
 
 
 class Tracing(Protocol):
     is_on: bool
 
     def request(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
-        """A span of a client's request, below the client's own where it sends one (`traceparent`)."""
+        """The span of a request, a child of the client's span if it sends one (`traceparent`)."""
         ...
 
     def step(self, name: str, attributes: Attributes) -> AbstractContextManager[None]:
-        """A span within the one that is open."""
+        """A span within the current one."""
         ...
 
     def close(self) -> None:
-        """Sends what is left."""
+        """Sends the spans that are left."""
         ...
 
 
@@ -49,11 +49,11 @@ class NoTracing:
 
 
 def open_tracing(*, is_on: bool) -> Tracing:
-    """Raises `TracingError`."""
+    """The tracing that is switched on, or one that does nothing. Raises `TracingError`."""
     if not is_on:
         return NoTracing()
     try:
         from server.observability.otel import OpenTelemetry, exporting  # noqa: PLC0415 - an extra
     except ImportError:
-        raise TracingError("tracing: install merlin-graphql[tracing] for it.") from None
+        raise TracingError("tracing: install merlin-graphql[tracing] to use it.") from None
     return OpenTelemetry(exporting())

@@ -1,7 +1,7 @@
 """GraphQL over server-sent events, in the distinct connections mode: one operation, one response.
 
 https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md names the events. An operation that can't be begun
-is told in the stream, too: a browser's `EventSource` shows nothing of any other answer.
+is reported in the stream, too: a browser's `EventSource` hides the content of any other response.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from schema.encoding import encode_json
 from schema.operation import GraphQLResponse, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
-from server.protocols.failures import GoneError, is_told_to_end
+from server.protocols.failures import GoneError, is_cancelled
 
 MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0
-"""Proxies end connections that are silent for longer, often after 60 s or 30 s."""
+"""Proxies close connections that stay silent for longer, often 30 s or 60 s."""
 
 _START: Message = {
     "type": "http.response.start",
@@ -29,7 +29,7 @@ _START: Message = {
     "headers": [
         (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
         (b"cache-control", b"no-cache, no-transform"),
-        (b"x-accel-buffering", b"no"),  # nginx sends it on as it comes
+        (b"x-accel-buffering", b"no"),  # nginx must not buffer the stream
         (b"vary", b"accept"),
     ],
 }
@@ -38,7 +38,7 @@ _HEARTBEAT = b":\n\n"
 
 
 class EventStream:
-    """A response that ends with its operation, or with its client: whatever fails, `complete` comes last."""
+    """The response of one operation. `complete` is its last event, except in a drain."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class EventStream:
         draining: asyncio.Event | None = None,
         lease: Lease | None = None,
     ) -> None:
-        """`failed`: what is told where anything fails. `draining`: ends it, where it would not end by itself.
+        """`failed` makes the error that the client gets for an exception.
 
-        `lease`: that of its client, with which it ends.
+        `draining` and the end of the client's `lease` end the stream of a subscription, which would not end by itself.
         """
         self._answers = answers
         self._failed = failed
@@ -57,23 +57,23 @@ class EventStream:
         self._lease = lease
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":  # nothing is executed for what nobody is told
+        if scope["method"] == "HEAD":  # the body of a HEAD response is never sent, so nothing is executed
             await send(_START)
             await send({"type": "http.response.body"})
             return
-        send = _told_when_gone(send)
+        send = _raising_gone(send)
         try:
             await send(_START)
-            await _write(send, _HEARTBEAT)  # some clients take a stream as begun with its first byte only
-            last = await self._ending(receive, send)
+            await _write(send, _HEARTBEAT)  # some clients treat the stream as open only after its first byte
+            last = await self._run(receive, send)
             if last is not None:
                 await send({"type": "http.response.body", "body": last})
         except GoneError:
             pass
 
-    async def _ending(self, receive: Receive, send: Send) -> bytes | None:
-        """Sends all but the end of the response, which it returns; None where its client is gone."""
-        works = [self._send_all(send), _beat(send), _disconnected(receive)]
+    async def _run(self, receive: Receive, send: Send) -> bytes | None:
+        """Sends the stream, and returns the last part of the body; None if the client is gone."""
+        works = [self._send_all(send), _send_heartbeats(send), _disconnected(receive)]
         if self._draining is not None:
             works.append(_drain(self._draining))
         if self._lease is not None:
@@ -85,7 +85,7 @@ class EventStream:
         except AuthenticationError as error:
             return _refusal([{"message": str(error), "extensions": {"code": error.code}}])
         except (Exception, asyncio.CancelledError) as error:
-            if is_told_to_end(error):
+            if is_cancelled(error):
                 raise
             return _refusal(self._failed(error).errors)
 
@@ -95,28 +95,28 @@ class EventStream:
         async with aclosing(self._answers) as answers:
             async for answer in answers:
                 await _write(send, _next(answer.encoded))
-                await asyncio.sleep(0)  # others have their turn, also where this client reads fast
+                await asyncio.sleep(0)  # lets other tasks run, even if this client reads fast
         return _COMPLETE
 
 
-def _told_when_gone(send: Send) -> Send:
-    async def send_to_somebody(message: Message) -> None:
+def _raising_gone(send: Send) -> Send:
+    async def send_or_raise(message: Message) -> None:
         try:
             await send(message)
         except OSError as error:
             raise GoneError from error
 
-    return send_to_somebody
+    return send_or_raise
 
 
 async def _drain(draining: asyncio.Event) -> bytes:
-    """Ends the response without `complete`, so that its client goes on elsewhere."""
+    """Ends the response without `complete`, so that the client reconnects, to another server."""
     await draining.wait()
     return b""
 
 
 async def _end_with(lease: Lease) -> bytes:
-    """Ends it when its client is no longer known. Raises `AuthenticationError`."""
+    """Waits until the client's credentials are no longer valid. Raises `AuthenticationError`."""
     raise await lease.ended()
 
 
@@ -132,7 +132,7 @@ async def _write(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def _beat(send: Send) -> None:
+async def _send_heartbeats(send: Send) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         await _write(send, _HEARTBEAT)
@@ -144,9 +144,9 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _first_of(*works: Coroutine[Any, Any, bytes | None]) -> bytes | None:
-    """Runs them side by side until one of them ends, and ends the others before anybody sends more.
+    """Runs coroutines concurrently until one ends, cancels the others, and returns the result of the one that ended.
 
-    What the first that ended has to say at the end of the response. Raises what any has raised by then.
+    Raises what it raised.
     """
     tasks = [asyncio.create_task(work) for work in works]
     try:

@@ -11,13 +11,13 @@ from schema.operation import OperationError
 
 
 class GoneError(Exception):
-    """The client is. Raised where something is sent to it or received, and by nothing else."""
+    """The client has disconnected. Raised only by sending to it and by receiving from it."""
 
 
 def failed(error: BaseException, *, reveal: bool = True) -> OperationError:
-    """As the answer to an operation: the id that its client reads stands in the log, with the traceback.
+    """The error that the client of an operation gets.
 
-    What is meant for clients is told as it is.
+    Errors made for clients stay as they are. Any other is logged with its traceback, under an id that the client sees.
     """
     if isinstance(error, OperationError):
         return error
@@ -30,7 +30,7 @@ def failed(error: BaseException, *, reveal: bool = True) -> OperationError:
     return OperationError([translate(GraphQLError("", original_error=cause), reveal=reveal)], INTERNAL)
 
 
-def is_told_to_end(error: BaseException) -> bool:
-    """Whether it is this task that is cancelled, and not something that it waited for."""
+def is_cancelled(error: BaseException) -> bool:
+    """Whether this task itself is cancelled, and not only something that it awaited."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

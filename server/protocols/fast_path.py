@@ -1,7 +1,7 @@
 """The fast path: answers the common request (a query by POST, in one piece, with a token) in few steps.
 
-It takes what is common apart, and lets `Service` answer. What is not as common, or is refused, goes the slow path from
-the start, which says why.
+It parses what is common, and lets `Service` answer. A request that is less common, or is refused, is handed to the slow
+path from its start, which then reports the error.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
     b"application/graphql-response+json, application/json": JSON.encode(),
     b"application/graphql-response+json, application/json;q=0.9": GRAPHQL_JSON.encode(),
 }
-"""What is answered to the headers `Accept` that are common: as `requests.accepted` does."""
+"""The media type of the response for each common `Accept` header, the same as `requests.accepted` chooses."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 _UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent"})
 _UNCONDITIONAL = Conditions(None, no_cache=False)
-_REMEMBERED = 1_024
-"""Bodies."""
+_MAX_REMEMBERED = 1_024
+"""Parsed bodies."""
 _MAX_REMEMBERED_LENGTH = 16_384
 """Bytes of a body."""
 
 
 class ParsedBody(NamedTuple):
-    """What a body says."""
+    """The operation and the variables that a body holds."""
 
     operation: Operation
     variables: Mapping[str, Any] | None
     cache_keys: list[tuple[Role | None, str | None]]
-    """Of each role that has asked: so few that looking through them is faster than a dictionary of enums."""
+    """One key for each role that has sent it: with so few, a list is faster than a dictionary of enums."""
 
     def cache_key(self, role: Role | None) -> str | None:
         for known, key in self.cache_keys:
@@ -70,6 +70,8 @@ class ParsedBody(NamedTuple):
 
 
 class FastPath:
+    """The ASGI app in front of the slow path: it answers a common request, or hands it on."""
+
     def __init__(self, slow_path: ASGIApp, service: Service) -> None:
         self._slow_path = slow_path
         self._service = service
@@ -84,10 +86,10 @@ class FastPath:
         id_ = request_id_of(headers.get(b"x-request-id"))
         REQUEST_ID.set(id_)
         message = await receive()
-        identity = self._identity(headers, scope)  # asked again: the body may have taken its time
+        identity = self._identity(headers, scope)  # again, since the token may have expired while the body arrived
         reply = None if identity is None else self._reply(message, headers, identity, scope)
         if reply is None:
-            await self._slow_path(scope, _again(message, receive), send)
+            await self._slow_path(scope, _replay(message, receive), send)
             return
         self._service.telemetry.metrics.count_request(reply.status)
         start = {"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply, headers, id_)}
@@ -124,7 +126,7 @@ class FastPath:
         return reply
 
     def _read(self, body: bytes) -> ParsedBody | None:
-        """Raises `RequestError`, `OperationError`."""
+        """The content of a body; None if it is not a query. Raises `RequestError`, `OperationError`."""
         request = parse_request(parse_json(body, "body"))
         operation = self._service.parse(request)
         if operation.type is not OperationType.QUERY:
@@ -132,12 +134,12 @@ class FastPath:
         parsed = ParsedBody(operation, request.variables, [])
         if len(body) <= _MAX_REMEMBERED_LENGTH:
             self._parsed[body] = parsed
-            if len(self._parsed) > _REMEMBERED:
+            if len(self._parsed) > _MAX_REMEMBERED:
                 self._parsed.popitem(last=False)
         return parsed
 
     def _context(self, database: MerlinDatabase, identity: Identity) -> Context:
-        """Mostly that of the request before."""
+        """The context, reused from the previous request if that had the same role, name and database."""
         last = self._last_context
         if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
             last = self._last_context = self._service.context(database, identity)
@@ -164,7 +166,7 @@ def _headers_of(reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str)
 
 
 def _common_headers(scope: Scope) -> Mapping[bytes, bytes] | None:
-    """Of a request that may go this way."""
+    """The headers of a request that may take the fast path, else None."""
     if scope["method"] != "POST" or scope["path"] != PATH or scope["query_string"]:
         return None
     given = scope["headers"]
@@ -176,15 +178,15 @@ def _common_headers(scope: Scope) -> Mapping[bytes, bytes] | None:
     return headers
 
 
-def _again(message: Message, receive: Receive) -> Receive:
-    """What was received already comes first."""
+def _replay(message: Message, receive: Receive) -> Receive:
+    """A `receive` that returns the message that was already received first."""
     first: Message | None = message
 
-    async def receive_again() -> Message:
+    async def receive_replayed() -> Message:
         nonlocal first
         if first is None:
             return await receive()
         given, first = first, None
         return given
 
-    return receive_again
+    return receive_replayed

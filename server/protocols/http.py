@@ -17,10 +17,10 @@ from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
 from server.header_lists import joined
-from server.login_page import is_for_people
+from server.login_page import prefers_html
 from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.protocols.event_stream import EventStream
-from server.protocols.failures import is_told_to_end
+from server.protocols.failures import is_cancelled
 from server.protocols.response_cache import CachedResponse
 from server.protocols.service import Service, conditions_of
 from server.requests import accepted, read_request
@@ -28,23 +28,23 @@ from server.responses import JSON, json_response, refused, unauthenticated
 
 GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
-"""The first where a client does not care."""
+"""The first is used if the client accepts anything."""
 
 PAGE = "."
-"""Where GraphiQL is, for a browser that is at the endpoint."""
-KEPT_BY_THE_CLIENT = "private, no-cache"
-"""It may keep the answer, and asks each time whether that still holds."""
+"""The URL of GraphiQL, relative to the endpoint."""
+CACHE_CONTROL = "private, no-cache"
+"""The client may cache the response, and has to revalidate it each time."""
 VARY = "accept, authorization, cookie"
-SAFE = ("GET", "HEAD")
+SAFE_METHODS = ("GET", "HEAD")
 _STATUSES = {FORBIDDEN: 403, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
-"""Of operations that can't be begun, whatever the media type."""
+"""The status by error code for operations that can't be begun, whatever the media type."""
 
 
 class GraphQLApp:
-    """Finds the database in the lifespan's state."""
+    """The endpoint /graphql over HTTP. It takes the database from the state of the app's lifespan."""
 
     def __init__(self, service: Service, *, get_queries: bool = True, has_page: bool = False) -> None:
-        """`has_page`: beside it, for browsers that ask nothing here."""
+        """`has_page`: whether a browser that opens the endpoint is redirected to GraphiQL."""
         self._service = service
         self._get_queries = get_queries
         self._has_page = has_page
@@ -65,8 +65,8 @@ class GraphQLApp:
 
     async def _respond(self, request: Request) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`."""
-        asks_nothing = request.method in SAFE and not request.scope["query_string"]
-        if self._has_page and asks_nothing and is_for_people(request.headers):
+        has_no_query = request.method in SAFE_METHODS and not request.scope["query_string"]
+        if self._has_page and has_no_query and prefers_html(request.headers):
             return RedirectResponse(PAGE, HTTPStatus.SEE_OTHER)
         media_type = accepted(joined(request.headers, "accept"), OFFERED)
         try:
@@ -74,7 +74,7 @@ class GraphQLApp:
         except (RequestError, AuthenticationError):
             raise
         except (Exception, asyncio.CancelledError) as unknown:
-            if is_told_to_end(unknown):
+            if is_cancelled(unknown):
                 raise
             error = self._service.failed(unknown)
         if media_type == EVENT_STREAM:
@@ -83,7 +83,7 @@ class GraphQLApp:
         return json_response({"errors": error.errors}, status, media_type=media_type)
 
     async def _answer(self, request: Request, media_type: str) -> Response | EventStream:
-        """Raises `RequestError`, `AuthenticationError`, `OperationError`, and what nobody foresaw."""
+        """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
         is_stream = media_type == EVENT_STREAM
         lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, get_queries=self._get_queries or is_stream)
@@ -106,13 +106,13 @@ class GraphQLApp:
 
 def _response(reply: CachedResponse, media_type: str, method: str) -> Response:
     headers = {} if reply.etag is None else {"etag": reply.etag}
-    if method in SAFE:  # no cache keeps answers to others
-        headers |= {"cache-control": KEPT_BY_THE_CLIENT, "vary": VARY}
+    if method in SAFE_METHODS:  # caches store no responses to other methods
+        headers |= {"cache-control": CACHE_CONTROL, "vary": VARY}
     return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 
 def _check(operation: Operation, method: str, media_type: str) -> None:
-    if operation.type is OperationType.MUTATION and method in SAFE:
+    if operation.type is OperationType.MUTATION and method in SAFE_METHODS:
         raise RequestError("Send a mutation by POST.", 405, {"allow": "POST"})
     if operation.type is OperationType.SUBSCRIPTION and media_type != EVENT_STREAM:
         raise RequestError(f"A subscription needs a websocket, or a request that accepts {EVENT_STREAM}.", 406)

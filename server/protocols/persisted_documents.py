@@ -1,7 +1,7 @@
 """Documents that clients name by their SHA-256: those that an operator trusts, and those that clients register.
 
-Registering is Apollo's protocol of automatic persisted queries: the hash alone, then once with the document, then again
-the hash alone.
+Clients register by Apollo's protocol of automatic persisted queries: they send the hash alone, after an error once with
+the document, and from then on the hash alone.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ MISMATCH = "PERSISTED_QUERY_HASH_MISMATCH"
 UNTRUSTED = "UNTRUSTED_DOCUMENT"
 
 _MAX_REGISTERED = 1_000
-"""Documents; the one that was asked for longest ago goes first."""
+"""Documents; the least recently used one is dropped first."""
 _MAX_REGISTERED_LENGTH = 20_000
 """Characters of a document."""
 
 
 class PersistedDocuments:
+    """The documents by their hashes: the trusted ones, and those that clients have registered."""
+
     def __init__(self, trusted: Mapping[str, str] = MappingProxyType({}), *, only_trusted: bool = False) -> None:
         self._trusted = trusted
-        """By hash."""
+        """The documents by their hashes."""
         self._bodies = frozenset(trusted.values())
         self._only_trusted = only_trusted
         self._registered: OrderedDict[str, str] = OrderedDict()
@@ -37,7 +39,7 @@ class PersistedDocuments:
         return text in self._bodies
 
     def text(self, query: str | None, hash_: str | None) -> str:
-        """The document that a request means. Raises `OperationError`."""
+        """The document of a request that sends it, its hash, or both. Raises `OperationError`."""
         if self._only_trusted:
             return self._trusted_text(query, hash_)
         if hash_ is None:
@@ -54,13 +56,13 @@ class PersistedDocuments:
             return query
         if query is None and hash_ is not None and hash_ in self._trusted:
             return self._trusted[hash_]
-        raise _refused("This server answers known operations only, and this is none of them.", UNTRUSTED)
+        raise _refused("This server executes trusted operations only, and this is not one of them.", UNTRUSTED)
 
     def _known_text(self, hash_: str) -> str:
         if (text := self._trusted.get(hash_)) is not None:
             return text
         if hash_ not in self._registered:
-            raise _refused("PersistedQueryNotFound", NOT_FOUND)  # what clients of the protocol wait for
+            raise _refused("PersistedQueryNotFound", NOT_FOUND)  # the message that the protocol prescribes
         self._registered.move_to_end(hash_)
         return self._registered[hash_]
 

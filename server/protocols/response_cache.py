@@ -1,7 +1,7 @@
-"""The cache of responses: each knows the revision of the database that it is of, and has an ETag.
+"""The cache of responses: each belongs to one revision of the database, and has an ETag.
 
-There is no time to live. An answer holds while the database's state is what it was; what depends on the clock is not
-kept.
+There is no time to live. A response is valid until the database's state changes; one that depends on the clock is not
+cached.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ State: TypeAlias = tuple[int, int, datetime | None]
 """`MerlinDatabase.state`."""
 
 _MAX_SHARE = 8
-"""One answer takes no more than this part of the room."""
+"""One response may take at most this fraction, 1/8, of the cache."""
 _OVERHEAD = 250
-"""Bytes that keeping an answer takes beside its own, about."""
+"""Bytes that a cached response takes besides its body, about."""
 
 
 def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role: Role | None) -> str | None:
-    """A digest of what is asked and by whom: all that an answer depends on beside the database.
+    """A digest of the operation, its variables and the role: all that a response depends on besides the database.
 
-    None where the answer depends on the clock, too, or can't be kept.
+    None if the response also depends on the clock, or the variables can't be encoded.
     """
     if not operation.is_cacheable:
         return None
@@ -48,13 +48,15 @@ def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role
 
 @dataclass(slots=True)
 class CachedResponse:
+    """A response as it is sent, whether it came from the cache or not."""
+
     status: int
     body: bytes
     etag: str | None
-    """None where it can't be told whether the answer still holds."""
+    """None if the response can't be revalidated."""
     cost: int = 0
     headers: list[tuple[bytes, bytes]] = field(init=False)
-    """Those that follow from it, ready to be sent."""
+    """Content-Length and ETag."""
 
     def __post_init__(self) -> None:
         self.headers = [] if self.status == HTTPStatus.NOT_MODIFIED else [(b"content-length", b"%d" % len(self.body))]
@@ -63,28 +65,30 @@ class CachedResponse:
 
 
 class ResponseCache:
-    def __init__(self, most_bytes: int) -> None:
-        self._room = most_bytes
+    """Responses of one state of the database, up to a number of bytes; a new state empties it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._kept: OrderedDict[str, CachedResponse] = OrderedDict()
-        """By question."""
+        """The responses by `cache_key_of`."""
         self._size = 0
         self._state: State | None = None
-        """That all which is kept is of."""
+        """The state that all cached responses belong to."""
         self._key = secrets.token_bytes(32)
-        """Of tags. Revisions count anew in each process."""
+        """Signs the ETags, since revisions start again in each process."""
 
     def etag(self, key: str, state: State) -> str:
-        """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes. Nobody can make one up."""
+        """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes. Clients can't forge one."""
         revision, notices, stale_since = state
         stale = "" if stale_since is None else f".{stale_since.timestamp()}"
         named = f"{revision}.{notices}{stale}.{key}".encode()
         return f'W/"{hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()}"'
 
     def find(self, key: str, state: State, if_none_match: str | None = None) -> CachedResponse | None:
-        """What needs no execution: that the client has the answer, or the answer.
+        """A response that needs no execution: 304 if the client has it already, or the cached one.
 
-        Only who was given an answer knows its tag. `*` means any answer, so there has to be one: an operation that is
-        refused or fails has none, and says why.
+        Only a client that got a response knows its ETag, so a matching one proves that the response exists. `*` matches
+        any response, so it needs a cached one: the operation may be refused or fail.
         """
         if if_none_match is not None and _has_tag(if_none_match, etag := self.etag(key, state)):
             return CachedResponse(304, b"", etag)
@@ -95,7 +99,7 @@ class ResponseCache:
         return None if kept is None else _unless_known(kept, if_none_match)
 
     def put(self, key: str, state: State, answer: bytes, cost: int, if_none_match: str | None = None) -> CachedResponse:
-        """`state` is that from which it was computed."""
+        """Caches an answer that was computed from this state, and returns its response."""
         return _unless_known(self._put(key, state, answer, cost), if_none_match)
 
     def _put(self, key: str, state: State, answer: bytes, cost: int) -> CachedResponse:
@@ -106,7 +110,7 @@ class ResponseCache:
             return kept
         reply = CachedResponse(200, answer, self.etag(key, state), cost)
         size = len(answer) + _OVERHEAD
-        if size <= self._room // _MAX_SHARE:
+        if size <= self._max_bytes // _MAX_SHARE:
             self._kept[key] = reply
             self._size += size
             self._make_room()
@@ -114,7 +118,7 @@ class ResponseCache:
 
     def _make_room(self) -> None:
         """The oldest goes first."""
-        while self._size > self._room:
+        while self._size > self._max_bytes:
             _, oldest = self._kept.popitem(last=False)
             self._size -= len(oldest.body) + _OVERHEAD
 

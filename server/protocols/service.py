@@ -52,6 +52,8 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """What every protocol needs to answer an operation."""
+
     engine: Engine
     documents: PersistedDocuments
     access_control: AccessControl
@@ -62,15 +64,15 @@ class Service:
         return Context(database, __version__, identity.role, identity.name, self.engine.reveals)
 
     def failed(self, error: BaseException) -> OperationError:
-        """What a client is told of an operation that ended so; what nobody foresaw is logged."""
+        """The error that a client gets for an exception; an unexpected one is logged."""
         return failed(error, reveal=self.engine.reveals)
 
     def prepare(self, request: GraphQLRequest) -> Operation:
-        """Raises `OperationError`, whatever goes wrong."""
+        """Finds and parses the document of a request. Raises `OperationError`, whatever goes wrong."""
         try:
             with self.telemetry.tracing.step("graphql.read", {}):
                 return self.parse(request)
-        except Exception as unknown:  # noqa: BLE001 - its client waits for an answer
+        except Exception as unknown:  # noqa: BLE001 - the client waits for a response
             error = self.failed(unknown)
             self.telemetry.refused(error.code)
             raise error from None
@@ -134,7 +136,10 @@ class Service:
         database: MerlinDatabase,
         lease: Lease,
     ) -> AsyncGenerator[GraphQLResponse]:
-        """Raises `OperationError`, whatever goes wrong, and `AuthenticationError`."""
+        """Executes an operation: one response to a query or a mutation, one for each event of a subscription.
+
+        Raises `AuthenticationError`, and `OperationError` for whatever else goes wrong.
+        """
         identity = lease.identity()
         context = self.context(database, identity)
         with self.telemetry.operation(operation, lease.visitor.protocol, identity) as outcome:
@@ -142,9 +147,9 @@ class Service:
                 async with aclosing(self.engine.execute(operation, request.variables, context)) as answers:
                     async for answer in answers:
                         outcome.add_response(answer)
-                        _ = answer.encoded  # what can't be encoded fails here, as part of the operation
+                        _ = answer.encoded  # an encoding error belongs to the operation
                         yield answer
-            except Exception as unknown:  # noqa: BLE001 - its client waits for an end
+            except Exception as unknown:  # noqa: BLE001 - the client waits for an end
                 error = self.failed(unknown)
                 outcome.add_errors(error.errors)
                 if error.code == FORBIDDEN:

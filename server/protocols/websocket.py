@@ -22,7 +22,7 @@ from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
-from server.protocols.failures import GoneError, is_told_to_end
+from server.protocols.failures import GoneError, is_cancelled
 from server.protocols.service import Service
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import GraphQLRequest, parse_json, parse_request
@@ -30,13 +30,13 @@ from server.responses import refused
 
 PROTOCOL = "graphql-transport-ws"
 KNOWN = "merlin_graphql.known"
-"""An extension of the scope, called when its client is known, who may send more then."""
+"""An extension of the ASGI scope: a function to call when the client is identified, which raises its limits."""
 INIT_SECONDS = 10.0
-"""How long a client may take to say `connection_init`."""
+"""How long a client may take to send `connection_init`."""
 QUIET_SECONDS = 0.1
-"""Once the server is told to end, messages are read until so long none has come: those that have arrived by then."""
+"""During a drain, messages are read until none has arrived for this long."""
 MAX_OPERATIONS = 100
-"""At one time, over one connection."""
+"""Operations that may run at the same time over one connection."""
 
 
 class CloseCode(IntEnum):
@@ -61,6 +61,8 @@ class CloseError(Exception):
 
 
 class WebSocketApp:
+    """The endpoint /graphql over websockets: checks origin and subprotocol, then serves the connection."""
+
     def __init__(self, service: Service) -> None:
         self._service = service
 
@@ -83,30 +85,30 @@ class WebSocketApp:
 
 
 class Connection:
-    """What one client does over one socket. Every task that it begins ends with it."""
+    """One client's connection. Every task that it starts ends with it."""
 
     def __init__(self, socket: WebSocket, visitor: Visitor, service: Service) -> None:
         self._socket = socket
         self._visitor = visitor
         self._service = service
         self._lease: Lease | None = None
-        """Once the connection is acknowledged."""
+        """Set when the connection is acknowledged."""
         self._acknowledged = asyncio.Event()
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        """The active ones, and those that were told to end and have not yet."""
+        """The active operations, and cancelled ones that have not ended yet."""
         self._endless: set[asyncio.Task[None]] = set()
-        """Those of subscriptions, which do not end by themselves."""
-        self._ends: asyncio.Queue[Exception] = asyncio.Queue()
-        """For which an operation ends the connection: its client can't be told otherwise."""
-        self._heard = 0
-        """Messages so far."""
+        """The tasks of subscriptions, which do not end by themselves."""
+        self._fatal_errors: asyncio.Queue[Exception] = asyncio.Queue()
+        """Errors of operations that close the connection, since the client can't be told in another way."""
+        self._received = 0
+        """The number of messages received so far."""
 
     async def serve(self) -> None:
-        """Until either side closes the socket, or the server is told to end."""
-        converse = asyncio.create_task(self._receive_loop())
-        endings = (self._drain(converse), self._end_with_its_lease(), self._end_with_an_operation())
-        tasks = [*map(asyncio.create_task, endings), converse]
+        """Serves until either side closes the socket, or the server drains."""
+        receiving = asyncio.create_task(self._receive_loop())
+        endings = (self._drain(receiving), self._end_with_its_lease(), self._end_with_an_operation())
+        tasks = [*map(asyncio.create_task, endings), receiving]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await next(task for task in tasks if task in done)
@@ -115,11 +117,11 @@ class Connection:
         except GoneError:
             pass
         except (Exception, asyncio.CancelledError) as error:
-            if not is_told_to_end(error):
-                told = self._service.failed(error).errors[0]["message"]
-                await self._close(CloseError(CloseCode.INTERNAL_ERROR, told))
+            if not is_cancelled(error):
+                message = self._service.failed(error).errors[0]["message"]
+                await self._close(CloseError(CloseCode.INTERNAL_ERROR, message))
             elif self._socket.state.draining.is_set():
-                await self._close(_restart())  # what had begun took too long
+                await self._close(_restart())  # the operations took longer than the drain
             else:
                 raise
         finally:
@@ -128,30 +130,32 @@ class Connection:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._end_all()
 
-    async def _drain(self, converse: asyncio.Task[None]) -> None:
-        """What has arrived is begun, and what has begun and will end is finished first. Raises `CloseError`."""
+    async def _drain(self, receiving: asyncio.Task[None]) -> None:
+        """Starts what has arrived, waits for all operations but subscriptions, then closes. Raises `CloseError`."""
         await self._socket.state.draining.wait()
-        heard = -1
-        while heard != self._heard:
-            heard = self._heard
+        received = -1
+        while received != self._received:
+            received = self._received
             await asyncio.sleep(QUIET_SECONDS)
         while finishing := self._tasks - self._endless:
             await asyncio.wait(finishing)
-        converse.cancel()  # or it would begin what this connection's end breaks off
+        receiving.cancel()  # else it would start operations that the close would break off
         raise _restart()
 
     async def _end_with_its_lease(self) -> None:
-        """Once its client is not known any more. Raises `CloseError`."""
+        """Waits until the client's credentials are no longer valid. Raises `CloseError`."""
         await self._acknowledged.wait()
         assert self._lease is not None
-        raise _unknown(await self._lease.ended())
+        raise _forbidden(await self._lease.ended())
 
     async def _end_with_an_operation(self) -> None:
-        raise await self._ends.get()
+        raise await self._fatal_errors.get()
 
     async def _close(self, error: CloseError) -> None:
         await self._end_all()
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # uvicorn's, where it has closed it before
+        with contextlib.suppress(
+            WebSocketDisconnect, RuntimeError
+        ):  # uvicorn raises these if the socket is closed already
             await self._socket.close(error.code, _shortened(error.reason))
 
     async def _receive_loop(self) -> None:
@@ -166,7 +170,7 @@ class Connection:
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._socket.receive()
-        self._heard += 1
+        self._received += 1
         if message["type"] == "websocket.disconnect":
             raise GoneError
         text = message.get("text")
@@ -177,7 +181,7 @@ class Connection:
         except RequestError as error:
             raise CloseError(CloseCode.BAD_REQUEST, str(error)) from None
         if not isinstance(given, dict):
-            raise CloseError(CloseCode.BAD_REQUEST, "A message is a JSON object with a type")
+            raise CloseError(CloseCode.BAD_REQUEST, "A message must be a JSON object with a type")
         return given
 
     async def _handle_message(self, message: dict[str, Any]) -> None:
@@ -195,7 +199,7 @@ class Connection:
                 except (CloseError, GoneError):
                     raise
                 except (Exception, asyncio.CancelledError) as error:
-                    if is_told_to_end(error):
+                    if is_cancelled(error):
                         raise
                     await self._send({"id": id_, "type": "error", "payload": self._service.failed(error).errors})
             case {"type": "complete", "id": str(id_)}:
@@ -209,18 +213,18 @@ class Connection:
         if self._lease is not None:
             raise CloseError(CloseCode.TOO_MANY_INITIALISATIONS, "Too many initialisation requests")
         try:
-            lease = self._service.access_control.identify(self._showing(payload or {}))
+            lease = self._service.access_control.identify(self._with_credentials(payload or {}))
         except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
-            raise _unknown(error) from None
+            raise _forbidden(error) from None
         if (become_known := self._socket.scope.get("extensions", {}).get(KNOWN)) is not None:
             become_known()
         await self._send({"type": "connection_ack"})
         self._lease = lease
         self._acknowledged.set()
 
-    def _showing(self, payload: Mapping[str, Any]) -> Visitor:
-        """`Authorization` or `token` of the payload, else what any other request shows."""
+    def _with_credentials(self, payload: Mapping[str, Any]) -> Visitor:
+        """The visitor with `Authorization` or `token` of the payload, else with the headers of the handshake."""
         given = {name.lower(): value for name, value in payload.items()}
         match given:
             case {"authorization": str(value)}:
@@ -243,7 +247,7 @@ class Connection:
         try:
             identity = lease.identity()
         except AuthenticationError as error:
-            raise _unknown(error) from None
+            raise _forbidden(error) from None
         if (refusal := self._refusal(identity)) is not None:
             await self._send({"id": id_, "type": "error", "payload": [refusal]})
             return
@@ -253,9 +257,12 @@ class Connection:
         task.add_done_callback(self._endless.discard)
 
     def _refusal(self, identity: Identity) -> Mapping[str, Any] | None:
-        """Of one operation more."""
+        """Why one more operation is refused; None if it is not."""
         if len(self._active) >= MAX_OPERATIONS:
-            return BadInput(f"At most {MAX_OPERATIONS} operations at a time go over one connection.", "id").formatted
+            return BadInput(
+                f"At most {MAX_OPERATIONS} operations may run at once over one connection: complete one first.",
+                "id",
+            ).formatted
         try:
             self._service.access_control.consume(identity)
         except RequestError as error:
@@ -264,31 +271,31 @@ class Connection:
         return None
 
     async def _run(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
-        """One operation; its id is free again before its client reads that it is over."""
+        """Runs one operation; its id is free again before the client reads the last message."""
         try:
             last = await self._last(id_, request, lease)
-            if self._active.get(id_) is asyncio.current_task():  # else its client has completed it
+            if self._active.get(id_) is asyncio.current_task():  # else the client has sent `complete`
                 del self._active[id_]
                 await self._send(last)
-        except Exception as error:  # noqa: BLE001 - told by the end of the connection
-            self._ends.put_nowait(error)
+        except Exception as error:  # noqa: BLE001 - it closes the connection
+            self._fatal_errors.put_nowait(error)
 
     async def _last(self, id_: str, request: GraphQLRequest, lease: Lease) -> dict[str, Any]:
-        """Its last message, when all others are sent. Raises `CloseError`, and where the socket is closed."""
+        """Sends all messages but the last, and returns that. Raises `CloseError` and `GoneError`."""
         try:
             await self._answer(id_, request, lease)
         except GoneError:
             raise
         except AuthenticationError as error:
-            raise _unknown(error) from None
+            raise _forbidden(error) from None
         except (Exception, asyncio.CancelledError) as error:
-            if is_told_to_end(error):
+            if is_cancelled(error):
                 raise
             return {"id": id_, "type": "error", "payload": self._service.failed(error).errors}
         return {"id": id_, "type": "complete"}
 
     async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
-        """Raises `OperationError`, and what nobody foresaw."""
+        """Sends a `next` message for each response. Raises `OperationError`, and unexpected exceptions."""
         REQUEST_ID.set(request_id_of(None))
         operation = self._service.prepare(request)
         if operation.type is OperationType.SUBSCRIPTION:
@@ -298,7 +305,7 @@ class Connection:
         async with aclosing(answers):
             async for answer in answers:
                 await self._send_text(f"{head}{answer.encoded.decode()}}}")
-                await asyncio.sleep(0)  # others have their turn, also where this client reads fast
+                await asyncio.sleep(0)  # lets other tasks run, even if this client reads fast
 
     async def _send(self, message: dict[str, Any]) -> None:
         """Waits while the client reads too slowly. Raises `GoneError`."""
@@ -318,17 +325,17 @@ class Connection:
 
 
 def _restart() -> CloseError:
-    return CloseError(CloseCode.SERVICE_RESTART, "The server ends: connect again")
+    return CloseError(CloseCode.SERVICE_RESTART, "The server is shutting down: connect again")
 
 
 def _payload(message: dict[str, Any]) -> dict[str, Any] | None:
     payload = message.get("payload")
     if not isinstance(payload, dict | None):
-        raise CloseError(CloseCode.BAD_REQUEST, "A payload is an object, if there is one")
+        raise CloseError(CloseCode.BAD_REQUEST, "A payload must be an object, or be left out")
     return payload
 
 
-def _unknown(error: AuthenticationError | RequestError) -> CloseError:
+def _forbidden(error: AuthenticationError | RequestError) -> CloseError:
     return CloseError(CloseCode.FORBIDDEN, str(error))
 
 

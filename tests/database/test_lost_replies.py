@@ -188,7 +188,7 @@ async def test_a_server_that_stays_gone_leaves_the_outcome_open(
         assert result.data is None
         assert result.errors
         (error,) = result.errors
-        assert "is not known: look before trying again." in error.message
+        assert "is not known: check before you try again." in error.message
         assert "\n" not in error.message
         assert error.extensions["code"] == "UNKNOWN_OUTCOME"
         await proxy.come_back()
@@ -210,7 +210,7 @@ async def test_what_was_done_before_the_server_went_is_not_denied(
         proxy.fault, proxy.spared = Fault.GO_DOWN, 1
         result = await execute(database, "deleteEverything")
     assert result.errors
-    assert "look before trying again." in result.errors[0].message
+    assert "check before you try again." in result.errors[0].message
     with redis_server.client() as client:
         assert len(list(client.scan_iter(f"{MARK}*"))) == 2
 
@@ -286,5 +286,5 @@ async def test_a_refusal_after_a_lost_reply_leaves_the_outcome_open(redis_server
         finally:
             client.acl_deluser("writer")
     assert result.errors
-    assert "is not known: look before trying again." in result.errors[0].message
+    assert "is not known: check before you try again." in result.errors[0].message
     assert "secret" not in result.errors[0].message

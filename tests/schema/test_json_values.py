@@ -122,7 +122,7 @@ def test_other_values_are_read_as_ever(value: Any) -> None:
 )
 def test_what_is_no_json_is_refused(text: str) -> None:
     """With numbers that are read in a way of their own, too."""
-    with pytest.raises(RequestError, match="this is no JSON"):
+    with pytest.raises(RequestError, match="this is not valid JSON"):
         parse_json(text.encode("utf-8", "surrogatepass"), "body")
 
 

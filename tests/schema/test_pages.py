@@ -133,4 +133,4 @@ async def test_a_cursor_of_another_order_is_refused() -> None:
                 if index == other:
                     assert (await ask(database, asked, o=order, c=cursor))["runs"]["pageInfo"]["endCursor"] is None
                 else:
-                    assert "this cursor is of the order" in await refusal(database, asked, o=order, c=cursor)
+                    assert "this cursor belongs to the order" in await refusal(database, asked, o=order, c=cursor)

@@ -300,12 +300,12 @@ async def test_an_empty_page_has_no_cursors() -> None:
         ("logicalWorker { id }", "id", "either `id`, or `name` and `queues`"),
         ('logicalWorker(name: "x") { id }', "id", "either `id`, or `name` and `queues`"),
         ('logicalWorker(id: "x", queues: []) { id }', "id", "either `id`, or `name` and `queues`"),
-        ("runs(first: 0) { totalCount }", "first", "1 to 500 at a time, not 0"),
-        ("runs(first: 501) { totalCount }", "first", "1 to 500 at a time, not 501"),
-        ("studies(last: -1) { totalCount }", "last", "1 to 500 at a time, not -1"),
-        ("logicalWorkers(first: 1, last: 1) { totalCount }", "last", "not for both"),
-        ('physicalWorkers(after: "??") { totalCount }', "after", "This is no cursor"),
-        ('runs(before: "") { totalCount }', "before", "This is no cursor"),
+        ("runs(first: 0) { totalCount }", "first", "pass 1 to 500, not 0"),
+        ("runs(first: 501) { totalCount }", "first", "pass 1 to 500, not 501"),
+        ("studies(last: -1) { totalCount }", "last", "pass 1 to 500, not -1"),
+        ("logicalWorkers(first: 1, last: 1) { totalCount }", "last", "pass `first` or `last`, not both"),
+        ('physicalWorkers(after: "??") { totalCount }', "after", "This is not a cursor"),
+        ('runs(before: "") { totalCount }', "before", "This is not a cursor"),
         (f"nodes(ids: {json.dumps(['x'] * 501)}) {{ id }}", "ids", "at most 500"),
     ],
 )
@@ -322,10 +322,10 @@ async def test_a_cursor_of_another_order_is_refused(database: MerlinDatabase) ->
     """A cursor of studies does not page runs, and one with a made-up position pages nothing."""
     studies = (await ask(database, "{ studies { edges { cursor } } }"))["studies"]["edges"][0]["cursor"]
     message, _ = await refusal(database, f'{{ runs(after: "{studies}") {{ totalCount }} }}')
-    assert "is of the order by name" in message
+    assert "belongs to the order by name" in message
     forged = write_cursor("latest launched first", ("text", "x"))
     message, _ = await refusal(database, f'{{ runs(after: "{forged}") {{ totalCount }} }}')
-    assert "This is no cursor" in message
+    assert "This is not a cursor" in message
 
 
 @given(

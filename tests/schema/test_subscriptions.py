@@ -341,7 +341,7 @@ async def test_a_run_matches_when_its_study_comes() -> None:
     ("document", "variables", "message"),
     [
         (CHANGES, {"ids": [uid(1)] * 501}, "ids: ask for at most 500 at a time, not 501."),
-        (RUN_CHANGES, {"filter": {"status": None}}, "filter.status: null says nothing here; leave the key out."),
+        (RUN_CHANGES, {"filter": {"status": None}}, "filter.status: null has no meaning here; leave the key out."),
         ("subscription { live(throttle: -1) { __typename } }", {}, "throttle: pass 0 to 3600000 milliseconds, not -1."),
     ],
 )

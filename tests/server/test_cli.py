@@ -66,7 +66,7 @@ def test_the_demo_is_served_whole_and_then_gone(home: Path) -> None:
             assert client.get("/healthz").json() == {"status": "ok"}
             assert client.get("/readyz").json()["status"] == "ready"
             assert client.get("/schema.graphql").text.rstrip().endswith("}")
-        assert "(sample data, gone at the end)" in serving.stdout
+        assert "(sample data, deleted at the end)" in serving.stdout
         assert len(list(serving.temporary.iterdir())) == 1
         assert serving.stop(signal.SIGTERM) == 0
         assert serving.stderr == ""

@@ -77,7 +77,7 @@ def test_an_exported_file_is_checked_and_written(run: Run) -> None:
         if before is not None:
             write("s.graphql", before)
         code, _, err = run("schema", "export", "--check", "s.graphql")
-        assert (code, err) == (1, f"merlin-graphql: s.graphql {state}: write it with --output s.graphql.\n")
+        assert (code, err) == (1, f"merlin-graphql: s.graphql {state}: update it with --output s.graphql.\n")
     assert run("schema", "export", "--output", "s.graphql") == (0, "", "")
     assert run("schema", "export", "--check", "s.graphql") == (0, "", "")
     code, _, err = run("schema", "export", "--output", "nowhere/s.graphql")
@@ -172,7 +172,7 @@ def test_what_is_defined_twice_or_never_used_is_told(run: Run) -> None:
     assert code == 1
     assert "b.graphql:1:1: error: There is another operation named 'A'. [INVALID]" in out
     assert "b.graphql:1:24: warning: No operation uses the fragment 'F'. [UNUSED_FRAGMENT]" in out
-    assert "b.graphql:1:49: error: This is no operation" in out
+    assert "b.graphql:1:49: error: This is not an operation" in out
 
 
 def test_a_deprecated_field_fails_under_strict_only(run: Run) -> None:
@@ -191,7 +191,7 @@ def test_an_operation_beyond_the_limits_fails_by_a_code_of_its_own(run: Run) -> 
     write("a.graphql", "query A { " + pages * 3 + "id" + " } } }" * 3 + " }")
     code, out, _ = run("check", "a.graphql")
     assert code == 5
-    assert "where 250000 is the most that is served. [TOO_COSTLY]" in out
+    assert "but the maximum is 250000. [TOO_COSTLY]" in out
 
 
 def test_a_renamed_field_fails_the_check_and_is_named(run: Run) -> None:
@@ -210,16 +210,16 @@ def test_a_renamed_field_fails_the_check_and_is_named(run: Run) -> None:
         (["check", "."], ".: there are no documents there"),
         (["check", "bad.txt"], "bad.txt:1:13: Syntax Error: Expected Name, found <EOF>."),
         (["check", "binary.txt"], "binary.txt: can't be read: invalid start byte."),
-        (["check", "--schema", "bad.txt", "good.txt"], "bad.txt:1:13: this is no schema: Syntax Error"),
-        (["check", "--schema", "good.txt", "good.txt"], "good.txt: this is no schema"),
-        (["check", "--schema", "a.json", "good.txt"], "a.json: this is no schema, neither SDL nor"),
+        (["check", "--schema", "bad.txt", "good.txt"], "bad.txt:1:13: this is not a schema: Syntax Error"),
+        (["check", "--schema", "good.txt", "good.txt"], "good.txt: this is not a schema"),
+        (["check", "--schema", "a.json", "good.txt"], "a.json: this is not a schema, neither SDL nor"),
         (
             ["check", "--schema", "http://127.0.0.1:1/graphql", "good.txt"],
             "http://127.0.0.1:1/graphql: can't be",
         ),
         (["check", "--schema", "http://", "good.txt"], "http://: can't be reached"),
         (["check", "--schema", "http://[", "--header", "a", "good.txt"], "--header: pass it as 'Name: value'."),
-        (["schema", "diff", "bad.txt", "bad.txt"], "bad.txt:1:13: this is no schema"),
+        (["schema", "diff", "bad.txt", "bad.txt"], "bad.txt:1:13: this is not a schema"),
         (["operations", "manifest", "good.txt"], "good.txt: name the file after its operation"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
@@ -243,18 +243,18 @@ def test_the_limits_are_those_of_the_server_that_is_meant(run: Run, monkeypatch:
     assert run("check", "--max-root-fields", "60", document)[0] == 0
     costly = write("c.graphql", "query C { runs(first: 500) { nodes { workers { physicalWorkers { totalCount } } } } }")
     code, out, _ = run("check", "--max-cost", "1000", costly)
-    assert (code, "where 1000 is the most that is served. [TOO_COSTLY]" in out) == (5, True)
+    assert (code, "but the maximum is 1000. [TOO_COSTLY]" in out) == (5, True)
     many = write("m.graphql", f"query M {{ {' '.join(f'a{n}: __typename' for n in range(30))} }}")
     assert run("check", many)[0] == 0
     for arguments in (("--profile", "production"), ("--profile=production", "--max-cost", "1000000")):
         code, out, _ = run("check", *arguments, many)
-        assert (code, "root fields: 30, where 20 is the most" in out) == (5, True)
+        assert (code, "root fields: 30, but the maximum is 20." in out) == (5, True)
     assert run("check", "--profile", "production", "--max-root-fields", "30", many)[0] == 0
     monkeypatch.setenv("MERLIN_GRAPHQL_PROFILE", "production")
     assert run("check", many)[0] == 5
     assert "of 100000." in run("explain", costly)[1]
     code, _, err = run("check", "--max-cost", "0", many)
-    assert (code, err) == (1, "merlin-graphql: max-cost: it can't be 0; use 1 or more.\n")
+    assert (code, err) == (1, "merlin-graphql: max-cost: 0 is invalid; use 1 or more.\n")
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_a_protected_server_is_asked_with_headers(run: Run, protected: str) -> N
     code, out, err = run("schema", "diff", "--header", "Authorization: Bearer wrong", own, protected)
     assert (code, out) == (4, "")
     assert err.startswith(
-        f"merlin-graphql: {protected}: the server answers 401 Unauthorized. Show a token: by --header "
+        f"merlin-graphql: {protected}: the server answers 401 Unauthorized. Send a token: by --header "
     )
 
 
@@ -351,7 +351,7 @@ def test_the_reason_why_an_operation_is_not_compiled_is_told(run: Run) -> None:
     """By the name of the field that it is about."""
     code, out, _ = run("explain", QUERIES / "FindProblems.graphql")
     assert code == 0
-    assert "It is not compiled, but executed by graphql-core: Query.integrity is no" in out
+    assert "It is executed by graphql-core, not compiled: Query.integrity is no" in out
 
 
 def test_the_function_depends_on_what_skip_and_include_go_by(run: Run) -> None:
@@ -361,7 +361,7 @@ def test_the_function_depends_on_what_skip_and_include_go_by(run: Run) -> None:
     for value, holds in (("true", False), ("false", True)):
         code, out, _ = run("explain", file, "--operation", "A", "--variables", f'{{"x": {value}}}')
         assert code == 0
-        assert "There is a function for each value of $x." in out
+        assert "There is one compiled function for each value of $x." in out
         assert ("workspace" in out) is holds
 
 
@@ -369,7 +369,7 @@ def test_the_function_depends_on_what_skip_and_include_go_by(run: Run) -> None:
     ("arguments", "message"),
     [
         (["nope.graphql"], "nope.graphql: can't be read: No such file or directory."),
-        (["two.graphql"], "This document holds several operations: say which, by its name."),
+        (["two.graphql"], "This document holds several operations: name one of them."),
         (["two.graphql", "--operation", "C"], "This document holds no operation 'C'."),
         (["two.graphql", "--operation", "A"], "non-null type 'Boolean!' to be provided. Pass it with --variables."),
         (["wrong.graphql"], "Cannot query field 'nope' on type 'Query'."),
@@ -408,17 +408,17 @@ def test_a_manifest_that_is_not_current_fails_its_check(run: Run) -> None:
     run("operations", "manifest", "--output", "m.json", "A.graphql")
     write("A.graphql", "query A { again: __typename }")
     code, _, err = run("operations", "manifest", "--check", "m.json", "A.graphql")
-    assert (code, err) == (1, "merlin-graphql: m.json is not current: write it with --output m.json.\n")
+    assert (code, err) == (1, "merlin-graphql: m.json is not current: update it with --output m.json.\n")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "this is no manifest of operations; write one"),
-        ("[]", "this is no manifest of operations; write one"),
-        ('{"operations": 1}', "this is no manifest of operations; write one"),
-        ('{"abc": "{ __typename }"}', "the document of abc has another SHA-256; write the manifest anew"),
-        ('{"abc": 1}', "the document of abc has another SHA-256; write the manifest anew"),
+        ("{", "this is not a manifest of operations; write one"),
+        ("[]", "this is not a manifest of operations; write one"),
+        ('{"operations": 1}', "this is not a manifest of operations; write one"),
+        ('{"abc": "{ __typename }"}', "the document of abc has another SHA-256; write the manifest again"),
+        ('{"abc": 1}', "the document of abc has another SHA-256; write the manifest again"),
     ],
 )
 def test_a_manifest_that_does_not_match_is_refused(tmp_path: Path, text: str, message: str) -> None:

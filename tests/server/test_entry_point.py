@@ -64,7 +64,7 @@ def test_a_distribution_in_the_same_place_is_told(site: Path, file: str) -> None
     """In one line, whichever was installed last."""
     install(site, "another-0.7.8", file)
     name = Path(file).parts[0].removesuffix(".py")
-    told = f"another 0.7.8 has files in {name}, as merlin-graphql has, and one breaks the other"
+    told = f"another 0.7.8 and merlin-graphql both have files in {name}, and overwrite each other"
     assert run(NOTICE, site) == (0, f"{told}: {REMEDY}\n", "")
 
 
@@ -76,7 +76,7 @@ def test_what_was_overwritten_ends_the_command_with_that(site: Path) -> None:
     install(site, "a-server-1.0", "server/app.py")
     code, out, err = run(COMMAND, site)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith("merlin-graphql: a server 1.0 has files in server, ")
+    assert err.startswith("merlin-graphql: a server 1.0 and merlin-graphql both have files in server, ")
 
 
 @pytest.mark.parametrize("file", ["schema.py", "schema/__init__.py"])

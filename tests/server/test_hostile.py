@@ -76,7 +76,7 @@ async def test_a_refusal_names_the_limit_its_value_and_the_maximum(live: Live) -
     """To people in the message, to programs in `extensions`."""
     async with httpx.AsyncClient() as client:
         (error,) = (await client.post(live.http, json={"query": HOSTILE["nesting"]})).json()["errors"]
-    assert error["message"] == "The operation's depth: 102, where 20 is the most that is served."
+    assert error["message"] == "The operation's depth: 102, but the maximum is 20."
     assert error["extensions"] == {"code": "LIMIT_EXCEEDED", "limit": "depth", "value": 102, "maximum": 20}
 
 

@@ -117,7 +117,7 @@ def test_nothing_leads_from_tls_to_none(to: str) -> None:
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a.example/x", "/etc/passwd"])
 def test_only_the_web_is_read(url: str) -> None:
     """No files."""
-    with pytest.raises(FetchError, match="only http and https are read"):
+    with pytest.raises(FetchError, match="only http and https are supported"):
         get(url)
 
 

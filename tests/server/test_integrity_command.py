@@ -120,6 +120,6 @@ async def test_what_is_mended_of_a_run_is_also_mended_in_merlins_file(tmp_path: 
     home, repair = tmp_path / "home", ("integrity", "--repair", "--database", url, "--workspace-root")
     refused = command(home, *repair, str(tmp_path / "nothing"))
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "is no directory here" in refused.stderr
+    assert "is not a directory here" in refused.stderr
     assert command(home, *repair, str(tmp_path / "studies")).returncode == 0
     assert json.loads((workspace / "merlin_info" / "run_metadata.json").read_text())["workers"] == []

@@ -162,7 +162,7 @@ async def test_what_names_no_document_is_refused(body: dict[str, Any]) -> None:
 
 def test_only_trusted_needs_to_know_which() -> None:
     """Or nothing would be answered."""
-    with pytest.raises(SettingsError, match="name the documents, by --trusted-documents"):
+    with pytest.raises(SettingsError, match="also name the trusted documents by --trusted-documents"):
         Settings(only_trusted=True)
 
 

@@ -284,7 +284,7 @@ def test_a_database_that_a_file_of_merlins_names_is_told_with_the_file(
         (["serve", f"--no-graphql={SECRET}"], "There is no --no-graphql: did you mean --no-graphiql?\n"),
         (["check", "--stric", "q"], "merlin-graphql check: There is no --stric: did you mean --strict?\n"),
         (["integrity", "--xyzzy"], "There is no --xyzzy: see merlin-graphql integrity --help.\n"),
-        (["serve", "--token", SECRET], "for others can read command lines: set MERLIN_GRAPHQL_TOKEN.\n"),
+        (["serve", "--token", SECRET], "since other users can read command lines: set MERLIN_GRAPHQL_TOKEN instead.\n"),
     ],
 )
 def test_a_mistyped_flag_is_told_with_the_one_that_may_be_meant(
@@ -309,7 +309,7 @@ def test_a_mistyped_variable_is_warned_of() -> None:
         "PATH": "/",
     }
     assert list(mistyped(environ)) == [
-        "MERLIN_GRAPHQL_DATBASE is no setting, and is not heeded: did you mean MERLIN_GRAPHQL_DATABASE?"
+        "MERLIN_GRAPHQL_DATBASE is not a setting, and is ignored: did you mean MERLIN_GRAPHQL_DATABASE?"
     ]
 
 
@@ -319,7 +319,7 @@ def test_an_address_that_means_all_is_printed_as_one_that_can_be_opened(tmp_path
         assert httpx.get(f"{serving.url}/healthz", timeout=DEADLINE).status_code == 200
         assert serving.url.startswith("http://127.0.0.1:")
         port = serving.url.rpartition(":")[2]
-        says = f"From other machines: {socket.gethostname()}:{port} in place of 127.0.0.1:{port}\n"
+        says = f"From other machines: {socket.gethostname()}:{port} instead of 127.0.0.1:{port}\n"
         serving.wait_until(lambda: says in serving.stdout)
 
 

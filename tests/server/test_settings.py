@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from server.commands.flags import add_arguments, told
+from server.commands.flags import add_arguments, display
 from server.settings import (
     PREFIX,
     Settings,
@@ -183,14 +183,14 @@ def test_several_directories_are_given_by_one_flag_or_by_several() -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "message"),
     [
-        ("PORT", "http", "MERLIN_GRAPHQL_PORT: 'http' can't be read as a whole number."),
-        ("WORKERS", "1.5", "MERLIN_GRAPHQL_WORKERS: '1.5' can't be read as a whole number."),
-        ("DATABASE_POLL_INTERVAL", "2s", "MERLIN_GRAPHQL_DATABASE_POLL_INTERVAL: '2s' can't be read as a number."),
-        ("DEMO", "maybe", "MERLIN_GRAPHQL_DEMO: 'maybe' can't be read as true or false."),
+        ("PORT", "http", "MERLIN_GRAPHQL_PORT: 'http' is not a whole number."),
+        ("WORKERS", "1.5", "MERLIN_GRAPHQL_WORKERS: '1.5' is not a whole number."),
+        ("DATABASE_POLL_INTERVAL", "2s", "MERLIN_GRAPHQL_DATABASE_POLL_INTERVAL: '2s' is not a number."),
+        ("DEMO", "maybe", "MERLIN_GRAPHQL_DEMO: 'maybe' is not true or false."),
         (
             "DATABASE_CERT_REQS",
             "never",
-            "MERLIN_GRAPHQL_DATABASE_CERT_REQS: 'never' is none of required, optional, none.",
+            "MERLIN_GRAPHQL_DATABASE_CERT_REQS: 'never' is not one of required, optional, none.",
         ),
     ],
 )
@@ -294,7 +294,7 @@ def test_a_network_with_bits_beyond_its_prefix_is_told_without() -> None:
 
 def test_over_a_unix_socket_there_are_no_addresses() -> None:
     """A proxy there is believed, or nobody is."""
-    with pytest.raises(SettingsError, match=r"^trusted-proxies: over a Unix socket nobody has an address; use \*\.$"):
+    with pytest.raises(SettingsError, match=r"^trusted-proxies: clients of a Unix socket have no address; use \*\.$"):
         Settings(unix_socket=Path("s"), trusted_proxies="127.0.0.1")
 
 
@@ -325,7 +325,7 @@ def test_every_setting_says_what_it_means() -> None:
         assert item.metadata["meaning"].endswith((".", "]."))
         if name in WITH_FLAG:
             assert helps[name].endswith(f"[{PREFIX}{name.upper()}]")
-            says_default = f"Default: {told(item.default)}" in helps[name]
+            says_default = f"Default: {display(item.default)}" in helps[name]
             assert says_default == (item.default not in (None, False) or item.metadata["production"] is not None)
 
 
@@ -337,9 +337,9 @@ def test_every_setting_is_documented(name: str) -> None:
     if name in WITH_FLAG:
         assert f"`{flag_of(item)}" in row.replace("[no-]", "")
     if item.default is not None:
-        assert told(item.default) in row
+        assert display(item.default) in row
     if (strict := item.metadata["production"]) is not None:
-        assert f"production: {told(strict)}" in row
+        assert f"production: {display(strict)}" in row
 
 
 def test_the_profile_sets_defaults() -> None:

@@ -125,5 +125,5 @@ async def test_without_its_extra_the_start_says_what_to_install(tmp_path: Path) 
     command = (sys.executable, "-c", WITHOUT_THE_EXTRA)
     refused = run(tmp_path / "home", "serve", "--demo", "--port", "0", "--tracing", command=command)
     assert refused.returncode == 1
-    assert refused.stderr == "merlin-graphql: tracing: install merlin-graphql[tracing] for it.\n"
+    assert refused.stderr == "merlin-graphql: tracing: install merlin-graphql[tracing] to use it.\n"
     assert run(tmp_path / "home", "--version", command=command).returncode == 0

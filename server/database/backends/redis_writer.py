@@ -153,7 +153,7 @@ class RedisWriter:
         failure = self._clients.translate(error)
         if not was_lost:
             return failure
-        return UnknownOutcomeError(f"{failure} Whether the change was made is not known: look before trying again.")
+        return UnknownOutcomeError(f"{failure} Whether the change was made is not known: check before you try again.")
 
 
 def _program(batch: WriteSet) -> tuple[list[str], list[str | int]]:
