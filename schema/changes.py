@@ -16,12 +16,12 @@ from server.database.entities import Entity, RunEntity
 
 describe(
     ChangeKind,
-    "What became of an entity since the subscriber last heard of it.",
+    "What happened to an entity since the subscriber's last event of it.",
     {
-        ChangeKind.SNAPSHOT: "It stood when the subscription began.",
-        ChangeKind.CREATED: "It is new, or matches now and did not before.",
+        ChangeKind.SNAPSHOT: "It existed when the subscription began.",
+        ChangeKind.CREATED: "It is new, or now matches the filter and did not before.",
         ChangeKind.UPDATED: "What is stored of it changed, once or several times.",
-        ChangeKind.LEFT: "It still exists, and does not match the filter any more. Only `runChanges` has one.",
+        ChangeKind.LEFT: "It still exists, but no longer matches the filter. Only `runChanges` has a filter.",
         ChangeKind.DELETED: "It is gone.",
     },
 )
@@ -29,17 +29,17 @@ describe(
 
 @dataclass(frozen=True, slots=True)
 class LiveTick:
-    """The root of a live query, each time that its result is to be looked at."""
+    """The event of a live query: its result may have changed, and is computed again."""
 
     identity: Hashable
-    """What state of the database is looked at."""
+    """The state of the database that the result is computed from."""
 
 
-_KIND = "What became of it."
-_REVISION = "The revision that it was read at; see `Database.revision`."
+_KIND = "What happened to it."
+_REVISION = "The revision at which it was read; see `Database.revision`."
 
 
-@strawberry.type(description="A change of an entity: all of them since the subscriber last heard of it, as one.")
+@strawberry.type(description="The changes of an entity since the subscriber's last event of it, as one.")
 class Change:
     kind: ChangeKind = strawberry.field(description=_KIND)
     entity_kind: EntityKind = strawberry.field(description="Which kind of entity it is.")
@@ -54,12 +54,12 @@ class Change:
         return self.kind, self.id, self.revision
 
 
-@strawberry.type(description="A change of a run: all of them since the subscriber last heard of it, as one.")
+@strawberry.type(description="The changes of a run since the subscriber's last event of it, as one.")
 class RunChange:
     kind: ChangeKind = strawberry.field(description=_KIND)
     id: strawberry.ID = strawberry.field(description="Its id.")
     run: RunEntity | None = strawberry.field(
-        graphql_type=Run | None, description="The run as it is now, also where it has left; null once deleted."
+        graphql_type=Run | None, description="The run as it is now, also for LEFT; null once deleted."
     )
     revision: int = strawberry.field(description=_REVISION)
 
@@ -69,4 +69,4 @@ class RunChange:
 
 
 SubscriptionEvent: TypeAlias = Change | RunChange | LiveTick
-"""The events of subscriptions. Those of one `identity` have one answer, whoever is told."""
+"""The events of subscriptions. Events of one `identity` have the same response for all subscribers."""

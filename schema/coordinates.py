@@ -18,9 +18,9 @@ from graphql import (
 
 
 def coordinates_of(schema: GraphQLSchema, document: DocumentNode) -> Mapping[str, frozenset[str]]:
-    """Of each operation of a valid document, by its name; that of one without a name by the empty text.
+    """The coordinates of each operation of a valid document, by its name; an anonymous one has the empty name.
 
-    What would be skipped is among them. An interface's field stands under the interface.
+    Fields that @skip excludes are included. A field of an interface is listed under the interface.
     """
     found: dict[str, frozenset[str]] = {}
     for name, separate in separate_operations(document).items():
@@ -31,7 +31,7 @@ def coordinates_of(schema: GraphQLSchema, document: DocumentNode) -> Mapping[str
 
 
 def name_of(definition: OperationDefinitionNode) -> str:
-    """By which `coordinates_of` knows it."""
+    """The name of an operation in `coordinates_of`."""
     return "" if definition.name is None else definition.name.value
 
 

@@ -11,7 +11,7 @@ from schema.context import Info
 from server.database.merlin_database import MerlinDatabase
 
 
-@strawberry.type(description="The database that is served, and how fresh the answers are.")
+@strawberry.type(description="The database that is served, and how fresh the responses are.")
 class Database:
     @classmethod
     def is_type_of(cls, obj: Any, _info: Any) -> bool:
@@ -19,47 +19,47 @@ class Database:
 
     kind: str = strawberry.field(description="`redis`, `sqlite` or `memory`.")
 
-    @strawberry.field(description="What the database says it is; no more than its kind where the server is discreet.")
+    @strawberry.field(description="The database's own name and version; only its kind if the server hides its schema.")
     @staticmethod
     def version(root: strawberry.Parent[MerlinDatabase], info: Info) -> str:
         return root.version if info.context.reveals else root.kind
 
     @strawberry.field(
-        description="Where it is, without a password; no more than its kind where the server is discreet."
+        description="The address of the database, without a password; only its kind if the server hides its schema."
     )
     @staticmethod
     def connection(root: strawberry.Parent[MerlinDatabase], info: Info) -> str:
         return root.connection if info.context.reveals else root.kind
 
-    @strawberry.field(description="How many studies there are.")
+    @strawberry.field(description="The number of studies.")
     @staticmethod
     def studies(root: strawberry.Parent[MerlinDatabase]) -> int:
         return len(root.studies)
 
-    @strawberry.field(description="How many runs there are.")
+    @strawberry.field(description="The number of runs.")
     @staticmethod
     def runs(root: strawberry.Parent[MerlinDatabase]) -> int:
         return len(root.runs)
 
-    @strawberry.field(description="How many logical workers there are.")
+    @strawberry.field(description="The number of logical workers.")
     @staticmethod
     def logical_workers(root: strawberry.Parent[MerlinDatabase]) -> int:
         return len(root.logical_workers)
 
-    @strawberry.field(description="How many physical workers there are.")
+    @strawberry.field(description="The number of physical workers.")
     @staticmethod
     def physical_workers(root: strawberry.Parent[MerlinDatabase]) -> int:
         return len(root.physical_workers)
 
     revision: int = strawberry.field(
         description=(
-            "Counts up with every change that this server has seen. All of one response is read at one revision."
+            "Increases with every change that this server has seen. All of one response is read at one revision."
         )
     )
     stale_since: datetime | None = strawberry.field(
         description=(
             "null while changes arrive as they happen; "
-            "the time of the last sight of the database once it can't be reached."
+            "while the database can't be reached, the time when it was last reached."
         )
     )
 

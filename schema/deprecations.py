@@ -27,7 +27,7 @@ def deprecated(schema: GraphQLSchema) -> Mapping[str, str]:
 
 
 def without_remedy(schema: GraphQLSchema) -> Mapping[str, str]:
-    """Those whose reason names no replacement, or no date of removal."""
+    """The deprecated elements whose reason lacks the replacement or the date of removal."""
     return {name: reason for name, reason in deprecated(schema).items() if not _REASON.fullmatch(reason)}
 
 

@@ -28,7 +28,7 @@ describe(
         ProblemKind.EMPTY_STUDY: "A study has no runs.",
         ProblemKind.ORPHAN_WORKER: "No run or logical worker names a worker, and it is not said to run.",
         ProblemKind.RESURRECTED: (
-            "A run that was deleted stands again: Merlin worked on it, and wrote it at its next change of status."
+            "A deleted run exists again: Merlin was working on it, and wrote it at its next change of status."
         ),
         ProblemKind.OUTDATED_TABLE: (
             "A table of the SQLite file has the columns of a Merlin before 2.0.0b3: 2.0.0b4 fails to save records "
@@ -43,13 +43,13 @@ describe(
 
 describe(
     Severity,
-    "How grave a problem is, tried with Merlin 2.0.0b4.",
+    "How severe a problem is, as tested with Merlin 2.0.0b4.",
     {
         Severity.ERROR: "A command of Merlin fails because of it, or Merlin does not find a record.",
         Severity.WARNING: (
             "Merlin's commands work. This server shows something else than Merlin, or a value that could not be read."
         ),
-        Severity.INFO: "Merlin leaves it behind in normal work.",
+        Severity.INFO: "Merlin leaves such problems behind in normal operation.",
     },
 )
 
@@ -58,40 +58,42 @@ KindsArgument = Annotated[
 ]
 
 
-@strawberry.type(description="One thing that does not agree.")
+@strawberry.type(description="A contradiction in the database.")
 class Problem:
     @classmethod
     def is_type_of(cls, obj: Any, _info: Any) -> bool:
         return isinstance(obj, DatabaseProblem)
 
     kind: ProblemKind = strawberry.field(description="What is wrong.")
-    severity: Severity = strawberry.field(description="How grave it is; it follows from the kind and the field.")
+    severity: Severity = strawberry.field(
+        description="How severe the problem is; it follows from the kind and the field."
+    )
 
     @strawberry.field(
-        description="The entity it is about; null where there is none that can be read.", graphql_type=Node | None
+        description="The entity that has the problem; null if it can't be read.", graphql_type=Node | None
     )
     @staticmethod
     def entity(root: strawberry.Parent[DatabaseProblem], info: Info) -> Entity | None:
         return info.context.database.by_id(root.key.id)
 
-    @strawberry.field(description="The kind of entity it is about.")
+    @strawberry.field(description="The kind of that entity.")
     @staticmethod
     def entity_kind(root: strawberry.Parent[DatabaseProblem]) -> EntityKind:
         return root.key.kind
 
-    @strawberry.field(description="The id of the entity it is about; empty where it is about a table as a whole.")
+    @strawberry.field(description="The id of that entity; empty if the problem concerns a whole table.")
     @staticmethod
     def entity_id(root: strawberry.Parent[DatabaseProblem]) -> strawberry.ID:
         return strawberry.ID(root.entity_id)
 
-    @strawberry.field(description="The field it is about.")
+    @strawberry.field(description="The field that has the problem.")
     @staticmethod
     def field(root: strawberry.Parent[DatabaseProblem]) -> str | None:
         return None if root.field is None else graphql_name(root.field)
 
     other_id: strawberry.ID | None = strawberry.field(description="The id of the other entity.")
     message: str = strawberry.field(description="What is wrong, in words.")
-    repairable: bool = strawberry.field(description="Whether `repair` can mend it without losing anything.")
+    repairable: bool = strawberry.field(description="Whether `repair` can repair it without losing data.")
 
 
 class Report:
@@ -100,19 +102,19 @@ class Report:
 
 
 @strawberry.type(
-    description="Every reference that is dangling or stands on one side only, and every value that could not be read."
+    description="Every reference that is dangling or missing on one side, and every value that could not be read."
 )
 class IntegrityReport:
     @classmethod
     def is_type_of(cls, obj: Any, _info: Any) -> bool:
         return isinstance(obj, Report)
 
-    @strawberry.field(description="The problems, in no order of weight.", graphql_type=list[Problem])
+    @strawberry.field(description="The problems, not sorted by severity.", graphql_type=list[Problem])
     @staticmethod
     def problems(root: strawberry.Parent[Report], kinds: KindsArgument = None) -> list[DatabaseProblem]:
         return [problem for problem in root.found if kinds is None or problem.kind in kinds]
 
-    @strawberry.field(description="How many there are, of all kinds.")
+    @strawberry.field(description="The number of problems of all kinds.")
     @staticmethod
     def total_count(root: strawberry.Parent[Report]) -> int:
         return len(root.found)

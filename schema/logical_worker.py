@@ -70,4 +70,6 @@ class LogicalWorker(Node):
     ) -> Page:
         return page_of(info, root.physical_workers, filter, order_by, first, after, last, before)
 
-    additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")
+    additional_data: JSON = strawberry.field(
+        description="What Merlin, or a user of its API, stored besides the fields."
+    )

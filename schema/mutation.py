@@ -15,7 +15,7 @@ from schema.mutations.studies import StudyMutations
 @strawberry.type(
     description=(
         "Everything that can be changed. A refusal is data, in `userErrors`, and changes nothing. "
-        "A mutation answers when all that is read later has its changes."
+        "When a mutation responds, all later reads see its changes."
     )
 )
 class Mutation(

@@ -22,9 +22,9 @@ class PhysicalWorker(Node):
     def is_type_of(cls, obj: Any, _info: Any) -> bool:
         return isinstance(obj, PhysicalWorkerEntity)
 
-    name: str = strawberry.field(description="Celery's name of it, `celery@worker.host`.")
+    name: str = strawberry.field(description="The name that Celery has for it, `celery@worker.host`.")
     status: WorkerStatus = strawberry.field(
-        description="What was last written of it; no proof of life or death. Each value says what it means."
+        description="The status that was last written; no proof that the worker is alive or dead. See the values."
     )
     host: str | None = strawberry.field(description="The machine it runs on.")
     pid: str | None = strawberry.field(
@@ -38,11 +38,11 @@ class PhysicalWorker(Node):
     heartbeat_at: datetime | None = strawberry.field(
         description=(
             "When it was registered, at its first start. Merlin 2.0.0b4 writes it once, and never moves it: "
-            "it is no sign of life."
+            "it does not show that the worker is alive."
         )
     )
     heartbeat_age: float | None = strawberry.field(
-        description="Seconds since `heartbeatAt`, which grow while the worker is well; below zero where clocks differ."
+        description="Seconds since `heartbeatAt`, which grow even while the worker is alive; negative if clocks differ."
     )
     started_at: datetime | None = strawberry.field(
         description="When it was first started. Merlin 2.0.0b4 does not change it at a relaunch."
@@ -52,4 +52,6 @@ class PhysicalWorker(Node):
         description="The logical worker it runs as; null where that no longer exists."
     )
     logical_worker_id: strawberry.ID | None = strawberry.field(description="The id of its logical worker, as stored.")
-    additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")
+    additional_data: JSON = strawberry.field(
+        description="What Merlin, or a user of its API, stored besides the fields."
+    )

@@ -24,7 +24,7 @@ class Role(StrEnum):
 
     @property
     def all(self) -> list[Role]:
-        """Itself and those that it includes, the least first."""
+        """The role and those that it includes, the lowest first."""
         return [role for role in Role if self.includes(role)]
 
 
@@ -62,13 +62,13 @@ REQUIRED_ROLES: Mapping[str, Role] = MappingProxyType(
         "Mutation.repair": Role.ADMIN,
     }
 )
-"""By coordinate. A mutation that is not named here needs ADMIN, any other field READ."""
+"""The required role by coordinate. A mutation that is not named here needs ADMIN, any other field READ."""
 
 
 class RequiredRole(NamedTuple):
     role: Role
     field: str
-    """A field that needs it, by its coordinate."""
+    """The coordinate of a field that needs it."""
 
 
 def required_role_of(coordinate: str) -> Role:
@@ -77,7 +77,7 @@ def required_role_of(coordinate: str) -> Role:
 
 
 def required_role_of_all(coordinates: Iterable[str]) -> RequiredRole:
-    """The highest of them; of equals that of the first in the alphabet."""
+    """The highest role that a field needs, with the first such field in alphabetical order."""
     most = RequiredRole(Role.READ, "Query")
     for coordinate in sorted(coordinates):
         role = required_role_of(coordinate)

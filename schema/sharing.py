@@ -11,13 +11,13 @@ from schema.changes import SubscriptionEvent
 A = TypeVar("A")
 
 _SHARED_FOR = 0.05
-"""Seconds: how old an answer may be, of what depends on the clock, when another subscriber is told the same."""
+"""Seconds that a response may be shared, since it may depend on the clock."""
 _SHARED_AT_MOST = 256
 """Answers of one operation."""
 
 
 class SharedAnswers(Generic[A]):
-    """Of one operation with its variables."""
+    """The responses to the latest events of one operation with its variables."""
 
     def __init__(self, answer: Callable[[SubscriptionEvent], Awaitable[A]]) -> None:
         self._answer = answer

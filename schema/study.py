@@ -31,7 +31,7 @@ class Study(Node):
 
     @strawberry.field(
         description=(
-            "Runs that name this study, together with those it lists: right even where a concurrent writer lost one "
+            "Runs that name this study, together with those it lists: complete even if a concurrent writer lost one "
             "side of the link. The latest launched first, those without a launch time last."
         ),
         graphql_type=Connection[Annotated["Run", strawberry.lazy("schema.run")]],
@@ -49,7 +49,7 @@ class Study(Node):
     ) -> Page:
         return page_of(info, root.runs, filter, order_by, first, after, last, before)
 
-    @strawberry.field(description="How many of its runs have each status: all statuses, in the order of the enum.")
+    @strawberry.field(description="The number of its runs with each status: all statuses, in the order of the enum.")
     @staticmethod
     def run_counts(
         root: strawberry.Parent[StudyEntity], info: Info, filter: RunFilterArgument = None
@@ -63,6 +63,8 @@ class Study(Node):
         description="The run launched last; null while none has a launch time."
     )
     annotations: JSON = strawberry.field(
-        description="What clients have noted of it by `annotate`, an object. Nothing that Merlin writes undoes it."
+        description="What clients have stored with `annotate`, an object. Nothing that Merlin writes overwrites it."
     )
-    additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")
+    additional_data: JSON = strawberry.field(
+        description="What Merlin, or a user of its API, stored besides the fields."
+    )

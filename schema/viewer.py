@@ -7,6 +7,6 @@ import strawberry
 from schema.roles import Role
 
 
-@strawberry.type(description="Who asks, as far as this server knows.")
+@strawberry.type(description="The client that sends the operation, as far as this server knows it.")
 class Viewer:
-    roles: list[Role] = strawberry.field(description="What the viewer may do, the least first.")
+    roles: list[Role] = strawberry.field(description="The roles of the viewer, the lowest first.")

@@ -20,20 +20,22 @@ DEFINITION = "strawberry-definition"
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """Of the object that the field is of."""
+    """The value is an attribute of the parent object."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Resolver:
+    """The value is the result of a function."""
+
     function: Callable[..., Any]
     is_method: bool
-    """Whether it is given the object first."""
+    """Whether the parent object is its first argument."""
     parents: tuple[str, ...]
-    """The names by which it is given the object."""
+    """The names of the parameters that receive the parent object."""
     info: str | None
-    """The name by which it is given the info."""
+    """The name of the parameter that receives the info."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ Accessor: TypeAlias = Attribute | Resolver | Event
 
 
 class PlainInfo:
-    """What a resolver may ask of its info; one that asks for more is left to graphql-core."""
+    """The info of compiled resolvers. A resolver that uses more of it fails, and graphql-core runs the operation."""
 
     __slots__ = ("context",)
 
@@ -54,7 +56,7 @@ class PlainInfo:
 
 
 NO_INFO = object()
-"""Where nothing may be asked."""
+"""The info for calls that must not use it."""
 
 
 def check_schema(schema: strawberry.Schema) -> None:
@@ -66,7 +68,7 @@ def check_schema(schema: strawberry.Schema) -> None:
 
 
 def accessor_of(coordinate: str, field: GraphQLField) -> Accessor:
-    """Of a field, such as `Run.id`. Raises `NotCompilableError`."""
+    """The accessor of a field; `coordinate` names it, as `Run.id`. Raises `NotCompilableError`."""
     definition = field.extensions.get(DEFINITION)
     if type(definition) is not StrawberryField:  # another class may read in another way
         raise NotCompilableError(f"{coordinate} is no plain field.")

@@ -35,7 +35,7 @@ _AS_THEY_ARE = (str, int, float, bool, strawberry.ID)
 
 
 class Arguments:
-    """Of one field of an operation: coerced by graphql-core, and converted by strawberry.
+    """The arguments of one field of an operation: coerced by graphql-core, and converted by strawberry.
 
     They are shared by all calls of a resolver within an answer, and between answers where they hold no variables:
     resolvers read their arguments and never change them.
@@ -64,7 +64,7 @@ class Arguments:
         return not (self._bare or self._moving.args)
 
     def read(self, variables: VariableValues, info: Any) -> Mapping[str, Any]:
-        """By the names of the resolver's parameters. Raises whatever is wrong with them."""
+        """The values by the names of the resolver's parameters. Raises the error of an invalid argument."""
         found = dict(self._fixed)
         for argument in self._bare:
             argument.read(variables.coerced, found)
@@ -80,7 +80,7 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class _Bare:
-    """A variable by itself, where nothing is to be converted."""
+    """An argument whose value is a single variable that needs no conversion."""
 
     parameter: str
     variable: str

@@ -16,14 +16,14 @@ from schema.compiler.errors import NotCompilableError, UnexpectedError
 
 
 class Classes(set[type[Any]]):
-    """Those whose values pass a test."""
+    """The Python classes whose values pass a test."""
 
     def __init__(self, test: Callable[[Any], bool]) -> None:
         super().__init__()
         self._test = test
 
     def admits(self, value: object) -> bool:
-        """Asked of a value whose class is not known yet."""
+        """Tests a value whose class is not in the set yet, and adds the class if it passes."""
         if not self._test(value):
             return False
         self.add(value.__class__)
@@ -31,7 +31,7 @@ class Classes(set[type[Any]]):
 
 
 class Kinds(dict[type[Any], str]):
-    """Of an interface: the names of the types that values are of."""
+    """For an interface: the name of the GraphQL type for each Python class of values."""
 
     def __init__(self, schema: GraphQLSchema, interface: GraphQLInterfaceType) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Kinds(dict[type[Any], str]):
         self._resolve_type: Callable[..., Any] = interface.resolve_type
 
     def learn(self, value: object) -> str:
-        """Raises `UnexpectedError` for a value that is of none."""
+        """Finds the type of a value, and remembers it. Raises `UnexpectedError` for a value without one."""
         name = self._resolve_type(value, _TypeInfo(self._schema), self._interface) if is_plain(value) else None
         type_ = self._schema.get_type(name) if isinstance(name, str) else None
         possible = self._schema.get_possible_types(self._interface)
@@ -53,7 +53,7 @@ class Kinds(dict[type[Any], str]):
 
 
 class _TypeInfo:
-    """What is asked of the info where a type is told."""
+    """The part of the info that `resolve_type` uses."""
 
     __slots__ = ("field_name", "is_awaitable", "schema")
 
@@ -69,7 +69,7 @@ def is_plain(value: object) -> bool:
 
 
 def is_of(type_: GraphQLObjectType) -> Callable[[Any], bool]:
-    """Raises `NotCompilableError` for a type that does not simply say what is of it."""
+    """The test for values of a type. Raises `NotCompilableError` for a type with a test of its own for each value."""
     is_type_of: Callable[..., Any] | None = type_.is_type_of
     if is_type_of is None:
         return is_plain

@@ -1,7 +1,7 @@
 """Generates the Python source of an operation's function from its plan.
 
-Nothing that a client sent stands in it but the names of the answer's keys, as literals: what else is needed has a name
-in the function's globals. A value is first assigned, then checked, then used:
+The only text of a client in it are the keys of the response, as literals: all other values are globals of the
+function. A value is first assigned, then checked, then used:
 
     workspace_3 = run_2.workspace
     if workspace_3.__class__ is not str:
@@ -40,7 +40,7 @@ _SIGNATURE = f"def {FUNCTION}(root, info, variables):"
 _INDENT = "    "
 _WIDEST = 100
 _WORTH_KEEPING = 2
-"""Fields: an answer of fewer is made as fast as it is found."""
+"""Fields: an object with fewer is built as fast as it is looked up."""
 _LISTS = frozenset({list, tuple})
 
 
@@ -57,7 +57,7 @@ class _Writer:
         self._level = 1
         self._loops = 0
         self._outermost: set[str] = set()
-        """What lists hold that are in no other: that does not come again."""
+        """The loop variables of outermost lists, whose items do not repeat."""
         self._number = 0
         self._leaves: dict[str, Leaf] = {}
         self.constants: dict[str, Any] = {
@@ -73,10 +73,10 @@ class _Writer:
         lines = [_SIGNATURE, *self._head, *self._lines, f"{_INDENT}return {result}", ""]
         return "\n".join(lines), self.constants
 
-    # Each of these writes what leads to a value, and returns an expression of it.
+    # Each of these writes the statements that compute a value, and returns the expression for it.
 
     def _object(self, parent: str, fields: Sequence[Field]) -> str:
-        """The answer for an object that is of the right type."""
+        """The result for an object whose type is checked already."""
         pairs = [f"{field.key!r}: {self._field(parent, field)}" for field in fields]
         inner = ", ".join(pairs)
         if len(inner) < _WIDEST:
@@ -103,7 +103,7 @@ class _Writer:
                 return f"{parent}.{name}"
             case Event():
                 if field.arguments is not None:
-                    self._given(field, field.arguments)  # which may be wrong all the same
+                    self._given(field, field.arguments)  # it may be invalid even if it is not used
                 return parent
         given = [parent] if reading.is_method else []
         given += [f"{name}={parent}" for name in reading.parents]
@@ -112,7 +112,7 @@ class _Writer:
         return f"{self._constant(f'{field.parent.name}_{field.name}', reading.function)}({', '.join(given)})"
 
     def _given(self, field: Field, arguments: Arguments) -> str:
-        """Read once for all answers, or once for each."""
+        """The arguments: read once at compile time if they are fixed, else once for each call of the function."""
         local = self._local(field)
         if arguments.are_fixed:
             return self._constant(f"fixed_{local}_", arguments.read(NO_VARIABLES, None))
@@ -133,7 +133,7 @@ class _Writer:
         return result
 
     def _present(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
-        """Of a value that may not be null: each of the checks refuses None."""
+        """The result for a value that must not be null: each of the checks rejects None."""
         if is_list_type(type_):
             return self._list(type_.of_type, value, field)
         if is_leaf_type(type_):
@@ -148,9 +148,9 @@ class _Writer:
         return self._object(value, fields)
 
     def _once(self, type_: GraphQLObjectType, value: str, fields: Sequence[Field]) -> str:
-        """The answer for an entity that may come again in the same place: a worker of many runs, for one.
+        """The result for an entity that may occur several times here, such as a worker of many runs.
 
-        It is kept with its answer, so that no other object takes its address meanwhile.
+        The entity is stored with its result, so that no other object can get its `id()` in the meantime.
         """
         seen, pair = self._variable("seen"), self._variable("pair")
         self._head.append(f"{_INDENT}{seen} = {{}}")
@@ -178,7 +178,7 @@ class _Writer:
         return items
 
     def _is_itself(self, type_: GraphQLOutputType) -> bool:
-        """Whether the answer for a value that is not strange is the value."""
+        """Whether a value that passes its check needs no serialization."""
         nullable = get_nullable_type(type_)
         return is_leaf_type(nullable) and self._leaf(nullable).serialize == "{0}"
 
@@ -192,7 +192,7 @@ class _Writer:
         return answer
 
     def _abstract_value(self, field: Field, value: str) -> str:
-        """Of an interface: what is selected depends on the type that the value is of."""
+        """The result for an interface, where the selected fields depend on the type of the value."""
         interface = get_named_type(field.type)
         assert is_interface_type(interface)
         kinds = f"kinds_of_{interface.name}"
@@ -209,7 +209,7 @@ class _Writer:
             self._line("raise Unexpected")
         return result
 
-    # What they are made of.
+    # The parts that these are made of.
 
     def _check(self, type_: GraphQLObjectType, value: str) -> None:
         classes = f"{type_.name}_classes"
@@ -241,12 +241,12 @@ class _Writer:
         return self._variable(field.name)
 
     def _variable(self, hint: str) -> str:
-        """A new one."""
+        """The name of a new variable."""
         self._number += 1
         return f"{_snake(hint)}_{self._number}"
 
     def _constant(self, name: str, value: object) -> str:
-        """The name of what is the same in all answers: never that of a variable, which ends with a number."""
+        """Adds a global, and returns its name, which never ends with a digit as those of variables do."""
         while name[-1].isdigit() or self.constants.get(name, value) != value:
             name += "_"
         self.constants[name] = value
@@ -254,7 +254,7 @@ class _Writer:
 
 
 def _is_entity(type_: GraphQLObjectType) -> bool:
-    """By the convention of Relay: what can be found again has an id."""
+    """Whether objects of the type have an id, by the convention of Relay."""
     field = type_.fields.get("id")
     return field is not None and is_non_null_type(field.type) and field.type.of_type.name == GraphQLID.name
 

@@ -30,7 +30,7 @@ from schema.core import core_of
 LOG = logging.getLogger(__name__)
 
 KEPT = 256
-"""Functions."""
+"""Functions that are kept."""
 MAX_KEPT_LENGTH = 20_000
 """Characters of a document."""
 
@@ -71,7 +71,10 @@ def compile_operation(
     operation: OperationDefinitionNode,
     variables: VariableValues = NO_VARIABLES,
 ) -> Compiled:
-    """Of a valid document; only those variables matter that @skip and @include go by. Raises `NotCompilableError`."""
+    """Compiles an operation of a valid document, for these values of the variables that @skip and @include use.
+
+    Raises `NotCompilableError`.
+    """
     core = core_of(schema)
     try:
         plan = plan_of(schema, operation, Selections(core, fragments_of(document), variables))
@@ -79,24 +82,24 @@ def compile_operation(
         function = _function(f"<operation {plan.name} {next(_numbers)}>", source, names)
     except NotCompilableError:
         raise
-    except (SyntaxError, RecursionError):  # Python's own limits: of blocks in blocks, for one
+    except (SyntaxError, RecursionError):  # Python's own limits, such as for nested blocks
         raise NotCompilableError("It is nested too deeply.") from None
-    except Exception as error:  # of invalid arguments: graphql-core finds it again, and tells it
+    except Exception as error:  # of invalid arguments: graphql-core finds the error again, and reports it
         raise NotCompilableError(str(error)) from error
     return Compiled(plan, source, function)
 
 
 def _function(file: str, source: str, names: dict[str, Any]) -> Function:
-    """Its lines are known to tracebacks and debuggers, as long as it is kept."""
+    """Makes the function; while it exists, tracebacks and debuggers find its source."""
     exec(compile(source, file, "exec"), names)  # noqa: S102 - our own source: what a client sends is among the names
-    function: Function = names.pop(FUNCTION)  # its own globals are not to hold it
+    function: Function = names.pop(FUNCTION)  # else its own globals would keep it alive
     linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
     weakref.finalize(function, linecache.cache.pop, file, None)
     return function
 
 
 class Compiler:
-    """The functions of a schema's operations, by document, name and the variables that @skip and @include go by.
+    """The functions of a schema's operations, by document, name and the variables that @skip and @include use.
 
     An operation is compiled at once: that takes a third of the time that its document takes to be parsed and validated,
     and is gained back by an answer of some 150 fields.
@@ -108,7 +111,7 @@ class Compiler:
         self._core = core_of(schema)
         self._steering = _Recent[tuple[str, ...]]()
         self._functions = _Recent[Function | str]()
-        """A text where there is none: why."""
+        """A function, or the reason why there is none."""
 
     def answer(
         self,
@@ -126,7 +129,7 @@ class Compiler:
             if function is None or variables is None:
                 return None
             data = function(root, PlainInfo(context), variables)
-        except Exception:  # whatever it is, graphql-core finds it again, and tells it
+        except Exception:  # whatever it is, graphql-core finds the error again, and reports it
             LOG.debug("An operation is left to graphql-core", exc_info=True)
             self.execution_counts.bailed_out += 1
             return None
@@ -134,7 +137,7 @@ class Compiler:
         return data
 
     def _variables(self, operation: OperationDefinitionNode, given: Mapping[str, Any] | None) -> VariableValues | None:
-        """None where they are invalid."""
+        """The coerced variables; None if they are invalid."""
         definitions = operation.variable_definitions
         if not definitions:
             return NO_VARIABLES
@@ -172,7 +175,7 @@ class Compiler:
 
 
 class _Recent(Generic[T]):
-    """The values that were used last."""
+    """A cache that drops the least recently used value."""
 
     def __init__(self, most: int = KEPT) -> None:
         self._most = most

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 
 class NotCompilableError(Exception):
-    """Says what it is."""
+    """The operation can't be compiled; the message says what is unknown to the compiler."""
 
 
 class UnexpectedError(Exception):
-    pass
+    """A compiled function met a value that it does not handle."""

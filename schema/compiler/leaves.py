@@ -29,16 +29,16 @@ class Leaf:
     """Python expressions over `{0}`, a value; they never hold anything that a client sent."""
 
     rejects: str
-    """Whether it is not plainly a value of the type: then graphql-core is to look at it."""
+    """Whether the value may not be one of the type: then graphql-core runs the operation."""
     serialize: str = "{0}"
     constants: Mapping[str, Any] = field(default_factory=dict)
-    """What the expressions name."""
+    """The constants that the expressions name."""
     is_checked: bool = False
-    """Whether the answer, too, may not be plain."""
+    """Whether the serialized value has to be checked, too."""
 
 
 ANSWERS = frozenset({str, int, float, bool, dict, list})
-"""The classes that a scalar may answer with."""
+"""The classes that a serialized scalar may have."""
 
 _TEXT = Leaf("{0}.__class__ is not str")
 _BUILT_IN: Mapping[Callable[..., Any], Leaf] = {
@@ -52,7 +52,7 @@ _BUILT_IN: Mapping[Callable[..., Any], Leaf] = {
     ),
     GraphQLBoolean.coerce_output_value: Leaf("{0} is not True and {0} is not False"),
 }
-"""By how they answer: a scalar of a schema may answer as one of these, and read its values in a way of its own."""
+"""By the function that serializes: a custom scalar may share it with a built-in one, and differ in its input."""
 
 
 def leaf_of(type_: GraphQLLeafType) -> Leaf:
@@ -63,7 +63,7 @@ def leaf_of(type_: GraphQLLeafType) -> Leaf:
 
 
 def _enum(type_: GraphQLEnumType) -> Leaf:
-    """By the names of members: an enum's own hash is slow."""
+    """Looks members up by their names, since the hash of an enum is slow."""
     enum, names = type_.name, f"names_of_{type_.name}"
     members = type_.extensions[DEFINITION].wrapped_cls
     return Leaf(

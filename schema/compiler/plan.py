@@ -28,21 +28,23 @@ from schema.compiler.errors import NotCompilableError
 from schema.compiler.selections import Selections
 
 MAX_FIELDS = 2_000
-"""Of one function; nested fragments could make millions of a short document."""
+"""Fields in one function; nested fragments could expand a short document to millions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
+    """A field of the result, with what is selected below it."""
+
     key: str
-    """In the answer."""
+    """The key in the response."""
     name: str
     parent: GraphQLObjectType
     type: GraphQLOutputType
     accessor: Accessor | None
-    """None of `__typename`."""
+    """None for `__typename`."""
     arguments: Arguments | None = None
     selections: Mapping[GraphQLObjectType, Sequence[Field]] = field(default_factory=dict)
-    """What is selected of each type that its value may be of; nothing of a leaf."""
+    """The selected fields for each object type that the value may have; empty for a leaf."""
 
     @property
     def coordinate(self) -> str:
@@ -61,7 +63,7 @@ class Plan:
 
 
 def plan_of(schema: strawberry.Schema, operation: OperationDefinitionNode, selections: Selections) -> Plan:
-    """Raises `NotCompilableError`, and `GraphQLError` for what can't be executed."""
+    """Plans an operation. Raises `NotCompilableError`, and `GraphQLError` for one that can't be executed."""
     if operation.operation is OperationType.MUTATION:
         raise NotCompilableError("Mutations are not compiled.")
     check_schema(schema)

@@ -28,7 +28,7 @@ from graphql.execution.values import VariableValues
 
 Fragments: TypeAlias = Mapping[str, FragmentDefinitionNode]
 Grouped: TypeAlias = dict[str, list[FieldNode]]
-"""By their key in the answer: fields of one key are one field, and their selections are merged."""
+"""Field nodes by their key in the response: nodes of one key are one field, and their selections are merged."""
 
 _STEERING = (GraphQLSkipDirective.name, GraphQLIncludeDirective.name)
 
@@ -38,7 +38,7 @@ def fragments_of(document: DocumentNode) -> Fragments:
 
 
 def directive_variables(operation: OperationDefinitionNode, fragments: Fragments) -> tuple[str, ...]:
-    """The names of the variables that @skip and @include go by."""
+    """The names of the variables that @skip and @include use."""
     names: dict[str, None] = {}
     spread: set[str] = set()
     todo: list[SelectionSetNode | None] = [operation.selection_set]
@@ -60,14 +60,14 @@ def directive_variables(operation: OperationDefinitionNode, fragments: Fragments
 
 @dataclass(frozen=True, slots=True)
 class Selections:
-    """Of one operation with the values of its variables, of which only those that steer are looked at."""
+    """Collects the fields of one operation, with the values of the variables that @skip and @include use."""
 
     schema: GraphQLSchema
     fragments: Fragments
     variables: VariableValues
 
     def collect_fields(self, type_: GraphQLObjectType, sets: Iterable[SelectionSetNode | None]) -> Grouped:
-        """Raises `GraphQLError` for a condition that is null."""
+        """The fields that selection sets select of an object type. Raises `GraphQLError` for a null condition."""
         grouped: Grouped = {}
         spread: set[str] = set()
         for selections in sets:

@@ -11,11 +11,11 @@ from schema.payloads import AnnotatePayload
 from schema.scalars import JSON
 
 
-@strawberry.input(description="What is to be noted of a study or a run.")
+@strawberry.input(description="Annotations for a study or a run.")
 class AnnotateInput:
     id: strawberry.ID = strawberry.field(description="The id of the study or the run.")
     annotations: JSON = strawberry.field(
-        description="An object whose keys are merged into what is noted; a null value removes its key."
+        description="An object whose keys are merged into the annotations; a null value removes its key."
     )
 
 
@@ -23,8 +23,8 @@ class AnnotateInput:
 class AnnotationMutations:
     @strawberry.mutation(
         description=(
-            "Notes something of a study or a run, beside Merlin's record: nothing that Merlin writes undoes it. "
-            "It goes with its entity."
+            "Annotates a study or a run, outside of Merlin's record: nothing that Merlin writes overwrites it. "
+            "The annotations are deleted with the entity."
         )
     )
     @staticmethod

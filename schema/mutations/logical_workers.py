@@ -16,19 +16,19 @@ from server.database.transactions import UnitOfWork
 
 describe(
     Instances,
-    "What becomes of the physical workers of a logical worker that goes.",
+    "What happens to the physical workers of a deleted logical worker.",
     {
-        Instances.DELETE_STOPPED: "Those that are STOPPED go with it. The others stay, and name what is gone.",
-        Instances.DELETE: "They go with it.",
+        Instances.DELETE_STOPPED: "STOPPED ones are deleted, too. The others stay, and name what no longer exists.",
+        Instances.DELETE: "They are deleted, too.",
         Instances.DETACH: "They stay as they are, as with KEEP: Merlin can't read a worker that names none.",
-        Instances.KEEP: "They stay as they are, and name what is gone: Merlin's way.",
+        Instances.KEEP: "They stay as they are, and name a worker that no longer exists, as in Merlin.",
     },
     name="LogicalWorkerInstances",
     deprecated={Instances.DETACH: "Use `KEEP` instead. Removed on or after 2027-06-01."},
 )
 
 
-@strawberry.input(description="A logical worker to be found or made: its name and queues make its id.")
+@strawberry.input(description="A logical worker to find or to create: its name and queues make its id.")
 class CreateLogicalWorkerInput:
     name: str = strawberry.field(description="Its name, without a colon.")
     queues: list[str] = strawberry.field(description="The queues it serves, at least one, without commas.")
@@ -40,7 +40,7 @@ class DeleteLogicalWorkerInput:
     name: str | None = strawberry.field(default=None, description="Its name; goes with `queues`.")
     queues: list[str] | None = strawberry.field(default=None, description="All of its queues; goes with `name`.")
     physical_workers: Instances = strawberry.field(
-        default=Instances.DELETE_STOPPED, description="What becomes of its physical workers."
+        default=Instances.DELETE_STOPPED, description="What happens to its physical workers."
     )
     force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
@@ -48,7 +48,9 @@ class DeleteLogicalWorkerInput:
 
 @strawberry.type
 class LogicalWorkerMutations:
-    @strawberry.mutation(description="The logical worker of a name and queues, which is made if there is none.")
+    @strawberry.mutation(
+        description="Returns the logical worker of this name and these queues, and creates it if there is none."
+    )
     @staticmethod
     async def create_logical_worker(info: Info, input: InputArgument[CreateLogicalWorkerInput]) -> LogicalWorkerPayload:
         workers = info.context.database.logical_workers
@@ -57,7 +59,7 @@ class LogicalWorkerMutations:
         )
 
     @strawberry.mutation(
-        description="Deletes a logical worker. It leaves its runs; its physical workers go with it or stay."
+        description="Deletes a logical worker. Its runs no longer name it; its physical workers are deleted or stay."
     )
     @staticmethod
     async def delete_logical_worker(info: Info, input: InputArgument[DeleteLogicalWorkerInput]) -> DeletePayload:
@@ -69,8 +71,8 @@ class LogicalWorkerMutations:
                 worker.id, physical_workers=input.physical_workers, force=input.force, unit=unit
             )
 
-        about = "name" if input.id is None else "id"
-        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=about))
+        subject_field = "name" if input.id is None else "id"
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=subject_field))
 
 
 def _named(workers: LogicalWorkerManager, input_: DeleteLogicalWorkerInput) -> LogicalWorkerEntity:

@@ -19,9 +19,9 @@ from server.database.transactions import UnitOfWork
 
 describe(
     Resurrected,
-    "What `repair` does with runs that were deleted and stand again.",
+    "What `repair` does with deleted runs that exist again.",
     {
-        Resurrected.DELETE: "They are deleted again, but those that Merlin still works on.",
+        Resurrected.DELETE: "They are deleted again, except those that Merlin still works on.",
         Resurrected.KEEP: "They are runs like any other, linked with their study again, anew if it is gone.",
     },
     name="ResurrectedRuns",
@@ -33,7 +33,7 @@ _CONFIRM = "Must be true unless `dryRun` is."
 @strawberry.input(description="All entities of one kind.")
 class DeleteAllInput:
     kind: EntityKind = strawberry.field(description="The kind.")
-    runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="Of studies: what becomes of their runs.")
+    runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="For studies: what happens to their runs.")
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
     confirm: bool = strawberry.field(default=False, description=_CONFIRM)
     force: bool = strawberry.field(default=False, description=FORCE)
@@ -46,18 +46,18 @@ class DeleteEverythingInput:
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
-@strawberry.input(description="What is to be mended.")
+@strawberry.input(description="What to repair.")
 class RepairInput:
     kinds: list[ProblemKind] | None = strawberry.field(
-        default=None, description="Only problems of these kinds. Without it: all that can be mended."
+        default=None, description="Only problems of these kinds. Without it: all that can be repaired."
     )
     resurrected: Resurrected = strawberry.field(
-        default=Resurrected.DELETE, description="What becomes of RESURRECTED runs."
+        default=Resurrected.DELETE, description="What happens to RESURRECTED runs."
     )
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
-@strawberry.input(description="What is to be cleared away.")
+@strawberry.input(description="What to delete as garbage.")
 class CollectGarbageInput:
     kinds: list[EntityKind] | None = strawberry.field(
         default=None, description="These kinds. Without it: studies only, since a worker that is STOPPED may be alive."
@@ -65,18 +65,18 @@ class CollectGarbageInput:
     dry_run: bool = strawberry.field(default=True, description=DRY_RUN)
 
 
-@strawberry.type(description="What was mended.")
+@strawberry.type(description="The result of a repair.")
 class RepairPayload:
     repaired: list[DatabaseProblem] = strawberry.field(
-        graphql_type=list[Problem], description="The problems that are gone, or would be."
+        graphql_type=list[Problem], description="The problems that were repaired, or would be."
     )
-    effects: list[Effect] = strawberry.field(description="Every entity that was changed, each once.")
-    user_errors: list[UserError] = strawberry.field(description="Why it was refused; empty where it was done.")
+    effects: list[Effect] = strawberry.field(description="The entities that were changed, each once.")
+    user_errors: list[UserError] = strawberry.field(description="Why the mutation was refused; empty if it was done.")
 
 
 @strawberry.type
 class MaintenanceMutations:
-    @strawberry.mutation(description="Deletes all entities of one kind, in small steps that are atomic each.")
+    @strawberry.mutation(description="Deletes all entities of one kind, in small steps, each of them atomic.")
     @staticmethod
     async def delete_all(info: Info, input: InputArgument[DeleteAllInput]) -> DeletePayload:
         database = info.context.database
@@ -130,7 +130,7 @@ class MaintenanceMutations:
             )
         )
 
-    @strawberry.mutation(description="Mends what does not agree, where nothing is lost by it.")
+    @strawberry.mutation(description="Repairs contradictions in the database, if no data is lost by it.")
     @staticmethod
     async def repair(info: Info, input: InputArgument[RepairInput]) -> RepairPayload:
         database = info.context.database
@@ -147,5 +147,5 @@ def _confirmed(input_: DeleteAllInput | DeleteEverythingInput) -> None:
     """Raises `ConfirmationRequiredError`."""
     if not (input_.confirm or input_.dry_run):
         raise ConfirmationRequiredError(
-            "This deletes all of it: pass `confirm: true`, or look with `dryRun: true`.", "confirm"
+            "This deletes all of them: pass `confirm: true`, or try it with `dryRun: true`.", "confirm"
         )

@@ -27,9 +27,9 @@ from server.database.transactions import UnitOfWork
 UNSET = strawberry.UNSET
 
 
-@strawberry.input(description="A physical worker to be found by its name, or made.")
+@strawberry.input(description="A physical worker to find by its name, or to create.")
 class CreatePhysicalWorkerInput:
-    name: str = strawberry.field(description="Celery's name of it, `celery@worker.host`.")
+    name: str = strawberry.field(description="The name that Celery has for it, `celery@worker.host`.")
     logical_worker_id: strawberry.ID = strawberry.field(description="The id of its logical worker, which has to exist.")
     host: str | None = strawberry.field(default=UNSET, description="The machine it runs on.")
     pid: str | None = strawberry.field(default=UNSET, description="Its process id.")
@@ -44,7 +44,7 @@ class CreatePhysicalWorkerInput:
 @strawberry.input(description="Only the given fields change.")
 class UpdatePhysicalWorkerInput:
     id: strawberry.ID = strawberry.field(description="The id of the physical worker.")
-    status: WorkerStatus | None = strawberry.field(default=UNSET, description="What is to be said of it.")
+    status: WorkerStatus | None = strawberry.field(default=UNSET, description="The new status.")
     pid: str | None = strawberry.field(default=UNSET, description="Its process id; null for none.")
     launch_command: str | None = strawberry.field(default=UNSET, description="The command that started it.")
     args: JSON | None = strawberry.field(default=UNSET, description="The arguments it was configured with.")
@@ -64,7 +64,8 @@ class DeletePhysicalWorkerInput:
 @strawberry.type
 class PhysicalWorkerMutations:
     @strawberry.mutation(
-        description="The physical worker of a name, which is made if there is none, and linked with its logical worker."
+        description="Returns the physical worker of this name, and creates it if there is none, linked with its "
+        "logical worker."
     )
     @staticmethod
     async def create_physical_worker(
@@ -100,5 +101,5 @@ class PhysicalWorkerMutations:
             worker = by_id_or_name(workers, "id", input.id, "name", input.name)
             return await workers.delete_these([worker.id], unit, force=input.force)
 
-        about = "name" if input.id is None else "id"
-        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=about))
+        subject_field = "name" if input.id is None else "id"
+        return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=subject_field))

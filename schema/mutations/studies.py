@@ -21,16 +21,16 @@ class StudyRuns(StrEnum):
 
 describe(
     StudyRuns,
-    "What becomes of the runs of a study that goes.",
+    "What happens to the runs of a deleted study.",
     {
-        StudyRuns.DELETE: "They go with it.",
+        StudyRuns.DELETE: "They are deleted, too.",
         StudyRuns.KEEP: "A study that has runs is refused: Merlin can't show a run whose study is gone.",
     },
     deprecated={StudyRuns.KEEP: "Use `DELETE` instead. Removed on or after 2027-06-01."},
 )
 
 
-@strawberry.input(description="A study to be found or made.")
+@strawberry.input(description="A study to find or to create.")
 class CreateStudyInput:
     name: str = strawberry.field(description="Its name; one that Merlin reads back as it is written.")
 
@@ -39,14 +39,14 @@ class CreateStudyInput:
 class DeleteStudyInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     name: str | None = strawberry.field(default=None, description="Its name.")
-    runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="What becomes of its runs.")
+    runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="What happens to its runs.")
     force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type
 class StudyMutations:
-    @strawberry.mutation(description="The study of a name, which is made if there is none.")
+    @strawberry.mutation(description="Returns the study of this name, and creates it if there is none.")
     @staticmethod
     async def create_study(info: Info, input: InputArgument[CreateStudyInput]) -> StudyPayload:
         studies = info.context.database.studies

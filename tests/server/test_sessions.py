@@ -203,6 +203,6 @@ def test_what_would_have_ended_by_itself_is_forgotten(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("key", ["x", "k" * 31])
 def test_a_short_key_is_refused(key: str) -> None:
     """Whoever has a cookie could find it by trying."""
-    with pytest.raises(SettingsError, match=r"session-key: .* use 32 characters or more") as refused:
+    with pytest.raises(SettingsError, match=r"session-key: .* use 32 random characters or more") as refused:
         Settings(session_key=key)
     assert "kkk" not in str(refused.value)
