@@ -227,7 +227,7 @@ async def test_a_websocket_is_not_opened_behind_a_request(
     assert (await answer(reader))[1] == ANSWER
     head, body = await answer(reader)
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert json.loads(body)["errors"][0]["message"].startswith("Open a websocket once")
+    assert json.loads(body)["errors"][0]["message"].startswith("Open a websocket only after")
 
 
 async def test_a_handshake_that_cannot_be_read_is_refused_at_once(address: Address) -> None:
