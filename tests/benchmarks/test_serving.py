@@ -15,10 +15,11 @@ from tests.benchmarks.serving.load import Loader, LoadError, Measured
 from tests.benchmarks.serving.measuring import AnswerError, check_same
 from tests.benchmarks.serving.processes import Process
 from tests.benchmarks.serving.queries import QUERIES, Query
-from tests.benchmarks.serving.report import render
+from tests.benchmarks.serving.report import BY_HAND, render, with_kept_figures
 from tests.benchmarks.serving.results import Loading, Results, Row
 from tests.support.servers import RedisServer, binaries
 
+ROOT = Path(__file__).parents[2]
 READING = [query for query in QUERIES.values() if not query.writes]
 CREATING = QUERIES["create-run"]
 ACCEPTED = b'{"data": {"createRun": {"userErrors": []}}}'
@@ -142,3 +143,14 @@ def test_the_report_tells_what_is_met_missed_and_not_measured() -> None:
     assert "| not measured |" in lines["20 runs: requests/s of the server ÷ those of (a)"]
     assert "| 120 MB | met |" in lines["memory for the records of 100,000 runs"]
     assert "(main) merlin-graphql" in lines
+
+
+def test_figures_that_people_wrote_survive_a_new_report() -> None:
+    """A new report replaces what stands above the marker, and keeps every byte below it."""
+    by_hand = f"{BY_HAND}\n\n## Asking\n\n| page | ms |\n"
+    new = render(Results({"when": "today"}, [], None))
+    once = with_kept_figures(new, f"# Benchmarks\n\nold\n\n{by_hand}")
+    assert once == f"{new}\n{by_hand}"
+    assert with_kept_figures(new, once) == once
+    assert with_kept_figures(new, "") == new
+    assert by_hand.partition("\n")[0] in (ROOT / "BENCHMARKS.md").read_text().splitlines()

@@ -18,7 +18,7 @@ from tests.benchmarks.serving.machine import about
 from tests.benchmarks.serving.measuring import AnswerError, Measuring
 from tests.benchmarks.serving.processes import CONTESTANTS, ROOT, ProcessError
 from tests.benchmarks.serving.queries import QUERIES
-from tests.benchmarks.serving.report import render
+from tests.benchmarks.serving.report import render, with_kept_figures
 from tests.benchmarks.serving.results import Results
 from tests.benchmarks.serving.targets import TARGETS
 from tests.support.servers import RedisServer, binaries
@@ -54,7 +54,8 @@ def main() -> int:
     if report is None:
         print(render(results))
     else:
-        report.write_text(render(results))
+        before = report.read_text() if report.exists() else ""
+        report.write_text(with_kept_figures(render(results), before))
         print(f"{report} is written.")
     return 0
 

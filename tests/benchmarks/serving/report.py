@@ -33,6 +33,10 @@ answer from a cache (`Cache-Control: no-cache`).
 """
 
 
+BY_HAND = "<!-- kept by hand from here: `make bench` writes only what stands above -->"
+"""The line of BENCHMARKS.md below which people write figures of other commands."""
+
+
 def render(results: Results) -> str:
     parts = [
         "# Benchmarks\n\nWritten by `make bench`; a target that is missed is shown as missed.\n",
@@ -47,6 +51,12 @@ def render(results: Results) -> str:
     if results.loading is not None:
         parts.append(_loading(results.loading))
     return "\n".join(parts)
+
+
+def with_kept_figures(report: str, before: str) -> str:
+    """A new report, followed by what people wrote by hand into the one before; a report without that gets none."""
+    _, marker, by_hand = before.partition(BY_HAND)
+    return f"{report}\n{marker}{by_hand}" if marker else report
 
 
 def _targets(results: Results) -> Iterator[tuple[str, ...]]:
