@@ -130,7 +130,7 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[Proxy]:
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_client, "_TIMEOUTS", {"socket_timeout": 0.3, "socket_connect_timeout": 0.3})
+    monkeypatch.setattr(redis_client, "_TIMEOUTS", {"socket_timeout": 0.5, "socket_connect_timeout": 5.0})
 
 
 def test_every_mutation_is_tried() -> None:

@@ -64,6 +64,7 @@ def make(checkout: Path, environ: dict[str, str]) -> str:
     pip.parent.mkdir(parents=True, exist_ok=True)
     pip.touch()
     command = ["make", "--no-print-directory", ".venv/.graphiql"]
+    environ = {name: value for name, value in environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     return done.stdout + done.stderr
