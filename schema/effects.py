@@ -140,7 +140,7 @@ async def run_mutation(
     result, errors, outcome = None, [], "failed"
     try:
         try:
-            result = await act(unit)
+            result = await _found_elsewhere(info, act, unit)
         finally:
             await unit.finish()
         outcome = "dry run" if dry_run else "done"
@@ -155,6 +155,21 @@ async def run_mutation(
     finally:
         _audit(info, outcome, unit, errors)
     return Outcome(unit, result, errors)
+
+
+async def _found_elsewhere(info: Info, act: Callable[[UnitOfWork], Awaitable[Result]], unit: UnitOfWork) -> Result:
+    """Acts, and acts again if something was not found that another server may have created a moment ago."""
+    database = info.context.database
+    try:
+        return await act(unit)
+    except (EntityNotFoundError, MissingPartnerError):
+        before = database.revision
+        if unit.effects:
+            raise
+        await database.feed.catch_up()
+        if database.revision == before:
+            raise
+        return await act(unit)
 
 
 def graphql_name(field: str) -> str:

@@ -140,7 +140,7 @@ class Engine:
             case OperationType.MUTATION:
                 executor = self._executor(operation, variables, context)
                 result = await self._within_deadline(self._shielded(execute_root_selection_set(executor)))
-                yield self._response(operation, result, cost)
+                yield self._response(operation, result, cost, str(context.database.position))
             case OperationType.SUBSCRIPTION:
                 executor = self._executor(operation, variables, context)
                 shared = self._shared_responses(operation, variables, context, cost)
@@ -220,8 +220,10 @@ class Engine:
             )
             raise OperationError([GraphQLError(message)], DEADLINE_EXCEEDED) from None
 
-    def _response(self, operation: Operation, result: ExecutionResult, cost: int) -> GraphQLResponse:
-        return GraphQLResponse(result, operation.deprecations, reveal=self._reveal, cost=cost)
+    def _response(
+        self, operation: Operation, result: ExecutionResult, cost: int, position: str | None = None
+    ) -> GraphQLResponse:
+        return GraphQLResponse(result, operation.deprecations, reveal=self._reveal, cost=cost, position=position)
 
     def _shared_responses(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, cost: int

@@ -29,12 +29,21 @@ class GraphQLResponse:
     """The result of an operation, encoded as JSON once for all clients that receive it."""
 
     def __init__(
-        self, result: ExecutionResult, deprecations: Sequence[str] = (), *, reveal: bool = True, cost: int = 0
+        self,
+        result: ExecutionResult,
+        deprecations: Sequence[str] = (),
+        *,
+        reveal: bool = True,
+        cost: int = 0,
+        position: str | None = None,
     ) -> None:
+        """`position`: the state of the copy after a mutation."""
         self.data = result.data
         self.cost = cost
         self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
-        self.extensions = {"deprecations": list(deprecations)} if deprecations else {}
+        self.extensions: dict[str, Any] = {"deprecations": list(deprecations)} if deprecations else {}
+        if position is not None:
+            self.extensions["position"] = position
         parts: dict[str, Any] = {"data": self.data}
         if self.errors:
             parts["errors"] = self.errors

@@ -12,7 +12,14 @@ from server.auth.visitor import visitor_of
 from server.errors import RequestError
 from server.responses import refused
 
-_HEADERS = ("authorization", "content-type", "x-request-id", "x-requested-with", "apollo-require-preflight")
+_HEADERS = (
+    "authorization",
+    "content-type",
+    "x-request-id",
+    "x-requested-with",
+    "apollo-require-preflight",
+    "x-read-after",
+)
 _SECONDS = 3600
 """How long a browser may reuse the answer to a preflight."""
 
@@ -29,7 +36,7 @@ def cors(access_control: AccessControl) -> list[Middleware]:
             allow_origins=sorted(access_control.allowed_origins),
             allow_methods=["GET", "HEAD", "POST"],
             allow_headers=_HEADERS,
-            expose_headers=["etag", "retry-after", "www-authenticate", "x-request-id"],
+            expose_headers=["etag", "retry-after", "www-authenticate", "x-position", "x-request-id"],
             max_age=_SECONDS,
         ),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -11,6 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 
 from server.database.json_numbers import load_exactly
+from server.database.positions import Position, parse_position
 from server.errors import RequestError
 from server.header_lists import joined, members, pieces, unquoted
 
@@ -36,6 +37,8 @@ class GraphQLRequest:
     """The document's SHA-256 in hexadecimal; a request has `query`, or this, or both."""
     variables: Mapping[str, Any] | None = None
     operation_name: str | None = None
+    read_after: Position | None = None
+    """The response must not be older than this state."""
 
 
 def parse_request(given: object) -> GraphQLRequest:
@@ -52,7 +55,22 @@ def parse_request(given: object) -> GraphQLRequest:
     for name in ("variables", "extensions"):
         if not isinstance(given.get(name), dict | None):
             raise RequestError(f"{name}: pass an object, or leave the key out.")
-    return GraphQLRequest(query, hash_, given.get("variables"), operation_name or None)
+    return GraphQLRequest(
+        query, hash_, given.get("variables"), operation_name or None, _read_after(given.get("extensions") or {})
+    )
+
+
+def _read_after(extensions: Mapping[str, Any]) -> Position | None:
+    text = extensions.get("readAfter")
+    return None if text is None else read_position(text, "extensions.readAfter")
+
+
+def read_position(text: object, what: str) -> Position:
+    """`what` names it in the message of the error. Raises `RequestError`."""
+    try:
+        return parse_position(text if isinstance(text, str) else "")
+    except ValueError as error:
+        raise RequestError(f"{what}: {error}.") from None
 
 
 def _hash(given: Mapping[str, Any]) -> str | None:
@@ -92,15 +110,18 @@ def parse_json(text: bytes | str, what: str) -> Any:
 
 async def read_request(request: Request, *, get_queries: bool = True) -> GraphQLRequest:
     """Reads the parameters of a GET request, or the body of a POST request. Raises `RequestError`."""
+    after = request.headers.get("x-read-after")
+    position = None if after is None else read_position(after, "X-Read-After")
     match request.method:
         case "GET" | "HEAD" if get_queries:
-            return parse_parameters(request.query_params)
+            parsed = parse_parameters(request.query_params)
         case "POST":
             _check_content_type(joined(request.headers, "content-type") or "")
-            return parse_request(parse_json(await read_body(request, MAX_BODY_SIZE), "body"))
+            parsed = parse_request(parse_json(await read_body(request, MAX_BODY_SIZE), "body"))
         case _:
             allowed, methods = ("GET, HEAD, POST", "GET or POST") if get_queries else ("POST", "POST")
             raise RequestError(f"Send {methods}.", 405, {"allow": allowed})
+    return parsed if position is None else replace(parsed, read_after=position)
 
 
 def check_parameters(query: bytes) -> None:

@@ -24,6 +24,7 @@ LOG = logging.getLogger(__name__)
 
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
+_CATCH_UP_TIMEOUT = 5.0
 _CANCEL_AGAIN_AFTER = 0.5
 """Seconds. redis-py writes with `asyncio.wait_for`, which sometimes swallows a cancellation on Python 3.11."""
 
@@ -106,6 +107,20 @@ class Feed:
         self._waiting.append(waiting)
         self._work.set()
         await waiting
+
+    async def catch_up(self) -> None:
+        """Returns when the read model has every change that was committed before the call, by any writer.
+
+        Raises `BackendError` if that takes more than `_CATCH_UP_TIMEOUT` seconds, or can't be done.
+        """
+        try:
+            async with asyncio.timeout(_CATCH_UP_TIMEOUT):
+                await self._backend.synchronize()
+                await self.read_again(())
+        except TimeoutError:
+            raise BackendUnavailableError(
+                f"The copy of this server is behind the database for more than {_CATCH_UP_TIMEOUT:g} s: try again."
+            ) from None
 
     async def _watch_forever(self) -> None:
         while True:

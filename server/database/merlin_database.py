@@ -41,6 +41,7 @@ from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager
 from server.database.models import EntityKind, Key
 from server.database.notifier import Notifier
+from server.database.positions import Position, new_server
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
 from server.database.transactions import TransactionRunner, UnitOfWork
@@ -62,6 +63,7 @@ class MerlinDatabase:
     ) -> None:
         self.backend = backend
         self.version = version
+        self._server = new_server()
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
         self.changes = ChangeLog(self.read_model)
@@ -105,6 +107,20 @@ class MerlinDatabase:
     def state(self) -> tuple[int, int, datetime | None]:
         """All that a query's result depends on, apart from the clock: equal states give equal results."""
         return self.revision, self.feed.name_map_notices, self.stale_since
+
+    @property
+    def position(self) -> Position:
+        """The state of this copy, for `catch_up` at any server of the same database."""
+        return Position(self._server, self.revision)
+
+    async def catch_up(self, position: Position) -> None:
+        """Returns when this copy has every change that the copy of the position had. Raises `BackendError`.
+
+        What another server has read, or written and answered, was committed before: so it is enough to wait for all
+        that is committed by now.
+        """
+        if position.server != self._server or position.revision > self.revision:
+            await self.feed.catch_up()
 
     @property
     def notifier(self) -> Notifier:

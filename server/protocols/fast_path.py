@@ -44,7 +44,9 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
 }
 """The media type of the response for each common `Accept` header, the same as `requests.accepted` chooses."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
-_UNCOMMON = frozenset({b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent"})
+_UNCOMMON = frozenset(
+    {b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent", b"x-read-after"}
+)
 _UNCONDITIONAL = Conditions(None, no_cache=False)
 _MAX_REMEMBERED = 1_024
 """Parsed bodies."""
@@ -92,7 +94,11 @@ class FastPath:
             await self._slow_path(scope, _replay(message, receive), send)
             return
         self._service.telemetry.metrics.count_request(reply.status)
-        start = {"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply, headers, id_)}
+        start = {
+            "type": "http.response.start",
+            "status": reply.status,
+            "headers": _headers_of(reply, headers, id_, scope["state"]["database"]),
+        }
         await send(start)
         await send({"type": "http.response.body", "body": reply.body})
 
@@ -129,7 +135,7 @@ class FastPath:
         """The content of a body; None if it is not a query. Raises `RequestError`, `OperationError`."""
         request = parse_request(parse_json(body, "body"))
         operation = self._service.parse(request)
-        if operation.type is not OperationType.QUERY:
+        if operation.type is not OperationType.QUERY or request.read_after is not None:
             return None
         parsed = ParsedBody(operation, request.variables, [])
         if len(body) <= _MAX_REMEMBERED_LENGTH:
@@ -158,8 +164,10 @@ def _question(
     return Question(parsed.operation, parsed.variables, parsed.cache_key(identity.role), conditions, database)
 
 
-def _headers_of(reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str) -> list[tuple[bytes, bytes]]:
-    own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode())]
+def _headers_of(
+    reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str, database: MerlinDatabase
+) -> list[tuple[bytes, bytes]]:
+    own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode()), (b"x-position", str(database.position).encode())]
     if reply.status == HTTPStatus.OK:
         own.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
     return reply.headers + own

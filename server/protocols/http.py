@@ -94,19 +94,23 @@ class GraphQLApp:
                 joined(request.headers, "cache-control"), joined(request.headers, "if-none-match")
             )
             reply = await self._service.answer(given, operation, conditions, lease, request.state.database)
-            return _response(reply, media_type, request.method)
+            return _response(reply, media_type, request)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
             draining = request.state.draining if operation.type is OperationType.SUBSCRIPTION else None
             return EventStream(answers, self._service.failed, draining, lease)
         async with aclosing(answers):
             answer = await anext(answers)
-        return Response(answer.encoded, media_type=media_type)
+        return Response(answer.encoded, headers=_position(request), media_type=media_type)
 
 
-def _response(reply: CachedResponse, media_type: str, method: str) -> Response:
-    headers = {} if reply.etag is None else {"etag": reply.etag}
-    if method in SAFE_METHODS:  # caches store no responses to other methods
+def _position(request: Request) -> dict[str, str]:
+    return {"x-position": str(request.state.database.position)}
+
+
+def _response(reply: CachedResponse, media_type: str, request: Request) -> Response:
+    headers = _position(request) if reply.etag is None else {"etag": reply.etag, **_position(request)}
+    if request.method in SAFE_METHODS:  # caches store no responses to other methods
         headers |= {"cache-control": CACHE_CONTROL, "vary": VARY}
     return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 

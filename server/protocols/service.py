@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from schema.context import Context
@@ -104,7 +104,10 @@ class Service:
         lease: Lease,
         database: MerlinDatabase,
     ) -> CachedResponse:
-        """The response to a query. Raises `OperationError`, whatever goes wrong, and `AuthenticationError`."""
+        """The response to a query. Raises `OperationError`, `AuthenticationError` and `BackendError`."""
+        if request.read_after is not None:
+            await database.catch_up(request.read_after)
+            request = replace(request, read_after=None)
         identity = lease.identity()
         key = cache_key_of(operation, request.variables, identity.role)
         question, state = Question(operation, request.variables, key, conditions, database), database.state
@@ -144,6 +147,8 @@ class Service:
         context = self.context(database, identity)
         with self.telemetry.operation(operation, lease.visitor.protocol, identity) as outcome:
             try:
+                if request.read_after is not None:
+                    await database.catch_up(request.read_after)
                 async with aclosing(self.engine.execute(operation, request.variables, context)) as answers:
                     async for answer in answers:
                         outcome.add_response(answer)

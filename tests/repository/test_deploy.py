@@ -193,7 +193,7 @@ async def test_websockets_and_event_streams_come_through(site: tuple[str, list[S
             created = await client.post(
                 "/graphql", json={"query": 'mutation { createStudy(input: {name: "new"}) { created } }'}
             )
-            assert created.json() == {"data": {"createStudy": {"created": True}}}
+            assert created.json()["data"] == {"createStudy": {"created": True}}
             assert json.loads(await socket_.recv())["payload"] == {"data": {"changes": {"kind": "CREATED"}}}
             assert (await anext(chunks)) == 'event: next\ndata: {"data":{"changes":{"kind":"CREATED"}}}\n\n'
 

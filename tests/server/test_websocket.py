@@ -116,7 +116,10 @@ async def test_operations_share_a_connection(live: Live) -> None:
             message = await client.hear()
             heard[message["id"], message["type"]] = message.get("payload")
         assert heard == {
-            ("write", "next"): {"data": {"createStudy": {"created": True}}},
+            ("write", "next"): {
+                "data": {"createStudy": {"created": True}},
+                "extensions": {"position": str(live.database.position)},
+            },
             ("write", "complete"): None,
             ("studies", "next"): {"data": {"changes": {"kind": "CREATED"}}},
         }

@@ -104,6 +104,12 @@ class ResultsBackend(ABC):
         `Reload` when the store is back.
         """
 
+    async def synchronize(self) -> None:  # noqa: B027 - a store of one process has nothing to wait for
+        """Returns when `watch` has reported every change that was committed before the call, by any writer.
+
+        Waits as long as the store can't be reached.
+        """
+
     @abstractmethod
     async def insert(self, records: Iterable[Model]) -> None:
         """Writes new records and their names, in bulk, as Merlin would have. For sample data."""

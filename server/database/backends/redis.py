@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
 from hiredis import PushNotification, pack_command
@@ -15,6 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from server.database.backends.barriers import Barriers, Waiting, release
 from server.database.backends.base import (
     Alive,
     Changed,
@@ -72,6 +74,12 @@ class RedisBackend(ResultsBackend):
         self._client = self._clients.make()
         self._watcher = self._clients.make(protocol=3, retries=0)
         self._writer = RedisWriter(self._clients)
+        self._barriers = Barriers()
+        self._tracker: AbstractConnection | None = None
+        """The connection on which the server reports changes, while it does."""
+        self._echoes: dict[str, Waiting] = {}
+        """Those that wait for what was sent on that connection to come back."""
+        self._numbers = itertools.count()
 
     async def open(self) -> None:
         self._clients.check_files()
@@ -222,6 +230,20 @@ class RedisBackend(ResultsBackend):
             found: Any = await self._client.zrangebyscore(f"{PREFIX}:{board}", since, "+inf", withscores=True)
         return dict(found)
 
+    async def synchronize(self) -> None:
+        """Has the server echo a word on the connection of notices.
+
+        It sends the notices of a change before it answers the writer, so all of them come before the word. Without
+        that connection the next listing of everything counts.
+        """
+        passed = self._barriers.join()
+        if self._tracker is not None:
+            word = f"barrier-{next(self._numbers)}"
+            self._echoes[word] = self._barriers.take()
+            with suppress(RedisError, OSError):  # the watch meets the same, and lists everything again
+                await self._tracker.send_command("ECHO", word)
+        await passed
+
     async def watch(self) -> AsyncGenerator[Notice]:
         pause = _SHORTEST_PAUSE
         refused = False
@@ -230,7 +252,9 @@ class RedisBackend(ResultsBackend):
                 async with self._tracking() as connection, aclosing(self._listen(connection)) as notices:
                     pause, refused = _SHORTEST_PAUSE, False
                     self.notice_delay = type(self).notice_delay
-                    yield Reload()
+                    with self._barriers.look():
+                        yield Reload()
+                    self._tracker = connection
                     async for notice in notices:
                         yield notice
             except (RedisError, OSError) as error:
@@ -243,7 +267,8 @@ class RedisBackend(ResultsBackend):
                 if not refused:
                     LOG.warning("%s Changes are polled for instead.", failure)
                 refused = True
-                yield Reload()
+                with self._barriers.look():
+                    yield Reload()
                 poll_pause = max(self._poll_interval, _POLL_SHARE * self._load_seconds)
                 self.notice_delay = type(self).notice_delay + 2 * (poll_pause + self._load_seconds)
                 await asyncio.sleep(poll_pause)
@@ -264,6 +289,10 @@ class RedisBackend(ResultsBackend):
             await connection.read_response()
             yield connection
         finally:
+            self._tracker = None
+            for waiting in self._echoes.values():
+                self._barriers.put_back(waiting)
+            self._echoes.clear()
             await connection.disconnect()
             await pool.release(connection)
 
@@ -274,6 +303,8 @@ class RedisBackend(ResultsBackend):
             reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
             if isinstance(reply, PushNotification):
                 yield _read_notice(reply)
+            elif isinstance(reply, str) and reply in self._echoes:
+                release(self._echoes.pop(reply))
             elif reply is not None:
                 if isinstance(reply, list) and reply[0] != "master":
                     raise RedisConnectionError("it is no master any more")

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from server.database.backends import sqlite_messages
+from server.database.backends.barriers import Barriers
 from server.database.backends.base import (
     Alive,
     Changed,
@@ -73,6 +74,7 @@ class SQLiteBackend(ResultsBackend):
         self._loads = 0
         """Under way; until they end, it is not known what was given."""
         self._is_closed = False
+        self._barriers = Barriers()
 
     async def open(self) -> None:
         await self._run(self._open)
@@ -159,6 +161,9 @@ class SQLiteBackend(ResultsBackend):
     async def outdated_tables(self) -> Mapping[EntityKind, str]:
         return outdated(await self._run(self._all_columns))
 
+    async def synchronize(self) -> None:
+        await self._barriers.join()
+
     async def watch(self) -> AsyncGenerator[Notice]:
         while True:
             try:
@@ -169,16 +174,20 @@ class SQLiteBackend(ResultsBackend):
                 while True:
                     await asyncio.sleep(pause)
                     pause = _POLL_INTERVAL
-                    now = await self._run(self._version)
-                    if now == version or self._loads:
+                    if self._loads:
                         yield Alive()
                         continue
-                    version, started = now, time.monotonic()
-                    keys, notes = await self._run(lambda: (self._differences(), self._differing_notes()))
-                    took = time.monotonic() - started
-                    pause = max(_POLL_INTERVAL, _POLL_SHARE * took)
-                    self.notice_delay = max(type(self).notice_delay, 2 * (pause + took))
-                    yield Changed(keys, notes=notes)
+                    with self._barriers.look():
+                        now = await self._run(self._version)
+                        if now == version or self._loads:
+                            yield Alive()
+                            continue
+                        version, started = now, time.monotonic()
+                        keys, notes = await self._run(lambda: (self._differences(), self._differing_notes()))
+                        took = time.monotonic() - started
+                        pause = max(_POLL_INTERVAL, _POLL_SHARE * took)
+                        self.notice_delay = max(type(self).notice_delay, 2 * (pause + took))
+                        yield Changed(keys, notes=notes)
                     now_columns = await self._run(self._all_columns)
                     if any(names not in ((), columns[kind]) for kind, names in now_columns.items()):
                         yield Reload()  # the same rows mean something else now
