@@ -94,7 +94,7 @@ class Page:
         """The first value of an expression that counts as true (an element does), in the next page if one comes."""
         while True:
             with contextlib.suppress(NavigationError):
-                return await self.evaluate(_LATER % (expression, DEADLINE * 1000))
+                return await self.evaluate(_LATER % (expression, 3 * DEADLINE * 1000))
 
     async def press(self, key: str, code: int, *, control: bool = False) -> None:
         """A key that writes nothing, with its Windows virtual key code; Enter does what it does in a form."""
