@@ -61,23 +61,23 @@ describe(
     "Why a mutation was refused.",
     {
         UserErrorCode.NOT_FOUND: "What the input names does not exist.",
-        UserErrorCode.ALREADY_EXISTS: "What was to be made is there already.",
-        UserErrorCode.INVALID: "A value can't be meant, or Merlin would misread it.",
-        UserErrorCode.CONFLICT: "Others kept changing the same records, or what is stored would be lost.",
+        UserErrorCode.ALREADY_EXISTS: "The entity exists already.",
+        UserErrorCode.INVALID: "A value is invalid, or Merlin would misread it.",
+        UserErrorCode.CONFLICT: "Other writers kept changing the same records, or stored values would be lost.",
         UserErrorCode.CONFIRMATION_REQUIRED: "Deleting this much needs `confirm: true`.",
         UserErrorCode.STILL_ACTIVE: (
-            "Merlin still works on a run that would be deleted, or whose worker would be, or would work on it again: "
-            "that needs `force: true`. The message names the runs."
+            "Merlin still works on the run, or on a run of the worker, or would launch the run again: this needs "
+            "`force: true`. The message names the runs."
         ),
     },
 )
 describe(
     Action,
-    "What became of an entity.",
+    "What happened to an entity.",
     {
-        Action.CREATED: "It is new.",
+        Action.CREATED: "It was created.",
         Action.UPDATED: "Some of its fields changed.",
-        Action.DELETED: "It is gone.",
+        Action.DELETED: "It was deleted.",
     },
     name="EffectAction",
 )
@@ -94,21 +94,19 @@ _CODES: tuple[tuple[type[DatabaseError], UserErrorCode], ...] = (
 )
 
 
-@strawberry.type(description="A refusal: nothing was changed by what it is about.")
+@strawberry.type(description="A reason why a mutation was refused. A refused mutation changes nothing.")
 class UserError:
-    code: UserErrorCode = strawberry.field(description="What kind of refusal.")
+    code: UserErrorCode = strawberry.field(description="The kind of refusal.")
     message: str = strawberry.field(description="What is wrong, and what to do.")
     path: list[str] = strawberry.field(description="The path of the offending input field.")
 
 
 @strawberry.type(description="One entity that the mutation changed, or would change under `dryRun`.")
 class Effect:
-    action: Action = strawberry.field(description="What became of it.")
+    action: Action = strawberry.field(description="What happened to it.")
     kind: EntityKind = strawberry.field(description="The kind of entity.")
     id: strawberry.ID = strawberry.field(description="Its id.")
-    fields: list[str] = strawberry.field(
-        description="The fields of an UPDATED entity that changed; none of one that is new or gone."
-    )
+    fields: list[str] = strawberry.field(description="The fields that changed, if it was UPDATED; otherwise empty.")
 
 
 @dataclass(frozen=True, slots=True)

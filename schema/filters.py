@@ -15,85 +15,106 @@ import strawberry
 from schema.enums import RunStatus, WorkerStatus
 from schema.scalars import JSON
 
-_AND = "All of these must hold."
-_OR = "At least one of these must hold."
-_NOT = "This must not hold."
-_ANNOTATION = "One of its annotations; `and` combines several."
+_AND = "All of these filters must match."
+_OR = "At least one of these filters must match."
+_NOT = "This filter must not match."
+_ANNOTATION = "Conditions on one of its annotations. Use `and` for several annotations."
 
 
-@strawberry.input(description="Of an id.")
+@strawberry.input(description="Conditions on an id.")
 class IDFilter:
-    eq: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Is this; null: is null.")
-    in_: list[strawberry.ID] | None = strawberry.field(
-        name="in", default=strawberry.UNSET, description="Is one of these."
+    eq: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Equal to this value; `eq: null` matches null."
     )
-    not_in: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description="Is none of these.")
-    is_null: bool | None = strawberry.field(default=strawberry.UNSET, description="Is null, or is not.")
+    in_: list[strawberry.ID] | None = strawberry.field(
+        name="in", default=strawberry.UNSET, description="Equal to one of these values."
+    )
+    not_in: list[strawberry.ID] | None = strawberry.field(
+        default=strawberry.UNSET, description="Equal to none of these values."
+    )
+    is_null: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether it is null.")
 
 
-@strawberry.input(description="Of a text.")
+@strawberry.input(description="Conditions on a text.")
 class StringFilter:
-    eq: str | None = strawberry.field(default=strawberry.UNSET, description="Is this; null: is null.")
-    in_: list[str] | None = strawberry.field(name="in", default=strawberry.UNSET, description="Is one of these.")
-    not_in: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Is none of these.")
-    contains: str | None = strawberry.field(default=strawberry.UNSET, description="Has this in it.")
-    starts_with: str | None = strawberry.field(default=strawberry.UNSET, description="Begins with this.")
-    ends_with: str | None = strawberry.field(default=strawberry.UNSET, description="Ends with this.")
-    ignore_case: bool | None = strawberry.field(default=False, description="Upper and lower case are the same.")
-    is_null: bool | None = strawberry.field(default=strawberry.UNSET, description="Is null, or is not.")
+    eq: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Equal to this value; `eq: null` matches null."
+    )
+    in_: list[str] | None = strawberry.field(
+        name="in", default=strawberry.UNSET, description="Equal to one of these values."
+    )
+    not_in: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Equal to none of these values.")
+    contains: str | None = strawberry.field(default=strawberry.UNSET, description="Contains this text.")
+    starts_with: str | None = strawberry.field(default=strawberry.UNSET, description="Begins with this text.")
+    ends_with: str | None = strawberry.field(default=strawberry.UNSET, description="Ends with this text.")
+    ignore_case: bool | None = strawberry.field(
+        default=False, description="Whether upper and lower case count as equal."
+    )
+    is_null: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether it is null.")
 
 
-@strawberry.input(description="Of a list of texts.")
+@strawberry.input(description="Conditions on a list of texts.")
 class StringListFilter:
     contains_any: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Holds at least one of these."
+        default=strawberry.UNSET, description="Contains at least one of these texts."
     )
-    contains_all: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Holds all of these.")
-    is_empty: bool | None = strawberry.field(default=strawberry.UNSET, description="Is empty, or is not.")
+    contains_all: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Contains all of these texts."
+    )
+    is_empty: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether it is empty.")
 
 
-@strawberry.input(description="Of an instant.")
+@strawberry.input(description="Conditions on a time, which is compared as an instant.")
 class DateTimeFilter:
-    before: datetime | None = strawberry.field(default=strawberry.UNSET, description="Is before this.")
-    after: datetime | None = strawberry.field(default=strawberry.UNSET, description="Is after this.")
-    is_null: bool | None = strawberry.field(default=strawberry.UNSET, description="Is null, or is not.")
+    before: datetime | None = strawberry.field(default=strawberry.UNSET, description="Before this time.")
+    after: datetime | None = strawberry.field(default=strawberry.UNSET, description="After this time.")
+    is_null: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether it is null.")
 
 
-@strawberry.input(description="Of the status of a run.")
+@strawberry.input(description="Conditions on the status of a run.")
 class RunStatusFilter:
-    eq: RunStatus | None = strawberry.field(default=strawberry.UNSET, description="Is this.")
-    in_: list[RunStatus] | None = strawberry.field(name="in", default=strawberry.UNSET, description="Is one of these.")
-    not_in: list[RunStatus] | None = strawberry.field(default=strawberry.UNSET, description="Is none of these.")
+    eq: RunStatus | None = strawberry.field(default=strawberry.UNSET, description="Equal to this value.")
+    in_: list[RunStatus] | None = strawberry.field(
+        name="in", default=strawberry.UNSET, description="Equal to one of these values."
+    )
+    not_in: list[RunStatus] | None = strawberry.field(
+        default=strawberry.UNSET, description="Equal to none of these values."
+    )
 
 
-@strawberry.input(description="Of the status of a physical worker.")
+@strawberry.input(description="Conditions on the status of a physical worker.")
 class WorkerStatusFilter:
-    eq: WorkerStatus | None = strawberry.field(default=strawberry.UNSET, description="Is this.")
+    eq: WorkerStatus | None = strawberry.field(default=strawberry.UNSET, description="Equal to this value.")
     in_: list[WorkerStatus] | None = strawberry.field(
-        name="in", default=strawberry.UNSET, description="Is one of these."
+        name="in", default=strawberry.UNSET, description="Equal to one of these values."
     )
-    not_in: list[WorkerStatus] | None = strawberry.field(default=strawberry.UNSET, description="Is none of these.")
+    not_in: list[WorkerStatus] | None = strawberry.field(
+        default=strawberry.UNSET, description="Equal to none of these values."
+    )
 
 
-@strawberry.input(description="Of a whole number.")
+@strawberry.input(description="Conditions on a whole number.")
 class IntFilter:
-    eq: int | None = strawberry.field(default=strawberry.UNSET, description="Is this.")
-    lt: int | None = strawberry.field(default=strawberry.UNSET, description="Is less than this.")
-    lte: int | None = strawberry.field(default=strawberry.UNSET, description="Is this or less.")
-    gt: int | None = strawberry.field(default=strawberry.UNSET, description="Is more than this.")
-    gte: int | None = strawberry.field(default=strawberry.UNSET, description="Is this or more.")
+    eq: int | None = strawberry.field(default=strawberry.UNSET, description="Equal to this value.")
+    lt: int | None = strawberry.field(default=strawberry.UNSET, description="Less than this number.")
+    lte: int | None = strawberry.field(default=strawberry.UNSET, description="At most this number.")
+    gt: int | None = strawberry.field(default=strawberry.UNSET, description="More than this number.")
+    gte: int | None = strawberry.field(default=strawberry.UNSET, description="At least this number.")
 
 
-@strawberry.input(description="Of one annotation: `eq` or `exists`.")
+@strawberry.input(description="Conditions on one annotation: `eq` or `exists`.")
 class AnnotationFilter:
-    key: str = strawberry.field(description="Its key.")
+    key: str = strawberry.field(description="The key of the annotation.")
     eq: JSON | None = strawberry.field(
-        default=strawberry.UNSET, description="Is this JSON value; null: there is none of that key."
+        default=strawberry.UNSET,
+        description="Equal to this JSON value; `eq: null` matches if there is no annotation with this key.",
     )
-    exists: bool | None = strawberry.field(default=strawberry.UNSET, description="Is there, or is not.")
+    exists: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether there is an annotation with this key."
+    )
 
 
-@strawberry.input(description="Which studies: every given key must hold.")
+@strawberry.input(description="A filter of studies: every given key must match.")
 class StudyFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
     name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its name.")
@@ -104,7 +125,7 @@ class StudyFilter:
     not_: StudyFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
 
 
-@strawberry.input(description="Which logical workers: every given key must hold.")
+@strawberry.input(description="A filter of logical workers: every given key must match.")
 class LogicalWorkerFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
     name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its name.")
@@ -115,26 +136,26 @@ class LogicalWorkerFilter:
     not_: LogicalWorkerFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
 
 
-@strawberry.input(description="Which runs: every given key must hold.")
+@strawberry.input(description="A filter of runs: every given key must match.")
 class RunFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
     workspace: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its workspace.")
     status: RunStatusFilter | None = strawberry.field(default=strawberry.UNSET, description="Its status.")
     is_finished: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether its status is a finished one."
+        default=strawberry.UNSET, description="Whether its status is COMPLETED, CANCELLED or FAILED."
     )
     queues: StringListFilter | None = strawberry.field(default=strawberry.UNSET, description="Its queues.")
     study_id: IDFilter | None = strawberry.field(
         default=strawberry.UNSET, description="The id of its study, as stored."
     )
     study: StudyFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="Its study; a run without one matches no such filter."
+        default=strawberry.UNSET, description="A filter that its study matches. A run without a study never matches."
     )
     worker_ids: StringListFilter | None = strawberry.field(
         default=strawberry.UNSET, description="The ids of its logical workers, as stored."
     )
     worker: LogicalWorkerFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="At least one of its logical workers."
+        default=strawberry.UNSET, description="A filter that at least one of its logical workers matches."
     )
     launched_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="When it was launched.")
     annotation: AnnotationFilter | None = strawberry.field(default=strawberry.UNSET, description=_ANNOTATION)
@@ -143,7 +164,7 @@ class RunFilter:
     not_: RunFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
 
 
-@strawberry.input(description="Which physical workers: every given key must hold.")
+@strawberry.input(description="A filter of physical workers: every given key must match.")
 class PhysicalWorkerFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
     name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Its name.")
@@ -153,7 +174,7 @@ class PhysicalWorkerFilter:
         default=strawberry.UNSET, description="The id of its logical worker, as stored."
     )
     heartbeat_at: DateTimeFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="When it was registered; no sign of life."
+        default=strawberry.UNSET, description="The time of its registration. It is no sign of life."
     )
     restart_count: IntFilter | None = strawberry.field(
         default=strawberry.UNSET, description="Its restart count, as stored."
@@ -165,11 +186,15 @@ class PhysicalWorkerFilter:
 
 Filter: TypeAlias = StudyFilter | RunFilter | LogicalWorkerFilter | PhysicalWorkerFilter
 
-RunFilterArgument = Annotated[RunFilter | None, strawberry.argument(description="Only those that match.")]
-StudyFilterArgument = Annotated[StudyFilter | None, strawberry.argument(description="Only those that match.")]
+RunFilterArgument = Annotated[
+    RunFilter | None, strawberry.argument(description="Only entities that match this filter.")
+]
+StudyFilterArgument = Annotated[
+    StudyFilter | None, strawberry.argument(description="Only entities that match this filter.")
+]
 LogicalWorkerFilterArgument = Annotated[
-    LogicalWorkerFilter | None, strawberry.argument(description="Only those that match.")
+    LogicalWorkerFilter | None, strawberry.argument(description="Only entities that match this filter.")
 ]
 PhysicalWorkerFilterArgument = Annotated[
-    PhysicalWorkerFilter | None, strawberry.argument(description="Only those that match.")
+    PhysicalWorkerFilter | None, strawberry.argument(description="Only entities that match this filter.")
 ]

@@ -84,7 +84,7 @@ def _run_count(links: Links[Any, RunModel]) -> Callable[[Model], int]:
 
 
 _STATUS = "By status, in the order of the enum's values."
-_RUN_COUNT = "By how many runs there are."
+_RUN_COUNT = "By the number of runs."
 
 _OF_RUNS: Mapping[RunOrderField, Ordering] = {
     RunOrderField.LAUNCHED_AT: Ordering("By launch time.", lambda context: context.read_model.runs.launch_of),
@@ -106,14 +106,14 @@ _OF_PHYSICAL_WORKERS: Mapping[PhysicalWorkerOrderField, Ordering] = {
     PhysicalWorkerOrderField.NAME: _by("name", "By name."),
     PhysicalWorkerOrderField.HOST: _by("host", "By host."),
     PhysicalWorkerOrderField.STATUS: Ordering(_STATUS, lambda _: lambda worker: _WORKER_STATUSES[worker.worker_status]),
-    PhysicalWorkerOrderField.HEARTBEAT_AT: Ordering("By `heartbeatAt`, when it was registered.", _heartbeat),
+    PhysicalWorkerOrderField.HEARTBEAT_AT: Ordering("By `heartbeatAt`, the time of registration.", _heartbeat),
     PhysicalWorkerOrderField.RESTART_COUNT: _by("restart_count", "By restart count, as stored."),
     PhysicalWorkerOrderField.ID: _by("id", "By id."),
 }
 
 describe(
     OrderDirection,
-    "Which end comes first. What has no value comes last in both directions.",
+    "The direction of an order. Entities without a value come last in both directions.",
     {OrderDirection.ASC: "The smallest first.", OrderDirection.DESC: "The largest first."},
 )
 for _enum, _of, _orderings in (
@@ -122,40 +122,46 @@ for _enum, _of, _orderings in (
     (LogicalWorkerOrderField, "logical workers", _OF_LOGICAL_WORKERS),
     (PhysicalWorkerOrderField, "physical workers", _OF_PHYSICAL_WORKERS),
 ):
-    describe(_enum, f"What {_of} can be ordered by.", {it: one.description for it, one in _orderings.items()})
+    describe(
+        _enum, f"The values by which {_of} can be ordered.", {it: one.description for it, one in _orderings.items()}
+    )
 
-_FIELD = "What to order by."
-_DIRECTION = "Which end comes first."
+_FIELD = "The value to order by."
+_DIRECTION = "The direction."
 
 
-@strawberry.input(description="An order of runs; ties are in the order of their ids.")
+@strawberry.input(description="An order of runs; entities with equal values are ordered by id.")
 class RunOrder:
     field: RunOrderField = strawberry.field(description=_FIELD)
     direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
 
 
-@strawberry.input(description="An order of studies; ties are in the order of their ids.")
+@strawberry.input(description="An order of studies; entities with equal values are ordered by id.")
 class StudyOrder:
     field: StudyOrderField = strawberry.field(description=_FIELD)
     direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
 
 
-@strawberry.input(description="An order of logical workers; ties are in the order of their ids.")
+@strawberry.input(description="An order of logical workers; entities with equal values are ordered by id.")
 class LogicalWorkerOrder:
     field: LogicalWorkerOrderField = strawberry.field(description=_FIELD)
     direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
 
 
-@strawberry.input(description="An order of physical workers; ties are in the order of their ids.")
+@strawberry.input(description="An order of physical workers; entities with equal values are ordered by id.")
 class PhysicalWorkerOrder:
     field: PhysicalWorkerOrderField = strawberry.field(description=_FIELD)
     direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
 
 
-RunOrderArgument = Annotated[RunOrder | None, strawberry.argument(description="In which order.")]
-StudyOrderArgument = Annotated[StudyOrder | None, strawberry.argument(description="In which order.")]
-LogicalWorkerOrderArgument = Annotated[LogicalWorkerOrder | None, strawberry.argument(description="In which order.")]
-PhysicalWorkerOrderArgument = Annotated[PhysicalWorkerOrder | None, strawberry.argument(description="In which order.")]
+RunOrderArgument = Annotated[RunOrder | None, strawberry.argument(description="The order of the result.")]
+StudyOrderArgument = Annotated[StudyOrder | None, strawberry.argument(description="The order of the result.")]
+LogicalWorkerOrderArgument = Annotated[
+    LogicalWorkerOrder | None, strawberry.argument(description="The order of the result.")
+]
+PhysicalWorkerOrderArgument = Annotated[
+    PhysicalWorkerOrder | None, strawberry.argument(description="The order of the result.")
+]
 
 _ORDERINGS: Mapping[type[Any], Mapping[Any, Ordering]] = {
     StudyOrder: _OF_STUDIES,

@@ -23,58 +23,65 @@ class Run(Node):
     def is_type_of(cls, obj: Any, _info: Any) -> bool:
         return isinstance(obj, RunEntity)
 
-    workspace: str = strawberry.field(description="The directory of its results. A text: it is never opened.")
+    workspace: str = strawberry.field(
+        description="The directory of its results, as a text. The server does not read this directory for it."
+    )
     status: RunStatus = strawberry.field(
         description=(
-            "What Merlin last wrote; each value says what it means. "
-            "Of a Merlin before 2.0.0b3, which stores `run_complete`: COMPLETED or RUNNING."
+            "The status that Merlin wrote last; each value of the enum says what it means. "
+            "Merlin before 2.0.0b3 stores only `run_complete`, which is shown as COMPLETED or RUNNING."
         )
     )
     is_finished: bool = strawberry.field(
         description=(
-            "Whether its status is COMPLETED, CANCELLED or FAILED. One that is FAILED or CANCELLED may still be at "
-            "work, and `merlin restart` makes any run active again."
+            "Whether its status is COMPLETED, CANCELLED or FAILED. A FAILED or CANCELLED run may still be at work, "
+            "and `merlin restart` makes any run active again."
         )
     )
-    queues: list[str] = strawberry.field(description="The task queues it uses, as stored: with Merlin's tag.")
+    queues: list[str] = strawberry.field(description="The task queues that it uses, as stored, with Merlin's tag.")
     study: Annotated[Study, strawberry.lazy("schema.study")] | None = strawberry.field(
-        description="null where the stored study no longer exists; `studyId` still tells which it was."
+        description="Its study; null if the stored study no longer exists. `studyId` still has its id."
     )
     study_id: strawberry.ID | None = strawberry.field(description="The id of its study, as stored.")
     workers: list[Annotated[LogicalWorker, strawberry.lazy("schema.logical_worker")]] = strawberry.field(
-        description="The logical workers that it names, together with those that list it."
+        description="Its logical workers: those that it names, and those that name it."
     )
     worker_ids: list[strawberry.ID] = strawberry.field(
         description="The ids of its logical workers as stored, whether or not they exist."
     )
     parent: Optional[Run] = strawberry.field(  # noqa: UP045 - `Run | None` can't be evaluated inside of Run
         description=(
-            "The run that launched this one, where a client of this API has said so: "
-            "Merlin 2.0.0b4 never fills it, not for an iterative workflow either."
+            "The run that launched this one. Only clients of this API set it: Merlin 2.0.0b4 never does, "
+            "not even for an iterative workflow."
         )
     )
     child: Optional[Run] = strawberry.field(  # noqa: UP045 - as above
         description=(
-            "The run that this one launched, where a client of this API has said so: "
-            "Merlin 2.0.0b4 never fills it, not for an iterative workflow either."
+            "The run that this one launched. Only clients of this API set it: Merlin 2.0.0b4 never does, "
+            "not even for an iterative workflow."
         )
     )
     steps: list[str] = strawberry.field(
-        description="As stored. Merlin 2.0.0b4 never fills it: the steps are in the workspace's specification."
+        description=(
+            "Its steps, as stored. Merlin 2.0.0b4 never stores them: they are in the specification in the workspace."
+        )
     )
     parameters: JSON = strawberry.field(
-        description="As stored. Merlin 2.0.0b4 never fills it: the parameters are in the workspace's specification."
+        description=(
+            "Its parameters, as stored. Merlin 2.0.0b4 never stores them: they are in the specification in the "
+            "workspace."
+        )
     )
     samples: JSON = strawberry.field(
-        description="As stored. Merlin 2.0.0b4 never fills it: the samples are in the workspace's files."
+        description="Its samples, as stored. Merlin 2.0.0b4 never stores them: they are in files in the workspace."
     )
-    additional_data: JSON = strawberry.field(description="What Merlin, or a user of its API, stored beside the fields.")
+    additional_data: JSON = strawberry.field(description="Further data that Merlin or a client stored with the run.")
     annotations: JSON = strawberry.field(
-        description="What clients have noted of it by `annotate`, an object. Nothing that Merlin writes undoes it."
+        description="An object of the annotations that clients stored by `annotate`. Merlin never overwrites them."
     )
     launched_at: datetime | None = strawberry.field(
         description=(
-            "Read from the workspace's `_YYYYMMDD-HHMMSS` suffix, which Merlin gives every run; null without one. "
-            "Merlin stores no creation time."
+            "The time in the name of the workspace: Merlin ends it with `_YYYYMMDD-HHMMSS`. null if there is none, "
+            "since Merlin stores no creation time."
         )
     )

@@ -15,16 +15,16 @@ from server.database.managers import EntityManager
 from server.database.models import Model
 
 UNSET = strawberry.UNSET
-DRY_RUN = "Tell what would change, and change nothing."
+DRY_RUN = "Change nothing, and return what would change."
 FORCE = (
-    "Also where Merlin still works on a run (QUEUED, RUNNING) that this would take, or whose worker: else refused as "
-    "STILL_ACTIVE. Merlin may bring such a run back."
+    "Delete also a run that Merlin still works on (QUEUED, RUNNING), or a worker of such a run. Without it this is "
+    "refused as STILL_ACTIVE. Merlin may bring such a run back."
 )
 
 E = TypeVar("E", bound=DatabaseEntity[Any])
 Given = TypeVar("Given")
 
-InputArgument = Annotated[Given, strawberry.argument(description="What to do.")]
+InputArgument = Annotated[Given, strawberry.argument(description="The input of the mutation.")]
 
 
 def provided_fields(input_: Any, model: type[Model], *, besides: Collection[str] = ()) -> dict[str, Any]:
@@ -65,4 +65,6 @@ def refuse_null(fields: Mapping[str, Any], model: type[Model]) -> None:
     """Raises `InvalidValueError` for null in a field of the model whose default is another value."""
     for item in dataclasses.fields(model):
         if fields.get(item.name, UNSET) is None and item.default is not None:
-            raise InvalidValueError("null is no value of this field; leave it out to keep what stands.", item.name)
+            raise InvalidValueError(
+                "null is not a value of this field; leave the field out to keep its value.", item.name
+            )

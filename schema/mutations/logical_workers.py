@@ -18,27 +18,27 @@ describe(
     Instances,
     "What happens to the physical workers of a deleted logical worker.",
     {
-        Instances.DELETE_STOPPED: "STOPPED ones are deleted, too. The others stay, and name what no longer exists.",
-        Instances.DELETE: "They are deleted, too.",
-        Instances.DETACH: "They stay as they are, as with KEEP: Merlin can't read a worker that names none.",
-        Instances.KEEP: "They stay as they are, and name a worker that no longer exists, as in Merlin.",
+        Instances.DELETE_STOPPED: "The STOPPED ones are deleted. The others stay, and name one that no longer exists.",
+        Instances.DELETE: "All of them are deleted.",
+        Instances.DETACH: "They stay unchanged, as with KEEP, since Merlin can't read a worker that names none.",
+        Instances.KEEP: "They stay unchanged, and name a logical worker that no longer exists, as in Merlin.",
     },
     name="LogicalWorkerInstances",
     deprecated={Instances.DETACH: "Use `KEEP` instead. Removed on or after 2027-06-01."},
 )
 
 
-@strawberry.input(description="A logical worker to find or to create: its name and queues make its id.")
+@strawberry.input(description="The logical worker to find or to create. Its id follows from its name and queues.")
 class CreateLogicalWorkerInput:
     name: str = strawberry.field(description="Its name, without a colon.")
-    queues: list[str] = strawberry.field(description="The queues it serves, at least one, without commas.")
+    queues: list[str] = strawberry.field(description="The queues that it serves: at least one, without commas.")
 
 
-@strawberry.input(description="A logical worker to be deleted, named by id, or by name and queues.")
+@strawberry.input(description="The logical worker to delete, named by its id, or by its name and queues.")
 class DeleteLogicalWorkerInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
-    name: str | None = strawberry.field(default=None, description="Its name; goes with `queues`.")
-    queues: list[str] | None = strawberry.field(default=None, description="All of its queues; goes with `name`.")
+    name: str | None = strawberry.field(default=None, description="Its name, together with `queues`.")
+    queues: list[str] | None = strawberry.field(default=None, description="All of its queues, together with `name`.")
     physical_workers: Instances = strawberry.field(
         default=Instances.DELETE_STOPPED, description="What happens to its physical workers."
     )

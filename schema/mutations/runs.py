@@ -27,54 +27,64 @@ from server.database.models import RunModel
 from server.database.transactions import UnitOfWork
 
 
-@strawberry.input(description="A new run. Its study is made if there is none.")
+@strawberry.input(description="A new run. Its study is created if there is none of this name.")
 class CreateRunInput:
     study_name: str = strawberry.field(description="The name of its study.")
-    workspace: str = strawberry.field(description="Its directory, which no other run has. It is not made on disk.")
+    workspace: str = strawberry.field(
+        description="Its directory, which no other run may have. The directory is not created."
+    )
     queues: list[str] = strawberry.field(description="The task queues it uses.")
     worker_ids: list[strawberry.ID] | None = strawberry.field(
-        default=UNSET, description="The ids of its logical workers, which have to exist."
+        default=UNSET, description="The ids of its logical workers, which must exist."
     )
     parent_id: strawberry.ID | None = strawberry.field(default=UNSET, description="The id of the run that launched it.")
     child_id: strawberry.ID | None = strawberry.field(default=UNSET, description="The id of the run that it launched.")
     status: RunStatus | None = strawberry.field(
         default=UNSET,
-        description="Where it stands. Without it: INITIALIZED, or RUNNING in the records of a Merlin before 2.0.0b3.",
+        description="Its status. Default: INITIALIZED, or RUNNING in the records of a Merlin before 2.0.0b3.",
     )
-    steps: list[str] | None = strawberry.field(default=UNSET, description="The steps it executes.")
-    parameters: JSON | None = strawberry.field(default=UNSET, description="The parameters it is launched with.")
-    samples: JSON | None = strawberry.field(default=UNSET, description="The samples it is launched with.")
+    steps: list[str] | None = strawberry.field(default=UNSET, description="The steps that it executes.")
+    parameters: JSON | None = strawberry.field(default=UNSET, description="Its parameters.")
+    samples: JSON | None = strawberry.field(default=UNSET, description="Its samples.")
     additional_data: JSON | None = strawberry.field(
-        default=UNSET, description="An object of whatever else is to be kept."
+        default=UNSET, description="An object of further data to store with the run."
     )
 
 
 @strawberry.input(
-    description="Only the given fields change. `additionalData` is merged key by key; a null value drops its key."
+    description=(
+        "A change of a run. Only the given fields change. `additionalData` is merged key by key; a "
+        "null value removes its key."
+    )
 )
 class UpdateRunInput:
     id: strawberry.ID = strawberry.field(description="The id of the run.")
-    status: RunStatus | None = strawberry.field(default=UNSET, description="Where it stands.")
+    status: RunStatus | None = strawberry.field(default=UNSET, description="Its new status.")
     parent_id: strawberry.ID | None = strawberry.field(
         default=UNSET, description="The id of the run that launched it; null for none."
     )
     child_id: strawberry.ID | None = strawberry.field(
         default=UNSET, description="The id of the run that it launched; null for none."
     )
-    additional_data: JSON | None = strawberry.field(default=UNSET, description="An object whose keys are merged.")
+    additional_data: JSON | None = strawberry.field(
+        default=UNSET, description="An object whose keys are merged into the stored ones."
+    )
     force: bool = strawberry.field(
         default=False,
-        description="Also make a finished run unfinished: `merlin monitor` launches it anew. Else: STILL_ACTIVE.",
+        description=(
+            "Allow a finished run to become unfinished, which makes `merlin monitor` launch it again. Without it this "
+            "is refused as STILL_ACTIVE."
+        ),
     )
 
 
-@strawberry.input(description="A run, and logical workers.")
+@strawberry.input(description="A run, and the logical workers to link or to unlink.")
 class RunWorkersInput:
     run_id: strawberry.ID = strawberry.field(description="The id of the run.")
     worker_ids: list[strawberry.ID] = strawberry.field(description="The ids of the logical workers.")
 
 
-@strawberry.input(description="A run to be deleted, named by id or by workspace.")
+@strawberry.input(description="The run to delete, named by its id or its workspace.")
 class DeleteRunInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     workspace: str | None = strawberry.field(default=None, description="Its workspace, as stored.")
@@ -82,16 +92,16 @@ class DeleteRunInput:
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
-@strawberry.input(description="An empty filter is refused: deleting all has mutations of its own.")
+@strawberry.input(description="The runs to delete. An empty filter is refused: use `deleteAll` to delete all runs.")
 class DeleteRunsInput:
-    filter: RunFilter = strawberry.field(description="Which runs.")
+    filter: RunFilter = strawberry.field(description="A filter of the runs to delete.")
     force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
 
 @strawberry.type
 class RunMutations:
-    @strawberry.mutation(description="A new run, linked with its study and its workers in one step.")
+    @strawberry.mutation(description="Creates a run, and links it with its study and its workers in one step.")
     @staticmethod
     async def create_run(info: Info, input: InputArgument[CreateRunInput]) -> RunPayload:
         fields = provided_fields(input, RunModel, besides=("workspace", "queues"))
@@ -117,7 +127,7 @@ class RunMutations:
 
         return RunPayload.of(await run_mutation(info, act))
 
-    @strawberry.mutation(description="Links a run and logical workers, on both sides. What is linked stays so.")
+    @strawberry.mutation(description="Links a run with logical workers, on both sides. Existing links stay.")
     @staticmethod
     async def attach_workers(info: Info, input: InputArgument[RunWorkersInput]) -> RunPayload:
         runs = info.context.database.runs
@@ -128,7 +138,7 @@ class RunMutations:
         return RunPayload.of(await run_mutation(info, act, subject_field="runId"))
 
     @strawberry.mutation(
-        description="Unlinks a run and logical workers, on both sides, also where a worker does not exist any more."
+        description="Unlinks a run from logical workers, on both sides, even if a worker no longer exists."
     )
     @staticmethod
     async def detach_workers(info: Info, input: InputArgument[RunWorkersInput]) -> RunPayload:
@@ -139,7 +149,9 @@ class RunMutations:
 
         return RunPayload.of(await run_mutation(info, act, subject_field="runId"))
 
-    @strawberry.mutation(description="Deletes a run. It leaves its study, its workers, its parent and its child.")
+    @strawberry.mutation(
+        description="Deletes a run, and removes it from its study, its workers, its parent and its child."
+    )
     @staticmethod
     async def delete_run(info: Info, input: InputArgument[DeleteRunInput]) -> DeletePayload:
         runs = info.context.database.runs
@@ -152,7 +164,7 @@ class RunMutations:
         return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=about))
 
     @strawberry.mutation(
-        description="Deletes the runs that match a filter now, however many, in small steps that are atomic each."
+        description="Deletes all runs that match a filter now, in small steps, each of which is atomic."
     )
     @staticmethod
     async def delete_runs(info: Info, input: InputArgument[DeleteRunsInput]) -> DeletePayload:

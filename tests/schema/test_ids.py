@@ -175,13 +175,15 @@ async def answered(database: MerlinDatabase, operations: Engine, text: str, ids:
 
 
 async def all_answers(operations: Engine, ids: dict[str, str]) -> list[list[bytes]]:
+    """Without positions, which name the copy that has answered."""
     found = []
     async with opened(await memory_of(*RECORDS)) as database:
         found += [await answered(database, operations, text, ids) for text in READING]
     for text in WRITING:
         for document in (text, literal(text, ids)):
             async with opened(await memory_of(*RECORDS)) as database:
-                found.append(await answered(database, operations, document, ids))
+                answers = await answered(database, operations, document, ids)
+                found.append([answer.replace(str(database.position).encode(), b"") for answer in answers])
     return found
 
 

@@ -285,12 +285,10 @@ async def test_mutations_in_flight_are_finished_and_subscriptions_end(
                 assert await idle.read() == b""  # uvicorn ends connections now
             proxy.replies.set()
             messages = [message async for message in hear if message["id"] == "2"]
-        assert messages == [
-            {"id": "2", "type": "next", "payload": {"data": {"createStudy": {"created": True}}}},
-            {"id": "2", "type": "complete"},
-        ]
+        assert [message["type"] for message in messages] == ["next", "complete"]
+        assert json.loads(json.dumps(messages[0]))["payload"]["data"] == {"createStudy": {"created": True}}
         assert connection.close_code == 1012
-        assert (await by_http).json() == {"data": {"createStudy": {"created": True}}}
+        assert (await by_http).json()["data"] == {"createStudy": {"created": True}}
         assert (await by_sse).text.endswith("event: complete\ndata: \n\n")
         assert await asyncio.to_thread(serving.wait) == 0
         assert serving.stderr.count(" INFO merlin_graphql.audit: ") == 3 == serving.stderr.count("\n")

@@ -125,7 +125,7 @@ async def test_a_mutation_goes_by_post_only(live: Live, client: httpx.AsyncClien
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     assert len(live.database.studies) == 0
     done = await client.post("/graphql", json={"query": mutation}, headers=STREAM)
-    assert '{"data":{"createStudy":{"created":true}}}' in done.text
+    assert '{"data":{"createStudy":{"created":true}}' in done.text
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ from tests.support.load import Address
 from tests.support.raw_http import answer, connected
 from tests.support.serving import DEADLINE, Serving
 
-MILLISECONDS = 5.0
+MILLISECONDS = 20.0
 """Of a processor, for a header of the largest size."""
-IN_A_QUERY = 20.0
+IN_A_QUERY = 40.0
 """As many for a query string of the largest size, all percent signs: Python decodes each of them."""
 HEADERS = (
     *("accept", "accept-encoding", "accept-language", "access-control-request-headers"),

@@ -100,9 +100,10 @@ def _pace(process: Process, query: Query) -> float:
 
 
 def check_same(query: Query, first: tuple[str, bytes], other: tuple[str, bytes]) -> None:
-    """The same data as JSON; by hand the same bytes. Raises `AnswerError`."""
+    """The same data as JSON; by hand the same bytes, without the position. Raises `AnswerError`."""
     (one, expected), (two, given) = first, other
-    if {one, two} == {"main", "c"} and given != expected:
+    plain, other_plain = (answer.partition(b',"extensions":')[0].rstrip(b"}") for answer in (expected, given))
+    if {one, two} == {"main", "c"} and plain != other_plain:
         raise AnswerError(f"{query.name}: ({one}) and ({two}) differ:\n{expected[:1000]!r}\n{given[:1000]!r}")
     if _data(one, given=expected) != _data(two, given=given):
         raise AnswerError(f"{query.name}: ({one}) and ({two}) differ:\n{expected[:1000]!r}\n{given[:1000]!r}")
