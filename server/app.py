@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -35,6 +36,7 @@ from server.observability.telemetry import Telemetry
 from server.observability.tracing import open_tracing
 from server.open_database import open_database
 from server.process.shutdown_signal import shutdown_event
+from server.process.signals import on_hangup
 from server.protocols.fast_path import FastPath
 from server.protocols.http import GraphQLApp
 from server.protocols.persisted_documents import PersistedDocuments
@@ -113,9 +115,11 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         await access_control.authenticator.open()
         async with open_database(settings) if database is None else nullcontext(database) as served:
             served.run_metadata.listen(metrics.count_file)
-            with shutdown_event() as draining:
+            loop, authenticator = asyncio.get_running_loop(), access_control.authenticator
+            reload = partial(loop.call_soon_threadsafe, authenticator.reload)
+            with shutdown_event() as draining, on_hangup(reload):
                 tasks = [
-                    asyncio.create_task(access_control.authenticator.follow(served.backend)),
+                    asyncio.create_task(authenticator.follow(served.backend)),
                     asyncio.create_task(metrics.follow(served)),
                     asyncio.create_task(mark_draining(metrics, draining)),
                 ]
