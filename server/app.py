@@ -47,6 +47,9 @@ from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error
 from server.settings import PRODUCTION, Settings, read_settings
 
+_CHANGING_SHARE = 0.7
+"""The share of --drain in which a change of many steps goes on; the rest is for reading back and answering."""
+
 
 class App(Starlette):
     """The app behind the checks that every request and websocket passes first: its host, and its query string."""
@@ -122,6 +125,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
                     asyncio.create_task(authenticator.follow(served.backend)),
                     asyncio.create_task(metrics.follow(served)),
                     asyncio.create_task(mark_draining(metrics, draining)),
+                    asyncio.create_task(_end_changes(served, draining, settings.drain * _CHANGING_SHARE)),
                 ]
                 yield {"database": served, "draining": draining}
                 await end_tasks(tasks)
@@ -153,6 +157,13 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         exception_handlers={HTTPException: http_exception, Exception: server_error},
         lifespan=lifespan,
     )
+
+
+async def _end_changes(database: MerlinDatabase, draining: asyncio.Event, seconds: float) -> None:
+    """Ends long changes so many seconds after the drain has begun: each answers with what it has done by then."""
+    await draining.wait()
+    await asyncio.sleep(seconds)
+    database.end_changes()
 
 
 def documents_of(settings: Settings) -> PersistedDocuments:

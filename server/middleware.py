@@ -19,7 +19,9 @@ SECURITY_HEADERS = [
 ]
 """For responses that are not pages: if a browser shows one anyway, it loads nothing else, and no page can frame it."""
 _DRAIN_TIMED_OUT = refusal(
-    "The server is shutting down, and this took too long: send the request again.", "SERVICE_UNAVAILABLE", 503
+    "The server is shutting down, and this took too long: send the request again; after a mutation, look first.",
+    "SERVICE_UNAVAILABLE",
+    503,
 )
 
 
