@@ -44,7 +44,7 @@ async def request_middleware(app: ASGIApp, scope: Scope, receive: Receive, send:
             headers.append((b"x-request-id", id_.encode()))
             if draining is not None and draining.is_set():
                 headers.append((b"connection", b"close"))  # so that the client sends its next request to another server
-            message["headers"] = headers
+            message = {**message, "headers": headers}  # the app may send the same one again
         await send(message)
 
     try:
