@@ -191,6 +191,53 @@ async def test_a_server_that_refuses_to_tell_is_polled(
                 await until(lambda: holds(database, study(2), study(3)))
 
 
+async def test_notices_are_asked_for_again_soon(binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal of a moment is not answered by polling for long: the next poll would be in an hour."""
+    caplog.set_level(logging.INFO)
+    with RedisServer.start(binary, tmp_path) as server, closing(RedisWriter(server.url)) as writer:
+        async with served(server.url, BackendOptions(poll_interval=3600)) as database:
+            assert not database.backend.is_polling
+            writer.client.acl_setuser("default", enabled=True, nopass=True, commands=["-client|tracking"])
+            writer.client.client_kill_filter(_id=await_tracking(writer)[0])
+            await until(lambda: database.backend.is_polling)
+            await until(lambda: database.stale_since is None)
+            writer.client.acl_setuser("default", enabled=True, nopass=True, commands=["+client|tracking"])
+            writer.create(study(1))
+            await until(lambda: holds(database, study(1)))
+            assert not database.backend.is_polling
+            writer.create(study(2))
+            await until(lambda: holds(database, study(1), study(2)))
+    polled = [record.message for record in caplog.records if "polled" in record.message]
+    assert len(polled) == 2
+    assert polled[0].endswith("Changes are polled for instead.")
+    assert polled[1].endswith("tells of changes again: they are not polled for any more.")
+
+
+async def test_a_long_script_is_an_outage(binary: Path, tmp_path: Path) -> None:
+    """Nothing can be read meanwhile, so the copy is stale and says so; nothing is polled for then or later."""
+    with (
+        RedisServer.start(binary, tmp_path, None, "--lua-time-limit", "50") as server,
+        closing(RedisWriter(server.url)) as writer,
+        closing(RedisWriter(server.url)) as other,
+    ):
+        async with served(server.url, BackendOptions(poll_interval=3600)) as database:
+            script = asyncio.create_task(asyncio.to_thread(other.client.eval, "while true do end", 0))
+            await until(lambda: database.stale_since)
+            assert not database.backend.is_polling
+            await until(lambda: has_ended(writer))
+            with pytest.raises(redis.ResponseError, match="killed"):
+                await script
+            await until(lambda: database.stale_since is None)
+            assert not database.backend.is_polling
+            writer.create(study(1))
+            await until(lambda: holds(database, study(1)))
+
+
+def has_ended(writer: RedisWriter) -> bool:
+    """The script, once it is known as one that takes long."""
+    return bool(writer.client.script_kill())
+
+
 async def test_a_polled_server_that_dies_is_noticed(binary: Path, tmp_path: Path) -> None:
     """Where changes are polled for, a lost server is stale and comes back, too."""
     users = {"deaf": "on >secret ~* &* +@all -client|tracking"}

@@ -32,7 +32,7 @@ from server.database.backends.redis_client import TIMEOUT, RedisClients
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
 from server.database.backends.write_set import WriteSet
-from server.database.errors import WrongDatabaseError
+from server.database.errors import BackendError, WrongDatabaseError
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 LOG = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reconnect."""
 _POLL_SHARE = 5
 """Where the server refuses to tell of changes: pause this many times as long as listing everything took."""
+_FIRST_RETRY, _LAST_RETRY = 1.0, 30.0
+"""Seconds until a server that refuses to tell of changes is asked again; the pause doubles."""
 
 _Item = TypeVar("_Item")
 
@@ -223,13 +225,12 @@ class RedisBackend(ResultsBackend):
         return dict(found)
 
     async def watch(self) -> AsyncGenerator[Notice]:
-        pause = _SHORTEST_PAUSE
-        refused = False
+        pause, retry, next_poll = _SHORTEST_PAUSE, _FIRST_RETRY, 0.0
         while True:
             try:
                 async with self._tracking() as connection, aclosing(self._listen(connection)) as notices:
-                    pause, refused = _SHORTEST_PAUSE, False
-                    self.notice_delay = type(self).notice_delay
+                    pause, retry, next_poll = _SHORTEST_PAUSE, _FIRST_RETRY, 0.0
+                    self._end_polling()
                     yield Reload()
                     async for notice in notices:
                         yield notice
@@ -238,15 +239,31 @@ class RedisBackend(ResultsBackend):
                 if not isinstance(failure, WrongDatabaseError):
                     yield Lost(str(failure))
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
+                    pause, next_poll = min(2 * pause, _LONGEST_PAUSE), 0.0
                     continue
-                if not refused:
-                    LOG.warning("%s Changes are polled for instead.", failure)
-                refused = True
-                yield Reload()
-                poll_pause = max(self._poll_interval, _POLL_SHARE * self._load_seconds)
-                self.notice_delay = type(self).notice_delay + 2 * (poll_pause + self._load_seconds)
-                await asyncio.sleep(poll_pause)
+                poll_pause = self._begin_polling(failure)
+                if time.monotonic() < next_poll:
+                    yield Alive()
+                else:
+                    yield Reload()
+                    next_poll = time.monotonic() + poll_pause
+                await asyncio.sleep(min(retry, next_poll - time.monotonic()))
+                retry = min(2 * retry, _LAST_RETRY)
+
+    def _begin_polling(self, failure: BackendError) -> float:
+        """Notes that changes are polled for; returns the seconds between two polls."""
+        if not self.is_polling:
+            LOG.warning("%s Changes are polled for instead.", failure)
+        self.is_polling = True
+        pause = max(self._poll_interval, _POLL_SHARE * self._load_seconds)
+        self.notice_delay = type(self).notice_delay + 2 * (pause + self._load_seconds)
+        return pause
+
+    def _end_polling(self) -> None:
+        if self.is_polling:
+            LOG.info("%s tells of changes again: they are not polled for any more.", self.connection)
+        self.is_polling = False
+        self.notice_delay = type(self).notice_delay
 
     @asynccontextmanager
     async def _tracking(self) -> AsyncIterator[AbstractConnection]:

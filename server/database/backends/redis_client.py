@@ -41,6 +41,8 @@ SCHEMES: Mapping[str, str] = {
 """Valkey's own mean what Redis's do."""
 _SENTINEL_PORT = 26379
 _SENTINEL_TIMEOUT = 1.0
+_BUSY = "BUSY "
+"""The code by which a server refuses everything while a script runs longer than its `lua-time-limit`."""
 _CUT = "closed by server|reset by peer|while writing to socket"
 """How redis-py and the system call a connection that the other side has ended."""
 """Seconds for the sentinels to say who is the master, while notices wait."""
@@ -165,6 +167,8 @@ class RedisClients:
                 return BackendUnavailableError(f"{self.connection} refuses the login: {reason}")
             case ResponseError() if self.is_sentinel and "unknown command 'SENTINEL'" in reason:
                 return WrongDatabaseError(f"{self.connection} is no Sentinel: name its port, which is often 26379.")
+            case ResponseError() if reason.startswith(_BUSY):
+                return BackendUnavailableError(f"{self.connection} is busy with a script: {reason}")
             case ResponseError():
                 return WrongDatabaseError(f"{self.connection} refuses a command: {reason}")
             case MasterNotFoundError():
