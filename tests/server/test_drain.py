@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -25,17 +25,15 @@ from websockets.typing import Subprotocol
 
 import server.app
 import server.process.uvicorn_protocols
-from server.database.backends.factory import BackendOptions, make_backend
 from server.settings import Settings
 from tests.support.live import serving as serving_here
 from tests.support.live import until
 from tests.support.load import Address, load
 from tests.support.proxy import Proxy
 from tests.support.raw_http import answer, connected
-from tests.support.records import memory_of, run, study, uid
+from tests.support.records import memory_of
 from tests.support.servers import RedisServer, binaries
 from tests.support.serving import DEADLINE, Serving, server_processes
-from tests.support.writers import RedisWriter
 
 pytestmark = pytest.mark.anyio
 
@@ -311,44 +309,6 @@ async def test_what_a_websocket_has_brought_is_begun(monkeypatch: pytest.MonkeyP
         assert connection.close_code == 1012
         assert sorted(str(message["id"]) for message in messages if message["type"] == "complete") == names
         assert sorted(record.name for record in live.database.read_model.studies) == names
-
-
-async def test_a_long_deletion_says_what_it_has_done(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It ends between two of its steps, before --drain does: its answer names what is gone, and the rest stands."""
-    draining = asyncio.Event()
-    monkeypatch.setattr(server.app, "shutdown_event", lambda: contextlib.nullcontext(draining))
-    everything = [uid(number) for number in range(1, 2_001)]
-    settings = Settings(no_auth=True, drain=0.1)
-    async with Proxy(redis_server.port) as proxy:
-        with closing(RedisWriter(redis_server.url)) as writer:
-            of_study = [run(number, study_id=uid(9_999), run_status="COMPLETED") for number in range(1, 2_001)]
-            writer.create(study(9_999, runs=tuple(everything)), *of_study)
-            backend = make_backend(proxy.url, BackendOptions())
-            async with serving_here(backend, settings=settings) as live, httpx.AsyncClient(timeout=DEADLINE) as client:
-                deletion = f'mutation {{ deleteStudy(input: {{id: "{uid(9_999)}"}}) {{ userErrors {{ code }} }} }}'
-                answering = asyncio.create_task(client.post(live.http, json={"query": deletion}))
-                await until(lambda: len(left_of(everything, writer)) < len(everything))
-                proxy.replies.clear()
-                await until(lambda: proxy.waiting == 1)
-                draining.set()
-                await until(lambda: live.database._runner.is_ending)
-                proxy.replies.set()
-                (error,) = (await answering).json()["errors"]
-                another = await client.post(live.http, json={"query": create("late")})
-            left = left_of(everything, writer)
-    assert error["extensions"]["code"] == "SERVICE_UNAVAILABLE"
-    assert 0 < len(left) < len(everything)
-    gone = [effect["id"] for effect in error["extensions"]["effects"] if effect["action"] == "DELETED"]
-    assert sorted(gone) == sorted(set(everything) - left)
-    assert f"{len(gone) + 1} entities were changed" in error["message"]  # with the study
-    assert another.json()["errors"][0]["extensions"] == {"code": "SERVICE_UNAVAILABLE"}
-
-
-def left_of(ids: list[str], writer: RedisWriter) -> set[str]:
-    stored = {key.removeprefix("run:") for key in writer.client.scan_iter("run:*", count=5_000)}
-    return stored.intersection(ids)
 
 
 @asynccontextmanager

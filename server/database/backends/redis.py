@@ -225,6 +225,11 @@ class RedisBackend(ResultsBackend):
         return dict(found)
 
     async def watch(self) -> AsyncGenerator[Notice]:
+        async with self._clients.following_master(), aclosing(self._notices()) as notices:
+            async for notice in notices:
+                yield notice
+
+    async def _notices(self) -> AsyncGenerator[Notice]:
         pause, retry, next_poll = _SHORTEST_PAUSE, _FIRST_RETRY, 0.0
         while True:
             try:
@@ -286,9 +291,13 @@ class RedisBackend(ResultsBackend):
 
     async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
         asked = False
-        master = await self._clients.master()
         while True:
-            reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
+            try:
+                reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
+            except RedisConnectionError:
+                self._clients.check_master(connection)  # which is why it was ended
+                raise
+            self._clients.check_master(connection)
             if isinstance(reply, PushNotification):
                 yield _read_notice(reply)
             elif reply is not None:
@@ -299,8 +308,6 @@ class RedisBackend(ResultsBackend):
             elif asked:
                 raise RedisConnectionError("it does not answer any more")
             else:
-                if await self._clients.master() not in (master, None):
-                    raise RedisConnectionError("another server is the master now")
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
                 asked = True
 
