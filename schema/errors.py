@@ -18,6 +18,7 @@ from server.database.errors import (
     DatabaseError,
     EntityNotFoundError,
     InvalidRequestError,
+    ShuttingDownError,
     UnknownOutcomeError,
 )
 
@@ -30,6 +31,7 @@ LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
 NOT_FOUND = "NOT_FOUND"
 UNAVAILABLE = "DATABASE_UNAVAILABLE"
 UNKNOWN_OUTCOME = "UNKNOWN_OUTCOME"
+SHUTTING_DOWN = "SERVICE_UNAVAILABLE"
 INTERNAL = "INTERNAL_SERVER_ERROR"
 FORBIDDEN = "FORBIDDEN"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -54,7 +56,7 @@ class BadInput(GraphQLError):  # noqa: N818 - named like a code, since graphql-c
 
 
 class PartlyDoneError(Exception):
-    """The database failed during a mutation that had changed something before."""
+    """The database failed, or the server was to end, during a mutation that had changed something before."""
 
     def __init__(self, cause: BackendError, effects: Sequence[Mapping[str, str]]) -> None:
         super().__init__(str(cause))
@@ -71,6 +73,8 @@ def code_of(error: DatabaseError) -> str:
             return BAD_USER_INPUT
         case UnknownOutcomeError():
             return UNKNOWN_OUTCOME
+        case ShuttingDownError():
+            return SHUTTING_DOWN
         case BackendError():
             return UNAVAILABLE
         case _:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -35,6 +36,7 @@ from server.observability.telemetry import Telemetry
 from server.observability.tracing import open_tracing
 from server.open_database import open_database
 from server.process.shutdown_signal import shutdown_event
+from server.process.signals import on_hangup
 from server.protocols.fast_path import FastPath
 from server.protocols.http import GraphQLApp
 from server.protocols.persisted_documents import PersistedDocuments
@@ -44,6 +46,9 @@ from server.protocols.websocket import WebSocketApp
 from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error
 from server.settings import PRODUCTION, Settings, read_settings
+
+_CHANGING_SHARE = 0.7
+"""The share of --drain in which a change of many steps goes on; the rest is for reading back and answering."""
 
 
 class App(Starlette):
@@ -113,11 +118,14 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         await access_control.authenticator.open()
         async with open_database(settings) if database is None else nullcontext(database) as served:
             served.run_metadata.listen(metrics.count_file)
-            with shutdown_event() as draining:
+            loop, authenticator = asyncio.get_running_loop(), access_control.authenticator
+            reload = partial(loop.call_soon_threadsafe, authenticator.reload)
+            with shutdown_event() as draining, on_hangup(reload):
                 tasks = [
-                    asyncio.create_task(access_control.authenticator.follow(served.backend)),
+                    asyncio.create_task(authenticator.follow(served.backend)),
                     asyncio.create_task(metrics.follow(served)),
                     asyncio.create_task(mark_draining(metrics, draining)),
+                    asyncio.create_task(_end_changes(served, draining, settings.drain * _CHANGING_SHARE)),
                 ]
                 yield {"database": served, "draining": draining}
                 await end_tasks(tasks)
@@ -149,6 +157,13 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         exception_handlers={HTTPException: http_exception, Exception: server_error},
         lifespan=lifespan,
     )
+
+
+async def _end_changes(database: MerlinDatabase, draining: asyncio.Event, seconds: float) -> None:
+    """Ends long changes so many seconds after the drain has begun: each answers with what it has done by then."""
+    await draining.wait()
+    await asyncio.sleep(seconds)
+    database.end_changes()
 
 
 def documents_of(settings: Settings) -> PersistedDocuments:

@@ -19,7 +19,9 @@ SECURITY_HEADERS = [
 ]
 """For responses that are not pages: if a browser shows one anyway, it loads nothing else, and no page can frame it."""
 _DRAIN_TIMED_OUT = refusal(
-    "The server is shutting down, and this took too long: send the request again.", "SERVICE_UNAVAILABLE", 503
+    "The server is shutting down, and this took too long: send the request again; after a mutation, look first.",
+    "SERVICE_UNAVAILABLE",
+    503,
 )
 
 
@@ -42,7 +44,7 @@ async def request_middleware(app: ASGIApp, scope: Scope, receive: Receive, send:
             headers.append((b"x-request-id", id_.encode()))
             if draining is not None and draining.is_set():
                 headers.append((b"connection", b"close"))  # so that the client sends its next request to another server
-            message["headers"] = headers
+            message = {**message, "headers": headers}  # the app may send the same one again
         await send(message)
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from server.auth.visitor import Visitor
 from server.database.backends.base import ResultsBackend
 from server.database.notifier import Notifier
 from server.errors import UsageError
+
+LOG = logging.getLogger(__name__)
 
 OWNER = "owner"
 """The name of the client that uses the token made at startup."""
@@ -41,6 +44,9 @@ class Provider(Protocol):
 
     async def follow(self) -> None:
         """Keeps the keys up to date, until cancelled."""
+
+    def reload(self) -> None:
+        """Has `follow` read the keys now."""
 
     def known(self, token: str) -> Credential | None:
         """The credential of a token that was verified a short time ago; else None."""
@@ -99,6 +105,14 @@ class Authenticator:
         if self._provider is not None:
             tasks.append(self._provider.follow())
         await asyncio.gather(*tasks)
+
+    def reload(self) -> None:
+        """Reads the tokens and the keys again now, whether or not they seem to have changed."""
+        LOG.info("SIGHUP: the tokens and the keys are read again.")
+        if self._tokens is not None:
+            self._tokens.reload()
+        if self._provider is not None:
+            self._provider.reload()
 
     async def _watch(self) -> None:
         seen = self._versions()

@@ -75,6 +75,8 @@ class IdentityProvider:
         self._fetching: Future[bytes] | None = None
         self._unknown_key = asyncio.Event()
         """Set when a token named an unknown key."""
+        self._asked = asyncio.Event()
+        """Set when the keys are to be read at once."""
         self._known: OrderedDict[str, tuple[float, Credential]] = OrderedDict()
         self.version = 0
         """Counts up whenever the set of keys changes."""
@@ -90,8 +92,8 @@ class IdentityProvider:
         """Reads the keys again and again, until cancelled. While they are not available, the old ones stay valid."""
         while True:
             if self._is_url:
-                await asyncio.sleep(_MIN_REFRESH_INTERVAL)
-                await self._wait_for_unknown_key(_REFRESH_INTERVAL - _MIN_REFRESH_INTERVAL)
+                await _wait_for(self._asked, _MIN_REFRESH_INTERVAL)
+                await _wait_for(self._unknown_key, _REFRESH_INTERVAL - _MIN_REFRESH_INTERVAL)
             else:
                 await asyncio.sleep(_FILE_CHECK_INTERVAL)
             try:
@@ -101,6 +103,12 @@ class IdentityProvider:
                     self._load_file()
             except ProviderError as error:
                 LOG.warning("%s The keys that were read before stay valid.", error)
+
+    def reload(self) -> None:
+        """Has `follow` read the keys at once; a file within `_FILE_CHECK_INTERVAL`."""
+        self._seen = ()
+        self._asked.set()
+        self._unknown_key.set()
 
     def known(self, token: str) -> Credential | None:
         """The credential of a token that was verified less than `_CACHE_SECONDS` ago; else None."""
@@ -159,12 +167,6 @@ class IdentityProvider:
             raise InvalidTokenError
         return key
 
-    async def _wait_for_unknown_key(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._unknown_key.wait()
-        self._unknown_key.clear()
-
     async def _fetched(self) -> bytes:
         """Raises `ProviderError`."""
         if self._fetching is not None and not self._fetching.done():
@@ -216,6 +218,14 @@ class IdentityProvider:
         if thumbprints != self._thumbprints:
             self.version += 1
         self._keys, self._thumbprints = keys, thumbprints
+
+
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Waits until an event is set, at most so long, and clears it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    event.clear()
 
 
 def _key_of(data: Mapping[str, Any]) -> _Key | None:

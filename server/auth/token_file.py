@@ -100,6 +100,11 @@ class TokenFile:
     def hashes(self) -> Iterable[str]:
         return self._lines
 
+    def reload(self) -> None:
+        """Reads the file again, whether or not it seems to have changed."""
+        self._seen, self._next_check, self._problem = (), 0.0, None
+        self.reload_if_changed()
+
     def reload_if_changed(self) -> None:
         """Reads the file again if it has changed. Checks at most once per `_MIN_CHECK_INTERVAL`."""
         now = time.monotonic()

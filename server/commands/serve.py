@@ -1,4 +1,4 @@
-"""`merlin-graphql serve`: serves a Merlin database until SIGTERM or SIGINT."""
+"""`merlin-graphql serve`: serves a Merlin database until a signal ends it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from server.observability.tracing import open_tracing
 from server.open_database import backend_of, fill_with_demo, open_database, workspace_roots_of
 from server.process.drain import Server
 from server.process.listener import listening
-from server.process.signals import ignore_signals, leave, on_signals, run
+from server.process.signals import ignore_signals, leave, on_hangup, on_signals, run
 from server.process.uvicorn_server import allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import Settings
 
@@ -33,13 +33,14 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bou
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serves until SIGTERM or SIGINT, then finishes the requests that are running."""
+    """Serves until an ending signal, then finishes the requests that are running."""
     settings = settings_of(options)
     check_workers(settings.workers)
     is_found = settings.database is None and not settings.is_demo
     with contextlib.ExitStack() as stack:
         stack.callback(ignore_signals)  # from here to the end of the process
         stack.enter_context(on_signals(leave))
+        stack.enter_context(on_hangup(lambda: None))  # until the app handles it: what it reads at its start is new
         settings, source = with_database(settings, stack)
         stack.enter_context(naming(source if is_found else None))
         if settings.workers > 1 and _is_memory(settings):

@@ -143,6 +143,10 @@ class MerlinDatabase:
         """A unit of work, to share between several calls of managers; whoever begins it calls `finish`."""
         return UnitOfWork(self._runner, dry_run)
 
+    def end_changes(self) -> None:
+        """Begins no further step of a change, so that each one that runs can still say what it has done."""
+        self._runner.is_ending = True
+
     async def annotate(self, id_: str, annotations: JSON, unit: UnitOfWork | None = None) -> StudyEntity | RunEntity:
         """Merges annotations into those of a study or a run, key by key; None removes a key.
 

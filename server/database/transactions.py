@@ -22,7 +22,13 @@ from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
-from server.database.errors import BackendError, ConflictError, InvalidValueError, UnknownOutcomeError
+from server.database.errors import (
+    BackendError,
+    ConflictError,
+    InvalidValueError,
+    ShuttingDownError,
+    UnknownOutcomeError,
+)
 from server.database.feed import Feed
 from server.database.files.metadata_file import FileState
 from server.database.files.run_metadata import RunMetadata
@@ -263,9 +269,13 @@ class UnitOfWork:
     async def step(self, change: Change[Result]) -> Result:
         """Runs a change, and runs it again if others interfere.
 
-        Raises `ConflictError`, `BackendError`, and what the change itself raises.
+        Raises `ConflictError`, `BackendError`, among them `ShuttingDownError`, and what the change itself raises.
         """
         if not self.dry_run:
+            if self.runner.is_ending:
+                raise ShuttingDownError(
+                    "The server is shutting down, and begins no further change: send the request again later."
+                )
             result, effects, notes = await self.runner.run(change)
             for effect in effects:
                 self._note(effect)
@@ -374,6 +384,8 @@ class TransactionRunner:
         self._read_model = read_model
         self._dialect = dialect
         self._turn = asyncio.Lock()
+        self.is_ending = False
+        """Set when the server is about to end: the steps that run are finished, and no other one begins."""
         self.before_commit: Callable[[Collection[Effect]], None] = lambda _effects: None
         """Called with the effects, before they are visible to anybody."""
 

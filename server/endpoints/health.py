@@ -25,10 +25,15 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 if the copy has every change of the database; 503 if it is stale, or the server is draining."""
+    """200 if the copy has every change of the database; 503 if it is stale, or the server is draining.
+
+    Where changes are polled for, since the database refuses to tell of them, that is said, too.
+    """
     database: MerlinDatabase = request.state.database
     since = database.stale_since
     status: dict[str, object] = {"status": "ready", "revision": database.revision}
+    if database.backend.is_polling:
+        status["changes"] = "polled"
     if request.state.draining.is_set():
         status["status"] = "draining"
     elif since is not None:

@@ -84,6 +84,12 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        self._notifications = Gauge(
+            named("change_notifications"),
+            "1 while the database tells of changes; 0 while it refuses, and they are polled for.",
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
         self._missed = Counter(
             named("missed_changes"),
             "Changes that the copy had missed, found by comparing it with the database.",
@@ -170,6 +176,7 @@ class Metrics:
             self._stale_since.set(0 if since is None else since.timestamp())
             self._lag.set(database.feed.lag)
             self._reconnects.set(database.feed.reconnects)
+            self._notifications.set(not database.backend.is_polling)
             self._missed.inc(database.comparison.missed - missed)
             missed = database.comparison.missed
             await beat.wait()

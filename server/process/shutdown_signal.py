@@ -1,4 +1,4 @@
-"""The event that SIGTERM and SIGINT set, so that streams end at once, before uvicorn waits for them."""
+"""The event that ending signals set, so that streams end at once, before uvicorn waits for them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from server.process.signals import ending_signals
+
 
 @contextmanager
 def shutdown_event() -> Iterator[asyncio.Event]:
-    """An event that the first SIGTERM or SIGINT sets, before the previously installed handler runs.
+    """An event that the first ending signal sets, before the previously installed handler runs.
 
     uvicorn tells its app of a shutdown only when every response is complete, and a subscription's never is.
     """
@@ -21,7 +23,7 @@ def shutdown_event() -> Iterator[asyncio.Event]:
         yield draining  # signals reach the main thread only
         return
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in ending_signals()}
 
     def handle(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(draining.set)

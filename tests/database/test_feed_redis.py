@@ -8,8 +8,8 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from server.database.backends import redis as redis_backend
+from server.database.backends import redis_client
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.errors import BackendUnavailableError
 from server.database.merlin_database import opened
@@ -191,6 +192,53 @@ async def test_a_server_that_refuses_to_tell_is_polled(
                 await until(lambda: holds(database, study(2), study(3)))
 
 
+async def test_notices_are_asked_for_again_soon(binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A refusal of a moment is not answered by polling for long: the next poll would be in an hour."""
+    caplog.set_level(logging.INFO)
+    with RedisServer.start(binary, tmp_path) as server, closing(RedisWriter(server.url)) as writer:
+        async with served(server.url, BackendOptions(poll_interval=3600)) as database:
+            assert not database.backend.is_polling
+            writer.client.acl_setuser("default", enabled=True, nopass=True, commands=["-client|tracking"])
+            writer.client.client_kill_filter(_id=await_tracking(writer)[0])
+            await until(lambda: database.backend.is_polling)
+            await until(lambda: database.stale_since is None)
+            writer.client.acl_setuser("default", enabled=True, nopass=True, commands=["+client|tracking"])
+            writer.create(study(1))
+            await until(lambda: holds(database, study(1)))
+            assert not database.backend.is_polling
+            writer.create(study(2))
+            await until(lambda: holds(database, study(1), study(2)))
+    polled = [record.message for record in caplog.records if "polled" in record.message]
+    assert len(polled) == 2
+    assert polled[0].endswith("Changes are polled for instead.")
+    assert polled[1].endswith("tells of changes again: they are not polled for any more.")
+
+
+async def test_a_long_script_is_an_outage(binary: Path, tmp_path: Path) -> None:
+    """Nothing can be read meanwhile, so the copy is stale and says so; nothing is polled for then or later."""
+    with (
+        RedisServer.start(binary, tmp_path, None, "--lua-time-limit", "50") as server,
+        closing(RedisWriter(server.url)) as writer,
+        closing(RedisWriter(server.url)) as other,
+    ):
+        async with served(server.url, BackendOptions(poll_interval=3600)) as database:
+            script = asyncio.create_task(asyncio.to_thread(other.client.eval, "while true do end", 0))
+            await until(lambda: database.stale_since)
+            assert not database.backend.is_polling
+            await until(lambda: has_ended(writer))
+            with pytest.raises(redis.ResponseError, match="killed"):
+                await script
+            await until(lambda: database.stale_since is None)
+            assert not database.backend.is_polling
+            writer.create(study(1))
+            await until(lambda: holds(database, study(1)))
+
+
+def has_ended(writer: RedisWriter) -> bool:
+    """The script, once it is known as one that takes long."""
+    return bool(writer.client.script_kill())
+
+
 async def test_a_polled_server_that_dies_is_noticed(binary: Path, tmp_path: Path) -> None:
     """Where changes are polled for, a lost server is stale and comes back, too."""
     users = {"deaf": "on >secret ~* &* +@all -client|tracking"}
@@ -230,6 +278,83 @@ async def test_a_failover_is_followed(binary: Path, tmp_path: Path) -> None:
             new.create(study(4))
             await until(lambda: name(database, 4))
     print(f"from failover to copy: {took:.2f} s")
+
+
+async def test_a_frozen_sentinel_delays_nobody(binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of three does not answer, and would be waited for longer than this test may take."""
+    monkeypatch.setitem(redis_client._TIMEOUTS, "socket_timeout", 3600)
+    async with three_sentinels(binary, tmp_path) as (first, second, sentinels):
+        url = f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in sentinels)}/mymaster/0"
+        with closing(RedisWriter(first.url)) as old, closing(RedisWriter(second.url)) as new:
+            async with served(url) as database, frozen(sentinels[0]):
+                old.create(study(1))
+                await until(lambda: holds(database, study(1)))
+                await until(lambda: new.client.exists(f"study:{uid(1)}"))
+                await fail_over(sentinels[1], second)
+                await until(lambda: tracking(new), 15)
+                new.create(study(2))
+                await until(lambda: holds(database, study(1), study(2)))
+                assert database.stale_since is None
+                async with served(url) as other:  # one that begins meanwhile
+                    assert holds(other, study(1), study(2))
+
+
+async def test_a_failover_of_a_busy_master_is_followed(binary: Path, tmp_path: Path) -> None:
+    """Notices never cease: the old master tells of what it copies from the new one. Writes go to the new one, too."""
+    async with three_sentinels(binary, tmp_path) as (first, second, sentinels):
+        url = f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in sentinels)}/mymaster/0"
+        with closing(RedisWriter(first.url)) as old, closing(RedisWriter(second.url)) as new:
+            async with served(url) as database:
+                await database.studies.create("before")  # by a connection of the writer, which stays
+                await until(lambda: new.client.hexists("study:name", "before"))
+                await fail_over(sentinels[0], second)
+                await until(lambda: has_written(new) and tracking(new), 15)
+                assert not tracking(old)
+                await database.studies.create("after")
+                assert new.client.hexists("study:name", "after")
+                await until(lambda: database.stale_since is None)
+
+
+@asynccontextmanager
+async def three_sentinels(
+    binary: Path, directory: Path
+) -> AsyncIterator[tuple[RedisServer, RedisServer, list[Sentinel]]]:
+    """A master, its replica, and sentinels that know the replica and each other."""
+    with ExitStack() as stack:
+        first = stack.enter_context(RedisServer.start(binary, directory / "a"))
+        second = stack.enter_context(RedisServer.start(binary, directory / "b", replica_of=first))
+        sentinels = [
+            stack.enter_context(Sentinel.start(binary, directory / f"s{number}", first)) for number in (0, 1, 2)
+        ]
+        for sentinel in sentinels:
+            await asyncio.to_thread(sentinel.wait_for_replicas, 1)
+            await asyncio.to_thread(sentinel.wait_for_others, 2)
+        yield first, second, sentinels
+
+
+async def fail_over(sentinel: Sentinel, to: RedisServer) -> None:
+    with closing(RedisWriter(f"redis://127.0.0.1:{sentinel.port}")) as boss:
+        await until(lambda: fails_over(boss), 20)
+    await until(lambda: sentinel.master_address()[1] == to.port, 20)
+
+
+@asynccontextmanager
+async def frozen(server: Sentinel) -> AsyncIterator[None]:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def has_written(writer: RedisWriter) -> bool:
+    """Where it may: a replica refuses."""
+    try:
+        writer.create(run(7, f"/runs/{time.monotonic()}"))
+    except redis.ReadOnlyError:
+        return False
+    return True
 
 
 def fails_over(boss: RedisWriter) -> bool:

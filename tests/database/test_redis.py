@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from server.database.backends import redis as redis_backend
 from server.database.backends.base import Alive, Changed, Lost, Reload
 from server.database.backends.codec import encode
-from server.database.backends.redis import _read_page
+from server.database.backends.redis_replies import read_page
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import Key
 from tests.support.backends import (
@@ -134,7 +134,7 @@ async def test_a_record_deleted_while_all_are_listed_is_absent(
     async with open_backend(redis_server.url) as backend:
 
         async def delete_after_scan(connection: AbstractConnection) -> Any:
-            found = await _read_page(connection)
+            found = await read_page(connection)
             writer.delete(Key(STUDY, uid(1)))
             return found
 

@@ -240,6 +240,16 @@ async def test_a_new_key_is_read_in_the_background(monkeypatch: pytest.MonkeyPat
         assert keys.asked == 2
 
 
+async def test_a_reload_asks_at_once() -> None:
+    """Long before the provider would be asked again."""
+    async with site() as (keys, url), following(url) as known:
+        keys.keys = jwks(jwk(OTHER_RSA, "new", alg="RS256"))
+        known.reload()
+        await until(lambda: known.version == 2)
+        assert known.identify(token(OTHER_RSA, "new")).identity.name == "jwt:ada"
+        assert keys.asked == 2
+
+
 async def test_an_outage_leaves_the_keys_that_are_known(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

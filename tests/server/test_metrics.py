@@ -110,6 +110,7 @@ async def test_every_figure_is_that_of_the_traffic() -> None:
         assert told("operation_cost_bucket", le="10.0") < told("operation_cost_bucket", le="100.0") == 5
         assert told("revision") == live.database.revision
         assert told("draining") == told("stale_since_seconds") == told("database_reconnects") == 0
+        assert told("change_notifications") == 1
         while (told := await scraped(client))("subscribers") != 0:
             pass
         assert told("operations_total", type="subscription", protocol="websocket") == 1
@@ -170,6 +171,27 @@ async def test_the_state_of_the_feed_is_told(redis_server: RedisServer) -> None:
                 while (told := await scraped(client))("stale_since_seconds"):
                     await asyncio.sleep(0.01)
             assert told("database_reconnects") == 1
+
+
+async def test_polling_is_told(redis_server: RedisServer) -> None:
+    """While a login may not have itself notified the server is ready, and says how it follows; then it says no more."""
+    with redis_server.client() as admin:
+        try:
+            admin.acl_setuser(
+                "deaf", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-client|tracking"]
+            )
+            backend = make_backend(redis_server.url_for("deaf", "secret"), BackendOptions(poll_interval=0.05))
+            async with serving(backend) as live, client_of(live.http) as client:
+                ready = await client.get("/readyz")
+                assert (ready.status_code, ready.json()["status"], ready.json()["changes"]) == (200, "ready", "polled")
+                assert (await scraped(client))("change_notifications") == 0
+                admin.acl_setuser("deaf", enabled=True, commands=["+client|tracking"])
+                async with asyncio.timeout(DEADLINE):
+                    while not (await scraped(client))("change_notifications"):
+                        await asyncio.sleep(0.01)
+                assert "changes" not in (await client.get("/readyz")).json()
+        finally:
+            admin.acl_deluser("deaf")
 
 
 async def test_missed_changes_are_told(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:

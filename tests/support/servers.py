@@ -380,6 +380,11 @@ class Sentinel(_Server):
         with redis.Redis(host=LOOPBACK, port=self.port, decode_responses=True) as client:
             self._wait(lambda: len(client.execute_command("SENTINEL", "REPLICAS", self.name)) >= count)
 
+    def wait_for_others(self, count: int) -> None:
+        """They meet at the master, within some seconds."""
+        with redis.Redis(host=LOOPBACK, port=self.port, decode_responses=True) as client:
+            self._wait(lambda: len(client.execute_command("SENTINEL", "SENTINELS", self.name)) >= count)
+
     def _command(self) -> list[str]:
         """A sentinel writes what it learns into its configuration file: each start begins with a new one."""
         lines = [

@@ -59,6 +59,8 @@ class ResultsBackend(ABC):
     kind: ClassVar[str]
     notice_delay: float = 2.0
     """Seconds within which `watch` reports a change, unless its notice is lost."""
+    is_polling: bool = False
+    """Whether the store refuses to notify `watch` of changes, so that everything is listed again and again."""
 
     def __init__(self, connection: str) -> None:
         self.connection = connection

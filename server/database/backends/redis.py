@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
-from hiredis import PushNotification, pack_command
+from hiredis import PushNotification
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
@@ -19,7 +18,6 @@ from redis.exceptions import RedisError, ResponseError
 from server.database.backends.barriers import Barriers, Waiting, release
 from server.database.backends.base import (
     Alive,
-    Changed,
     Lost,
     Notice,
     Progress,
@@ -27,28 +25,36 @@ from server.database.backends.base import (
     ResultsBackend,
     no_progress,
 )
-from server.database.backends.codec import CURRENT, Raw, decode, encode, not_a_record
+from server.database.backends.codec import CURRENT, Raw, encode
 from server.database.backends.notes import PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
-from server.database.backends.redis_client import TIMEOUT, RedisClients
+from server.database.backends.redis_client import RedisClients
+from server.database.backends.redis_replies import (
+    FIRST_CURSOR,
+    NAME_MAP,
+    SCAN_COUNT,
+    ask,
+    flat,
+    is_of_another_type,
+    length,
+    pairs,
+    read_entry,
+    read_note_key,
+    read_notice,
+    read_page,
+    read_replies,
+)
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
 from server.database.backends.write_set import WriteSet
-from server.database.errors import WrongDatabaseError
+from server.database.errors import BackendError, WrongDatabaseError
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
 
 LOG = logging.getLogger(__name__)
 
-_PATTERN = "[srlp][tuoh][unygd]*:*"
-"""Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
-_KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
-_NAME_MAP = "name"
 _BOARD_SECONDS = 24 * 3600
 """Until a board of messages goes to which nothing was added."""
-_NOTE_KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in NoteKind}
 _INITIALS = "".join(kind[0] for kind in NoteKind)
-_SCAN_COUNT = 2000
-_FIRST_CURSOR = "0"
 _BATCH = 500
 _HEARTBEAT = 1.0
 """Seconds of silence after which the server is asked whether it is still there."""
@@ -56,6 +62,8 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reconnect."""
 _POLL_SHARE = 5
 """Where the server refuses to tell of changes: pause this many times as long as listing everything took."""
+_FIRST_RETRY, _LAST_RETRY = 1.0, 30.0
+"""Seconds until a server that refuses to tell of changes is asked again; the pause doubles."""
 
 _Item = TypeVar("_Item")
 
@@ -113,43 +121,43 @@ class RedisBackend(ResultsBackend):
             total = await self._client.dbsize()
             looked_at = 0
             async with self._connected() as connection:
-                await _ask(connection, (), _FIRST_CURSOR)
-                cursor, keys = await _read_page(connection)
-                await _ask(connection, keys, cursor)
+                await ask(connection, (), FIRST_CURSOR)
+                cursor, keys = await read_page(connection)
+                await ask(connection, keys, cursor)
                 more = True
                 while more:
                     held: list[tuple[Key, Any]] = []
                     for batch in _batches(keys):
-                        replies = await _read_replies(connection, batch)
+                        replies = await read_replies(connection, batch)
                         if held:
-                            yield [_read_entry(key, reply) for key, reply in held]
+                            yield [read_entry(key, reply) for key, reply in held]
                         held = replies
                     more = cursor is not None
                     if more:
-                        cursor, keys = await _read_page(connection)
-                        await _ask(connection, keys, cursor)
+                        cursor, keys = await read_page(connection)
+                        await ask(connection, keys, cursor)
                     if held:
-                        yield [_read_entry(key, reply) for key, reply in held]
-                    looked_at = min(looked_at + _SCAN_COUNT, total)
+                        yield [read_entry(key, reply) for key, reply in held]
+                    looked_at = min(looked_at + SCAN_COUNT, total)
                     progress(looked_at, total)
         self._load_seconds = time.monotonic() - started
 
     async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         looked_at = 0
-        cursor: str | None = _FIRST_CURSOR
+        cursor: str | None = FIRST_CURSOR
         with self._clients.translated():
             total = await self._client.dbsize()
             while cursor is not None:
                 async with self._connected() as connection:
-                    await _ask(connection, (), cursor)
-                    cursor, keys = await _read_page(connection)
+                    await ask(connection, (), cursor)
+                    cursor, keys = await read_page(connection)
                 done = 0
                 for start in range(0, len(keys), SCAN_BATCH):
-                    for portion in portions(await self._read_hashes(keys[start : start + SCAN_BATCH]), _length):
+                    for portion in portions(await self._read_hashes(keys[start : start + SCAN_BATCH]), length):
                         done += len(portion)
-                        progress(min(looked_at + _SCAN_COUNT * done // len(keys), total), total)
-                        yield [_read_entry(key, reply) for key, reply in portion]
-                looked_at += _SCAN_COUNT
+                        progress(min(looked_at + SCAN_COUNT * done // len(keys), total), total)
+                        yield [read_entry(key, reply) for key, reply in portion]
+                looked_at += SCAN_COUNT
                 if not keys:
                     progress(min(looked_at, total), total)
                     yield []  # other people's keys are looked at as slowly
@@ -162,7 +170,7 @@ class RedisBackend(ResultsBackend):
         if not wanted:
             return {}
         with self._clients.translated():
-            ids = await self._client.hmget(f"{kind}:{_NAME_MAP}", wanted)
+            ids = await self._client.hmget(f"{kind}:{NAME_MAP}", wanted)
         return {name: str(id_) for name, id_ in zip(wanted, ids, strict=True) if id_ is not None}
 
     async def insert(self, records: Iterable[Model]) -> None:
@@ -171,14 +179,14 @@ class RedisBackend(ResultsBackend):
                 async with self._client.pipeline(transaction=False) as pipeline:
                     for record in batch:
                         kind = KINDS[type(record)]
-                        pipeline.hset(str(Key(kind, record.id)), items=_flat(encode(record, CURRENT)))
+                        pipeline.hset(str(Key(kind, record.id)), items=flat(encode(record, CURRENT)))
                         if (name := name_of(record)) is not None:
-                            pipeline.hset(f"{kind}:{_NAME_MAP}", name, record.id)
+                            pipeline.hset(f"{kind}:{NAME_MAP}", name, record.id)
                     await pipeline.execute()
 
     async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
         with self._clients.translated():
-            entries = self._client.hscan_iter(f"{kind}:{_NAME_MAP}", count=_SCAN_COUNT)
+            entries = self._client.hscan_iter(f"{kind}:{NAME_MAP}", count=SCAN_COUNT)
             return {name: id_ async for name, id_ in entries}
 
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
@@ -186,15 +194,15 @@ class RedisBackend(ResultsBackend):
         for batch in _batches(list(keys)):
             with self._clients.translated():
                 for key, reply in await self._read_hashes(batch):
-                    if isinstance(reply, RedisError) and not _is_of_another_type(reply):
+                    if isinstance(reply, RedisError) and not is_of_another_type(reply):
                         raise reply
-                    found[key] = {} if isinstance(reply, RedisError) else _pairs(reply) or None
+                    found[key] = {} if isinstance(reply, RedisError) else pairs(reply) or None
         return found
 
     async def load_notes(self) -> list[Note]:
         with self._clients.translated():
-            names = self._client.scan_iter(match=f"{PREFIX}:[{_INITIALS}]*", count=_SCAN_COUNT)
-            keys = [key async for name in names if (key := _read_note_key(name)) is not None]
+            names = self._client.scan_iter(match=f"{PREFIX}:[{_INITIALS}]*", count=SCAN_COUNT)
+            keys = [key async for name in names if (key := read_note_key(name)) is not None]
         texts = await self.read_notes([key for key in keys if key.kind is NoteKind.ANNOTATIONS])
         found = [Note(key, texts.get(key, "")) for key in keys]
         return [note for note in found if note.text is not None]
@@ -208,7 +216,7 @@ class RedisBackend(ResultsBackend):
                         pipeline.get(str(key))
                     texts = await pipeline.execute(raise_on_error=False)
             for key, text in zip(batch, texts, strict=True):
-                if isinstance(text, RedisError) and not _is_of_another_type(text):
+                if isinstance(text, RedisError) and not is_of_another_type(text):
                     raise self._clients.translate(text)
                 found[key] = text if isinstance(text, str) else None
         return found
@@ -245,13 +253,17 @@ class RedisBackend(ResultsBackend):
         await passed
 
     async def watch(self) -> AsyncGenerator[Notice]:
-        pause = _SHORTEST_PAUSE
-        refused = False
+        async with self._clients.following_master(), aclosing(self._notices()) as notices:
+            async for notice in notices:
+                yield notice
+
+    async def _notices(self) -> AsyncGenerator[Notice]:
+        pause, retry, next_poll = _SHORTEST_PAUSE, _FIRST_RETRY, 0.0
         while True:
             try:
                 async with self._tracking() as connection, aclosing(self._listen(connection)) as notices:
-                    pause, refused = _SHORTEST_PAUSE, False
-                    self.notice_delay = type(self).notice_delay
+                    pause, retry, next_poll = _SHORTEST_PAUSE, _FIRST_RETRY, 0.0
+                    self._end_polling()
                     with self._barriers.look():
                         yield Reload()
                     self._tracker = connection
@@ -262,16 +274,32 @@ class RedisBackend(ResultsBackend):
                 if not isinstance(failure, WrongDatabaseError):
                     yield Lost(str(failure))
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
+                    pause, next_poll = min(2 * pause, _LONGEST_PAUSE), 0.0
                     continue
-                if not refused:
-                    LOG.warning("%s Changes are polled for instead.", failure)
-                refused = True
-                with self._barriers.look():
-                    yield Reload()
-                poll_pause = max(self._poll_interval, _POLL_SHARE * self._load_seconds)
-                self.notice_delay = type(self).notice_delay + 2 * (poll_pause + self._load_seconds)
-                await asyncio.sleep(poll_pause)
+                poll_pause = self._begin_polling(failure)
+                if time.monotonic() < next_poll:
+                    yield Alive()
+                else:
+                    with self._barriers.look():
+                        yield Reload()
+                    next_poll = time.monotonic() + poll_pause
+                await asyncio.sleep(min(retry, next_poll - time.monotonic()))
+                retry = min(2 * retry, _LAST_RETRY)
+
+    def _begin_polling(self, failure: BackendError) -> float:
+        """Notes that changes are polled for; returns the seconds between two polls."""
+        if not self.is_polling:
+            LOG.warning("%s Changes are polled for instead.", failure)
+        self.is_polling = True
+        pause = max(self._poll_interval, _POLL_SHARE * self._load_seconds)
+        self.notice_delay = type(self).notice_delay + 2 * (pause + self._load_seconds)
+        return pause
+
+    def _end_polling(self) -> None:
+        if self.is_polling:
+            LOG.info("%s tells of changes again: they are not polled for any more.", self.connection)
+        self.is_polling = False
+        self.notice_delay = type(self).notice_delay
 
     @asynccontextmanager
     async def _tracking(self) -> AsyncIterator[AbstractConnection]:
@@ -298,11 +326,15 @@ class RedisBackend(ResultsBackend):
 
     async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
         asked = False
-        master = await self._clients.master()
         while True:
-            reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
+            try:
+                reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
+            except RedisConnectionError:
+                self._clients.check_master(connection)  # which is why it was ended
+                raise
+            self._clients.check_master(connection)
             if isinstance(reply, PushNotification):
-                yield _read_notice(reply)
+                yield read_notice(reply)
             elif isinstance(reply, str) and reply in self._echoes:
                 release(self._echoes.pop(reply))
             elif reply is not None:
@@ -313,19 +345,17 @@ class RedisBackend(ResultsBackend):
             elif asked:
                 raise RedisConnectionError("it does not answer any more")
             else:
-                if await self._clients.master() not in (master, None):
-                    raise RedisConnectionError("another server is the master now")
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
                 asked = True
 
     async def _read(self, keys: Sequence[Key]) -> list[Entry]:
         with self._clients.translated():
-            return [_read_entry(key, reply) for key, reply in await self._read_hashes(keys)]
+            return [read_entry(key, reply) for key, reply in await self._read_hashes(keys)]
 
     async def _read_hashes(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         async with self._connected() as connection:
-            await _ask(connection, keys)
-            return await _read_replies(connection, keys)
+            await ask(connection, keys)
+            return await read_replies(connection, keys)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AbstractConnection]:
@@ -354,96 +384,6 @@ class RedisBackend(ResultsBackend):
 
 async def _as_it_is(notification: PushNotification) -> PushNotification:
     return notification
-
-
-def _read_notice(notification: PushNotification) -> Notice:
-    """`["invalidate", [key, …]]`; None in place of the keys says that the database was flushed."""
-    names = notification[1] if notification[0] == "invalidate" else []
-    if names is None:
-        return Reload()
-    keys = [key for name in names if (key := _read_key(name)) is not None]
-    notes = [note for name in names if (note := _read_note_key(name)) is not None]
-    return Changed(
-        keys=frozenset(key for key in keys if key.id != _NAME_MAP),
-        name_maps=frozenset(key.kind for key in keys if key.id == _NAME_MAP),
-        notes=frozenset(notes),
-    )
-
-
-def _read_key(name: str) -> Key | None:
-    prefix, _, id_ = name.partition(":")
-    return Key(_KINDS[prefix], id_) if prefix in _KINDS else None
-
-
-def _read_note_key(name: str) -> NoteKey | None:
-    prefix, _, rest = name.partition(":")
-    kind, _, id_ = rest.partition(":")
-    return NoteKey(_NOTE_KINDS[kind], id_) if prefix == PREFIX and kind in _NOTE_KINDS else None
-
-
-async def _ask(connection: AbstractConnection, keys: Sequence[Key], cursor: str | None = None) -> None:
-    """For what stands under some keys, and then for the page of keys at the cursor, if there is one."""
-    requests = [pack_command((b"HGETALL", _encode(str(key)))) for key in keys]  # type: ignore[arg-type]  # hiredis takes any tuple
-    if cursor is not None:
-        requests.append(pack_command(("SCAN", cursor, "MATCH", _PATTERN, "COUNT", _SCAN_COUNT)))  # type: ignore[arg-type]  # as above
-    if requests:
-        async with asyncio.timeout(TIMEOUT):
-            await connection.send_packed_command(b"".join(requests))
-
-
-async def _read_page(connection: AbstractConnection) -> tuple[str | None, Sequence[Key]]:
-    """The next cursor, None after the last page, and the keys of this page."""
-    async with asyncio.timeout(TIMEOUT):
-        cursor, names = await connection.read_response(timeout=math.inf)
-    keys = [key for name in names if (key := _read_key(name)) is not None and key.id != _NAME_MAP]
-    return None if cursor == _FIRST_CURSOR else cursor, keys
-
-
-async def _read_replies(connection: AbstractConnection, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
-    """Of each key: its fields and values by turns, or the server's error about it."""
-    async with asyncio.timeout(TIMEOUT):
-        return [(key, await _read_reply(connection)) for key in keys]
-
-
-async def _read_reply(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response(timeout=math.inf)
-    except ResponseError as error:
-        return error
-
-
-def _read_entry(key: Key, reply: Any) -> Entry:
-    match reply:
-        case ResponseError() if _is_of_another_type(reply):
-            return not_a_record(key, "it is no hash")
-        case RedisError():
-            raise reply
-        case []:
-            return Entry(key, None)
-        case _:
-            return decode(key.kind, key.id, _pairs(reply))
-
-
-def _length(item: tuple[Key, Any]) -> int:
-    _, reply = item
-    return sum(map(len, reply)) if isinstance(reply, list) else 0
-
-
-def _is_of_another_type(error: RedisError) -> bool:
-    return str(error).startswith("WRONGTYPE")
-
-
-def _pairs(reply: Sequence[str]) -> dict[str, str]:
-    items = iter(reply)
-    return dict(zip(items, items, strict=True))
-
-
-def _encode(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
-
-
-def _flat(fields: Mapping[str, str]) -> list[str]:
-    return [text for pair in fields.items() for text in pair]
 
 
 def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

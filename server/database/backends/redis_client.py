@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
-from redis.asyncio import ConnectionPool, Redis, Sentinel
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -21,8 +22,11 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from server.database.backends.redis_sentinels import Address, Sentinels
 from server.database.backends.tls import TLS, check_files
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
+
+LOG = logging.getLogger(__name__)
 
 TIMEOUT = 5.0
 """Seconds to connect, and for an answer; redis-py alone would wait a minute."""
@@ -41,9 +45,13 @@ SCHEMES: Mapping[str, str] = {
 """Valkey's own mean what Redis's do."""
 _SENTINEL_PORT = 26379
 _SENTINEL_TIMEOUT = 1.0
+"""Seconds for the sentinels to say who is the master, before they are asked anew."""
+_SENTINEL_PAUSE = 1.0
+"""Seconds between two questions who is the master."""
+_BUSY = "BUSY "
+"""The code by which a server refuses everything while a script runs longer than its `lua-time-limit`."""
 _CUT = "closed by server|reset by peer|while writing to socket"
 """How redis-py and the system call a connection that the other side has ended."""
-"""Seconds for the sentinels to say who is the master, while notices wait."""
 
 
 def mask(url: str) -> str:
@@ -100,6 +108,9 @@ class RedisClients:
         self._secrets = [secret for name, secret in self._arguments.items() if "password" in name and secret]
         self._service = self._arguments.pop("service", "")
         self._sentinel = self._make_sentinel(sentinels)
+        self._made: list[Redis] = []
+        self._master: Address | None = None
+        """Whom the sentinels named last."""
 
     def make(self, *, protocol: int = 2, retries: int = 2) -> Redis:
         """Whoever makes a client closes it, and then these."""
@@ -114,14 +125,15 @@ class RedisClients:
             client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # reads the arguments only
         except (RedisError, TypeError, ValueError) as error:
             raise self._unreadable(error) from None
+        self._made.append(client)
         return client
 
-    def _make_sentinel(self, places: Places) -> Sentinel | None:
+    def _make_sentinel(self, places: Places) -> Sentinels | None:
         names = [name for name in self._arguments if name.startswith("sentinel_")]
         arguments = {name.removeprefix("sentinel_"): self._arguments.pop(name) for name in names}
         arguments |= _TIMEOUTS | {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
         try:
-            return Sentinel(places, sentinel_kwargs=arguments) if places else None  # type: ignore[no-untyped-call]  # redis-py's
+            return Sentinels(places, arguments) if places else None
         except TypeError as error:
             raise self._unreadable(error) from None
 
@@ -131,19 +143,45 @@ class RedisClients:
             check_files(self._arguments)
 
     async def close(self) -> None:
-        for client in self._sentinel.sentinels if self._sentinel else ():
-            await client.aclose()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
 
-    async def master(self) -> tuple[str, int] | None:
-        """Whom the sentinels hold for the master; None without sentinels, and where they can't say."""
+    @contextlib.asynccontextmanager
+    async def following_master(self) -> AsyncIterator[None]:
+        """Meanwhile sentinels are asked for the master, and when it changes all clients leave the old one at once."""
         if self._sentinel is None:
-            return None
+            yield
+            return
+        task = asyncio.create_task(self._follow_master(self._sentinel))
         try:
-            async with asyncio.timeout(_SENTINEL_TIMEOUT):
-                host, port = await self._sentinel.discover_master(self._service)
-        except (RedisError, TimeoutError):
-            return None
-        return host, port
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def check_master(self, connection: AbstractConnection) -> None:
+        """Raises redis-py's `ConnectionError` for a connection to another server than the master."""
+        if self._master is not None and _address_of(connection) != self._master:
+            raise RedisConnectionError("another server is the master now")
+
+    async def _follow_master(self, sentinels: Sentinels) -> None:
+        while True:
+            with contextlib.suppress(RedisError, TimeoutError):
+                async with asyncio.timeout(_SENTINEL_TIMEOUT):
+                    master = await sentinels.discover_master(self._service)
+                if self._master not in (master, None):
+                    LOG.info("The sentinels name another master: %s, port %d.", *master)
+                self._master = master
+            await self._leave_others()
+            await asyncio.sleep(_SENTINEL_PAUSE)
+
+    async def _leave_others(self) -> None:
+        """Ends the connections that lead to another server than the master, also those in use."""
+        for pool in [client.connection_pool for client in self._made]:
+            for connection in [*pool._available_connections, *pool._in_use_connections]:  # noqa: SLF001 - there is no public way to them
+                if connection.is_connected and self._master not in (_address_of(connection), None):
+                    with contextlib.suppress(RedisError, OSError):
+                        await connection.disconnect(nowait=True)
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -165,6 +203,8 @@ class RedisClients:
                 return BackendUnavailableError(f"{self.connection} refuses the login: {reason}")
             case ResponseError() if self.is_sentinel and "unknown command 'SENTINEL'" in reason:
                 return WrongDatabaseError(f"{self.connection} is no Sentinel: name its port, which is often 26379.")
+            case ResponseError() if reason.startswith(_BUSY):
+                return BackendUnavailableError(f"{self.connection} is busy with a script: {reason}")
             case ResponseError():
                 return WrongDatabaseError(f"{self.connection} refuses a command: {reason}")
             case MasterNotFoundError():
@@ -201,6 +241,11 @@ class RedisClients:
 
     def _unreadable(self, why: object) -> WrongDatabaseError:
         return WrongDatabaseError(f"Can't read the database URL {self.connection}: {str(why).rstrip('.')}.")
+
+
+def _address_of(connection: Any) -> Address:
+    """Of a connection that a sentinel has led to."""
+    return connection.host, connection.port
 
 
 def _is_tls(arguments: dict[str, Any]) -> bool:

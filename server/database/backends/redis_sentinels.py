@@ -1,0 +1,89 @@
+"""Asks sentinels side by side: the first one that knows the master decides, and a silent one delays nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import RedisError, ResponseError
+
+Address: TypeAlias = tuple[str, int]
+"""Host and port."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    address: Address | None
+    """None where the sentinel knows no master that is up, or did not answer."""
+    epoch: int = 0
+    """Counts the failovers: of two answers, the one with the higher number is newer."""
+    error: str = ""
+    refusal: ResponseError | None = None
+
+
+class Sentinels(Sentinel):
+    """redis-py's sentinels; those ask one after the other, and wait for each that is silent."""
+
+    def __init__(self, places: tuple[Address, ...], arguments: dict[str, Any]) -> None:
+        super().__init__(places, sentinel_kwargs=arguments)  # type: ignore[no-untyped-call]  # redis-py's
+        self._asking: dict[Redis, asyncio.Task[_Answer]] = {}
+        """The question that each sentinel has not answered yet. There is one at most, however often it is asked."""
+        self._epoch = 0
+        """The highest so far: a sentinel that was frozen or cut off during a failover may still name the old master."""
+
+    async def discover_master(self, service_name: str) -> Address:
+        """The master's address. Raises `MasterNotFoundError`, or `ResponseError` if a server is no sentinel."""
+        pending = {self._ask(sentinel, service_name) for sentinel in self.sentinels}
+        answers: list[_Answer] = []
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            answers += [task.result() for task in done]
+            newest = max(answers, key=_rank)
+            if newest.address is not None and (newest.epoch >= self._epoch or not pending):
+                self._epoch = newest.epoch
+                return newest.address
+        for answer in answers:
+            if answer.refusal is not None:
+                raise answer.refusal
+        errors = ", ".join(answer.error for answer in answers if answer.error)
+        raise MasterNotFoundError(f"No master found for {service_name!r}{errors and ' : '}{errors}")
+
+    async def aclose(self) -> None:
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().aclose()
+
+    def _ask(self, sentinel: Redis, service: str) -> asyncio.Task[_Answer]:
+        if (asking := self._asking.get(sentinel)) is not None:
+            return asking
+        task = self._asking[sentinel] = asyncio.create_task(self._answer(sentinel, service))
+        task.add_done_callback(lambda _: self._asking.pop(sentinel, None))
+        return task
+
+    async def _answer(self, sentinel: Redis, service: str) -> _Answer:
+        try:
+            masters: Any = await sentinel.sentinel_masters()
+            state = masters.get(service)
+            if state is None:
+                return _Answer(None)
+            address: Any = await sentinel.sentinel_get_master_addr_by_name(service)
+        except ResponseError as error:
+            return _Answer(None, refusal=error)
+        except (RedisError, OSError) as error:
+            return _Answer(None, error=f"{sentinel} - {error!r}")
+        if address is None:
+            return _Answer(None)
+        host, port = address
+        is_promoted = (host, port) != (state["ip"], state["port"])  # in a failover, of which the state tells later
+        if not is_promoted and not self.check_master_state(state, service):
+            return _Answer(None)
+        return _Answer((host, port), state["config-epoch"])
+
+
+def _rank(answer: _Answer) -> tuple[bool, int]:
+    return answer.address is not None, answer.epoch
