@@ -16,6 +16,23 @@ from tests.support.servers import RedisServer, binaries
 from tests.support.writers import Writer, writer_to
 
 
+ONE_ENGINE = (
+    *("test_histories", "test_lost_replies", "test_run_metadata", "test_annotations", "test_concurrency"),
+    *("test_dialects", "test_severity", "test_drain", "test_integrity_command", "test_positions"),
+)
+"""Files with long tests, for which one engine will do in `make test`: the soak has the other."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves to the soak what is tested on Redis already."""
+    if "redis" not in binaries():
+        return
+    for item in items:
+        if item.path.stem in ONE_ENGINE and "valkey" in item.name:
+            item.add_marker(pytest.mark.soak)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
