@@ -15,7 +15,6 @@ from server.database.backends.factory import BackendOptions, make_backend
 from tests.support.servers import RedisServer, binaries
 from tests.support.writers import Writer, writer_to
 
-
 ONE_ENGINE = (
     *("test_histories", "test_lost_replies", "test_run_metadata", "test_annotations", "test_concurrency"),
     *("test_dialects", "test_severity", "test_drain", "test_integrity_command", "test_positions"),

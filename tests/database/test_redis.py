@@ -138,7 +138,7 @@ async def test_a_record_deleted_while_all_are_listed_is_absent(
             writer.delete(Key(STUDY, uid(1)))
             return found
 
-        monkeypatch.setattr("server.database.backends.redis._read_page", delete_after_scan)
+        monkeypatch.setattr("server.database.backends.redis.read_page", delete_after_scan)
         assert await records(backend) == {Key(STUDY, uid(1)): None, Key(STUDY, uid(2)): study(2)}
 
 
