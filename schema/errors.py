@@ -18,6 +18,7 @@ from server.database.errors import (
     DatabaseError,
     EntityNotFoundError,
     InvalidRequestError,
+    OverdueError,
     UnknownOutcomeError,
 )
 
@@ -71,6 +72,8 @@ def code_of(error: DatabaseError) -> str:
             return BAD_USER_INPUT
         case UnknownOutcomeError():
             return UNKNOWN_OUTCOME
+        case OverdueError():
+            return DEADLINE_EXCEEDED
         case BackendError():
             return UNAVAILABLE
         case _:

@@ -4,7 +4,8 @@ DatabaseError                      an `ExpectedError`: server/errors.py
 ├── BackendError                   the store behind it
 │   ├── BackendUnavailableError    it can't be reached, or refuses the login; trying again may help
 │   ├── WrongDatabaseError         it is reached, and is no Merlin database, or can't be served from
-│   └── UnknownOutcomeError        it was lost during a write: the change may or may not have been made
+│   ├── UnknownOutcomeError        it was lost during a write: the change may or may not have been made
+│   └── OverdueError               the operation's time was over before the change was sent: nothing was changed
 ├── InvalidRequestError            the caller's arguments are invalid
 │   └── UnknownFilterError         a filter key that the kind does not have
 ├── RefusedError                   a change that is not made; `field` names the argument to correct
@@ -53,6 +54,10 @@ class UnknownFilterError(InvalidRequestError):
 
 
 class UnknownOutcomeError(BackendError):
+    pass
+
+
+class OverdueError(BackendError):
     pass
 
 
