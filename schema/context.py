@@ -23,6 +23,8 @@ class Context:
     """The viewer's name, for the audit log; no response depends on it."""
     reveals: bool = True
     """Whether responses reveal the address of the database."""
+    deadline: float | None = field(default=None, compare=False)
+    """When a mutation is given up, in seconds of the event loop's clock."""
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

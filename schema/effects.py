@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -24,14 +25,19 @@ from server.database.errors import (
     InvalidRequestError,
     InvalidValueError,
     MissingPartnerError,
+    OverdueError,
     RefusedError,
     StillActiveError,
+    UnknownOutcomeError,
 )
 from server.database.transactions import Action, UnitOfWork
 from server.database.transactions import Effect as DatabaseEffect
 
 AUDIT = logging.getLogger("merlin_graphql.audit")
 """The audit log: one line of JSON for each mutation."""
+
+FINISH_SECONDS = 1.0
+"""How long after its deadline a mutation may still read back what it has changed."""
 
 Result = TypeVar("Result")
 
@@ -138,9 +144,9 @@ async def run_mutation(
     result, errors, outcome = None, [], "failed"
     try:
         try:
-            result = await _found_elsewhere(info, act, unit)
+            result = await _in_time(_found_elsewhere(info, act, unit), info.context.deadline)
         finally:
-            await unit.finish()
+            await _finish(unit, info.context.deadline)
         outcome = "dry run" if dry_run else "done"
     except (RefusedError, EntityNotFoundError, InvalidRequestError) as error:
         errors = [_user_error(error, subject_field)]
@@ -168,6 +174,37 @@ async def _found_elsewhere(info: Info, act: Callable[[UnitOfWork], Awaitable[Res
         if database.revision == before:
             raise
         return await act(unit)
+
+
+async def _in_time(work: Awaitable[Result], deadline: float | None) -> Result:
+    """Raises `OverdueError` at the deadline. What was not sent to the database by then never is."""
+    timeout = asyncio.timeout_at(deadline)
+    try:
+        async with timeout:
+            return await work
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        raise OverdueError(
+            "This took longer than the server gives a mutation, and is given up: nothing will be changed any more. "
+            "Try again later."
+        ) from None
+
+
+async def _finish(unit: UnitOfWork, deadline: float | None) -> None:
+    """Waits for what follows from the changes, little longer than the deadline; it goes on in any case.
+
+    Raises `UnknownOutcomeError`.
+    """
+    if unit.dry_run or not unit.effects:
+        return
+    finishing = asyncio.ensure_future(unit.finish())
+    finishing.add_done_callback(lambda done: done.cancelled() or done.exception())
+    now = asyncio.get_running_loop().time()
+    await asyncio.wait({finishing}, timeout=None if deadline is None else max(deadline - now, 0) + FINISH_SECONDS)
+    if not finishing.done():
+        raise UnknownOutcomeError("The change was made, and can't be read back in time: look at it before you go on.")
+    finishing.result()
 
 
 def graphql_name(field: str) -> str:

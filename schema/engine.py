@@ -7,6 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -40,6 +41,7 @@ from schema.errors import (
     LIMIT_EXCEEDED,
     MAX_ERRORS,
     PARSE_FAILED,
+    UNKNOWN_OUTCOME,
     VALIDATION_FAILED,
     BadInput,
     translate,
@@ -48,11 +50,14 @@ from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, mea
 from schema.operation import GraphQLResponse, Operation, OperationError
 from schema.roles import Role, required_role_of_all
 from schema.sharing import SharedAnswers
+from server.database.errors import OverdueError
 
 _MAX_REMEMBERED = 256
 """Parsed documents."""
 _MAX_REMEMBERED_LENGTH = 20_000
 """Characters of a document; a longer one is parsed each time."""
+GRACE_SECONDS = 3.0
+"""How long after its deadline a mutation may find out what of it was done."""
 TIME_DEPENDENT_FIELDS = frozenset({"PhysicalWorker.heartbeatAge"})
 """Fields whose values depend on the clock."""
 
@@ -138,8 +143,7 @@ class Engine:
                 result = await self._within_deadline(self._result(operation, variables, context))
                 yield self._response(operation, result, cost)
             case OperationType.MUTATION:
-                executor = self._executor(operation, variables, context)
-                result = await self._within_deadline(self._shielded(execute_root_selection_set(executor)))
+                result = await self._changed(operation, variables, context)
                 yield self._response(operation, result, cost, str(context.database.position))
             case OperationType.SUBSCRIPTION:
                 executor = self._executor(operation, variables, context)
@@ -208,17 +212,28 @@ class Engine:
     async def _within_deadline(self, result: T | Awaitable[T]) -> T:
         if not isinstance(result, Awaitable):
             return result
-        timeout = asyncio.timeout(self._deadline)
-        try:
-            async with timeout:
-                return await result
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            message = (
-                f"This took longer than {self._deadline:g} s. A mutation may still finish: check before you retry."
-            )
-            raise OperationError([GraphQLError(message)], DEADLINE_EXCEEDED) from None
+        message = f"This took longer than {self._deadline:g} s: ask for less." if self._deadline else ""
+        return await _within(self._deadline, result, OperationError([GraphQLError(message)], DEADLINE_EXCEEDED))
+
+    async def _changed(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
+    ) -> ExecutionResult:
+        """The result of a mutation, whose fields keep the deadline themselves: they know what was sent by then.
+
+        Raises `OperationError` where it executed nothing before the deadline.
+        """
+        patience = None
+        if self._deadline is not None:
+            patience = self._deadline + GRACE_SECONDS
+            context = replace(context, deadline=asyncio.get_running_loop().time() + self._deadline)
+        executing = self._shielded(execute_root_selection_set(self._executor(operation, variables, context)))
+        unknown = GraphQLError("It is not known what of this was done in time: look before you try again.")
+        result = await _within(patience, executing, OperationError([unknown], UNKNOWN_OUTCOME))
+        errors = result.errors or []
+        is_overdue = bool(errors) and all(isinstance(error.original_error, OverdueError) for error in errors)
+        if is_overdue and not any((result.data or {}).values()):
+            raise OperationError([translate(error, reveal=self._reveal) for error in errors])
+        return result
 
     def _response(
         self, operation: Operation, result: ExecutionResult, cost: int, position: str | None = None
@@ -411,6 +426,18 @@ def _limit_exceeded(found: Sequence[Excess]) -> OperationError:
         GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.as_extensions()}) for excess in found
     ]
     return OperationError(errors, LIMIT_EXCEEDED)
+
+
+async def _within(seconds: float | None, work: Awaitable[T], error: OperationError) -> T:
+    """Raises the error where the work takes longer."""
+    timeout = asyncio.timeout(seconds)
+    try:
+        async with timeout:
+            return await work
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        raise error from None
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

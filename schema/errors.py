@@ -18,6 +18,7 @@ from server.database.errors import (
     DatabaseError,
     EntityNotFoundError,
     InvalidRequestError,
+    OverdueError,
     ShuttingDownError,
     UnknownOutcomeError,
 )
@@ -64,21 +65,20 @@ class PartlyDoneError(Exception):
         self.effects = effects
 
 
+_CODES: tuple[tuple[type[DatabaseError], str], ...] = (
+    (EntityNotFoundError, NOT_FOUND),
+    (InvalidRequestError, BAD_USER_INPUT),
+    (UnknownOutcomeError, UNKNOWN_OUTCOME),
+    (ShuttingDownError, SHUTTING_DOWN),
+    (OverdueError, DEADLINE_EXCEEDED),
+    (BackendError, UNAVAILABLE),
+)
+"""The first that fits counts."""
+
+
 def code_of(error: DatabaseError) -> str:
     """The code in `errors`. A `RefusedError` has none: it belongs into `userErrors`."""
-    match error:
-        case EntityNotFoundError():
-            return NOT_FOUND
-        case InvalidRequestError():
-            return BAD_USER_INPUT
-        case UnknownOutcomeError():
-            return UNKNOWN_OUTCOME
-        case ShuttingDownError():
-            return SHUTTING_DOWN
-        case BackendError():
-            return UNAVAILABLE
-        case _:
-            return INTERNAL
+    return next((code for kind, code in _CODES if isinstance(error, kind)), INTERNAL)
 
 
 def format_errors(

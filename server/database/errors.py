@@ -5,7 +5,8 @@ DatabaseError                      an `ExpectedError`: server/errors.py
 │   ├── BackendUnavailableError    it can't be reached, or refuses the login; trying again may help
 │   ├── WrongDatabaseError         it is reached, and is no Merlin database, or can't be served from
 │   ├── UnknownOutcomeError        it was lost during a write: the change may or may not have been made
-│   └── ShuttingDownError          this server closes it soon, and begins no further change
+│   ├── ShuttingDownError          this server closes it soon, and begins no further change
+│   └── OverdueError               the operation's time was over before the change was sent: nothing was changed
 ├── InvalidRequestError            the caller's arguments are invalid
 │   └── UnknownFilterError         a filter key that the kind does not have
 ├── RefusedError                   a change that is not made; `field` names the argument to correct
@@ -54,6 +55,10 @@ class UnknownFilterError(InvalidRequestError):
 
 
 class UnknownOutcomeError(BackendError):
+    pass
+
+
+class OverdueError(BackendError):
     pass
 
 

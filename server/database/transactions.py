@@ -44,6 +44,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
+from server.database.turns import Turns, raise_if_cancelled
 
 LOG = logging.getLogger(__name__)
 
@@ -271,6 +272,7 @@ class UnitOfWork:
 
         Raises `ConflictError`, `BackendError`, among them `ShuttingDownError`, and what the change itself raises.
         """
+        raise_if_cancelled()
         if not self.dry_run:
             if self.runner.is_ending:
                 raise ShuttingDownError(
@@ -368,7 +370,7 @@ def _is_in_file(effect: Effect) -> bool:
 
 
 class TransactionRunner:
-    """Runs changes on one backend, one at a time, so that those of one process never conflict with each other."""
+    """Runs changes on one backend, in turn, so that those of one process hardly ever conflict with each other."""
 
     def __init__(
         self,
@@ -383,7 +385,7 @@ class TransactionRunner:
         self._backend = backend
         self._read_model = read_model
         self._dialect = dialect
-        self._turn = asyncio.Lock()
+        self._turns = Turns()
         self.is_ending = False
         """Set when the server is about to end: the steps that run are finished, and no other one begins."""
         self.before_commit: Callable[[Collection[Effect]], None] = lambda _effects: None
@@ -402,9 +404,10 @@ class TransactionRunner:
     async def run(self, change: Change[Result]) -> tuple[Result, list[Effect], list[NoteKey]]:
         """Commits a change. Returns its result, its effects, and the notes to read back.
 
+        After a cancellation nothing was written, and nothing will be, unless it returns.
         Raises `ConflictError`, `BackendError`, and what the change itself raises.
         """
-        async with self._turn:
+        async with self._turns.turn() as end_turn:
             deadline = time.monotonic() + RETRY_TIMEOUT
             attempt = 0
             while True:
@@ -412,8 +415,9 @@ class TransactionRunner:
                 result = await change(transaction)
                 batch = transaction.write_set(str(uuid.uuid4()))
                 effects = transaction.effects()
+                raise_if_cancelled()
                 self.before_commit(effects)
-                if batch.is_empty or await self._backend.commit(batch):
+                if batch.is_empty or await self._backend.commit(batch, end_turn):
                     self.feed.unread |= {*batch.written, *batch.deleted}
                     return result, effects, self._notes_to_refresh(batch)
                 if time.monotonic() > deadline:

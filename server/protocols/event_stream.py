@@ -50,6 +50,7 @@ class EventStream:
         """`failed` makes the error that the client gets for an exception.
 
         `draining` and the end of the client's `lease` end the stream of a subscription, which would not end by itself.
+        They are left out for others: a mutation that goes on must not be answered by a refusal.
         """
         self._answers = answers
         self._failed = failed

@@ -97,8 +97,9 @@ class GraphQLApp:
             return _response(reply, media_type, request)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
-            draining = request.state.draining if operation.type is OperationType.SUBSCRIPTION else None
-            return EventStream(answers, self._service.failed, draining, lease)
+            if operation.type is not OperationType.SUBSCRIPTION:
+                return EventStream(answers, self._service.failed)
+            return EventStream(answers, self._service.failed, request.state.draining, lease)
         async with aclosing(answers):
             answer = await anext(answers)
         return Response(answer.encoded, headers=_position(request), media_type=media_type)

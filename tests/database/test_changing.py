@@ -159,7 +159,7 @@ def writing_between(
     batches: list[WriteSet] = []
     commit = backend.commit
 
-    async def late(batch: WriteSet) -> bool:
+    async def late(batch: WriteSet, *_: object) -> bool:
         batches.append(batch)
         if len(batches) == 1:
             change(backend, key, values)
@@ -197,7 +197,7 @@ async def test_a_study_made_meanwhile_is_the_one(backend: ResultsBackend, monkey
     async with database_of(backend) as database:
         commit, racing = backend.commit, [True]
 
-        async def late(batch: WriteSet) -> bool:
+        async def late(batch: WriteSet, *_: object) -> bool:
             if racing.pop() if racing else False:
                 await backend.insert([study(1, "hello")])
             return await commit(batch)

@@ -220,7 +220,7 @@ async def test_many_go_in_steps(backend: ResultsBackend, monkeypatch: pytest.Mon
         sizes: list[int] = []
         commit = backend.commit
 
-        async def counting(batch: WriteSet) -> bool:
+        async def counting(batch: WriteSet, *_: object) -> bool:
             sizes.append(len(batch.read))
             return await commit(batch)
 
@@ -311,7 +311,7 @@ async def test_an_interrupted_deletion_leaves_less_and_sound(
     async with database_of(backend, *linked()) as database:
         commit, left = backend.commit, [True]
 
-        async def failing(batch: WriteSet) -> bool:
+        async def failing(batch: WriteSet, *_: object) -> bool:
             if not left:
                 raise BackendUnavailableError("gone")
             left.pop()
@@ -335,7 +335,7 @@ async def test_a_change_that_is_always_interfered_with_is_given_up(
     """With an error that says so, and nothing changed."""
     async with database_of(backend, *linked()) as database:
 
-        async def losing(batch: WriteSet) -> bool:
+        async def losing(batch: WriteSet, *_: object) -> bool:
             return False
 
         monkeypatch.setattr("server.database.transactions.RETRY_TIMEOUT", 0.05)

@@ -146,7 +146,7 @@ async def test_a_run_that_comes_while_its_study_goes_goes_too(database: MerlinDa
     commit = backend.commit
     late: list[str] = []
 
-    async def commit_and_add(batch: WriteSet) -> bool:
+    async def commit_and_add(batch: WriteSet, *_: object) -> bool:
         done = await commit(batch)
         if done and not late and Key(EntityKind.RUN, uid(11)) in batch.deleted:
             late.append("late")
@@ -180,7 +180,7 @@ async def test_what_was_done_before_an_outage_is_told(database: MerlinDatabase) 
     backend = database.backend
     commit, calls = backend.commit, 0
 
-    async def commit_once(batch: WriteSet) -> bool:
+    async def commit_once(batch: WriteSet, *_: object) -> bool:
         nonlocal calls
         calls += 1
         if calls > 1:

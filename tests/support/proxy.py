@@ -37,6 +37,11 @@ class Proxy:
         self.replies = asyncio.Event()
         """While it is not set, writes arrive and their replies wait."""
         self.replies.set()
+        self.requests = asyncio.Event()
+        """While it is not set, writes stay on their way; they arrive later, also where the client has gone."""
+        self.requests.set()
+        self.arrived = 0
+        """Writes that were answered after they had stayed on their way."""
         self.waiting = 0
         """Connections with such a reply."""
         self._target = target
@@ -114,6 +119,8 @@ class _Link:
         self._reader, self._writer, self._answers, self._requests = reader, writer, answers, requests
         self._fault: Fault | None = None
         self._waits = False
+        self._late: asyncio.Event | None = None
+        """Of a write that had stayed on its way; set by its reply."""
 
     async def run(self) -> None:
         """Until either side ends."""
@@ -135,12 +142,21 @@ class _Link:
                     return
             if any(word in chunk[:64] for word in WRITING) and not self._proxy.replies.is_set():
                 self._waits = True
+            if any(word in chunk[:64] for word in WRITING) and not self._proxy.requests.is_set():
+                await self._proxy.requests.wait()
+                self._late = asyncio.Event()
             self._requests.write(chunk)
             with contextlib.suppress(ConnectionError):
                 await self._requests.drain()
+            if self._late is not None:
+                await self._late.wait()
+                self._proxy.arrived += 1
+                self._late = None
 
     async def _back(self) -> None:
         while chunk := await self._answers.read(1 << 16):
+            if self._late is not None:
+                self._late.set()
             if self._waits:
                 self._waits = False
                 self._proxy.waiting += 1

@@ -20,6 +20,14 @@ def no_progress(done: int, total: int) -> None:
     pass
 
 
+def no_delay() -> None:
+    pass
+
+
+SETTLE_SECONDS = 1.0
+"""How long a write that is cancelled may take to find out whether it was executed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reload:
     """Anything may have changed: list everything again. The first notice of every connection."""
@@ -138,11 +146,14 @@ class ResultsBackend(ABC):
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]: ...
 
     @abstractmethod
-    async def commit(self, batch: WriteSet) -> bool:
+    async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
         """Writes a batch if all values that it was based on are still the same, else nothing. Returns whether it did.
 
         If the reply is lost, it finds out. Raises `UnknownOutcomeError` if it can't; on any other `BackendError`
-        nothing was written.
+        nothing was written. `on_delay` is called when the write has to be sent again: others need not wait for it.
+
+        A cancellation takes the write back: after `CancelledError` nothing was written, and nothing will be. What was
+        executed before that can't be taken back: then it returns True, within `SETTLE_SECONDS`.
         """
 
     @abstractmethod

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from typing import ClassVar
 
-from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_progress
+from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_delay, no_progress
 from server.database.backends.codec import Raw, decode, encode
 from server.database.backends.notes import Note, NoteKey
 from server.database.backends.portions import SCAN_BATCH
@@ -77,7 +77,7 @@ class MemoryBackend(ResultsBackend):
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
         return {key: self._notes.get(key) for key in keys}
 
-    async def commit(self, batch: WriteSet) -> bool:
+    async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:  # noqa: ARG002 - it never waits
         if any(self._records.get(key) != raw for key, raw in batch.read.items()):
             return False
         if any(self._names[kind].get(name) != owner for (kind, name), owner in batch.owners.items()):

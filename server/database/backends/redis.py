@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
@@ -23,6 +23,7 @@ from server.database.backends.base import (
     Progress,
     Reload,
     ResultsBackend,
+    no_delay,
     no_progress,
 )
 from server.database.backends.codec import CURRENT, Raw, encode
@@ -221,8 +222,8 @@ class RedisBackend(ResultsBackend):
                 found[key] = text if isinstance(text, str) else None
         return found
 
-    async def commit(self, batch: WriteSet) -> bool:
-        return await self._writer.commit(batch)
+    async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
+        return await self._writer.commit(batch, on_delay)
 
     async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
         key = f"{PREFIX}:{board}"

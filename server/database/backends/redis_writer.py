@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
 
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import LIFETIMES, PREFIX
 from server.database.backends.redis_client import RedisClients
 from server.database.backends.write_set import WriteSet
@@ -110,6 +121,8 @@ for _ = 1, count() do
 end
 return 1
 """
+_SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+"""By which Redis names the script."""
 
 
 class RedisWriter:
@@ -118,35 +131,84 @@ class RedisWriter:
     def __init__(self, clients: RedisClients) -> None:
         self._clients = clients
         self._client: Redis = clients.make(retries=0)
-        self._script = self._client.register_script(_SCRIPT)
 
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def commit(self, batch: WriteSet) -> bool:
+    async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
         """Whether everything read still stood, so that the batch is written.
 
         After a lost reply the same batch is sent again: if the first one arrived, its mark is there, and it is not
         applied twice. Raises `UnknownOutcomeError` where the server can't be asked any more, else `BackendError`.
+        A cancellation ends it as `ResultsBackend.commit` says.
         """
-        keys, arguments = _program(batch)
-        deadline = time.monotonic() + RETRY_TIMEOUT
-        was_lost = False
-        while True:
+        write = _Write(*_program(batch))
+        sending = asyncio.create_task(self._send(write, on_delay))
+        try:
+            await asyncio.wait({sending})
+        except asyncio.CancelledError:
+            write.is_withdrawn = True
             try:
-                return bool(await self._script(keys=keys, args=arguments))
+                if write.is_open and await self._is_applied(write):
+                    return True
+            finally:
+                await end_quietly(sending)
+            raise
+        return sending.result()
+
+    async def _send(self, write: _Write, on_delay: Callable[[], None]) -> bool:
+        deadline = time.monotonic() + RETRY_TIMEOUT
+        while not write.is_withdrawn:
+            was_lost, write.is_open = write.is_open, True
+            try:
+                return bool(await self._run_script(write))
             except _NOT_NOW as error:
                 failure: RedisError | OSError = error
+                write.is_open = was_lost
                 await self._client.connection_pool.disconnect()  # where it was demoted: look for the new master
             except (AuthenticationError, AuthorizationError) as error:
                 raise self._failed(error, was_lost) from error
             except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-                failure, was_lost = error, True
+                failure = error
             except RedisError as error:
                 raise self._failed(error, was_lost) from error
             if time.monotonic() > deadline:
-                raise self._failed(failure, was_lost) from failure
+                raise self._failed(failure, write.is_open) from failure
+            on_delay()
             await asyncio.sleep(_PAUSE)
+        raise asyncio.CancelledError
+
+    async def _run_script(self, write: _Write) -> int:
+        """The server forgets its scripts when it restarts, or is told to: then the whole script is sent."""
+        count, words = len(write.keys), [*write.keys, *map(str, write.arguments)]
+        try:
+            return int(await self._client.evalsha(_SHA, count, *words))
+        except NoScriptError:
+            return int(await self._client.eval(_SCRIPT, count, *words))
+
+    async def _is_applied(self, write: _Write) -> bool:
+        """Whether the write was executed; if it was not, it never will be, since its mark is taken.
+
+        Raises `UnknownOutcomeError` where the server does not say so in time.
+        """
+        asking = asyncio.create_task(self._take_mark(write.keys[0]))
+        await asyncio.wait({asking}, timeout=SETTLE_SECONDS)
+        if asking.done():
+            try:
+                return asking.result()
+            except (RedisError, OSError) as error:
+                raise self._failed(error, was_lost=True) from error
+        await end_quietly(asking)
+        raise self._failed(RedisTimeoutError("it does not answer in time"), was_lost=True)
+
+    async def _take_mark(self, mark: str) -> bool:
+        """Whether a mark was there before. A server that refuses to write may at least say that it is there."""
+        try:
+            return not await self._client.set(mark, "withdrawn", nx=True, ex=_MARK_SECONDS)
+        except ResponseError:
+            if await self._client.exists(mark):
+                return True
+            raise
 
     def _failed(self, error: Exception, was_lost: bool) -> BackendError:
         """`was_lost` says that a reply was, to this or an earlier attempt."""
@@ -156,7 +218,26 @@ class RedisWriter:
         return UnknownOutcomeError(f"{failure} Whether the change was made is not known: check before you try again.")
 
 
-def _program(batch: WriteSet) -> tuple[list[str], list[str | int]]:
+@dataclass(slots=True)
+class _Write:
+    """One batch on its way; the first of its keys is its mark."""
+
+    keys: Sequence[str]
+    arguments: Sequence[str | int]
+    is_open: bool = False
+    """Whether a request was sent that was not answered, so that it may have been executed, or may still be."""
+    is_withdrawn: bool = False
+    """Whether it must not be sent again."""
+
+
+async def end_quietly(task: asyncio.Task[bool]) -> None:
+    """Cancels a task, and lets go of it: redis-py may take some time to notice."""
+    task.cancel()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait({task}, timeout=0.05)
+
+
+def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
     """The script's keys and arguments."""
     numbers: dict[str, int] = {}
 

@@ -23,6 +23,7 @@ from server.database.backends.base import (
     Progress,
     Reload,
     ResultsBackend,
+    no_delay,
     no_progress,
 )
 from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
@@ -31,7 +32,7 @@ from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
 from server.database.backends.sqlite_file import SQLiteFile, open_file
 from server.database.backends.sqlite_path import path_of
-from server.database.backends.sqlite_writer import NOTES, Conflict, make_readable, write, writing
+from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, make_readable, write, writing
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import (
@@ -146,8 +147,9 @@ class SQLiteBackend(ResultsBackend):
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
         return await self._run(lambda: self._read_notes(keys))
 
-    async def commit(self, batch: WriteSet) -> bool:
-        return await self._run(lambda: self._commit(batch))
+    async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:  # noqa: ARG002 - all of them wait for the thread
+        withdrawal = Withdrawal()
+        return await withdrawal.settled(self._run(lambda: self._commit(batch, withdrawal)), self.connection)
 
     async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
         await self._run(lambda: sqlite_messages.leave(self._execute, board, message, at, most))
@@ -375,7 +377,7 @@ class SQLiteBackend(ResultsBackend):
                     found[key].append(row)
         return found
 
-    def _commit(self, batch: WriteSet) -> bool:
+    def _commit(self, batch: WriteSet, withdrawal: Withdrawal) -> bool:
         self._prepare_tables()
         try:
             with writing(self._execute):
@@ -390,6 +392,7 @@ class SQLiteBackend(ResultsBackend):
                     notes=self._notes_under,
                     now=time.time(),
                 )
+                withdrawal.check()
         except Conflict:
             return False
         return True

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from threading import Lock
 
+from server.database.backends.base import SETTLE_SECONDS
 from server.database.backends.codec import Raw
 from server.database.backends.notes import LIFETIMES, NoteKey
 from server.database.backends.write_set import WriteSet
+from server.database.errors import UnknownOutcomeError
 from server.database.models import EntityKind, Key
 
 NOTES = "merlin_graphql_notes"
@@ -31,7 +35,55 @@ def writing(execute: Execute) -> Iterator[None]:
 
 
 class Conflict(Exception):  # noqa: N818 - no error: it ends a transaction, and never leaves this module's callers
-    """Something that was read stands otherwise now."""
+    """Something that was read stands otherwise now, or the write was withdrawn."""
+
+
+class Withdrawal:
+    """Whether a write may still be committed: SQLite's thread asks, and the event loop's withdraws."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._is_withdrawn = False
+        self._is_committing = False
+
+    def check(self) -> None:
+        """To be called just before the commit. Raises `Conflict` if the write was withdrawn."""
+        with self._lock:
+            if self._is_withdrawn:
+                raise Conflict
+            self._is_committing = True
+
+    async def settled(self, write: Coroutine[object, object, bool], connection: str) -> bool:
+        """Awaits the write, which a cancellation withdraws, as `ResultsBackend.commit` promises."""
+        writing = asyncio.ensure_future(write)
+        try:
+            await asyncio.wait({writing})
+        except asyncio.CancelledError:
+            writing.add_done_callback(_look_at)
+            if self._withdraw():
+                raise
+            await asyncio.wait({writing}, timeout=SETTLE_SECONDS)
+            if not writing.done():
+                raise UnknownOutcomeError(
+                    f"The database {connection} did not answer in time. "
+                    "Whether the change was made is not known: check before you try again."
+                ) from None
+            if writing.exception() is None and writing.result():
+                return True
+            raise
+        return writing.result()
+
+    def _withdraw(self) -> bool:
+        """Whether that came in time, so that nothing will be written."""
+        with self._lock:
+            self._is_withdrawn = True
+            return not self._is_committing
+
+
+def _look_at(writing: asyncio.Future[bool]) -> None:
+    """Nobody waits for it any more: its error is no news."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 def write(
