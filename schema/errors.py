@@ -20,6 +20,7 @@ from server.database.errors import (
     InvalidRequestError,
     OverdueError,
     UnknownOutcomeError,
+    WritesRefusedError,
 )
 
 LOG = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def _coded(error: GraphQLFormattedError, code: str) -> GraphQLFormattedError:
 
 
 def _message(error: DatabaseError, *, reveal: bool) -> str:
-    hidden = None if reveal else _HIDDEN.get(code_of(error))
+    hidden = None if reveal or isinstance(error, WritesRefusedError) else _HIDDEN.get(code_of(error))
     if hidden is None:
         return str(error)
     LOG.warning("%s", error)

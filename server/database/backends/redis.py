@@ -72,7 +72,7 @@ class RedisBackend(ResultsBackend):
         self._load_seconds = 0.0
         self._client = self._clients.make()
         self._watcher = self._clients.make(protocol=3, retries=0)
-        self._writer = RedisWriter(self._clients)
+        self._writer = RedisWriter(self._clients, self.writability)
 
     async def open(self) -> None:
         self._clients.check_files()
