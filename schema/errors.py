@@ -21,6 +21,7 @@ from server.database.errors import (
     OverdueError,
     ShuttingDownError,
     UnknownOutcomeError,
+    WritesRefusedError,
 )
 
 LOG = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def _coded(error: GraphQLFormattedError, code: str) -> GraphQLFormattedError:
 
 
 def _message(error: DatabaseError, *, reveal: bool) -> str:
-    hidden = None if reveal else _HIDDEN.get(code_of(error))
+    hidden = None if reveal or isinstance(error, WritesRefusedError) else _HIDDEN.get(code_of(error))
     if hidden is None:
         return str(error)
     LOG.warning("%s", error)

@@ -3,6 +3,7 @@
 DatabaseError                      an `ExpectedError`: server/errors.py
 ├── BackendError                   the store behind it
 │   ├── BackendUnavailableError    it can't be reached, or refuses the login; trying again may help
+│   │   └── WritesRefusedError     it answers, and refuses all writes for now; the message names no address
 │   ├── WrongDatabaseError         it is reached, and is no Merlin database, or can't be served from
 │   ├── UnknownOutcomeError        it was lost during a write: the change may or may not have been made
 │   ├── ShuttingDownError          this server closes it soon, and begins no further change
@@ -39,6 +40,10 @@ class BackendError(DatabaseError):
 
 
 class BackendUnavailableError(BackendError):
+    pass
+
+
+class WritesRefusedError(BackendUnavailableError):
     pass
 
 

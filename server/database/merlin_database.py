@@ -66,6 +66,7 @@ class MerlinDatabase:
         self._server = new_server()
         self.read_model = ReadModel()
         self.feed = Feed(backend, self.read_model)
+        backend.writability.on_change = self.feed.notifier.notify
         self.changes = ChangeLog(self.read_model)
         self.comparison = Comparison(backend, self.read_model, self.feed, self._distrust_problems)
         self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
@@ -104,6 +105,11 @@ class MerlinDatabase:
         return self.feed.stale_since
 
     @property
+    def write_refusal(self) -> str | None:
+        """Why the database refused the last write, in a word; None while it accepts writes."""
+        return self.backend.writability.refusal
+
+    @property
     def state(self) -> tuple[int, int, datetime | None]:
         """All that a query's result depends on, apart from the clock: equal states give equal results."""
         return self.revision, self.feed.name_map_notices, self.stale_since
@@ -124,7 +130,7 @@ class MerlinDatabase:
 
     @property
     def notifier(self) -> Notifier:
-        """Notifies whenever `state` changes."""
+        """Notifies whenever `state` or `write_refusal` changes."""
         return self.feed.notifier
 
     def entity(self, key: Key) -> Entity | None:

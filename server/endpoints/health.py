@@ -27,7 +27,7 @@ async def healthz(_request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 if the copy has every change of the database; 503 if it is stale, or the server is draining.
 
-    Where changes are polled for, since the database refuses to tell of them, that is said, too.
+    Its body says so where changes are polled for. `/readyz?writes` is 503 also while the database refuses writes.
     """
     database: MerlinDatabase = request.state.database
     since = database.stale_since
@@ -38,6 +38,10 @@ async def readyz(request: Request) -> Response:
         status["status"] = "draining"
     elif since is not None:
         status |= {"status": "stale", "staleSince": since.isoformat()}
+    elif database.write_refusal is not None and "writes" in request.query_params:
+        status["status"] = "refusing writes"
+    if database.write_refusal is not None:
+        status["writeRefusal"] = database.write_refusal
     return json_response(status, 200 if status["status"] == "ready" else 503, _NO_STORE)
 
 

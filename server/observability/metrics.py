@@ -72,6 +72,12 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
+        self._writable = Gauge(
+            named("writable"),
+            "0 while the database refuses writes, as it did the last one; else 1.",
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
         self._lag = Gauge(
             named("feed_lag_seconds"),
             "Seconds from the notification of the latest change until the copy had it.",
@@ -174,6 +180,7 @@ class Metrics:
             since = database.stale_since
             self._revision.set(database.revision)
             self._stale_since.set(0 if since is None else since.timestamp())
+            self._writable.set(database.write_refusal is None)
             self._lag.set(database.feed.lag)
             self._reconnects.set(database.feed.reconnects)
             self._notifications.set(not database.backend.is_polling)

@@ -9,6 +9,7 @@ from typing import ClassVar, TypeAlias
 
 from server.database.backends.codec import Dialect, Raw
 from server.database.backends.notes import Note, NoteKey
+from server.database.backends.writability import Writability
 from server.database.backends.write_set import WriteSet
 from server.database.models import EntityKind, Entry, Key, Model
 
@@ -73,6 +74,7 @@ class ResultsBackend(ABC):
     def __init__(self, connection: str) -> None:
         self.connection = connection
         """The store's URL without a password, safe to show."""
+        self.writability = Writability()
 
     @abstractmethod
     async def open(self) -> None:

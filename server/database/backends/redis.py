@@ -82,7 +82,7 @@ class RedisBackend(ResultsBackend):
         self._load_seconds = 0.0
         self._client = self._clients.make()
         self._watcher = self._clients.make(protocol=3, retries=0)
-        self._writer = RedisWriter(self._clients)
+        self._writer = RedisWriter(self._clients, self.writability)
         self._barriers = Barriers()
         self._tracker: AbstractConnection | None = None
         """The connection on which the server reports changes, while it does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -24,20 +26,29 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import LIFETIMES, PREFIX
 from server.database.backends.redis_client import RedisClients
+from server.database.backends.writability import Refusal, Writability, advice
 from server.database.backends.write_set import WriteSet
-from server.database.errors import BackendError, UnknownOutcomeError
+from server.database.errors import BackendError, UnknownOutcomeError, WritesRefusedError
 from server.database.models import EntityKind
 
 RETRY_TIMEOUT = 10.0
 """Seconds for which a write is sent again after its reply was lost: a failover takes some."""
 _PAUSE = 0.05
+_REFUSAL = re.compile(r"\b(?:READONLY|OOM|NOREPLICAS|MISCONF)\b")
+"""In the error of a script it may stand behind other words."""
 _MARK = f"{PREFIX}:written:"
 _MARK_SECONDS = 60
-_NOT_NOW = (ReadOnlyError, BusyLoadingError)
-"""By these the server tells that it has not written, and that it or another will."""
+_WRITTEN = 1
+_PROBE = f"{PREFIX}:probe"
+_LET_GO_SECONDS = 0.05
+_CANCEL_AGAIN_AFTER = 0.5
+"""Seconds. redis-py sometimes swallows a cancellation on Python 3.11."""
+PROBE_SECONDS = 1.0
+"""How often a server that refuses writes is asked whether it still does."""
 
 # KEYS[1] is the mark of this write, the rest are what it touches. ARGV is a sequence of counted parts, read in order.
-# Nothing is decoded or encoded here: values are compared and written as the texts they are.
+# Nothing is decoded or encoded here: values are compared and written as the texts they are. Deletions come first: where
+# memory is used up, Redis looks at the first write of a script only, and refuses no DEL.
 _SCRIPT = """
 local position = 0
 local function take()
@@ -95,7 +106,7 @@ if not same then
   return 0
 end
 
-redis.call('SET', KEYS[1], '1', 'EX', take())
+local lifetime_of_mark = take()
 for _ = 1, count() do
   local map = key()
   redis.call('HDEL', map, take())
@@ -103,6 +114,7 @@ end
 for _ = 1, count() do
   redis.call('DEL', key())
 end
+redis.call('SET', KEYS[1], '1', 'EX', lifetime_of_mark)
 for _ = 1, count() do
   local hash = key()
   for _ = 1, count() do
@@ -128,12 +140,29 @@ _SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 class RedisWriter:
     """Its connections do not retry by themselves: what a lost reply means is decided here."""
 
-    def __init__(self, clients: RedisClients) -> None:
+    def __init__(self, clients: RedisClients, writability: Writability) -> None:
         self._clients = clients
         self._client: Redis = clients.make(retries=0)
+        self._writability = writability
+        self._probing: asyncio.Task[None] | None = None
+        self._requests: set[asyncio.Task[bool]] = set()
+        """Under way, also where nobody waits for them any more: none begins a new connection after the end."""
 
     async def close(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.wait({self._probing})
+        while waiting := [task for task in self._requests if not task.done()]:
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_AFTER)
         await self._client.aclose()
+
+    async def _let_go(self, task: asyncio.Task[bool]) -> None:
+        """Cancels a task, and does not wait for long: redis-py may take some time to notice. `close` waits for it."""
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.cancel()
+        await asyncio.wait({task}, timeout=_LET_GO_SECONDS)
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
         """Whether everything read still stood, so that the batch is written.
@@ -142,41 +171,78 @@ class RedisWriter:
         applied twice. Raises `UnknownOutcomeError` where the server can't be asked any more, else `BackendError`.
         A cancellation ends it as `ResultsBackend.commit` says.
         """
-        write = _Write(*_program(batch))
+        write = _Write(*_program(batch), frees=_frees(batch))
         sending = asyncio.create_task(self._send(write, on_delay))
+        self._requests.add(sending)
+        sending.add_done_callback(self._requests.discard)
         try:
             await asyncio.wait({sending})
         except asyncio.CancelledError:
             write.is_withdrawn = True
             try:
-                if write.is_open and await self._is_applied(write):
+                if write.is_open and await self._is_applied(write, sending):
                     return True
             finally:
-                await end_quietly(sending)
+                await self._let_go(sending)
             raise
         return sending.result()
 
     async def _send(self, write: _Write, on_delay: Callable[[], None]) -> bool:
+        """Sends a write until it is answered. The first one that is refused is sent again; others fail at once."""
         deadline = time.monotonic() + RETRY_TIMEOUT
+        insists = False
         while not write.is_withdrawn:
             was_lost, write.is_open = write.is_open, True
             try:
-                return bool(await self._run_script(write))
-            except _NOT_NOW as error:
-                failure: RedisError | OSError = error
-                write.is_open = was_lost
-                await self._client.connection_pool.disconnect()  # where it was demoted: look for the new master
-            except (AuthenticationError, AuthorizationError) as error:
-                raise self._failed(error, was_lost) from error
-            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                return self._noted(write, await self._run_script(write))
+            except (RedisError, OSError) as error:
                 failure = error
-            except RedisError as error:
-                raise self._failed(error, was_lost) from error
-            if time.monotonic() > deadline:
+            is_lost = _is_lost(failure)
+            refusal = refusal_of(failure)
+            write.is_open = was_lost or is_lost
+            if refusal is not None:
+                insists = insists or self._writability.refusal is None
+                self._refused(refusal)
+            if refusal is not None and (not insists or time.monotonic() > deadline):
+                if write.is_open and await self._is_applied(write):
+                    return True
+                raise WritesRefusedError(advice(refusal)) from failure
+            if time.monotonic() > deadline or not (is_lost or refusal or _is_busy(failure)):
                 raise self._failed(failure, write.is_open) from failure
+            if not is_lost and refusal in (None, Refusal.READONLY):
+                await self._look_for_master()
             on_delay()
             await asyncio.sleep(_PAUSE)
         raise asyncio.CancelledError
+
+    def _noted(self, write: _Write, reply: int) -> bool:
+        """Whether the write was made. One that frees memory is let through where others are not."""
+        if reply == _WRITTEN and not (write.frees and self._writability.refusal is Refusal.OOM):
+            self._writability.note(None)
+        return bool(reply)
+
+    def _refused(self, refusal: Refusal) -> None:
+        self._writability.note(refusal)
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        """Writes something of no meaning again and again, until the server accepts it."""
+        while self._writability.refusal is not None:
+            await asyncio.sleep(PROBE_SECONDS)
+            try:
+                await self._client.set(_PROBE, "", ex=1)
+            except (RedisError, OSError) as error:
+                if (refusal := refusal_of(error)) is not None:
+                    self._writability.note(refusal)
+                if refusal is Refusal.READONLY:
+                    await self._look_for_master()
+            else:
+                self._writability.note(None)
+
+    async def _look_for_master(self) -> None:
+        """Connections that wait for use may lead to one that was the master."""
+        await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def _run_script(self, write: _Write) -> int:
         """The server forgets its scripts when it restarts, or is told to: then the whole script is sent."""
@@ -186,20 +252,30 @@ class RedisWriter:
         except NoScriptError:
             return int(await self._client.eval(_SCRIPT, count, *words))
 
-    async def _is_applied(self, write: _Write) -> bool:
-        """Whether the write was executed; if it was not, it never will be, since its mark is taken.
+    async def _is_applied(self, write: _Write, sending: asyncio.Task[bool] | None = None) -> bool:
+        """Whether the write was executed; if it was not, it never will be, since its mark is taken, or it was refused.
 
-        Raises `UnknownOutcomeError` where the server does not say so in time.
+        `sending` may still get its reply. Raises `UnknownOutcomeError` where the server does not say so in time.
         """
+        failure: Exception = RedisTimeoutError("it does not answer in time")
         asking = asyncio.create_task(self._take_mark(write.keys[0]))
-        await asyncio.wait({asking}, timeout=SETTLE_SECONDS)
-        if asking.done():
-            try:
-                return asking.result()
-            except (RedisError, OSError) as error:
-                raise self._failed(error, was_lost=True) from error
-        await end_quietly(asking)
-        raise self._failed(RedisTimeoutError("it does not answer in time"), was_lost=True)
+        waiting = {asking} if sending is None else {asking, sending}
+        end = time.monotonic() + SETTLE_SECONDS
+        while waiting and time.monotonic() < end:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                try:
+                    return task.result()
+                except asyncio.CancelledError:
+                    pass
+                except (RedisError, OSError, BackendError) as error:
+                    failure = error
+            if not write.is_open:
+                return False
+        await self._let_go(asking)
+        raise failure if isinstance(failure, UnknownOutcomeError) else self._failed(failure, was_lost=True)
 
     async def _take_mark(self, mark: str) -> bool:
         """Whether a mark was there before. A server that refuses to write may at least say that it is there."""
@@ -224,17 +300,40 @@ class _Write:
 
     keys: Sequence[str]
     arguments: Sequence[str | int]
+    frees: bool
+    """Whether it deletes something, so that it is written even where memory is used up."""
     is_open: bool = False
     """Whether a request was sent that was not answered, so that it may have been executed, or may still be."""
     is_withdrawn: bool = False
     """Whether it must not be sent again."""
 
 
-async def end_quietly(task: asyncio.Task[bool]) -> None:
-    """Cancels a task, and lets go of it: redis-py may take some time to notice."""
-    task.cancel()
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await asyncio.wait({task}, timeout=0.05)
+def refusal_of(error: Exception) -> Refusal | None:
+    """Why a server that can be reached writes nothing now; None for any other error."""
+    match error:
+        case ReadOnlyError():
+            return Refusal.READONLY
+        case OutOfMemoryError():
+            return Refusal.OOM
+        case ResponseError() if found := _REFUSAL.search(str(error)):
+            return Refusal(found[0])
+        case _:
+            return None
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether no answer came, so that the write may have been made."""
+    is_answer = isinstance(error, AuthenticationError | AuthorizationError | BusyLoadingError)
+    return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) and not is_answer
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether the server has not written, and soon will."""
+    return isinstance(error, BusyLoadingError) or str(error).startswith("BUSY ")
+
+
+def _frees(batch: WriteSet) -> bool:
+    return bool(batch.deleted) or None in batch.names.values() or None in batch.notes.values()
 
 
 def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
