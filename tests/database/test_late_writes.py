@@ -27,6 +27,8 @@ from tests.support.writers import writer_to
 pytestmark = pytest.mark.anyio
 
 DEADLINE = 0.6
+SETTLING = 5.0
+"""Seconds: a busy machine takes its time to answer."""
 SLACK = 3.0
 """Seconds by which a busy machine may be late."""
 ENGINE = Engine(make_schema(), deadline=DEADLINE)
@@ -41,7 +43,7 @@ def create(name: str) -> str:
 async def proxy(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     """Before a server that knows the script, and whose clients soon stop waiting for each other."""
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.01)
-    monkeypatch.setattr(redis_writer, "SETTLE_SECONDS", 5.0)  # a busy machine takes its time to answer
+    monkeypatch.setattr(redis_writer, "SETTLE_SECONDS", SETTLING)
     monkeypatch.setattr(engine, "GRACE_SECONDS", 10.0)
     with redis_server.client() as client:
         client.script_load(redis_writer._SCRIPT)
@@ -55,7 +57,7 @@ def database_at(url: str) -> Any:
 
 async def answers(database: MerlinDatabase) -> list[Result]:
     """Of twelve mutations at once, each soon after its deadline."""
-    async with asyncio.timeout(DEADLINE + redis_writer.SETTLE_SECONDS + SLACK):
+    async with asyncio.timeout(DEADLINE + SETTLING + SLACK):
         return await asyncio.gather(
             *(execute(database, create(f"new_{number}"), operations=ENGINE) for number in range(COUNT))
         )
@@ -134,7 +136,7 @@ async def test_a_deletion_that_runs_out_of_time_stops_and_tells_what_it_did(
 
         monkeypatch.setattr(database.backend, "commit", commit_and_hold)
         deletion = "mutation { deleteAll(input: {kind: STUDY, confirm: true}) { deletedIds } }"
-        async with asyncio.timeout(DEADLINE + redis_writer.SETTLE_SECONDS + SLACK):
+        async with asyncio.timeout(DEADLINE + SETTLING + SLACK):
             result = await execute(database, deletion, operations=ENGINE)
         (error,) = result.errors
         assert error.extensions["code"] == "DEADLINE_EXCEEDED"
@@ -174,7 +176,7 @@ async def test_a_commit_that_waits_for_readers_is_told_honestly(
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
             assert reader.execute("SELECT * FROM study").fetchall() == []
-            async with asyncio.timeout(DEADLINE + redis_writer.SETTLE_SECONDS + SLACK):
+            async with asyncio.timeout(DEADLINE + SETTLING + SLACK):
                 result = await execute(database, create("new"), operations=ENGINE)
             assert codes([result]) == {"UNKNOWN_OUTCOME"}
             reader.execute("COMMIT")
