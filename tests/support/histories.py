@@ -24,7 +24,7 @@ Stored: TypeAlias = int | None
 """The number in a run's additional data; None if there is no such run."""
 _FRESH = 0
 _REQUEST_TIMEOUT = 30.0
-_UNKNOWN_CODES = ("UNKNOWN_OUTCOME", "DEADLINE_EXCEEDED")
+_UNKNOWN_CODE = "UNKNOWN_OUTCOME"
 
 
 class Outcome(Enum):
@@ -122,7 +122,7 @@ class Client:
             return Outcome.UNKNOWN, None
         answer = response.json()
         if "errors" in answer:
-            unknown = any(error["extensions"]["code"] in _UNKNOWN_CODES for error in answer["errors"])
+            unknown = any(error["extensions"]["code"] == _UNKNOWN_CODE for error in answer["errors"])
             return Outcome.UNKNOWN if unknown else Outcome.REFUSED, None
         payload = answer["data"][mutation]
         if payload["userErrors"]:
