@@ -129,7 +129,8 @@ async def test_nothing_is_done_after_its_refusal(
         )
         assert time.monotonic() - began < DEADLINE + 3
         codes = sorted(result.errors[0].extensions["code"] for result in results)
-        assert codes == ["DATABASE_UNAVAILABLE"] * (COUNT - 1) + ["DEADLINE_EXCEEDED"]
+        assert codes[:-1] == ["DATABASE_UNAVAILABLE"] * (COUNT - 1)
+        assert codes[-1] in ("DEADLINE_EXCEEDED", "UNKNOWN_OUTCOME")  # the latter if the answer takes long, too
     await until(lambda: database.write_refusal is None)
     assert (await execute(database, create("later"))).errors == []
     assert studies(redis_server) == {"study_1", "later"}

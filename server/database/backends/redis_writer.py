@@ -38,6 +38,8 @@ _REFUSAL = re.compile(r"\b(?:READONLY|OOM|NOREPLICAS|MISCONF)\b")
 """In the error of a script it may stand behind other words."""
 _MARK = f"{PREFIX}:written:"
 _MARK_SECONDS = 60
+_MADE, _WITHDRAWN = "1", "withdrawn"
+"""The values of a mark."""
 _WRITTEN = 1
 _PROBE = f"{PREFIX}:probe"
 _LET_GO_SECONDS = 0.05
@@ -46,9 +48,10 @@ _CANCEL_AGAIN_AFTER = 0.5
 PROBE_SECONDS = 1.0
 """How often a server that refuses writes is asked whether it still does."""
 
-# KEYS[1] is the mark of this write, the rest are what it touches. ARGV is a sequence of counted parts, read in order.
-# Nothing is decoded or encoded here: values are compared and written as the texts they are. Deletions come first: where
-# memory is used up, Redis looks at the first write of a script only, and refuses no DEL.
+# KEYS[1] is the mark of this write: 1 where it was made, another text where it was withdrawn. The rest are what it
+# touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or encoded here: values are compared
+# and written as the texts they are. Deletions come first: where memory is used up, Redis looks at the first write of a
+# script only, and refuses no DEL.
 _SCRIPT = """
 local position = 0
 local function take()
@@ -62,8 +65,11 @@ local function key()
   return KEYS[count()]
 end
 
-if redis.call('EXISTS', KEYS[1]) == 1 then
+local mark = redis.call('GET', KEYS[1])
+if mark == '1' then
   return 2
+elseif mark then
+  return 0
 end
 
 local same = true
@@ -242,7 +248,9 @@ class RedisWriter:
 
     async def _look_for_master(self) -> None:
         """Connections that wait for use may lead to one that was the master."""
-        await self._client.connection_pool.disconnect(inuse_connections=False)
+        pool = self._client.connection_pool
+        async with pool._lock:  # noqa: SLF001 - else one is cut that another write takes at that moment
+            await pool.disconnect(inuse_connections=False)
 
     async def _run_script(self, write: _Write) -> int:
         """The server forgets its scripts when it restarts, or is told to: then the whole script is sent."""
@@ -261,30 +269,33 @@ class RedisWriter:
         asking = asyncio.create_task(self._take_mark(write.keys[0]))
         waiting = {asking} if sending is None else {asking, sending}
         end = time.monotonic() + SETTLE_SECONDS
-        while waiting and time.monotonic() < end:
-            done, waiting = await asyncio.wait(
-                waiting, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                try:
-                    return task.result()
-                except asyncio.CancelledError:
-                    pass
-                except (RedisError, OSError, BackendError) as error:
-                    failure = error
-            if not write.is_open:
-                return False
-        await self._let_go(asking)
+        try:
+            while waiting and time.monotonic() < end:
+                done, waiting = await asyncio.wait(
+                    waiting, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    try:
+                        return task.result()
+                    except asyncio.CancelledError:
+                        pass
+                    except (RedisError, OSError, BackendError) as error:
+                        failure = error
+                if not write.is_open:
+                    return False
+        finally:
+            await self._let_go(asking)
         raise failure if isinstance(failure, UnknownOutcomeError) else self._failed(failure, was_lost=True)
 
     async def _take_mark(self, mark: str) -> bool:
-        """Whether a mark was there before. A server that refuses to write may at least say that it is there."""
+        """Whether the write was made before its mark is taken. A server that refuses to write may at least say that."""
         try:
-            return not await self._client.set(mark, "withdrawn", nx=True, ex=_MARK_SECONDS)
+            if await self._client.set(mark, _WITHDRAWN, nx=True, ex=_MARK_SECONDS):
+                return False
         except ResponseError:
-            if await self._client.exists(mark):
-                return True
-            raise
+            if not await self._client.exists(mark):
+                raise
+        return bool(await self._client.get(mark) == _MADE)
 
     def _failed(self, error: Exception, was_lost: bool) -> BackendError:
         """`was_lost` says that a reply was, to this or an earlier attempt."""
