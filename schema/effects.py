@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import strawberry
 
 from schema.context import Info
+from schema.deadlines import within
 from schema.enums import EntityKind, describe
 from schema.errors import BadInput, PartlyDoneError
 from server.database.errors import (
@@ -178,17 +179,11 @@ async def _found_elsewhere(info: Info, act: Callable[[UnitOfWork], Awaitable[Res
 
 async def _in_time(work: Awaitable[Result], deadline: float | None) -> Result:
     """Raises `OverdueError` at the deadline. What was not sent to the database by then never is."""
-    timeout = asyncio.timeout_at(deadline)
-    try:
-        async with timeout:
-            return await work
-    except TimeoutError:
-        if not timeout.expired():
-            raise
-        raise OverdueError(
-            "This took longer than the server gives a mutation, and is given up: nothing will be changed any more. "
-            "Try again later."
-        ) from None
+    overdue = OverdueError(
+        "This took longer than the server gives a mutation, and is given up: nothing will be changed any more. "
+        "Try again later."
+    )
+    return await within(asyncio.timeout_at(deadline), work, overdue)
 
 
 async def _finish(unit: UnitOfWork, deadline: float | None) -> None:

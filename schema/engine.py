@@ -34,6 +34,7 @@ from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.coordinates import coordinates_of, name_of
 from schema.core import core_of
+from schema.deadlines import within
 from schema.deprecations import deprecated, uses_of
 from schema.errors import (
     DEADLINE_EXCEEDED,
@@ -213,7 +214,9 @@ class Engine:
         if not isinstance(result, Awaitable):
             return result
         message = f"This took longer than {self._deadline:g} s: ask for less." if self._deadline else ""
-        return await _within(self._deadline, result, OperationError([GraphQLError(message)], DEADLINE_EXCEEDED))
+        return await within(
+            asyncio.timeout(self._deadline), result, OperationError([GraphQLError(message)], DEADLINE_EXCEEDED)
+        )
 
     async def _changed(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
@@ -228,7 +231,7 @@ class Engine:
             context = replace(context, deadline=asyncio.get_running_loop().time() + self._deadline)
         executing = self._shielded(execute_root_selection_set(self._executor(operation, variables, context)))
         unknown = GraphQLError("It is not known what of this was done in time: look before you try again.")
-        result = await _within(patience, executing, OperationError([unknown], UNKNOWN_OUTCOME))
+        result = await within(asyncio.timeout(patience), executing, OperationError([unknown], UNKNOWN_OUTCOME))
         errors = result.errors or []
         is_overdue = bool(errors) and all(isinstance(error.original_error, OverdueError) for error in errors)
         if is_overdue and not any((result.data or {}).values()):
@@ -426,18 +429,6 @@ def _limit_exceeded(found: Sequence[Excess]) -> OperationError:
         GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.as_extensions()}) for excess in found
     ]
     return OperationError(errors, LIMIT_EXCEEDED)
-
-
-async def _within(seconds: float | None, work: Awaitable[T], error: OperationError) -> T:
-    """Raises the error where the work takes longer."""
-    timeout = asyncio.timeout(seconds)
-    try:
-        async with timeout:
-            return await work
-    except TimeoutError:
-        if not timeout.expired():
-            raise
-        raise error from None
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

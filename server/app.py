@@ -23,8 +23,8 @@ from server.auth.allowed_hosts import AllowedHosts
 from server.auth.from_settings import access_control_of, allowed_hosts_of
 from server.contract.manifest import read_manifest
 from server.cors import cors
-from server.database.feed import end_tasks
 from server.database.merlin_database import MerlinDatabase
+from server.database.tasks import end_tasks
 from server.endpoints.graphiql import graphiql_routes
 from server.endpoints.health import MetricsApp, healthz, readyz
 from server.endpoints.login import Login, Logout, TokenExchange

@@ -18,10 +18,11 @@ from typing import TypeVar
 from server.database.backends.base import Changed, Lost, Notice, Reload, ResultsBackend
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import BackendError
-from server.database.feed import Feed, end_tasks
+from server.database.feed import Feed
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.models import EntityKind, Entry, Key, name_of
 from server.database.read_model import ReadModel
+from server.database.tasks import end_tasks
 
 LOG = logging.getLogger(__name__)
 

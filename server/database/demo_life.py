@@ -21,7 +21,6 @@ from server.database.backends.base import ResultsBackend
 from server.database.demo_data import HOSTS, STUDIES, WORKERS, Maker, Study
 from server.database.entities import PhysicalWorkerEntity, RunEntity
 from server.database.errors import DatabaseError
-from server.database.feed import end_tasks
 from server.database.json_text import JSON, read_json
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import (
@@ -34,6 +33,7 @@ from server.database.models import (
     WorkerStatus,
     with_value,
 )
+from server.database.tasks import end_tasks
 from server.database.transactions import Transaction
 
 MAX_ACTIVE = 8

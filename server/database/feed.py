@@ -19,14 +19,13 @@ from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
 from server.database.notifier import Notifier
 from server.database.read_model import ReadModel
+from server.database.tasks import end_tasks
 
 LOG = logging.getLogger(__name__)
 
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
 _CATCH_UP_TIMEOUT = 5.0
-_CANCEL_AGAIN_AFTER = 0.5
-"""Seconds. redis-py writes with `asyncio.wait_for`, which sometimes swallows a cancellation on Python 3.11."""
 
 
 class Feed:
@@ -254,15 +253,6 @@ class Feed:
 
 def _ignore(_notice: Notice) -> None:
     pass
-
-
-async def end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancels tasks, again and again until they have ended, and ignores what they raise."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=_CANCEL_AGAIN_AFTER)
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _as_backend_error(error: Exception) -> BackendError:

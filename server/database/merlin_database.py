@@ -18,7 +18,7 @@ from server.database.clock_check import ClockCheck
 from server.database.comparison import Comparison
 from server.database.entities import Entity, EntityContext, RunEntity, StudyEntity
 from server.database.errors import EntityNotFoundError, InvalidValueError
-from server.database.feed import Feed, end_tasks
+from server.database.feed import Feed
 from server.database.files.run_metadata import RunMetadata
 from server.database.integrity import (
     NameMaps,
@@ -44,6 +44,7 @@ from server.database.notifier import Notifier
 from server.database.positions import Position, new_server
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
+from server.database.tasks import end_tasks
 from server.database.transactions import TransactionRunner, UnitOfWork
 
 

@@ -25,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from server.database.backends.redis_sentinels import Address, Sentinels
 from server.database.backends.tls import TLS, check_files
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
+from server.database.tasks import end_tasks
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _SENTINEL_TIMEOUT = 1.0
 """Seconds for the sentinels to say who is the master, before they are asked anew."""
 _SENTINEL_PAUSE = 1.0
 """Seconds between two questions who is the master."""
-_BUSY = "BUSY "
+BUSY = "BUSY "
 """The code by which a server refuses everything while a script runs longer than its `lua-time-limit`."""
 _CUT = "closed by server|reset by peer|while writing to socket"
 """How redis-py and the system call a connection that the other side has ended."""
@@ -156,8 +157,7 @@ class RedisClients:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks([task])
 
     def check_master(self, connection: AbstractConnection) -> None:
         """Raises redis-py's `ConnectionError` for a connection to another server than the master."""
@@ -203,7 +203,7 @@ class RedisClients:
                 return BackendUnavailableError(f"{self.connection} refuses the login: {reason}")
             case ResponseError() if self.is_sentinel and "unknown command 'SENTINEL'" in reason:
                 return WrongDatabaseError(f"{self.connection} is no Sentinel: name its port, which is often 26379.")
-            case ResponseError() if reason.startswith(_BUSY):
+            case ResponseError() if reason.startswith(BUSY):
                 return BackendUnavailableError(f"{self.connection} is busy with a script: {reason}")
             case ResponseError():
                 return WrongDatabaseError(f"{self.connection} refuses a command: {reason}")

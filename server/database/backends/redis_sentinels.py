@@ -10,6 +10,8 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import RedisError, ResponseError
 
+from server.database.tasks import end_tasks
+
 Address: TypeAlias = tuple[str, int]
 """Host and port."""
 
@@ -52,10 +54,7 @@ class Sentinels(Sentinel):
         raise MasterNotFoundError(f"No master found for {service_name!r}{errors and ' : '}{errors}")
 
     async def aclose(self) -> None:
-        tasks = list(self._asking.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(list(self._asking.values()))
         await super().aclose()
 
     def _ask(self, sentinel: Redis, service: str) -> asyncio.Task[_Answer]:

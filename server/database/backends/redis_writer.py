@@ -25,11 +25,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import LIFETIMES, PREFIX
-from server.database.backends.redis_client import RedisClients
+from server.database.backends.redis_client import BUSY, RedisClients
 from server.database.backends.writability import Refusal, Writability, advice
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, UnknownOutcomeError, WritesRefusedError
 from server.database.models import EntityKind
+from server.database.tasks import end_tasks
 
 RETRY_TIMEOUT = 10.0
 """Seconds for which a write is sent again after its reply was lost: a failover takes some."""
@@ -43,8 +44,6 @@ _MADE, _WITHDRAWN = "1", "withdrawn"
 _WRITTEN = 1
 _PROBE = f"{PREFIX}:probe"
 _LET_GO_SECONDS = 0.05
-_CANCEL_AGAIN_AFTER = 0.5
-"""Seconds. redis-py sometimes swallows a cancellation on Python 3.11."""
 PROBE_SECONDS = 1.0
 """How often a server that refuses writes is asked whether it still does."""
 
@@ -155,13 +154,7 @@ class RedisWriter:
         """Under way, also where nobody waits for them any more: none begins a new connection after the end."""
 
     async def close(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.wait({self._probing})
-        while waiting := [task for task in self._requests if not task.done()]:
-            for task in waiting:
-                task.cancel()
-            await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_AFTER)
+        await end_tasks([*self._requests, *([] if self._probing is None else [self._probing])])
         await self._client.aclose()
 
     async def _let_go(self, task: asyncio.Task[bool]) -> None:
@@ -340,7 +333,7 @@ def _is_lost(error: Exception) -> bool:
 
 def _is_busy(error: Exception) -> bool:
     """Whether the server has not written, and soon will."""
-    return isinstance(error, BusyLoadingError) or str(error).startswith("BUSY ")
+    return isinstance(error, BusyLoadingError) or str(error).startswith(BUSY)
 
 
 def _frees(batch: WriteSet) -> bool:

@@ -1,0 +1,19 @@
+"""The end of background tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+_CANCEL_AGAIN_AFTER = 0.5
+"""Seconds. redis-py writes with `asyncio.wait_for`, which sometimes swallows a cancellation on Python 3.11."""
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancels tasks, again and again until they have ended, and ignores what they raise."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_CANCEL_AGAIN_AFTER)
+    await asyncio.gather(*tasks, return_exceptions=True)
