@@ -65,6 +65,7 @@ def refusing(server: RedisServer, reason: str) -> Iterator[Callable[[], None]]:
 @pytest.fixture
 async def database(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MerlinDatabase]:
     """A study with a run, and two other runs."""
+    monkeypatch.setattr(redis_writer, "SETTLE_SECONDS", 2.0)  # a busy machine takes its time to answer
     monkeypatch.setattr(redis_writer, "PROBE_SECONDS", 0.05)
     with closing(writer_to(redis_server.url)) as writer:
         writer.create(study(1, runs=(uid(11),)), run(11, study_id=uid(1)), run(12), run(13))
@@ -129,8 +130,7 @@ async def test_nothing_is_done_after_its_refusal(
         )
         assert time.monotonic() - began < DEADLINE + 3
         codes = sorted(result.errors[0].extensions["code"] for result in results)
-        assert codes[:-1] == ["DATABASE_UNAVAILABLE"] * (COUNT - 1)
-        assert codes[-1] in ("DEADLINE_EXCEEDED", "UNKNOWN_OUTCOME")  # the latter if the answer takes long, too
+        assert codes == ["DATABASE_UNAVAILABLE"] * (COUNT - 1) + ["DEADLINE_EXCEEDED"]
     await until(lambda: database.write_refusal is None)
     assert (await execute(database, create("later"))).errors == []
     assert studies(redis_server) == {"study_1", "later"}
