@@ -8,6 +8,7 @@ from typing import TypeAlias
 import strawberry
 
 from schema.roles import Role
+from server.database.idempotency import Claim
 from server.database.merlin_database import MerlinDatabase
 
 
@@ -25,6 +26,8 @@ class Context:
     """Whether responses reveal the address of the database."""
     deadline: float | None = field(default=None, compare=False)
     """When a mutation is given up, in seconds of the event loop's clock."""
+    claim: Claim | None = field(default=None, compare=False)
+    """Under which a mutation with an idempotency key is executed."""
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

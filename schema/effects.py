@@ -141,7 +141,8 @@ async def run_mutation(
     `subject_field` is the input field that names the entity; a refusal that blames no other field blames that one.
     Raises `BackendError`, or `PartlyDoneError` where something was changed before.
     """
-    unit = info.context.database.unit(dry_run=dry_run)
+    claim = info.context.claim
+    unit = info.context.database.unit(dry_run=dry_run, claim=claim)
     result, errors, outcome = None, [], "failed"
     try:
         try:
@@ -159,6 +160,8 @@ async def run_mutation(
         raise _partly_done(error, unit) from error
     finally:
         _audit(info, outcome, unit, errors)
+    if claim is not None and errors:
+        claim.is_refused = True
     return Outcome(unit, result, errors)
 
 

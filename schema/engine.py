@@ -99,6 +99,11 @@ class Engine:
         return self._reveal
 
     @property
+    def deadline(self) -> float | None:
+        """Seconds that a query or a mutation may take."""
+        return self._deadline
+
+    @property
     def execution_counts(self) -> ExecutionCounts:
         """How many operations were compiled, and how many graphql-core executed."""
         return ExecutionCounts() if self._compiler is None else self._compiler.execution_counts
@@ -137,7 +142,7 @@ class Engine:
     async def _answers(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
     ) -> AsyncGenerator[GraphQLResponse]:
-        _check_role(operation, context)
+        check_role(operation, context)
         cost = self._cost(operation, variables or {})
         match operation.type:
             case OperationType.QUERY:
@@ -165,7 +170,7 @@ class Engine:
         """
         if self._compiler is None or operation.type is not OperationType.QUERY:
             return None
-        _check_role(operation, context)
+        check_role(operation, context)
         cost = self._cost(operation, variables or {})
         data = self._data(operation, variables, context, None)
         return None if data is None else self._response(operation, ExecutionResult(data, None), cost)
@@ -400,7 +405,7 @@ class _Document(NamedTuple):
     """Operations by name; the empty name is that of an anonymous one."""
 
 
-def _check_role(operation: Operation, context: Context) -> None:
+def check_role(operation: Operation, context: Context) -> None:
     """Raises `OperationError`."""
     required, role = operation.required_role, context.role
     if role is None or not (required.role is Role.READ or role.includes(required.role)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,6 +51,15 @@ class GraphQLResponse:
         if self.extensions:
             parts["extensions"] = self.extensions
         self.encoded = encode_json(parts)
+
+    @classmethod
+    def given_before(cls, encoded: bytes) -> GraphQLResponse:
+        """A response that was encoded before, to be sent once more."""
+        parts = json.loads(encoded)
+        response = cls(ExecutionResult(parts["data"], None))
+        response.errors, response.extensions = parts.get("errors", []), parts.get("extensions", {})
+        response.encoded = encoded
+        return response
 
 
 class OperationError(Exception):

@@ -18,6 +18,7 @@ _HEADERS = (
     "x-request-id",
     "x-requested-with",
     "apollo-require-preflight",
+    "x-idempotency-key",
     "x-read-after",
 )
 _SECONDS = 3600

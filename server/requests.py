@@ -19,6 +19,8 @@ MAX_BODY_SIZE = 2**20
 """Bytes."""
 MAX_PARAMETERS = 100
 """Parameters of a query string."""
+MAX_KEY_LENGTH = 255
+"""Characters of an idempotency key."""
 _MAX_MEDIA_TYPES = 100
 _PLAIN = ("", "identity")
 """The values of Content-Encoding that mean an unencoded body."""
@@ -39,6 +41,16 @@ class GraphQLRequest:
     operation_name: str | None = None
     read_after: Position | None = None
     """The response must not be older than this state."""
+    idempotency_key: str | None = None
+    """A mutation that is sent again with the same key is not executed again."""
+
+    def with_idempotency_key(self, header: str | None) -> GraphQLRequest:
+        """The request with the key of its HTTP header. Raises `RequestError`."""
+        if header is None:
+            return self
+        if self.idempotency_key not in (None, header):
+            raise RequestError("Send one idempotency key: X-Idempotency-Key, or extensions.idempotencyKey.")
+        return replace(self, idempotency_key=_checked_key(header, "X-Idempotency-Key"))
 
 
 def parse_request(given: object) -> GraphQLRequest:
@@ -55,8 +67,14 @@ def parse_request(given: object) -> GraphQLRequest:
     for name in ("variables", "extensions"):
         if not isinstance(given.get(name), dict | None):
             raise RequestError(f"{name}: pass an object, or leave the key out.")
+    extensions = given.get("extensions") or {}
     return GraphQLRequest(
-        query, hash_, given.get("variables"), operation_name or None, _read_after(given.get("extensions") or {})
+        query,
+        hash_,
+        given.get("variables"),
+        operation_name or None,
+        _read_after(extensions),
+        _idempotency_key(extensions),
     )
 
 
@@ -71,6 +89,18 @@ def read_position(text: object, what: str) -> Position:
         return parse_position(text if isinstance(text, str) else "")
     except ValueError as error:
         raise RequestError(f"{what}: {error}.") from None
+
+
+def _idempotency_key(extensions: Mapping[str, Any]) -> str | None:
+    key = extensions.get("idempotencyKey")
+    return None if key is None else _checked_key(key, "extensions.idempotencyKey")
+
+
+def _checked_key(key: object, what: str) -> str:
+    """Raises `RequestError`."""
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
+        raise RequestError(f"{what}: pass a string of 1 to {MAX_KEY_LENGTH} characters, new for each mutation.")
+    return key
 
 
 def _hash(given: Mapping[str, Any]) -> str | None:

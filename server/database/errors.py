@@ -7,6 +7,7 @@ DatabaseError                      an `ExpectedError`: server/errors.py
 │   ├── WrongDatabaseError         it is reached, and is no Merlin database, or can't be served from
 │   ├── UnknownOutcomeError        it was lost during a write: the change may or may not have been made
 │   ├── ShuttingDownError          this server closes it soon, and begins no further change
+│   ├── AlreadyBegunError          another execution of the same mutation, of one idempotency key, was first
 │   └── OverdueError               the operation's time was over before the change was sent: nothing was changed
 ├── InvalidRequestError            the caller's arguments are invalid
 │   └── UnknownFilterError         a filter key that the kind does not have
@@ -60,6 +61,10 @@ class UnknownFilterError(InvalidRequestError):
 
 
 class UnknownOutcomeError(BackendError):
+    pass
+
+
+class AlreadyBegunError(BackendError):
     pass
 
 

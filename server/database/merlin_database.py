@@ -20,6 +20,7 @@ from server.database.entities import Entity, EntityContext, RunEntity, StudyEnti
 from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed
 from server.database.files.run_metadata import RunMetadata
+from server.database.idempotency import Claim, Outcomes
 from server.database.integrity import (
     NameMaps,
     Problem,
@@ -72,6 +73,7 @@ class MerlinDatabase:
         self.comparison = Comparison(backend, self.read_model, self.feed, self._distrust_problems)
         self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
         self._runner = TransactionRunner(backend, self.feed, self.read_model, dialect, self.run_metadata)
+        self.outcomes = Outcomes(backend)
         self.sweep = AnnotationSweep(self.read_model, self._runner)
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.entity_context = entity_context = EntityContext(self.read_model, time_zone)
@@ -146,9 +148,12 @@ class MerlinDatabase:
             or self.physical_workers.by_id(id_)
         )
 
-    def unit(self, *, dry_run: bool = False) -> UnitOfWork:
-        """A unit of work, to share between several calls of managers; whoever begins it calls `finish`."""
-        return UnitOfWork(self._runner, dry_run)
+    def unit(self, *, dry_run: bool = False, claim: Claim | None = None) -> UnitOfWork:
+        """A unit of work, to share between several calls of managers; whoever begins it calls `finish`.
+
+        `claim`: of the mutation that it belongs to, if that has an idempotency key.
+        """
+        return UnitOfWork(self._runner, dry_run, claim)
 
     def end_changes(self) -> None:
         """Begins no further step of a change, so that each one that runs can still say what it has done."""

@@ -13,16 +13,17 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
-from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.notes import FOLLOWED, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
 from server.database.errors import (
+    AlreadyBegunError,
     BackendError,
     ConflictError,
     InvalidValueError,
@@ -32,6 +33,7 @@ from server.database.errors import (
 from server.database.feed import Feed
 from server.database.files.metadata_file import FileState
 from server.database.files.run_metadata import RunMetadata
+from server.database.idempotency import Claim
 from server.database.models import (
     KINDS,
     SAVED_BY_MERLIN,
@@ -259,6 +261,8 @@ class UnitOfWork:
 
     runner: TransactionRunner
     dry_run: bool = False
+    claim: Claim | None = None
+    """Under which it runs, if the mutation has an idempotency key."""
     _done: dict[Key, Effect] = field(default_factory=dict)
     skipped: dict[Key, Effect] = field(default_factory=dict)
     """Effects on related records that were not made, since those records do not exist."""
@@ -278,7 +282,7 @@ class UnitOfWork:
                 raise ShuttingDownError(
                     "The server is shutting down, and begins no further change: send the request again later."
                 )
-            result, effects, notes = await self.runner.run(change)
+            result, effects, notes = await self.runner.run(change, self.claim)
             for effect in effects:
                 self._note(effect)
             self._changed_notes.update(notes)
@@ -364,6 +368,10 @@ class UnitOfWork:
             self._done[effect.key] = effect
 
 
+def _described(effects: Iterable[Effect]) -> list[Mapping[str, str]]:
+    return [{"action": effect.action.value, "id": effect.key.id} for effect in effects]
+
+
 def _is_in_file(effect: Effect) -> bool:
     """Whether an effect changes the content of Merlin's metadata file of the run."""
     return effect.action is Action.CREATED or not set(SAVED_BY_MERLIN).isdisjoint(effect.fields)
@@ -401,7 +409,9 @@ class TransactionRunner:
             await self.feed.refresh(())  # a record that was noticed and not yet read decides
         return Transaction(self._backend, self._read_model.dialects.of_new_records())
 
-    async def run(self, change: Change[Result]) -> tuple[Result, list[Effect], list[NoteKey]]:
+    async def run(
+        self, change: Change[Result], claim: Claim | None = None
+    ) -> tuple[Result, list[Effect], list[NoteKey]]:
         """Commits a change. Returns its result, its effects, and the notes to read back.
 
         After a cancellation nothing was written, and nothing will be, unless it returns.
@@ -412,12 +422,19 @@ class TransactionRunner:
             attempt = 0
             while True:
                 transaction = await self.begin()
+                if claim is not None and claim.is_of_another(await transaction.note(claim.key)):
+                    raise AlreadyBegunError("This mutation was begun before, with the same key.")
                 result = await change(transaction)
-                batch = transaction.write_set(str(uuid.uuid4()))
                 effects = transaction.effects()
+                batch = transaction.write_set(str(uuid.uuid4()))
+                if claim is not None and not batch.is_empty:
+                    transaction.set_note(claim.key, claim.text_with(_described(effects)))
+                    batch = transaction.write_set(batch.id)
                 raise_if_cancelled()
                 self.before_commit(effects)
                 if batch.is_empty or await self._backend.commit(batch, end_turn):
+                    if claim is not None and not batch.is_empty:
+                        claim.note(_described(effects))
                     self.feed.unread |= {*batch.written, *batch.deleted}
                     return result, effects, self._notes_to_refresh(batch)
                 if time.monotonic() > deadline:
@@ -433,5 +450,6 @@ class TransactionRunner:
         return [
             key
             for key, text in batch.notes.items()
+            if key.kind in FOLLOWED
             if text is not None or key.kind is not NoteKind.ANNOTATIONS or key.id in self._read_model.annotations
         ]

@@ -87,6 +87,7 @@ class GraphQLApp:
         is_stream = media_type == EVENT_STREAM
         lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, get_queries=self._get_queries or is_stream)
+        given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
         operation = self._service.prepare(given)
         _check(operation, request.method, media_type)
         if operation.type is OperationType.QUERY and not is_stream:

@@ -4,23 +4,28 @@ records its outcome.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from graphql import OperationType
+
 from schema.context import Context
-from schema.engine import Engine
+from schema.engine import Engine, check_role
 from schema.errors import FORBIDDEN
 from schema.operation import GraphQLResponse, Operation, OperationError
 from server import __version__
 from server.auth.access_control import AccessControl
 from server.auth.identity import Identity
 from server.auth.lease import Lease
+from server.database.idempotency import Claim
 from server.database.merlin_database import MerlinDatabase
 from server.header_lists import directives
 from server.observability.telemetry import OperationOutcome, Telemetry
 from server.protocols.failures import failed
+from server.protocols.idempotency import KeyedMutation, execute_once
 from server.protocols.persisted_documents import PersistedDocuments
 from server.protocols.response_cache import CachedResponse, ResponseCache, State, cache_key_of
 from server.requests import GraphQLRequest
@@ -59,6 +64,8 @@ class Service:
     access_control: AccessControl
     telemetry: Telemetry
     response_cache: ResponseCache
+    finishing: set[asyncio.Future[GraphQLResponse]] = field(default_factory=set)
+    """Mutations with an idempotency key."""
 
     def context(self, database: MerlinDatabase, identity: Identity) -> Context:
         return Context(database, __version__, identity.role, identity.name, self.engine.reveals)
@@ -149,7 +156,7 @@ class Service:
             try:
                 if request.read_after is not None:
                     await database.catch_up(request.read_after)
-                async with aclosing(self.engine.execute(operation, request.variables, context)) as answers:
+                async with aclosing(self._executed(operation, request, database, context)) as answers:
                     async for answer in answers:
                         outcome.add_response(answer)
                         _ = answer.encoded  # an encoding error belongs to the operation
@@ -161,3 +168,32 @@ class Service:
                     what = f"{operation.type.value} {operation.name or 'without a name'}"
                     self.access_control.security_log.forbidden(lease.visitor, identity, what)
                 raise error from None
+
+    async def _executed(
+        self, operation: Operation, request: GraphQLRequest, database: MerlinDatabase, context: Context
+    ) -> AsyncGenerator[GraphQLResponse]:
+        """Raises `OperationError`, and `BackendError` for a mutation with an idempotency key."""
+        if operation.type is OperationType.MUTATION and request.idempotency_key is not None:
+            yield await self._once(operation, request, request.idempotency_key, database, context)
+            return
+        async with aclosing(self.engine.execute(operation, request.variables, context)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _once(
+        self, operation: Operation, request: GraphQLRequest, key: str, database: MerlinDatabase, context: Context
+    ) -> GraphQLResponse:
+        """Goes on to its end, even if the client disconnects: it may ask again."""
+        check_role(operation, context)
+        mutation = KeyedMutation.of(key, context.who or "", operation, request.variables)
+
+        async def execute(claim: Claim) -> GraphQLResponse:
+            answers = self.engine.execute(operation, request.variables, replace(context, claim=claim))
+            async with aclosing(answers):
+                return await anext(answers)
+
+        executing = asyncio.ensure_future(execute_once(mutation, database.outcomes, self.engine.deadline, execute))
+        self.finishing.add(executing)
+        executing.add_done_callback(self.finishing.discard)
+        executing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(executing)

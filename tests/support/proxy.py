@@ -40,6 +40,8 @@ class Proxy:
         self.requests = asyncio.Event()
         """While it is not set, writes stay on their way; they arrive later, also where the client has gone."""
         self.requests.set()
+        self.held = 0
+        """Writes that are on their way."""
         self.arrived = 0
         """Writes that were answered after they had stayed on their way."""
         self.waiting = 0
@@ -143,6 +145,7 @@ class _Link:
             if any(word in chunk[:64] for word in WRITING) and not self._proxy.replies.is_set():
                 self._waits = True
             if any(word in chunk[:64] for word in WRITING) and not self._proxy.requests.is_set():
+                self._proxy.held += 1
                 await self._proxy.requests.wait()
                 self._late = asyncio.Event()
             self._requests.write(chunk)

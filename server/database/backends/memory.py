@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from typing import ClassVar
 
 from server.database.backends.base import Changed, Notice, Progress, Reload, ResultsBackend, no_delay, no_progress
 from server.database.backends.codec import Raw, decode, encode
-from server.database.backends.notes import Note, NoteKey
+from server.database.backends.notes import FOLLOWED, LIFETIMES, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH
 from server.database.backends.write_set import WriteSet
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
@@ -25,6 +27,7 @@ class MemoryBackend(ResultsBackend):
         self._records: dict[Key, Mapping[str, str]] = {}
         self._names: dict[EntityKind, dict[str, str]] = {kind: {} for kind in EntityKind}
         self._notes: dict[NoteKey, str] = {}
+        self._expiring: deque[tuple[float, NoteKey, str]] = deque()
         self._watchers: list[asyncio.Queue[Notice]] = []
         self._messages: dict[str, dict[str, float]] = {}
 
@@ -72,16 +75,26 @@ class MemoryBackend(ResultsBackend):
         return {key: self._records.get(key) for key in keys}
 
     async def load_notes(self) -> list[Note]:
-        return [Note(key, text) for key, text in self._notes.items()]
+        return [Note(key, text) for key, text in self._notes.items() if key.kind in FOLLOWED]
 
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        self._forget_notes()
         return {key: self._notes.get(key) for key in keys}
+
+    def _forget_notes(self) -> None:
+        """Removes the outcomes that have expired: the oldest come first, and of tombstones there are few."""
+        now = time.monotonic()
+        while self._expiring and self._expiring[0][0] < now:
+            _, key, text = self._expiring.popleft()
+            if self._notes.get(key) is text:
+                del self._notes[key]
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:  # noqa: ARG002 - it never waits
         if any(self._records.get(key) != raw for key, raw in batch.read.items()):
             return False
         if any(self._names[kind].get(name) != owner for (kind, name), owner in batch.owners.items()):
             return False
+        self._forget_notes()
         if any(self._notes.get(key) != text for key, text in batch.read_notes.items()):
             return False
         for (kind, name), owner in batch.names.items():
@@ -128,7 +141,10 @@ class MemoryBackend(ResultsBackend):
             self._notes.pop(key, None)
         else:
             self._notes[key] = text
-        self._tell(Changed(notes=frozenset({key})))
+            if key.kind is NoteKind.OUTCOME:
+                self._expiring.append((time.monotonic() + LIFETIMES[key.kind], key, text))
+        if key.kind in FOLLOWED:
+            self._tell(Changed(notes=frozenset({key})))
 
     def _tell(self, notice: Notice) -> None:
         for notices in self._watchers:

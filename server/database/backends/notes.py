@@ -1,7 +1,7 @@
 """Notes: what this server stores in Merlin's database for itself, beside Merlin's records.
 
-A note belongs to an entity and has a kind: in Redis its key is `merlin-graphql:<kind>:<id>`, in SQLite in a table
-of its own. Merlin reads neither.
+A note has a kind, and an id, which mostly is that of an entity: in Redis its key is `merlin-graphql:<kind>:<id>`, in
+SQLite it stands in a table of its own. Merlin reads neither.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ class NoteKind(StrEnum):
     """A JSON object that clients attach to a study or a run; it is deleted with its entity."""
     DELETED = "deleted"
     """A tombstone: a JSON object that describes a deleted run. It tells a resurrected run from a new one."""
+    OUTCOME = "outcome"
+    """What became of a mutation that was sent with an idempotency key; its id is a digest of that key."""
 
 
-LIFETIMES: Mapping[NoteKind, int] = MappingProxyType({NoteKind.DELETED: 7 * _DAY})
+FOLLOWED = frozenset({NoteKind.ANNOTATIONS, NoteKind.DELETED})
+"""The kinds that the copy holds, and whose changes are followed."""
+LIFETIMES: Mapping[NoteKind, int] = MappingProxyType({NoteKind.DELETED: 7 * _DAY, NoteKind.OUTCOME: 600})
 """Seconds for which a note of a kind is kept; the others are kept until they are removed."""
 
 
 class NoteKey(NamedTuple):
     kind: NoteKind
     id: str
-    """The id of the entity; ids are unique over the four kinds of entities."""
+    """The id of the entity, or another one; ids are unique over the four kinds of entities."""
 
     def __str__(self) -> str:
         return f"{PREFIX}:{self.kind}:{self.id}"

@@ -27,7 +27,7 @@ from server.database.backends.base import (
     no_progress,
 )
 from server.database.backends.codec import CURRENT, Raw, encode
-from server.database.backends.notes import PREFIX, Note, NoteKey, NoteKind
+from server.database.backends.notes import FOLLOWED, PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.redis_client import RedisClients
 from server.database.backends.redis_replies import (
@@ -55,7 +55,7 @@ LOG = logging.getLogger(__name__)
 
 _BOARD_SECONDS = 24 * 3600
 """Until a board of messages goes to which nothing was added."""
-_INITIALS = "".join(kind[0] for kind in NoteKind)
+_INITIALS = "".join(sorted(kind[0] for kind in FOLLOWED))
 _BATCH = 500
 _HEARTBEAT = 1.0
 """Seconds of silence after which the server is asked whether it is still there."""
@@ -312,7 +312,7 @@ class RedisBackend(ResultsBackend):
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's decorator
         try:
             connection._parser.set_invalidation_push_handler(_as_it_is)  # noqa: SLF001 - there is no public way to it
-            places = [*EntityKind, *(f"{PREFIX}:{kind}" for kind in NoteKind)]
+            places = [*EntityKind, *(f"{PREFIX}:{kind}" for kind in FOLLOWED)]
             prefixes = [word for place in places for word in ("PREFIX", f"{place}:")]
             await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
             await connection.read_response()

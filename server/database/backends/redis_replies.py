@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from server.database.backends.base import Changed, Notice, Reload
 from server.database.backends.codec import decode, not_a_record
-from server.database.backends.notes import PREFIX, NoteKey, NoteKind
+from server.database.backends.notes import FOLLOWED, PREFIX, NoteKey, NoteKind
 from server.database.backends.redis_client import TIMEOUT
 from server.database.models import EntityKind, Entry, Key
 
@@ -21,7 +21,7 @@ _PATTERN = "[srlp][tuoh][unygd]*:*"
 """Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
 _KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
 NAME_MAP = "name"
-_NOTE_KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in NoteKind}
+_NOTE_KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in FOLLOWED}
 SCAN_COUNT = 2000
 FIRST_CURSOR = "0"
 

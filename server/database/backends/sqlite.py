@@ -27,7 +27,7 @@ from server.database.backends.base import (
     no_progress,
 )
 from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
-from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.notes import FOLLOWED, Note, NoteKey
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
 from server.database.backends.sqlite_file import SQLiteFile, open_file
@@ -271,7 +271,7 @@ class SQLiteBackend(ResultsBackend):
 
     def _notes(self) -> dict[NoteKey, str]:
         """All of them; empty where none was ever written."""
-        kinds = {kind.value: kind for kind in NoteKind}
+        kinds = {kind.value: kind for kind in FOLLOWED}
         rows = self._note_rows("kind, id, text")
         return {NoteKey(kinds[kind], id_): text for kind, id_, text in rows if kind in kinds}
 
@@ -292,7 +292,7 @@ class SQLiteBackend(ResultsBackend):
         found = self._notes_under(keys)
         for key, text in found.items():
             self._given_notes.pop(key, None)
-            if text is not None:
+            if text is not None and key.kind in FOLLOWED:
                 self._given_notes[key] = text
         return found
 
