@@ -21,7 +21,7 @@ from server.database.backends.factory import BackendOptions, make_backend
 from server.database.merlin_database import MerlinDatabase, opened
 from tests.support.asking import Result, execute
 from tests.support.live import serving
-from tests.support.records import run, study, uid
+from tests.support.records import logical_worker, run, study, uid
 from tests.support.servers import RedisServer
 from tests.support.writers import writer_to
 
@@ -87,7 +87,7 @@ def told(result: Result, reason: str) -> bool:
     """Whether a mutation was refused with the reason, and with what to do."""
     (error,) = result.errors
     assert error.extensions == {"code": "DATABASE_UNAVAILABLE"}
-    assert error.message.endswith("Nothing was changed.")
+    assert error.message.endswith("The change was not made.")
     return f"refuses writes ({reason})" in error.message
 
 
@@ -181,6 +181,25 @@ async def test_what_frees_memory_is_let_through(redis_server: RedisServer, datab
         with redis_server.client() as client:
             assert len(client.keys("merlin-graphql:deleted:*")) == 3
     assert (await writing).errors == []
+
+
+async def test_what_takes_no_more_memory_is_let_through(redis_server: RedisServer, database: MerlinDatabase) -> None:
+    """A worker is deleted from the lists of its runs first; then a new record and a longer one are still refused."""
+    worker = logical_worker("sim", runs=(uid(11),))
+    with closing(writer_to(redis_server.url)) as writer:
+        writer.create(worker, run(11, study_id=uid(1), workers=(worker.id,)))
+    await database.feed.refresh([])
+    await until(lambda: len(database.logical_workers) == 1)
+    with refusing(redis_server, "OOM"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis_writer, "RETRY_TIMEOUT", 0.1)
+        assert told(await execute(database, create("new")), "OOM")
+        more = f'mutation {{ updateRun(input: {{id: "{uid(12)}", additionalData: {{a: 1}}}}) {{ run {{ id }} }} }}'
+        assert told(await execute(database, more), "OOM")
+        result = await execute(
+            database, f'mutation {{ deleteLogicalWorker(input: {{id: "{worker.id}"}}) {{ deletedIds }} }}'
+        )
+        assert result.errors == []
+        assert len(database.logical_workers) == 0
 
 
 async def test_a_flushed_script_is_sent_again_at_any_moment(

@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from server.database.backends.base import SETTLE_SECONDS, no_delay
-from server.database.backends.notes import LIFETIMES, PREFIX
+from server.database.backends.notes import FOLLOWED, LIFETIMES, PREFIX
 from server.database.backends.redis_client import BUSY, RedisClients
 from server.database.backends.writability import Refusal, Writability, advice
 from server.database.backends.write_set import WriteSet
@@ -49,8 +49,8 @@ PROBE_SECONDS = 1.0
 
 # KEYS[1] is the mark of this write: 1 where it was made, another text where it was withdrawn. The rest are what it
 # touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or encoded here: values are compared
-# and written as the texts they are. Deletions come first: where memory is used up, Redis looks at the first write of a
-# script only, and refuses no DEL.
+# and written as the texts they are. Where memory is used up, Redis looks at the first write of a script only, and
+# refuses no DEL: what frees memory begins with one, of nothing.
 _SCRIPT = """
 local position = 0
 local function take()
@@ -111,7 +111,10 @@ if not same then
   return 0
 end
 
-local lifetime_of_mark = take()
+if take() == '1' then
+  redis.call('DEL', KEYS[1])
+end
+redis.call('SET', KEYS[1], '1', 'EX', take())
 for _ = 1, count() do
   local map = key()
   redis.call('HDEL', map, take())
@@ -119,7 +122,6 @@ end
 for _ = 1, count() do
   redis.call('DEL', key())
 end
-redis.call('SET', KEYS[1], '1', 'EX', lifetime_of_mark)
 for _ = 1, count() do
   local hash = key()
   for _ = 1, count() do
@@ -170,7 +172,7 @@ class RedisWriter:
         applied twice. Raises `UnknownOutcomeError` where the server can't be asked any more, else `BackendError`.
         A cancellation ends it as `ResultsBackend.commit` says.
         """
-        write = _Write(*_program(batch), frees=_frees(batch))
+        write = _Write(*_program(batch), frees=frees_memory(batch))
         sending = asyncio.create_task(self._send(write, on_delay))
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
@@ -227,7 +229,7 @@ class RedisWriter:
 
     async def _probe(self) -> None:
         """Writes something of no meaning again and again, until the server accepts it."""
-        while self._writability.refusal is not None:
+        while self._writability.refusal is not None and not self._is_closed:
             await asyncio.sleep(PROBE_SECONDS)
             try:
                 await self._client.set(_PROBE, "", ex=1)
@@ -305,7 +307,7 @@ class _Write:
     keys: Sequence[str]
     arguments: Sequence[str | int]
     frees: bool
-    """Whether it deletes something, so that it is written even where memory is used up."""
+    """Whether it is written even where memory is used up."""
     is_open: bool = False
     """Whether a request was sent that was not answered, so that it may have been executed, or may still be."""
     is_withdrawn: bool = False
@@ -336,8 +338,20 @@ def _is_busy(error: Exception) -> bool:
     return isinstance(error, BusyLoadingError) or str(error).startswith(BUSY)
 
 
-def _frees(batch: WriteSet) -> bool:
-    return bool(batch.deleted) or None in batch.names.values() or None in batch.notes.values()
+def frees_memory(batch: WriteSet) -> bool:
+    """Whether it is a deletion, or changes records to what takes no more room than before."""
+    if not all(batch.read.get(key) for key in batch.written):
+        return False  # a new record
+    if batch.deleted:
+        return True
+    stands = [
+        ((batch.read[key] or {}).get(name), text)
+        for key, fields in batch.written.items()
+        for name, text in fields.items()
+    ]
+    stands += [(batch.read_notes.get(key), text or "") for key, text in batch.notes.items() if key.kind in FOLLOWED]
+    stands += [(batch.owners.get(name), owner or "") for name, owner in batch.names.items()]
+    return sum(len(text) - len(before or "") for before, text in stands) <= 0
 
 
 def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
@@ -367,7 +381,7 @@ def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
             drops += [number(_name_map(kind)), name]
         else:
             writes.setdefault(_name_map(kind), {})[name] = owner
-    arguments += [_MARK_SECONDS, len(drops) // 2, *drops]
+    arguments += ["1" if frees_memory(batch) else "0", _MARK_SECONDS, len(drops) // 2, *drops]
     gone = [*batch.deleted, *(note for note, text in batch.notes.items() if text is None)]
     arguments += [len(gone), *(number(str(key)) for key in gone)]
     arguments.append(len(writes))

@@ -32,7 +32,7 @@ _ADVICE: Mapping[Refusal, str] = MappingProxyType(
 
 def advice(refusal: Refusal) -> str:
     """The message for a client: the reason, and what to do. It names no address."""
-    return f"The database refuses writes ({refusal}): {_ADVICE[refusal]}. Nothing was changed."
+    return f"The database refuses writes ({refusal}): {_ADVICE[refusal]}. The change was not made."
 
 
 class Writability:
