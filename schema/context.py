@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -26,6 +27,8 @@ class Context:
     """Whether responses reveal the address of the database."""
     deadline: float | None = field(default=None, compare=False)
     """When a mutation is given up, in seconds of the event loop's clock."""
+    done: list[Mapping[str, str]] | None = field(default=None, compare=False)
+    """What the earlier fields of this mutation have changed: an error of a later one takes their payloads away."""
     claim: Claim | None = field(default=None, compare=False)
     """Under which a mutation with an idempotency key is executed."""
 

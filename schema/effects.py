@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -157,9 +157,11 @@ async def run_mutation(
         errors = [UserError(code=UserErrorCode.INVALID, message=error.message, path=["input", error.argument])]
         outcome = errors[0].code.value
     except BackendError as error:
-        raise _partly_done(error, unit) from error
+        raise _partly_done(error, [*(info.context.done or ()), *_described(unit)]) from error
     finally:
         _audit(info, outcome, unit, errors)
+    if info.context.done is not None:
+        info.context.done.extend(_described(unit))
     if claim is not None and errors:
         claim.is_refused = True
     return Outcome(unit, result, errors)
@@ -236,13 +238,15 @@ def _effect(effect: DatabaseEffect) -> Effect:
     )
 
 
-def _partly_done(error: BackendError, unit: UnitOfWork) -> Exception:
+def _partly_done(error: BackendError, done: Sequence[Mapping[str, str]]) -> Exception:
     """The error itself where nothing was changed before it; else a `PartlyDoneError`, which says what was."""
-    if unit.dry_run or not unit.effects:
-        return error
-    return PartlyDoneError(
-        error, [{"action": effect.action.value, "id": effect.key.id} for effect in unit.effects.values()]
-    )
+    return PartlyDoneError(error, done) if done else error
+
+
+def _described(unit: UnitOfWork) -> list[Mapping[str, str]]:
+    """What a unit of work has changed."""
+    effects = () if unit.dry_run else unit.effects.values()
+    return [{"action": effect.action.value, "id": effect.key.id} for effect in effects]
 
 
 def _audit(info: Info, outcome: str, unit: UnitOfWork, errors: list[UserError]) -> None:

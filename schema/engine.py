@@ -230,7 +230,7 @@ class Engine:
 
         Raises `OperationError` where it executed nothing before the deadline.
         """
-        patience = None
+        patience, context = None, replace(context, done=[])
         if self._deadline is not None:
             patience = self._deadline + GRACE_SECONDS
             context = replace(context, deadline=asyncio.get_running_loop().time() + self._deadline)
@@ -239,7 +239,7 @@ class Engine:
         result = await within(asyncio.timeout(patience), executing, OperationError([unknown], UNKNOWN_OUTCOME))
         errors = result.errors or []
         is_overdue = bool(errors) and all(isinstance(error.original_error, OverdueError) for error in errors)
-        if is_overdue and not any((result.data or {}).values()):
+        if is_overdue:
             raise OperationError([translate(error, reveal=self._reveal) for error in errors])
         return result
 

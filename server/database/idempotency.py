@@ -118,6 +118,11 @@ class Outcomes:
         """Executions of this process that ended without an answer."""
 
     @property
+    def count(self) -> int:
+        """How many outcomes of this process are in the database."""
+        return len(self._kept)
+
+    @property
     def is_full(self) -> bool:
         """Whether so many outcomes are kept that no more mutations with keys can be begun for now."""
         now = time.monotonic()

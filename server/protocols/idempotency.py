@@ -16,7 +16,7 @@ from schema.engine import GRACE_SECONDS
 from schema.errors import DEADLINE_EXCEEDED, LIMIT_EXCEEDED, UNKNOWN_OUTCOME, BadInput
 from schema.operation import GraphQLResponse, Operation, OperationError
 from server.database.backends.notes import NoteKey, NoteKind
-from server.database.idempotency import OUTCOME_SECONDS, Claim, MutationOutcome, Outcomes
+from server.database.idempotency import MAX_ENTRIES, OUTCOME_SECONDS, Claim, MutationOutcome, Outcomes
 
 ARGUMENT = "idempotencyKey"
 """The name of the key in the `extensions` of a request, and in the error about it."""
@@ -71,7 +71,9 @@ async def execute_once(
             f"Too many mutations with an idempotency key were sent within {OUTCOME_SECONDS} s: "
             "wait, or send this one without a key."
         )
-        raise OperationError([GraphQLError(message)], LIMIT_EXCEEDED)
+        told = {"limit": "idempotencyKeys", "value": outcomes.count + 1, "maximum": MAX_ENTRIES}
+        error = GraphQLError(message, extensions={"code": LIMIT_EXCEEDED, **told})
+        raise OperationError([error], LIMIT_EXCEEDED)
     claim = Claim(mutation.key, mutation.operation, time.time() + patience + GRACE_SECONDS)
     if outcomes.running(mutation.key) is None:
         with outcomes.executing(mutation.key, mutation.operation):

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from schema import engine
@@ -17,8 +18,12 @@ from schema.engine import Engine
 from server.database import turns
 from server.database.backends import redis_writer, sqlite_writer
 from server.database.backends.factory import BackendOptions, make_backend
+from server.database.backends.memory import MemoryBackend
+from server.database.backends.write_set import WriteSet
 from server.database.merlin_database import MerlinDatabase, opened
+from server.settings import Settings
 from tests.support.asking import Result, execute
+from tests.support.live import serving
 from tests.support.proxy import Proxy
 from tests.support.records import study
 from tests.support.servers import RedisServer
@@ -146,6 +151,36 @@ async def test_a_deletion_that_runs_out_of_time_stops_and_tells_what_it_did(
         await until(lambda: proxy.arrived > 0)
         assert len(studies(redis_server)) == 4
         assert len(database.studies) == 4
+
+
+async def test_over_http_a_late_mutation_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """504, where nothing was done; where a field before it was, its effects are told."""
+    held = asyncio.Event()
+    backend = MemoryBackend()
+    commit = backend.commit
+
+    async def hold(batch: WriteSet, *_: object) -> bool:
+        if any(fields["name"] == "late" for fields in batch.written.values()):
+            await held.wait()
+        return await commit(batch)
+
+    monkeypatch.setattr(backend, "commit", hold)
+    late = 'late: createStudy(input: {name: "late"}) { created }'
+    settings = Settings(no_auth=True, deadline=0.3)
+    async with serving(backend, settings=settings) as live, httpx.AsyncClient(timeout=10) as client:
+        alone = await client.post(live.http, json={"query": f"mutation {{ {late} }}"})
+        assert alone.status_code == 504
+        assert alone.json()["errors"][0]["extensions"]["code"] == "DEADLINE_EXCEEDED"
+        first = 'first: createStudy(input: {name: "first"}) { created }'
+        both = await client.post(live.http, json={"query": f"mutation {{ {first} {late} }}"})
+        assert both.status_code == 200
+        assert both.json()["data"] is None
+        (error,) = both.json()["errors"]
+        assert (error["path"], error["extensions"]["code"]) == (["late"], "DEADLINE_EXCEEDED")
+        held.set()
+        (made,) = live.database.studies.all()
+        assert made.name == "first"
+        assert error["extensions"]["effects"] == [{"action": "CREATED", "id": made.id}]
 
 
 async def test_a_locked_file_is_not_written_to_after_the_refusal(

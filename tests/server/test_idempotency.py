@@ -334,7 +334,9 @@ async def test_outcomes_are_bounded(client: httpx.AsyncClient, monkeypatch: pyte
             patch.setattr(idempotency, name, value)
             async with serving(await memory_of()) as live:
                 first = await send(client, live, "a")
-                assert code_of(await send(client, live, "b", "/b")) == "LIMIT_EXCEEDED"
+                refused = await send(client, live, "b", "/b")
+                assert code_of(refused) == "LIMIT_EXCEEDED"
+                assert refused["errors"][0]["extensions"]["limit"] == "idempotencyKeys"
                 assert await send(client, live, "a") == first
                 id_of(await send(client, live, None, "/c"))
 
