@@ -181,7 +181,8 @@ class RedisWriter:
         except asyncio.CancelledError:
             write.is_withdrawn = True
             try:
-                if write.is_open and await self._is_applied(write, sending):
+                # Once it is closed nobody is left to be told, and no connection may be opened any more.
+                if write.is_open and not self._is_closed and await self._is_applied(write, sending):
                     return True
             finally:
                 await self._let_go(sending)
