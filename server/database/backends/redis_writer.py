@@ -181,8 +181,7 @@ class RedisWriter:
         except asyncio.CancelledError:
             write.is_withdrawn = True
             try:
-                # Once it is closed nobody is left to be told, and no connection may be opened any more.
-                if write.is_open and not self._is_closed and await self._is_applied(write, sending):
+                if write.is_open and await self._is_applied(write, sending):
                     return True
             finally:
                 await self._let_go(sending)
@@ -230,7 +229,7 @@ class RedisWriter:
 
     async def _probe(self) -> None:
         """Writes something of no meaning again and again, until the server accepts it."""
-        while self._writability.refusal is not None and not self._is_closed:
+        while self._writability.refusal is not None:
             await asyncio.sleep(PROBE_SECONDS)
             try:
                 await self._client.set(_PROBE, "", ex=1)
