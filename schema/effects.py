@@ -16,6 +16,8 @@ from schema.context import Info
 from schema.deadlines import within
 from schema.enums import EntityKind, describe
 from schema.errors import BadInput, PartlyDoneError
+from server.database.effects import Action, described
+from server.database.effects import Effect as DatabaseEffect
 from server.database.errors import (
     AlreadyExistsError,
     BackendError,
@@ -31,8 +33,7 @@ from server.database.errors import (
     StillActiveError,
     UnknownOutcomeError,
 )
-from server.database.transactions import Action, UnitOfWork
-from server.database.transactions import Effect as DatabaseEffect
+from server.database.transactions import UnitOfWork
 
 AUDIT = logging.getLogger("merlin_graphql.audit")
 """The audit log: one line of JSON for each mutation."""
@@ -245,8 +246,7 @@ def _partly_done(error: BackendError, done: Sequence[Mapping[str, str]]) -> Exce
 
 def _described(unit: UnitOfWork) -> list[Mapping[str, str]]:
     """What a unit of work has changed."""
-    effects = () if unit.dry_run else unit.effects.values()
-    return [{"action": effect.action.value, "id": effect.key.id} for effect in effects]
+    return described(() if unit.dry_run else unit.effects.values())
 
 
 def _audit(info: Info, outcome: str, unit: UnitOfWork, errors: list[UserError]) -> None:

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from server.database.effects import Action, Effect
 from server.database.entities import EntityContext
 from server.database.integrity import Problem, ProblemKind
 from server.database.models import Key, Model, PhysicalWorkerModel, RunModel
 from server.database.read_model import Change
-from server.database.transactions import Action, Effect
 
 LOG = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import FOLLOWED, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
+from server.database.effects import Action, Effect, described, is_in_file
 from server.database.errors import (
     AlreadyBegunError,
     BackendError,
@@ -61,21 +61,6 @@ _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "l
 
 Result = TypeVar("Result")
 Record = TypeVar("Record", bound=Model)
-
-
-class Action(StrEnum):
-    CREATED = "CREATED"
-    UPDATED = "UPDATED"
-    DELETED = "DELETED"
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """One entity that a change touched. `fields` are the model's, and only of an UPDATED one."""
-
-    action: Action
-    key: Key
-    fields: tuple[str, ...] = ()
 
 
 class Transaction:
@@ -329,7 +314,7 @@ class UnitOfWork:
         changed = {
             key: effect
             for key, effect in self._done.items()
-            if key.kind is EntityKind.RUN and _is_in_file(effect) and self._files.get(key, (None,))[0] is not effect
+            if key.kind is EntityKind.RUN and is_in_file(effect) and self._files.get(key, (None,))[0] is not effect
         }
         if changed:
             states = await self.runner.run_metadata.bring_in_step(
@@ -366,15 +351,6 @@ class UnitOfWork:
             )
         else:
             self._done[effect.key] = effect
-
-
-def _described(effects: Iterable[Effect]) -> list[Mapping[str, str]]:
-    return [{"action": effect.action.value, "id": effect.key.id} for effect in effects]
-
-
-def _is_in_file(effect: Effect) -> bool:
-    """Whether an effect changes the content of Merlin's metadata file of the run."""
-    return effect.action is Action.CREATED or not set(SAVED_BY_MERLIN).isdisjoint(effect.fields)
 
 
 class TransactionRunner:
@@ -428,13 +404,13 @@ class TransactionRunner:
                 effects = transaction.effects()
                 batch = transaction.write_set(str(uuid.uuid4()))
                 if claim is not None and not batch.is_empty:
-                    transaction.set_note(claim.key, claim.text_with(_described(effects)))
+                    transaction.set_note(claim.key, claim.text_with(described(effects)))
                     batch = transaction.write_set(batch.id)
                 raise_if_cancelled()
                 self.before_commit(effects)
                 if batch.is_empty or await self._backend.commit(batch, end_turn):
                     if claim is not None and not batch.is_empty:
-                        claim.note(_described(effects))
+                        claim.note(described(effects))
                     self.feed.unread |= {*batch.written, *batch.deleted}
                     return result, effects, self._notes_to_refresh(batch)
                 if time.monotonic() > deadline:

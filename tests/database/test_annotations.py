@@ -16,12 +16,13 @@ from server.database.annotation_sweep import AnnotationSweep
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.notes import NoteKey, NoteKind
+from server.database.effects import Action, Effect
 from server.database.errors import ConflictError, InvalidValueError, RunNotFoundError
 from server.database.json_text import is_same_json
 from server.database.managers.annotations import MAX_CHARACTERS
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model
-from server.database.transactions import Action, Effect, Transaction
+from server.database.transactions import Transaction
 from tests.conftest import Store
 from tests.support.asking import ask, execute
 from tests.support.managers import housed

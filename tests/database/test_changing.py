@@ -17,6 +17,7 @@ from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.sqlite import SQLiteBackend
 from server.database.backends.write_set import WriteSet
+from server.database.effects import Action, Effect
 from server.database.errors import (
     ConflictError,
     InvalidValueError,
@@ -29,7 +30,6 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
-from server.database.transactions import Action, Effect
 from tests.conftest import Store
 from tests.support.asking import ask
 from tests.support.managers import NOWHERE, ONE, QUEUE, TWO, E, K, database_of, doing, housed, linked, refused, sound

@@ -10,6 +10,7 @@ import pytest
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import encode
+from server.database.effects import Action
 from server.database.errors import (
     AlreadyExistsError,
     InvalidRequestError,
@@ -27,7 +28,7 @@ from server.database.models import (
     StudyModel,
     WorkerStatus,
 )
-from server.database.transactions import Action, UnitOfWork
+from server.database.transactions import UnitOfWork
 from tests.support.managers import NOWHERE, ONE, QUEUE, TWO, database_of, doing, linked, refused, sound
 from tests.support.raw_store import read_store
 from tests.support.records import uid

@@ -16,6 +16,7 @@ from server.database.backends.base import ResultsBackend
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.sqlite import SQLiteBackend
 from server.database.backends.write_set import WriteSet
+from server.database.effects import Action, Effect
 from server.database.errors import (
     BackendUnavailableError,
     ConflictError,
@@ -28,7 +29,7 @@ from server.database.models import (
     EntityKind,
     Key,
 )
-from server.database.transactions import Action, Effect, UnitOfWork
+from server.database.transactions import UnitOfWork
 from tests.support.managers import (
     NOWHERE,
     ONE,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from server.database.backends.base import ResultsBackend
+from server.database.effects import Action, Effect
 from server.database.errors import (
     RefusedError,
 )
@@ -23,7 +24,7 @@ from server.database.models import (
     RunModel,
     WorkerStatus,
 )
-from server.database.transactions import Action, Effect, UnitOfWork
+from server.database.transactions import UnitOfWork
 from tests.support.raw_store import read_store
 from tests.support.records import logical_worker, physical_worker, run, study, uid
 

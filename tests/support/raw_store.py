@@ -15,8 +15,8 @@ from server.database.backends.codec import decode, is_entity_id
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.sqlite import SQLiteBackend
 from server.database.backends.sqlite_writer import NOTES
+from server.database.effects import Action, Effect
 from server.database.models import EntityKind, Key, Model
-from server.database.transactions import Action, Effect
 
 
 @dataclass

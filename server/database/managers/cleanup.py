@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from server.database.backends.notes import NoteKey, NoteKind
+from server.database.effects import Action, Effect
 from server.database.errors import InvalidValueError, StillActiveError
 from server.database.integrity import is_alive
 from server.database.json_text import write_json
@@ -28,7 +29,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
-from server.database.transactions import Action, Effect, Transaction, UnitOfWork
+from server.database.transactions import Transaction, UnitOfWork
 
 _MAX_LISTED = 20
 """Ids in a message."""
