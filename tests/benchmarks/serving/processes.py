@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -40,8 +40,10 @@ class ProcessError(Exception):
 class Process:
     """To be used in a `with`. It is ready when it stands."""
 
-    def __init__(self, name: str, url: str, home: Path, answer: bytes | None = None) -> None:
-        """The home is a directory of its own; the answer is what (d) sends."""
+    def __init__(
+        self, name: str, url: str, home: Path, answer: bytes | None = None, arguments: Sequence[str] = ()
+    ) -> None:
+        """The home is a directory of its own; the answer is what (d) sends; the arguments are added to the command."""
         self.name = name
         home.mkdir(parents=True, exist_ok=True)
         self._log = home / "stderr.log"
@@ -56,7 +58,7 @@ class Process:
         began = time.perf_counter()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                _command(name, url), cwd=home, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
+                [*_command(name, url), *arguments], cwd=home, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
             )
         try:
             self.url = self._wait_for_address()
@@ -82,14 +84,19 @@ class Process:
             self._process.stdout.close()
 
     @property
+    def pids(self) -> list[int]:
+        """Its own, and those of its children."""
+        return _family(self._process.pid)
+
+    @property
     def cpu(self) -> float:
         """Seconds of processor time that it and its children have used."""
-        return sum(_cpu_of(pid) for pid in _family(self._process.pid))
+        return sum(_cpu_of(pid) for pid in self.pids)
 
     @property
     def megabytes(self) -> float:
         """Resident."""
-        return sum(memory_of(pid) for pid in _family(self._process.pid))
+        return sum(memory_of(pid) for pid in self.pids)
 
     def settle(self) -> None:
         """Returns when it works no more, on requests whose client has gone, for instance."""
