@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from server.database.backends.codec import STATUS_FIELDS
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.revision_count import RevisionCount
+from server.database.content_digest import ContentDigest
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links, discard, insert
@@ -157,6 +159,11 @@ class Table(Generic[Record]):
         self.name_owners = dict(owners)
         return any(self.named(name) is not record for name, record in before.items())
 
+    def assigned_names(self) -> tuple[tuple[str, str], ...]:
+        """The names, and their ids, that find another record than the first one."""
+        found = ((name, owner, self._ids.get(name)) for name, owner in self.name_owners.items())
+        return tuple(sorted((name, owner) for name, owner, ids in found if isinstance(ids, list) and owner in ids[1:]))
+
     def store(self, id_: str, record: Record | None) -> None:
         """Stores or removes a record, without updating the indexes; call `reindex` or `rebuild` afterwards."""
         for view in self.views:
@@ -223,9 +230,11 @@ class Table(Generic[Record]):
 class ReadModel:
     """The tables of the four kinds, and the indexes and links between them."""
 
-    def __init__(self) -> None:
-        self.revision = 0
-        """Counts up with every change of the copy."""
+    def __init__(self, count: RevisionCount | None = None) -> None:
+        self._revisions = RevisionCount() if count is None else count
+        self.steps = 0
+        """Counts the changes of this copy alone, for what is cached of it."""
+        self.digest = ContentDigest()
         self.studies = Table[StudyModel]()
         self.runs = Table[RunModel]()
         self.logical_workers = Table[LogicalWorkerModel]()
@@ -297,6 +306,11 @@ class ReadModel:
         }
         self._listeners: dict[object, Listener] = {}
 
+    @property
+    def revision(self) -> int:
+        """Counts up with every change of the copy, and with those that other servers have counted."""
+        return self._revisions.own
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Registers a listener for all later changes; the returned function removes it."""
         subscription = object()
@@ -333,6 +347,7 @@ class ReadModel:
         wholesale = len(changes) > _WHOLESALE * sum(map(len, self.tables.values()))
         for change in changes:
             self.tables[change.key.kind].store(change.key.id, change.after)
+            self.digest.change_record(change.before, change.after)
             if not wholesale:
                 self._count(change)
                 self._reindex(change)
@@ -373,6 +388,7 @@ class ReadModel:
                     self.tombstones.add(id_)
             elif self.annotations.get(id_, EMPTY) != (readable := object_text(text)):
                 annotated.add(id_)
+                self.digest.set_part((kind, id_), None if readable == EMPTY else readable)
                 if readable == EMPTY:
                     del self.annotations[id_]
                 else:
@@ -392,6 +408,7 @@ class ReadModel:
     def _note_problems(self, entry: Entry) -> bool:
         if self.problems.get(entry.key, ()) == entry.problems:
             return False
+        self.digest.set_part(entry.key, entry.problems or None)
         if entry.problems:
             self.problems[entry.key] = entry.problems
         else:
@@ -438,7 +455,10 @@ class ReadModel:
             links.rebuild()
 
     def _notify(self, changes: Sequence[Change]) -> None:
-        self.revision += 1
+        self.steps += 1
+        self._revisions.advance()
+        for kind, table in self.tables.items():
+            self.digest.set_part(("names", kind), table.assigned_names() or None)
         for listener in tuple(self._listeners.values()):
             try:
                 listener(self.revision, changes)
