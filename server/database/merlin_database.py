@@ -130,8 +130,9 @@ class MerlinDatabase:
     @property
     def state(self) -> State:
         """All that a query's result depends on, apart from the clock: equal states give equal results."""
-        content = f"{self._identity}/{self.read_model.digest.value:x}/{self.stale_since}"
-        return State(content, self.revision, f"{self._server}/{self.read_model.steps}/{self.feed.name_map_notices}")
+        local = f"{self._server}/{self.read_model.steps}/{self.feed.name_map_notices}"
+        digest = self.read_model.digest.value
+        return State(f"{self._identity}/{local if digest is None else digest}/{self.stale_since}", self.revision, local)
 
     @property
     def position(self) -> Position:
@@ -300,7 +301,7 @@ async def opened(
         if backend.revisions.stored and not read_only:
             backend.revisions.advance()  # what Merlin changed while no server ran, nobody has counted
         sharing = RevisionSharing(backend, database.feed, read_only=read_only)
-        tasks = [asyncio.create_task(sharing.run())]
+        tasks = [asyncio.create_task(sharing.run()), asyncio.create_task(database.read_model.digest.run())]
         if not read_only:
             tasks.append(asyncio.create_task(database.sweep.run()))
         database.read_model.listen(database.clock_check.look)  # only now: the records loaded at the start are not new

@@ -234,7 +234,7 @@ class ReadModel:
         self._revisions = RevisionCount() if count is None else count
         self.steps = 0
         """Counts the changes of this copy alone, for what is cached of it."""
-        self.digest = ContentDigest()
+        self.digest = ContentDigest(self.get)
         self.studies = Table[StudyModel]()
         self.runs = Table[RunModel]()
         self.logical_workers = Table[LogicalWorkerModel]()
@@ -347,7 +347,7 @@ class ReadModel:
         wholesale = len(changes) > _WHOLESALE * sum(map(len, self.tables.values()))
         for change in changes:
             self.tables[change.key.kind].store(change.key.id, change.after)
-            self.digest.change_record(change.before, change.after)
+            self.digest.note(change.key, change.before)
             if not wholesale:
                 self._count(change)
                 self._reindex(change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from server.database.backends.base import ResultsBackend
 from server.database.errors import BackendError
@@ -13,7 +14,8 @@ LOG = logging.getLogger(__name__)
 
 _INTERVAL = 1.0
 """Seconds between two looks at the count in the database."""
-_INTERVAL_AFTER_REFUSAL = 30.0
+_INTERVAL_AFTER_FAILURE = 30.0
+"""Seconds until the count is stored again after that failed: a login may have no right to write."""
 
 
 class RevisionSharing:
@@ -26,17 +28,21 @@ class RevisionSharing:
 
     async def run(self) -> None:
         """Goes on until it is cancelled."""
-        revisions = self._backend.revisions
+        store_after = 0.0
         while True:
             await asyncio.sleep(_INTERVAL)
             if not self._feed.settled.is_set():
                 continue
             try:
                 await self._backend.read_revision()
-                revisions.follow()
-                if revisions.to_store is not None and not self._read_only:
-                    await self._backend.store_revision(revisions.to_store)
-                    revisions.follow()
+                self._backend.revisions.follow()
+                if time.monotonic() > store_after:
+                    await self._store()
             except BackendError as error:
                 LOG.debug("The revision is not shared for now: %s", error)
-                await asyncio.sleep(_INTERVAL_AFTER_REFUSAL)
+                store_after = time.monotonic() + _INTERVAL_AFTER_FAILURE
+
+    async def _store(self) -> None:
+        revision = self._backend.revisions.to_store
+        if revision is not None and not self._read_only and self._backend.writability.refusal is None:
+            await self._backend.store_revision(revision)

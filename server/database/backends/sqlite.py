@@ -32,7 +32,7 @@ from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
 from server.database.backends.sqlite_file import SQLiteFile, open_file
 from server.database.backends.sqlite_path import path_of
-from server.database.backends.sqlite_revision import raise_revision, read_revision
+from server.database.backends.sqlite_revision import raise_revision, read_revision, store_revision
 from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, make_readable, write, writing
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
@@ -171,7 +171,7 @@ class SQLiteBackend(ResultsBackend):
         self.revisions.note_stored(await self._run(lambda: read_revision(self._execute)))
 
     async def store_revision(self, revision: int) -> None:
-        self.revisions.note_stored(await self._run(lambda: self._store_revision(revision)))
+        self.revisions.note_stored(await self._run(lambda: store_revision(self._execute, revision)))
 
     async def synchronize(self) -> None:
         await self._barriers.join()
@@ -407,11 +407,6 @@ class SQLiteBackend(ResultsBackend):
         except Conflict:
             return False
         return True
-
-    def _store_revision(self, revision: int) -> int:
-        with writing(self._execute):
-            raise_revision(self._execute, revision, 0)
-        return read_revision(self._execute)
 
     def _insert(self, records: Iterable[Model]) -> None:
         self._prepare_tables()

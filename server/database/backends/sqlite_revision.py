@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.database.backends.revision_count import MAX_REVISION
-from server.database.backends.sqlite_writer import Execute
+from server.database.backends.sqlite_writer import Execute, writing
 
 TABLE = "merlin_graphql_revision"
 
@@ -14,6 +14,13 @@ def read_revision(execute: Execute) -> int:
         return 0
     (number,) = execute(f"SELECT max(number) FROM {TABLE} WHERE typeof(number) = 'integer'", ()).fetchone()  # noqa: S608 - our own words only
     return number if number is not None and 0 <= number <= MAX_REVISION else 0
+
+
+def store_revision(execute: Execute, revision: int) -> int:
+    """Raises the count to a number, and returns it."""
+    with writing(execute):
+        raise_revision(execute, revision, 0)
+        return read_revision(execute)
 
 
 def raise_revision(execute: Execute, revision: int, step: int) -> None:
