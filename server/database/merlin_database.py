@@ -151,7 +151,7 @@ class MerlinDatabase:
 
     @property
     def notifier(self) -> Notifier:
-        """Notifies whenever `state` or `write_refusal` changes."""
+        """Notifies whenever `write_refusal` or `state` changes; not of a revision that others counted."""
         return self.feed.notifier
 
     def entity(self, key: Key) -> Entity | None:
