@@ -31,12 +31,12 @@ class ContentDigest:
         self._is_much = asyncio.Event()
 
     @property
-    def value(self) -> int | None:
+    def value(self) -> str | None:
         """None while so much has changed that it takes some steps to hash it."""
         if len(self._pending) > _AT_ONCE:
             return None
         self._settle()
-        return self._sum
+        return f"{self._sum:x}"
 
     async def run(self) -> None:
         """Hashes much in steps, until it is cancelled."""

@@ -15,7 +15,7 @@ LOG = logging.getLogger(__name__)
 _INTERVAL = 1.0
 """Seconds between two looks at the count in the database."""
 _INTERVAL_AFTER_FAILURE = 30.0
-"""Seconds until the count is stored again after that failed: a login may have no right to write."""
+"""Seconds until storing is tried again: a login may have no right to write."""
 
 
 class RevisionSharing:
@@ -29,20 +29,25 @@ class RevisionSharing:
     async def run(self) -> None:
         """Goes on until it is cancelled."""
         store_after = 0.0
+        revisions = self._backend.revisions
         while True:
             await asyncio.sleep(_INTERVAL)
             if not self._feed.settled.is_set():
                 continue
             try:
                 await self._backend.read_revision()
-                self._backend.revisions.follow()
-                if time.monotonic() > store_after:
-                    await self._store()
+                revisions.follow()
             except BackendError as error:
-                LOG.debug("The revision is not shared for now: %s", error)
+                LOG.debug("The revision could not be read: %s", error)
+                continue
+            if revisions.to_store is None or not self._may_store or time.monotonic() < store_after:
+                continue
+            try:
+                await self._backend.store_revision(revisions.to_store)
+            except BackendError as error:
+                LOG.debug("The revision could not be stored: %s", error)
                 store_after = time.monotonic() + _INTERVAL_AFTER_FAILURE
 
-    async def _store(self) -> None:
-        revision = self._backend.revisions.to_store
-        if revision is not None and not self._read_only and self._backend.writability.refusal is None:
-            await self._backend.store_revision(revision)
+    @property
+    def _may_store(self) -> bool:
+        return not self._read_only and self._backend.writability.refusal is None

@@ -91,6 +91,7 @@ async def test_when_it_is_quiet_all_servers_say_the_same(store: Store, merlin: W
         one, other = servers
         for number in range(12):
             await change(servers, merlin, chance, number)
+        await asyncio.gather(*(live.database.feed.catch_up() for live in servers))
         await until(lambda: is_quiet(one, other))
         for query in (STUDIES, COUNTS):
             here, there = await ask(one, query), await ask(other, query)
