@@ -17,7 +17,6 @@ from server.database.backends.sqlite import SQLiteBackend
 from server.database.models import EntityKind, Key, Model
 from server.database.transactions import Action, Effect
 
-
 OURS = "merlin_graphql_"
 """The names of the server's own tables begin so."""
 

@@ -36,14 +36,7 @@ from server.database.backends.sqlite_revision import raise_revision, read_revisi
 from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, make_readable, write, writing
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
-from server.database.models import (
-    KINDS,
-    EntityKind,
-    Entry,
-    Key,
-    Model,
-    UnreadableValue,
-)
+from server.database.models import KINDS, EntityKind, Entry, Key, Model, UnreadableValue
 
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
 _LOCK_WAIT = 5.0
