@@ -143,6 +143,18 @@ async def test_a_client_that_hops_sees_nothing_go_back(store: Store, merlin: Wri
         await until(lambda: is_quiet(*servers))
 
 
+async def test_a_position_is_taken_before_its_number_is_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One server has counted more changes of Merlin's than another, and has not told so yet."""
+    monkeypatch.setattr("server.database.revision_sharing._INTERVAL", 600.0)
+    async with two(store.url) as (one, other):
+        await ask(one, CREATE % "study")
+        one.database.backend.revisions.own += 50
+        told = await ask(one, COUNTS)
+        read = await ask(other, COUNTS, x_read_after=told.headers["x-position"])
+        assert read.json() == told.json()
+        assert other.database.backend.revisions.stored < other.database.revision
+
+
 async def test_the_revision_goes_on_after_a_restart(store: Store, merlin: Writer) -> None:
     """From the number in the database, and one further: Merlin may have written meanwhile."""
     async with opened(backend_of(store.url)) as database:
