@@ -53,7 +53,10 @@ class Database:
 
     revision: int = strawberry.field(
         description=(
-            "Increases with every change that this server has seen. All of one response is read at one revision."
+            "Increases with every change. All servers of one database use the same count: a moment after the last "
+            "change they have the same number, and a request with `X-Read-After` never sees a smaller one than that of "
+            "the position. A server with `--read-only` counts what Merlin changes for itself. All of one response is "
+            "read at one revision."
         )
     )
     stale_since: datetime | None = strawberry.field(

@@ -174,11 +174,11 @@ async def _found_elsewhere(info: Info, act: Callable[[UnitOfWork], Awaitable[Res
     try:
         return await act(unit)
     except (EntityNotFoundError, MissingPartnerError):
-        before = database.revision
+        before = database.read_model.steps
         if unit.effects:
             raise
         await database.feed.catch_up()
-        if database.revision == before:
+        if database.read_model.steps == before:
             raise
         return await act(unit)
 

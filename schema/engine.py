@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -48,7 +49,7 @@ from schema.errors import (
     translate,
 )
 from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
-from schema.operation import GraphQLResponse, Operation, OperationError
+from schema.operation import GraphQLResponse, Operation, OperationError, Scope
 from schema.roles import Role, required_role_of_all
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
@@ -59,8 +60,14 @@ _MAX_REMEMBERED_LENGTH = 20_000
 """Characters of a document; a longer one is parsed each time."""
 GRACE_SECONDS = 3.0
 """How long after its deadline a mutation may find out what of it was done."""
-TIME_DEPENDENT_FIELDS = frozenset({"PhysicalWorker.heartbeatAge"})
-"""Fields whose values depend on the clock."""
+SCOPES: Mapping[str, Scope] = MappingProxyType(
+    {
+        "PhysicalWorker.heartbeatAge": Scope.CLOCK,
+        "Query.integrity": Scope.SERVER,
+        "Database.revision": Scope.REVISION,
+    }
+)
+"""Fields whose values depend on more than the content of the database, the most dependent ones first."""
 
 T = TypeVar("T")
 
@@ -343,7 +350,7 @@ class Engine:
                 document.counts,
                 deprecations,
                 required_role_of_all(fields[name_of(node)]),
-                fields[name_of(node)].isdisjoint(TIME_DEPENDENT_FIELDS),
+                next((scope for field, scope in SCOPES.items() if field in fields[name_of(node)]), Scope.CONTENT),
             )
             for node in document.node.definitions
             if isinstance(node, OperationDefinitionNode)

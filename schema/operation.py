@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -71,6 +72,17 @@ class OperationError(Exception):
         self.code = str(self.errors[0]["extensions"]["code"])
 
 
+class Scope(StrEnum):
+    """What the response to an operation depends on, besides its variables and the role; each on those above it, too."""
+
+    CONTENT = "content"
+    """The records and annotations of the database."""
+    REVISION = "revision"
+    SERVER = "server"
+    """What the server itself has noticed; at another one, or later, it may be something else."""
+    CLOCK = "clock"
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """A valid operation of a document, not yet given its variables."""
@@ -84,5 +96,4 @@ class Operation:
     deprecations: Sequence[str]
     """A sentence for each deprecated element of its document, with what to use instead."""
     required_role: RequiredRole
-    is_cacheable: bool
-    """Whether its response depends on the database only, and not on the clock."""
+    scope: Scope

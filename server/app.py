@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 
 from schema.build import make_schema, sdl_of
 from schema.engine import Engine
+from server import __version__
 from server.auth.allowed_hosts import AllowedHosts
 from server.auth.from_settings import access_control_of, allowed_hosts_of
 from server.contract.manifest import read_manifest
@@ -110,7 +111,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         Telemetry(
             metrics, tracing, documents.is_trusted, engine.execution_counts, log_operations=settings.log_operations
         ),
-        ResponseCache(settings.result_cache * 2**20),
+        ResponseCache(settings.result_cache * 2**20, f"{__version__}/{settings.introspection}"),
     )
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, tzinfo
 from types import EllipsisType
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from server.database.default_order import BY_LAUNCH, BY_NAME
 from server.database.json_text import EMPTY, JSON, read_json
 from server.database.models import (
     EntityKind,
@@ -20,7 +21,7 @@ from server.database.models import (
     StudyModel,
 )
 from server.database.ordered import OrderedView
-from server.database.read_model import BY_LAUNCH, BY_NAME, ReadModel, Table
+from server.database.read_model import ReadModel, Table
 
 Record = TypeVar("Record", bound=Model)
 E = TypeVar("E")
@@ -172,7 +173,7 @@ class RunEntity(DatabaseEntity[RunModel]):
         self._launched_at: datetime | EllipsisType | None = ...
         self._study: StudyEntity | None = None
         self._study_of = self._workers_of = -1
-        """The revisions at which the cached study and workers were looked up; they are valid for that revision only."""
+        """The steps of the copy at which the cached study and workers were looked up; valid for that step only."""
         self._workers: list[LogicalWorkerEntity] = []
 
     @property
@@ -187,10 +188,10 @@ class RunEntity(DatabaseEntity[RunModel]):
     def study(self) -> StudyEntity | None:
         """The study that the run names, else one that lists the run."""
         entity_context = self._entity_context
-        if self._study_of != (revision := entity_context.read_model.revision):
+        if self._study_of != (step := entity_context.read_model.steps):
             owners = entity_context.read_model.study_runs.owners_of(self.id)
             self._study = entity_context.studies[owners[0]] if owners else None
-            self._study_of = revision
+            self._study_of = step
         return self._study
 
     @property
@@ -202,10 +203,10 @@ class RunEntity(DatabaseEntity[RunModel]):
     def workers(self) -> list[LogicalWorkerEntity]:
         """The logical workers of the run. A cached list: callers must not change it."""
         entity_context = self._entity_context
-        if self._workers_of != (revision := entity_context.read_model.revision):
+        if self._workers_of != (step := entity_context.read_model.steps):
             owners = entity_context.read_model.worker_runs.owners_of(self.id)
             self._workers = list(map(entity_context.logical_workers.__getitem__, owners))
-            self._workers_of = revision
+            self._workers_of = step
         return self._workers
 
     @property

@@ -184,6 +184,7 @@ class Feed:
                     entries = await self._backend.fetch(marked) if marked else []
                     self._apply(entries, await self._read_notes(notes), ambiguous)
                 await self._settle_names(ambiguous)
+                self._backend.revisions.follow()
             except asyncio.CancelledError:
                 self._waiting += waiting  # `stop` ends their waiting
                 raise

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.database.annotation_sweep import AnnotationSweep
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
 from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.revision_count import MAX_REVISION
 from server.database.change_log import ChangeLog
 from server.database.clock_check import ClockCheck
 from server.database.comparison import Comparison
@@ -45,8 +47,19 @@ from server.database.notifier import Notifier
 from server.database.positions import Position, new_server
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
+from server.database.revision_sharing import RevisionSharing
 from server.database.tasks import end_tasks
 from server.database.transactions import TransactionRunner, UnitOfWork
+
+
+class State(NamedTuple):
+    """A state of the copy."""
+
+    content: str
+    """Is equal at every server with equal records and annotations, however it came to them."""
+    revision: int
+    local: str
+    """What belongs to this server alone: of no other one it is equal."""
 
 
 class MerlinDatabase:
@@ -65,8 +78,11 @@ class MerlinDatabase:
     ) -> None:
         self.backend = backend
         self.version = version
+        zone = time.tzname if time_zone is None else time_zone
+        self._identity = f"{backend.connection}/{version}/{zone}"
+        """What results depend on besides the content: servers with other settings answer otherwise."""
         self._server = new_server()
-        self.read_model = ReadModel()
+        self.read_model = ReadModel(backend.revisions)
         self.feed = Feed(backend, self.read_model)
         backend.writability.on_change = self.feed.notifier.notify
         self.changes = ChangeLog(self.read_model)
@@ -101,7 +117,8 @@ class MerlinDatabase:
 
     @property
     def revision(self) -> int:
-        return self.read_model.revision
+        """All servers of the database count it together: see `RevisionCount`."""
+        return min(self.read_model.revision, MAX_REVISION)
 
     @property
     def stale_since(self) -> datetime | None:
@@ -113,9 +130,11 @@ class MerlinDatabase:
         return self.backend.writability.refusal
 
     @property
-    def state(self) -> tuple[int, int, datetime | None]:
+    def state(self) -> State:
         """All that a query's result depends on, apart from the clock: equal states give equal results."""
-        return self.revision, self.feed.name_map_notices, self.stale_since
+        local = f"{self._server}/{self.read_model.steps}/{self.feed.name_map_notices}"
+        digest = self.read_model.digest.value
+        return State(f"{self._identity}/{local if digest is None else digest}/{self.stale_since}", self.revision, local)
 
     @property
     def position(self) -> Position:
@@ -130,10 +149,11 @@ class MerlinDatabase:
         """
         if position.server != self._server or position.revision > self.revision:
             await self.feed.catch_up()
+            self.backend.revisions.follow_position(position.revision)
 
     @property
     def notifier(self) -> Notifier:
-        """Notifies whenever `state` or `write_refusal` changes."""
+        """Notifies whenever `write_refusal` or `state` changes; not of a revision that others counted."""
         return self.feed.notifier
 
     def entity(self, key: Key) -> Entity | None:
@@ -191,7 +211,7 @@ class MerlinDatabase:
 
     async def integrity(self) -> list[Problem]:
         """The inconsistencies of the database, searched for once per revision. Raises `BackendError`."""
-        state = self.revision, self.feed.name_map_notices
+        state = self.read_model.steps, self.feed.name_map_notices
         known = self._problems
         if known is None or known[0] != state:
             name_maps: NameMaps = {kind: await self.backend.name_map(kind) for kind in self.backend.name_maps}
@@ -283,14 +303,18 @@ async def opened(
         await backend.open()
         database = MerlinDatabase(backend, await backend.get_version(), time_zone, dialect, workspace_roots)
         await database.feed.start(progress)
-        sweep = None if read_only else asyncio.create_task(database.sweep.run())
+        if backend.revisions.stored and not read_only:
+            backend.revisions.advance()  # what Merlin changed while no server ran, nobody has counted
+        sharing = RevisionSharing(backend, database.feed, read_only=read_only)
+        tasks = [asyncio.create_task(sharing.run()), asyncio.create_task(database.read_model.digest.run())]
+        if not read_only:
+            tasks.append(asyncio.create_task(database.sweep.run()))
         database.read_model.listen(database.clock_check.look)  # only now: the records loaded at the start are not new
         try:
             async with database.comparison.running(compare_interval):
                 yield database
         finally:
-            if sweep is not None:
-                await end_tasks([sweep])
+            await end_tasks(tasks)
             await database.feed.stop()
     finally:
         await backend.close()

@@ -11,12 +11,14 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from server.database.backends.codec import STATUS_FIELDS
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.revision_count import RevisionCount
+from server.database.content_digest import ContentDigest
+from server.database.default_order import NEVER_LAUNCHED, position_of
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links, discard, insert
@@ -46,10 +48,6 @@ Record = TypeVar("Record", bound=Model)
 _WHOLESALE = 0.25
 """If more than this share of the records changes at once, rebuilding the indexes is cheaper than updating them."""
 
-EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - launch times are naive
-_NEVER_LAUNCHED = 1
-"""Order value of a run without launch time: after every launched one, whose values are not positive."""
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -64,28 +62,6 @@ class Change:
 
 Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
 """Called with the new revision and its changes, after they were applied."""
-
-
-def since_epoch(instant: datetime) -> timedelta:
-    """The time since `EPOCH` in UTC. A timedelta, since converting a time near year 1 or 9999 to UTC would overflow."""
-    return instant.replace(tzinfo=None) - EPOCH - (instant.utcoffset() or timedelta())
-
-
-BY_LAUNCH = "latest launched first"
-BY_NAME = "by name"
-
-
-def order_of(kind: EntityKind) -> str:
-    """The name of a kind's default order."""
-    return BY_LAUNCH if kind is EntityKind.RUN else BY_NAME
-
-
-def position_of(record: Model) -> SortKey:
-    """The default order: runs by launch, newest first, those without launch time last; the rest by name."""
-    if isinstance(record, RunModel):
-        launched = record.launched_at
-        return (_NEVER_LAUNCHED if launched is None else -int((launched - EPOCH).total_seconds()), record.id)
-    return (record.name, record.id)
 
 
 class Table(Generic[Record]):
@@ -125,7 +101,7 @@ class Table(Generic[Record]):
         Taken from the position, so that no time is parsed again.
         """
         value = self.position(record)[0]
-        return None if value == _NEVER_LAUNCHED or isinstance(value, str) else -value
+        return None if value == NEVER_LAUNCHED or isinstance(value, str) else -value
 
     def named(self, name: str) -> Record | None:
         """The record with a name; of several, the one that Merlin finds."""
@@ -156,6 +132,11 @@ class Table(Generic[Record]):
         before = {name: self.named(name) for name in names}
         self.name_owners = dict(owners)
         return any(self.named(name) is not record for name, record in before.items())
+
+    def assigned_names(self) -> tuple[tuple[str, str], ...]:
+        """The names, and their ids, that find another record than the first one."""
+        found = ((name, owner, self._ids.get(name)) for name, owner in self.name_owners.items())
+        return tuple(sorted((name, owner) for name, owner, ids in found if isinstance(ids, list) and owner in ids[1:]))
 
     def store(self, id_: str, record: Record | None) -> None:
         """Stores or removes a record, without updating the indexes; call `reindex` or `rebuild` afterwards."""
@@ -223,9 +204,11 @@ class Table(Generic[Record]):
 class ReadModel:
     """The tables of the four kinds, and the indexes and links between them."""
 
-    def __init__(self) -> None:
-        self.revision = 0
-        """Counts up with every change of the copy."""
+    def __init__(self, count: RevisionCount | None = None) -> None:
+        self._revisions = RevisionCount() if count is None else count
+        self.steps = 0
+        """Counts the changes of this copy alone, for what is cached of it."""
+        self.digest = ContentDigest(self.get)
         self.studies = Table[StudyModel]()
         self.runs = Table[RunModel]()
         self.logical_workers = Table[LogicalWorkerModel]()
@@ -297,6 +280,11 @@ class ReadModel:
         }
         self._listeners: dict[object, Listener] = {}
 
+    @property
+    def revision(self) -> int:
+        """Counts up with every change of the copy, and with those that other servers have counted."""
+        return self._revisions.own
+
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Registers a listener for all later changes; the returned function removes it."""
         subscription = object()
@@ -333,6 +321,7 @@ class ReadModel:
         wholesale = len(changes) > _WHOLESALE * sum(map(len, self.tables.values()))
         for change in changes:
             self.tables[change.key.kind].store(change.key.id, change.after)
+            self.digest.note(change.key, change.before)
             if not wholesale:
                 self._count(change)
                 self._reindex(change)
@@ -373,6 +362,7 @@ class ReadModel:
                     self.tombstones.add(id_)
             elif self.annotations.get(id_, EMPTY) != (readable := object_text(text)):
                 annotated.add(id_)
+                self.digest.set_part((kind, id_), None if readable == EMPTY else readable)
                 if readable == EMPTY:
                     del self.annotations[id_]
                 else:
@@ -392,6 +382,7 @@ class ReadModel:
     def _note_problems(self, entry: Entry) -> bool:
         if self.problems.get(entry.key, ()) == entry.problems:
             return False
+        self.digest.set_part(entry.key, entry.problems or None)
         if entry.problems:
             self.problems[entry.key] = entry.problems
         else:
@@ -438,7 +429,10 @@ class ReadModel:
             links.rebuild()
 
     def _notify(self, changes: Sequence[Change]) -> None:
-        self.revision += 1
+        self.steps += 1
+        self._revisions.advance()
+        for kind, table in self.tables.items():
+            self.digest.set_part(("names", kind), table.assigned_names() or None)
         for listener in tuple(self._listeners.values()):
             try:
                 listener(self.revision, changes)

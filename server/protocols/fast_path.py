@@ -23,7 +23,7 @@ from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
 from server.middleware import SECURITY_HEADERS
 from server.protocols.http import GRAPHQL_JSON
-from server.protocols.response_cache import CachedResponse, cache_key_of
+from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import MAX_BODY_SIZE, parse_json, parse_request
@@ -59,10 +59,10 @@ class ParsedBody(NamedTuple):
 
     operation: Operation
     variables: Mapping[str, Any] | None
-    cache_keys: list[tuple[Role | None, str | None]]
+    cache_keys: list[tuple[Role | None, CacheKey | None]]
     """One key for each role that has sent it: with so few, a list is faster than a dictionary of enums."""
 
-    def cache_key(self, role: Role | None) -> str | None:
+    def cache_key(self, role: Role | None) -> CacheKey | None:
         for known, key in self.cache_keys:
             if known is role:
                 return key

@@ -1,4 +1,4 @@
-"""The cache of responses: each belongs to one revision of the database, and has an ETag.
+"""The cache of responses: each belongs to one content of the database, and has an ETag, equal at all of its servers.
 
 There is no time to live. A response is valid until the database's state changes; one that depends on the clock is not
 cached.
@@ -7,22 +7,20 @@ cached.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from schema.operation import Operation
+from schema.operation import Operation, Scope
 from schema.roles import Role
+from server.database.merlin_database import State
 from server.header_lists import tags
 
-State: TypeAlias = tuple[int, int, datetime | None]
-"""`MerlinDatabase.state`."""
+_Version: TypeAlias = tuple[object, ...]
 
 _MAX_SHARE = 8
 """One response may take at most this fraction, 1/8, of the cache."""
@@ -30,12 +28,28 @@ _OVERHEAD = 250
 """Bytes that a cached response takes besides its body, about."""
 
 
-def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role: Role | None) -> str | None:
-    """A digest of the operation, its variables and the role: all that a response depends on besides the database.
+class CacheKey(NamedTuple):
+    digest: str
+    """Of the operation, its variables and the role."""
+    scope: Scope
+
+    def version(self, state: State) -> _Version:
+        """What the response depends on, of a state."""
+        match self.scope:
+            case Scope.CONTENT:
+                return (state.content,)
+            case Scope.REVISION:
+                return (state.content, state.revision)
+            case _:
+                return state
+
+
+def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role: Role | None) -> CacheKey | None:
+    """The key of a response: all that it depends on besides the database.
 
     None if the response also depends on the clock, or the variables can't be encoded.
     """
-    if not operation.is_cacheable:
+    if operation.scope is Scope.CLOCK:
         return None
     try:
         given = orjson.dumps(variables or {}, option=orjson.OPT_SORT_KEYS)
@@ -43,7 +57,7 @@ def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role
     except (TypeError, UnicodeEncodeError):  # numbers beyond 64 bits, lone surrogates
         return None
     sized = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-    return hashlib.blake2b(sized, digest_size=16).hexdigest()
+    return CacheKey(hashlib.blake2b(sized, digest_size=16).hexdigest(), operation.scope)
 
 
 @dataclass(slots=True)
@@ -65,53 +79,58 @@ class CachedResponse:
 
 
 class ResponseCache:
-    """Responses of one state of the database, up to a number of bytes; a new state empties it."""
+    """Responses of one content of the database, up to a number of bytes; another content empties it."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, settings: str = "") -> None:
+        """`settings`: those that responses depend on. Only servers with equal ones give equal ETags."""
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, CachedResponse] = OrderedDict()
-        """The responses by `cache_key_of`."""
+        self._settings = settings
+        self._kept: OrderedDict[tuple[str, _Version], CachedResponse] = OrderedDict()
+        """The responses by the digests and versions of their keys."""
         self._size = 0
-        self._state: State | None = None
-        """The state that all cached responses belong to."""
-        self._key = secrets.token_bytes(32)
-        """Signs the ETags, since revisions start again in each process."""
+        self._content: str | None = None
+        """The content that all cached responses belong to."""
 
-    def etag(self, key: str, state: State) -> str:
-        """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes. Clients can't forge one."""
-        revision, notices, stale_since = state
-        stale = "" if stale_since is None else f".{stale_since.timestamp()}"
-        named = f"{revision}.{notices}{stale}.{key}".encode()
-        return f'W/"{hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()}"'
+    def etag(self, key: CacheKey, state: State) -> str:
+        """RFC 9110, section 8.8.3; weak, since it names the state and not the bytes. All servers of a database agree.
 
-    def find(self, key: str, state: State, if_none_match: str | None = None) -> CachedResponse | None:
+        There is no secret in it that all servers would have to share. Only a client that can read the whole database
+        could compute one, and with it deceives nobody but itself: a 304 holds nothing, and nothing is executed for it.
+        """
+        named = repr((self._settings, key.version(state), key.digest)).encode(errors="surrogatepass")
+        return f'W/"{hashlib.blake2b(named, digest_size=16).hexdigest()}"'
+
+    def find(self, key: CacheKey, state: State, if_none_match: str | None = None) -> CachedResponse | None:
         """A response that needs no execution: 304 if the client has it already, or the cached one.
 
-        Only a client that got a response knows its ETag, so a matching one proves that the response exists. `*` matches
+        A client knows the ETag from a response, of this server or of another one: so that response exists. `*` matches
         any response, so it needs a cached one: the operation may be refused or fail.
         """
         if if_none_match is not None and _has_tag(if_none_match, etag := self.etag(key, state)):
             return CachedResponse(304, b"", etag)
-        if state != self._state:
+        if state.content != self._content:
             self._begin(state)
             return None
-        kept = self._kept.get(key)
+        kept = self._kept.get((key.digest, key.version(state)))
         return None if kept is None else _unless_known(kept, if_none_match)
 
-    def put(self, key: str, state: State, answer: bytes, cost: int, if_none_match: str | None = None) -> CachedResponse:
+    def put(
+        self, key: CacheKey, state: State, answer: bytes, cost: int, if_none_match: str | None = None
+    ) -> CachedResponse:
         """Caches an answer that was computed from this state, and returns its response."""
         return _unless_known(self._put(key, state, answer, cost), if_none_match)
 
-    def _put(self, key: str, state: State, answer: bytes, cost: int) -> CachedResponse:
-        if state != self._state:
+    def _put(self, key: CacheKey, state: State, answer: bytes, cost: int) -> CachedResponse:
+        if state.content != self._content:
             self._begin(state)
-        kept = self._kept.get(key)
+        named = key.digest, key.version(state)
+        kept = self._kept.get(named)
         if kept is not None:
             return kept
         reply = CachedResponse(200, answer, self.etag(key, state), cost)
         size = len(answer) + _OVERHEAD
         if size <= self._max_bytes // _MAX_SHARE:
-            self._kept[key] = reply
+            self._kept[named] = reply
             self._size += size
             self._make_room()
         return reply
@@ -130,7 +149,7 @@ class ResponseCache:
     def _begin(self, state: State) -> None:
         self._kept.clear()
         self._size = 0
-        self._state = state
+        self._content = state.content
 
 
 def is_known(etag: str, if_none_match: str | None) -> bool:

@@ -21,13 +21,13 @@ from server.auth.access_control import AccessControl
 from server.auth.identity import Identity
 from server.auth.lease import Lease
 from server.database.idempotency import Claim
-from server.database.merlin_database import MerlinDatabase
+from server.database.merlin_database import MerlinDatabase, State
 from server.header_lists import directives
 from server.observability.telemetry import OperationOutcome, Telemetry
 from server.protocols.failures import failed
 from server.protocols.idempotency import KeyedMutation, execute_once
 from server.protocols.persisted_documents import PersistedDocuments
-from server.protocols.response_cache import CachedResponse, ResponseCache, State, cache_key_of
+from server.protocols.response_cache import CachedResponse, CacheKey, ResponseCache, cache_key_of
 from server.requests import GraphQLRequest
 
 
@@ -49,7 +49,7 @@ class Question(NamedTuple):
 
     operation: Operation
     variables: Mapping[str, Any] | None
-    cache_key: str | None
+    cache_key: CacheKey | None
     """None where its response can't be cached."""
     conditions: Conditions
     database: MerlinDatabase

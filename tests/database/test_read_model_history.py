@@ -118,6 +118,22 @@ def test_a_replaced_copy_is_a_new_one(history: list[Step]) -> None:
     for kind in EntityKind:
         fresh.assign_names(kind, world.owners[kind])
     assert observed(fresh) == observed(model)
+    assert fresh.digest.value == model.digest.value
+
+
+@settings(max_examples=120, deadline=None)
+@given(one=histories, other=histories, is_longer=st.booleans())
+def test_digests_are_equal_exactly_if_contents_are(one: list[Step], other: list[Step], *, is_longer: bool) -> None:
+    """Whatever the way to them: after two histories, or after one and its continuation."""
+    contents, digests = [], []
+    for history in (one, [*one, *other] if is_longer else other):
+        model, world = ReadModel(), World()
+        for step in history:
+            take(step, world)
+            do(step, model)
+        contents.append(seen(expected(world)))
+        digests.append(model.digest.value)
+    assert (contents[0] == contents[1]) == (digests[0] == digests[1])
 
 
 def do(step: Step, model: ReadModel) -> Sequence[Change]:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from schema import engine
 from schema.build import make_schema
 from schema.engine import Engine
+from schema.operation import Scope
 from schema.roles import RequiredRole, Role
+from server.database.merlin_database import State
 from server.database.models import EntityKind, Entry, Key
-from server.protocols.response_cache import ResponseCache, cache_key_of, is_known
+from server.protocols.response_cache import CacheKey, ResponseCache, cache_key_of, is_known
 from server.settings import Settings
 from tests.support.live import DEADLINE, Live, serving
 from tests.support.records import memory_of, run, uid
@@ -27,7 +29,7 @@ OPERATIONS = Engine(make_schema())
 RUNS = {"query": "query Runs($n: Int) { runs(first: $n) { nodes { workspace } } }"}
 NO_CACHE = {"cache-control": "no-cache"}
 GRAPHQL_JSON = "application/graphql-response+json"
-STATE = (1, 0, None)
+STATE = State("one", 1, "here")
 
 
 @pytest.fixture(params=["lean", "general"])
@@ -212,8 +214,8 @@ async def test_nothing_is_kept_where_that_is_the_setting(client: httpx.AsyncClie
         assert (await executed(live, client)).get("kept", 0) == 0
 
 
-async def test_servers_do_not_take_each_others_tags(client: httpx.AsyncClient) -> None:
-    """Each counts its own revisions."""
+async def test_servers_of_other_content_do_not_take_each_others_tags(client: httpx.AsyncClient) -> None:
+    """Even at the same revision."""
     async with (
         serving(await memory_of(run(1, "/one")), settings=Settings(no_auth=True)) as one,
         serving(await memory_of(run(1, "/two")), settings=Settings(no_auth=True)) as other,
@@ -228,9 +230,9 @@ async def test_servers_do_not_take_each_others_tags(client: httpx.AsyncClient) -
 def test_no_more_bytes_are_kept_than_there_is_room(asked: list[tuple[int, int]], room: int) -> None:
     """And whatever is found is what was put."""
     results = ResponseCache(room)
-    truth: dict[str, bytes] = {}
+    truth: dict[CacheKey, bytes] = {}
     for number, size in asked:
-        question, answer = str(number), b"x" * size
+        question, answer = CacheKey(str(number), Scope.CONTENT), b"x" * size
         kept = results.find(question, STATE)
         if kept is not None:
             assert kept.body == truth[question]
@@ -238,7 +240,7 @@ def test_no_more_bytes_are_kept_than_there_is_room(asked: list[tuple[int, int]],
         assert results.put(question, STATE, answer, 7).body == answer
         truth[question] = answer
         assert results.size <= room
-    assert results.find("0", (2, 0, None)) is None
+    assert results.find(CacheKey("0", Scope.CONTENT), STATE._replace(content="other")) is None
     assert results.size == 0
 
 

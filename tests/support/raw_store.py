@@ -14,9 +14,11 @@ from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import decode, is_entity_id
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.sqlite import SQLiteBackend
-from server.database.backends.sqlite_writer import NOTES
 from server.database.effects import Action, Effect
 from server.database.models import EntityKind, Key, Model
+
+OURS = "merlin_graphql_"
+"""The names of the server's own tables begin so."""
 
 
 @dataclass
@@ -58,9 +60,9 @@ def read_store(backend: ResultsBackend) -> Stored:
             connection.row_factory = sqlite3.Row
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:
-                rows = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
-                if table == NOTES:
+                if table.startswith(OURS):
                     continue
+                rows = [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
                 if table in tuple(EntityKind):
                     stored.records |= {Key(EntityKind(table), row["id"]): row for row in rows}
                 else:

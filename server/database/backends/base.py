@@ -9,6 +9,7 @@ from typing import ClassVar, TypeAlias
 
 from server.database.backends.codec import Dialect, Raw
 from server.database.backends.notes import Note, NoteKey
+from server.database.backends.revision_count import RevisionCount
 from server.database.backends.writability import Writability
 from server.database.backends.write_set import WriteSet
 from server.database.models import EntityKind, Entry, Key, Model
@@ -75,6 +76,8 @@ class ResultsBackend(ABC):
         self.connection = connection
         """The store's URL without a password, safe to show."""
         self.writability = Writability()
+        self.revisions = RevisionCount()
+        """`load`, `fetch` and `read_revision` note the number in the database, and `commit` counts on there."""
 
     @abstractmethod
     async def open(self) -> None:
@@ -168,6 +171,12 @@ class ResultsBackend(ABC):
     @abstractmethod
     async def messages(self, board: str, since: float) -> Mapping[str, float]:
         """The messages since a time, each with its own time: seconds since the epoch."""
+
+    async def read_revision(self) -> None:  # noqa: B027 - a store of one process shares no count
+        """Notes the count in the database."""
+
+    async def store_revision(self, revision: int) -> None:  # noqa: B027 - as above
+        """Raises the count in the database to a number, unless it is as high, and notes it."""
 
     async def required_dialect(self) -> Dialect | None:
         """The dialect that new records must have in this store; None if any will do."""

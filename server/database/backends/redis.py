@@ -29,7 +29,7 @@ from server.database.backends.base import (
 from server.database.backends.codec import CURRENT, Raw, encode
 from server.database.backends.notes import FOLLOWED, PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
-from server.database.backends.redis_client import RedisClients
+from server.database.backends.redis_client import TIMEOUT, RedisClients
 from server.database.backends.redis_replies import (
     FIRST_CURSOR,
     NAME_MAP,
@@ -44,8 +44,9 @@ from server.database.backends.redis_replies import (
     read_notice,
     read_page,
     read_replies,
+    read_reply,
 )
-from server.database.backends.redis_writer import RedisWriter
+from server.database.backends.redis_writer import REVISION_KEY, RedisWriter
 from server.database.backends.tls import TLS
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, WrongDatabaseError
@@ -57,6 +58,7 @@ _BOARD_SECONDS = 24 * 3600
 """Until a board of messages goes to which nothing was added."""
 _INITIALS = "".join(sorted(kind[0] for kind in FOLLOWED))
 _BATCH = 500
+_GET_REVISION = ("GET", REVISION_KEY)
 _HEARTBEAT = 1.0
 """Seconds of silence after which the server is asked whether it is still there."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
@@ -82,7 +84,7 @@ class RedisBackend(ResultsBackend):
         self._load_seconds = 0.0
         self._client = self._clients.make()
         self._watcher = self._clients.make(protocol=3, retries=0)
-        self._writer = RedisWriter(self._clients, self.writability)
+        self._writer = RedisWriter(self._clients, self.writability, self.revisions)
         self._barriers = Barriers()
         self._tracker: AbstractConnection | None = None
         """The connection on which the server reports changes, while it does."""
@@ -119,6 +121,7 @@ class RedisBackend(ResultsBackend):
         with self._clients.translated():
             if self._clients.is_sentinel:  # connections that wait for use may lead to whom was the master
                 await self._client.connection_pool.disconnect(inuse_connections=False)
+            await self.read_revision()
             total = await self._client.dbsize()
             looked_at = 0
             async with self._connected() as connection:
@@ -239,6 +242,14 @@ class RedisBackend(ResultsBackend):
             found: Any = await self._client.zrangebyscore(f"{PREFIX}:{board}", since, "+inf", withscores=True)
         return dict(found)
 
+    async def read_revision(self) -> None:
+        with self._clients.translated():
+            async with self._connected() as connection:
+                await self._ask_with_revision(connection)
+
+    async def store_revision(self, revision: int) -> None:
+        self.revisions.note_stored(await self._writer.store_revision(revision))
+
     async def synchronize(self) -> None:
         """Has the server echo a word on the connection of notices.
 
@@ -350,8 +361,16 @@ class RedisBackend(ResultsBackend):
                 asked = True
 
     async def _read(self, keys: Sequence[Key]) -> list[Entry]:
+        """And the count of revisions before them: what stands under the keys is never older."""
         with self._clients.translated():
-            return [read_entry(key, reply) for key, reply in await self._read_hashes(keys)]
+            async with self._connected() as connection:
+                await self._ask_with_revision(connection, keys)
+                return [read_entry(key, reply) for key, reply in await read_replies(connection, keys)]
+
+    async def _ask_with_revision(self, connection: AbstractConnection, keys: Sequence[Key] = ()) -> None:
+        await ask(connection, keys, first=_GET_REVISION)
+        async with asyncio.timeout(TIMEOUT):
+            self.revisions.note_stored(await read_reply(connection))
 
     async def _read_hashes(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         async with self._connected() as connection:

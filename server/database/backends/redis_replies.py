@@ -51,9 +51,15 @@ def read_note_key(name: str) -> NoteKey | None:
     return NoteKey(_NOTE_KINDS[kind], id_) if prefix == PREFIX and kind in _NOTE_KINDS else None
 
 
-async def ask(connection: AbstractConnection, keys: Sequence[Key], cursor: str | None = None) -> None:
-    """For what stands under some keys, and then for the page of keys at the cursor, if there is one."""
-    requests = [pack_command((b"HGETALL", _encode(str(key)))) for key in keys]  # type: ignore[arg-type]  # hiredis takes any tuple
+async def ask(
+    connection: AbstractConnection, keys: Sequence[Key], cursor: str | None = None, first: Sequence[str] = ()
+) -> None:
+    """For what stands under some keys, and then for the page of keys at the cursor, if there is one.
+
+    `first`: a command to send before them.
+    """
+    requests = [pack_command(tuple(first))] if first else []  # type: ignore[arg-type]  # hiredis takes any tuple
+    requests += [pack_command((b"HGETALL", _encode(str(key)))) for key in keys]  # type: ignore[arg-type]  # as above
     if cursor is not None:
         requests.append(pack_command(("SCAN", cursor, "MATCH", _PATTERN, "COUNT", SCAN_COUNT)))  # type: ignore[arg-type]  # as above
     if requests:
@@ -72,10 +78,11 @@ async def read_page(connection: AbstractConnection) -> tuple[str | None, Sequenc
 async def read_replies(connection: AbstractConnection, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
     """Of each key: its fields and values by turns, or the server's error about it."""
     async with asyncio.timeout(TIMEOUT):
-        return [(key, await _read_reply(connection)) for key in keys]
+        return [(key, await read_reply(connection)) for key in keys]
 
 
-async def _read_reply(connection: AbstractConnection) -> Any:
+async def read_reply(connection: AbstractConnection) -> Any:
+    """What the server answers, also if it is an error."""
     try:
         return await connection.read_response(timeout=math.inf)
     except ResponseError as error:

@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import FOLLOWED, LIFETIMES, PREFIX
 from server.database.backends.redis_client import BUSY, RedisClients
+from server.database.backends.revision_count import MAX_REVISION, RevisionCount
 from server.database.backends.writability import Refusal, Writability, advice
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, UnknownOutcomeError, WritesRefusedError
@@ -42,16 +43,34 @@ _MARK_SECONDS = 60
 _MADE, _WITHDRAWN = "1", "withdrawn"
 """The values of a mark."""
 _WRITTEN = 1
+REVISION_KEY = f"{PREFIX}:revision"
 _PROBE = f"{PREFIX}:probe"
 _LET_GO_SECONDS = 0.05
 PROBE_SECONDS = 1.0
 """How often a server that refuses writes is asked whether it still does."""
 
-# KEYS[1] is the mark of this write: 1 where it was made, another text where it was withdrawn. The rest are what it
-# touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or encoded here: values are compared
-# and written as the texts they are. Where memory is used up, Redis looks at the first write of a script only, and
-# refuses no DEL: what frees memory begins with one, of nothing.
-_SCRIPT = """
+_RAISE = f"""
+local function raise_revision(key, revision, step)
+  local text = redis.pcall('GET', key)
+  local stored = type(text) == 'string' and #text <= 10 and string.match(text, '^%d+$') and tonumber(text) or 0
+  if stored > {MAX_REVISION} then
+    stored = 0
+  end
+  local number = math.min(math.max(stored, revision) + step, {MAX_REVISION})
+  if number ~= stored then
+    redis.call('SET', key, string.format('%d', number))
+  end
+  return number
+end
+"""
+"""Where somebody has written something else, the count is written anew."""
+_STORE_SCRIPT = f"{_RAISE}return raise_revision(KEYS[1], tonumber(ARGV[1]), 0)"
+
+# KEYS[1] is the mark of this write: 1 where it was made, another text where it was withdrawn. KEYS[2] is the count of
+# revisions. The rest are what it touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or
+# encoded here: values are compared and written as the texts they are. Where memory is used up, Redis looks at the first
+# write of a script only, and refuses no DEL: what frees memory begins with one, of nothing.
+_SCRIPT = f"""{_RAISE}
 local position = 0
 local function take()
   position = position + 1
@@ -122,6 +141,7 @@ end
 for _ = 1, count() do
   redis.call('DEL', key())
 end
+raise_revision(KEYS[2], tonumber(take()), 1)
 for _ = 1, count() do
   local hash = key()
   for _ = 1, count() do
@@ -147,10 +167,11 @@ _SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 class RedisWriter:
     """Its connections do not retry by themselves: what a lost reply means is decided here."""
 
-    def __init__(self, clients: RedisClients, writability: Writability) -> None:
+    def __init__(self, clients: RedisClients, writability: Writability, revisions: RevisionCount) -> None:
         self._clients = clients
         self._client: Redis = clients.make(retries=0)
         self._writability = writability
+        self._revisions = revisions
         self._probing: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[bool]] = set()
         """Under way, also where nobody waits for them any more: none begins a new connection after the end."""
@@ -158,6 +179,11 @@ class RedisWriter:
     async def close(self) -> None:
         await end_tasks([*self._requests, *([] if self._probing is None else [self._probing])])
         await self._client.aclose()
+
+    async def store_revision(self, revision: int) -> int:
+        """Raises the count of revisions in the database, and returns it."""
+        with self._clients.translated():
+            return int(await self._client.eval(_STORE_SCRIPT, 1, REVISION_KEY, str(revision)))
 
     async def _let_go(self, task: asyncio.Task[bool]) -> None:
         """Cancels a task, and does not wait for long: redis-py may take some time to notice. `close` waits for it."""
@@ -172,7 +198,7 @@ class RedisWriter:
         applied twice. Raises `UnknownOutcomeError` where the server can't be asked any more, else `BackendError`.
         A cancellation ends it as `ResultsBackend.commit` says.
         """
-        write = _Write(*_program(batch), frees=frees_memory(batch))
+        write = _Write(*_program(batch, self._revisions.own), frees=frees_memory(batch))
         sending = asyncio.create_task(self._send(write, on_delay))
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
@@ -354,12 +380,12 @@ def frees_memory(batch: WriteSet) -> bool:
     return sum(len(text) - len(before or "") for before, text in stands) <= 0
 
 
-def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
+def _program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequence[str | int]]:
     """The script's keys and arguments."""
     numbers: dict[str, int] = {}
 
     def number(key: str) -> int:
-        return numbers.setdefault(key, len(numbers) + 2)
+        return numbers.setdefault(key, len(numbers) + 3)
 
     def pairs(fields: Iterable[tuple[str, str]]) -> list[str]:
         return [text for pair in fields for text in pair]
@@ -384,14 +410,14 @@ def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
     arguments += ["1" if frees_memory(batch) else "0", _MARK_SECONDS, len(drops) // 2, *drops]
     gone = [*batch.deleted, *(note for note, text in batch.notes.items() if text is None)]
     arguments += [len(gone), *(number(str(key)) for key in gone)]
-    arguments.append(len(writes))
+    arguments += [min(revision, MAX_REVISION), len(writes)]
     for key_text, fields in writes.items():
         arguments += [number(key_text), len(fields), *pairs(fields.items())]
     kept = {note: text for note, text in batch.notes.items() if text is not None}
     arguments.append(len(kept))
     for note, text in kept.items():
         arguments += [number(str(note)), LIFETIMES.get(note.kind, 0), text]
-    return [_MARK + batch.id, *numbers], arguments
+    return [_MARK + batch.id, REVISION_KEY, *numbers], arguments
 
 
 def _name_map(kind: EntityKind) -> str:

@@ -32,17 +32,11 @@ from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
 from server.database.backends.sqlite_file import SQLiteFile, open_file
 from server.database.backends.sqlite_path import path_of
+from server.database.backends.sqlite_revision import raise_revision, read_revision, store_revision
 from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, make_readable, write, writing
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
-from server.database.models import (
-    KINDS,
-    EntityKind,
-    Entry,
-    Key,
-    Model,
-    UnreadableValue,
-)
+from server.database.models import KINDS, EntityKind, Entry, Key, Model, UnreadableValue
 
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
 _LOCK_WAIT = 5.0
@@ -91,6 +85,7 @@ class SQLiteBackend(ResultsBackend):
 
     async def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         done, total = 0, await self._run(lambda: sum(map(self._count, EntityKind)))
+        await self.read_revision()
         given: _Fingerprints = {}
         self._loads += 1
         try:
@@ -129,7 +124,9 @@ class SQLiteBackend(ResultsBackend):
             passed += last[kind]
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
-        return await self._run(lambda: self._fetch(keys, self._given))
+        revision, entries = await self._run(lambda: (read_revision(self._execute), self._fetch(keys, self._given)))
+        self.revisions.note_stored(revision)
+        return entries
 
     async def name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
         return await self._run(lambda: self._name_owners(kind, names))
@@ -162,6 +159,12 @@ class SQLiteBackend(ResultsBackend):
 
     async def outdated_tables(self) -> Mapping[EntityKind, str]:
         return outdated(await self._run(self._all_columns))
+
+    async def read_revision(self) -> None:
+        self.revisions.note_stored(await self._run(lambda: read_revision(self._execute)))
+
+    async def store_revision(self, revision: int) -> None:
+        self.revisions.note_stored(await self._run(lambda: store_revision(self._execute, revision)))
 
     async def synchronize(self) -> None:
         await self._barriers.join()
@@ -392,6 +395,7 @@ class SQLiteBackend(ResultsBackend):
                     notes=self._notes_under,
                     now=time.time(),
                 )
+                raise_revision(self._execute, self.revisions.own, 1)
                 withdrawal.check()
         except Conflict:
             return False
