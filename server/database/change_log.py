@@ -7,9 +7,8 @@ follower read it. Without followers, nothing is kept.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
@@ -18,11 +17,10 @@ from typing import NamedTuple, TypeAlias
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
 from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
+from server.database.steps import Steps
 
 _MIN_COMPACTION_LENGTH = 1024
 """Entries; a shorter log is not searched for superseded ones."""
-_ENTRIES_PER_STEP = 512
-"""Entries that a follower passes before other tasks can run."""
 
 
 class ChangeKind(StrEnum):
@@ -50,7 +48,7 @@ class Interest:
     wants: Test
     """Whether an entity is of interest, regardless of its state."""
     current_keys: Callable[[], Iterable[Key]]
-    """The keys of interest that exist and match, at the time of the call."""
+    """The keys of interest that exist and match, at the time of the call: what changes later does not matter."""
     matches: Test | None = None
     """Whether an existing entity matches: one that begins to is CREATED, one that ceases to has LEFT. None: all."""
     follows_links: bool = False
@@ -80,6 +78,7 @@ class ChangeLog:
         self._followers: set[_Follower] = set()
         self._stop_listening: Callable[[], None] | None = None
         self._compact_at = _MIN_COMPACTION_LENGTH
+        self._steps = Steps()
         self.notifier = Notifier()
 
     def __len__(self) -> int:
@@ -97,18 +96,16 @@ class ChangeLog:
         self._followers.add(follower)
         try:
             for key in follower.begin(snapshot=snapshot):
-                if follower.still_exists(key):
+                await self._steps.turn()
+                if snapshot and follower.still_exists(key):
                     yield Event(ChangeKind.SNAPSHOT, key)
             while True:
                 change = self.notifier.next
-                steps = 0
                 while (found := self._after(follower.position, follows_links=interest.follows_links)) is not None:
                     kind = follower.advance(*found)
                     if kind is not None:
                         yield Event(kind, found[1])
-                    steps += 1
-                    if steps % _ENTRIES_PER_STEP == 0:
-                        await asyncio.sleep(0)
+                    await self._steps.turn()
                 follower.caught_up(self._number)
                 await change.wait()
         finally:
@@ -214,12 +211,19 @@ class _Follower:
         """Events since then, by key, with the number up to which each is valid: from the snapshot, created, deleted."""
 
     def begin(self, *, snapshot: bool) -> Iterable[Key]:
-        """The keys for the snapshot. Without a snapshot, the follower is taken to know all entities already."""
+        """The keys for the snapshot. Without a snapshot, the follower is taken to know all entities already.
+
+        Then it notes which of them match, one after the other as they are taken.
+        """
         if snapshot:
-            return list(self.interest.current_keys())
-        if self._matching is not None:
-            self._matching.update(self.interest.current_keys())
-        return ()
+            return self.interest.current_keys()
+        return () if self._matching is None else self._noting(self._matching, self.interest.current_keys())
+
+    @staticmethod
+    def _noting(matching: set[Key], keys: Iterable[Key]) -> Iterator[Key]:
+        for key in keys:
+            matching.add(key)
+            yield key
 
     def still_exists(self, key: Key) -> bool:
         """Whether an entity of the snapshot still exists and matches, when its event is due."""

@@ -1,7 +1,7 @@
 """The read model: the live copy of Merlin's database in memory, with indexes that Merlin does not keep.
 
-Everything here is synchronous and does no I/O: `apply` and `replace` change the copy in one step of the event loop, so
-whoever reads between two awaits sees one revision.
+Everything here is synchronous and does no I/O: `apply` changes the copy in one step of the event loop, so whoever reads
+between two awaits sees one revision.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import merge
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from server.database.backends.codec import STATUS_FIELDS
-from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.notes import Note, NoteKind
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links, discard, insert
@@ -37,6 +39,7 @@ from server.database.models import (
     optional,
 )
 from server.database.ordered import SortKey
+from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.value_index import ValueIndex
 
 LOG = logging.getLogger(__name__)
@@ -100,6 +103,8 @@ class Table(Generic[Record]):
         """The position of each record, by id. All orders share this tuple, to save memory."""
         self._ids: dict[str, str | list[str]] = {}
         """The id of each name; a sorted list of ids if several records have the name."""
+        self._duplicate_names: dict[str, None] = {}
+        """The names that several records have."""
         self.capitals: dict[str, str] = {}
         """Ids with upper-case letters, by their lower-case form. Merlin never writes such ids, but others may."""
         self.views: list[dict[str, Any]] = []
@@ -145,10 +150,10 @@ class Table(Generic[Record]):
         return (ids,) if isinstance(ids, str) else tuple(ids)
 
     def duplicate_names(self) -> Mapping[str, tuple[str, ...]]:
-        return {name: tuple(ids) for name, ids in self._ids.items() if isinstance(ids, list)}
+        return {name: self.ids_named(name) for name in self._duplicate_names}
 
     def is_duplicate(self, name: str) -> bool:
-        return isinstance(self._ids.get(name), list)
+        return name in self._duplicate_names
 
     def assign_names(self, owners: Mapping[str, str]) -> bool:
         """Replaces `name_owners`. Returns whether any name now finds another record."""
@@ -189,16 +194,26 @@ class Table(Generic[Record]):
             if new_name is not None:
                 self._add_name(new_name, id_)
 
-    def rebuild(self) -> None:
-        """Rebuilds the indexes in place, since others hold references to `order` and `positions`."""
+    def rebuild(self) -> Iterator[None]:
+        """Rebuilds the indexes in place, since others hold references to `order` and `positions`; step by step."""
         self.positions.clear()
-        self.positions.update((id_, position_of(record)) for id_, record in self.records.items())
-        self.order[:] = sorted(self.positions.values())
-        self._ids = {}
-        for id_, record in self.records.items():
-            name = name_of(record)
-            if name is not None:
-                self._add_name(name, id_)
+        self._ids.clear()
+        self._duplicate_names.clear()
+        sorted_parts = []
+        for records in portions_of(list(self.records.values()), RECORDS_PER_STEP):
+            positions = {record.id: position_of(record) for record in records}
+            self.positions.update(positions)
+            sorted_parts.append(sorted(positions.values()))
+            for record in records:
+                name = name_of(record)
+                if name is not None:
+                    self._add_name(name, record.id)
+            yield
+        self.order.clear()
+        merged = merge(*sorted_parts)
+        while part := list(islice(merged, RECORDS_PER_STEP)):
+            self.order += part
+            yield
 
     def _add_name(self, name: str, id_: str) -> None:
         ids = self._ids.get(name)
@@ -207,6 +222,7 @@ class Table(Generic[Record]):
                 self._ids[name] = id_
             case str():
                 self._ids[name] = sorted((ids, id_))
+                self._duplicate_names[name] = None
             case _:
                 insort(ids, id_)
 
@@ -218,6 +234,7 @@ class Table(Generic[Record]):
         ids.remove(id_)
         if len(ids) == 1:
             self._ids[name] = ids[0]
+            del self._duplicate_names[name]
 
 
 class ReadModel:
@@ -337,7 +354,8 @@ class ReadModel:
                 self._count(change)
                 self._reindex(change)
         if wholesale:
-            self._rebuild()
+            for _ in self._rebuild():
+                pass
         else:
             for links in self._links:
                 links.settle()
@@ -345,17 +363,25 @@ class ReadModel:
             self._notify(changes)
         return changes
 
-    def replace(self, entries: Iterable[Entry], notes: Iterable[Note] = ()) -> Sequence[Change]:
-        """Replaces the whole content: what the entries and the notes do not name is removed."""
-        new = {entry.key: entry for entry in entries}
-        for key in self.keys():
-            new.setdefault(key, Entry(key, None))
-        by_key = {note.key: note for note in notes}
-        for id_ in self.annotations:
-            note_key = NoteKey(NoteKind.ANNOTATIONS, id_)
-            by_key.setdefault(note_key, Note(note_key, None))
-        self.tombstones.clear()
-        return self.apply(new.values(), by_key.values())
+    def fill(self, entries: Sequence[Entry], notes: Iterable[Note] = ()) -> Iterator[None]:
+        """Fills an empty copy, step by step: what it holds is of no use before the last step.
+
+        To apply as many entries one by one takes several times as long.
+        """
+        self._apply_notes(notes)
+        for some in portions_of(entries, RECORDS_PER_STEP):
+            for entry in some:
+                self._note_problems(entry)
+                self.dialects.note(entry)
+                self.tables[entry.key.kind].store(entry.key.id, entry.record)
+            yield
+        yield from self._rebuild()
+        self._notify(())
+
+    def forget_searched(self) -> None:
+        """To be called after the last of many small changes: frees the memory that made them fast."""
+        for links in self._links:
+            links.forget_searched()
 
     def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
         """Sets which record Merlin finds by each name that several have. `owners`: of all such names."""
@@ -400,14 +426,13 @@ class ReadModel:
 
     def _count(self, change: Change) -> None:
         counter = self.queues.get(change.key.kind)
-        if counter is None:
+        if counter is None or _queues_of(change.before) == _queues_of(change.after):
             return
         for record, step in ((change.before, -1), (change.after, 1)):
-            if isinstance(record, RunModel | LogicalWorkerModel):
-                for queue in set(record.queues):
-                    counter[queue] += step
-                    if not counter[queue]:
-                        del counter[queue]
+            for queue in set(_queues_of(record)):
+                counter[queue] += step
+                if not counter[queue]:
+                    del counter[queue]
 
     def _reindex(self, change: Change) -> None:
         kind, id_ = change.key.kind, change.key.id
@@ -424,18 +449,20 @@ class ReadModel:
         new = None if change.after is None else self._position(change.after)
         self._value_indexes[kind].changed(change.before, change.after, old, new)
 
-    def _rebuild(self) -> None:
+    def _rebuild(self) -> Iterator[None]:
         for kind, counter in self.queues.items():
             counter.clear()
-            for queues, count in Counter(record.queues for record in self.tables[kind].records.values()).items():
-                for queue in set(queues):
-                    counter[queue] += count
+            for records in portions_of(list(self.tables[kind].records.values()), RECORDS_PER_STEP):
+                for queues, count in Counter(record.queues for record in records).items():
+                    for queue in set(queues):
+                        counter[queue] += count
+                yield
         for kind, table in self.tables.items():
-            table.rebuild()
+            yield from table.rebuild()
             if kind in self._value_indexes:
-                self._value_indexes[kind].rebuild(table.order, table.records)
+                yield from self._value_indexes[kind].rebuild(table.order, table.records)
         for links in self._links:
-            links.rebuild()
+            yield from links.rebuild()
 
     def _notify(self, changes: Sequence[Change]) -> None:
         self.revision += 1
@@ -444,3 +471,7 @@ class ReadModel:
                 listener(self.revision, changes)
             except Exception:
                 LOG.exception("A listener of the read model failed; the others and the feed go on.")
+
+
+def _queues_of(record: Model | None) -> tuple[str, ...]:
+    return record.queues if isinstance(record, RunModel | LogicalWorkerModel) else ()

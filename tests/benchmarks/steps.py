@@ -15,7 +15,6 @@ import json
 import tempfile
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,7 @@ class Probe:
             self.longest_of_processor = max(self.longest_of_processor, time.thread_time() - processor)
 
     def note_collection(self, phase: str, _info: Mapping[str, int]) -> None:
-        now = time.perf_counter()
+        now = time.thread_time()
         if phase == "start":
             self._collection_began = now
         else:
@@ -98,7 +97,7 @@ async def probed(what: str, **figures: Any) -> AsyncIterator[dict[str, Any]]:
     milliseconds = {
         "longest pause, ms": probe.longest,
         "longest pause of processor, ms": probe.longest_of_processor,
-        "longest collection, ms": probe.collecting,
+        "longest collection of garbage, ms": probe.collecting,
     }
     shown = {name: round(value * 1000, 1) for name, value in milliseconds.items()}
     print(json.dumps({"what": what, **shown, "seconds": round(seconds, 2), **figures}), flush=True)
@@ -183,10 +182,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--engine", default="redis", choices=sorted(binaries()))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        with RedisServer.start(binaries()[options.engine], Path(directory)) as server:
-            asyncio.run(fill(server.url, options.runs))
-            asyncio.run(measure(server, Settings(database=server.url, compare_interval=0, no_auth=True)))
+    binary = binaries()[options.engine]
+    with tempfile.TemporaryDirectory() as directory, RedisServer.start(binary, Path(directory)) as server:
+        asyncio.run(fill(server.url, options.runs))
+        asyncio.run(measure(server, Settings(database=server.url, compare_interval=0, no_auth=True)))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from server.database.backends.redis_replies import (
     pairs,
     read_entry,
     read_note_key,
-    read_notice,
+    read_notices,
     read_page,
     read_replies,
 )
@@ -130,15 +130,15 @@ class RedisBackend(ResultsBackend):
                     held: list[tuple[Key, Any]] = []
                     for batch in _batches(keys):
                         replies = await read_replies(connection, batch)
-                        if held:
-                            yield [read_entry(key, reply) for key, reply in held]
+                        for portion in portions(held, length):
+                            yield [read_entry(key, reply) for key, reply in portion]
                         held = replies
                     more = cursor is not None
                     if more:
                         cursor, keys = await read_page(connection)
                         await ask(connection, keys, cursor)
-                    if held:
-                        yield [read_entry(key, reply) for key, reply in held]
+                    for portion in portions(held, length):
+                        yield [read_entry(key, reply) for key, reply in portion]
                     looked_at = min(looked_at + SCAN_COUNT, total)
                     progress(looked_at, total)
         self._load_seconds = time.monotonic() - started
@@ -164,7 +164,14 @@ class RedisBackend(ResultsBackend):
                     yield []  # other people's keys are looked at as slowly
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
-        return [entry for batch in _batches(list(keys)) for entry in await self._read(batch)]
+        entries: list[Entry] = []
+        for batch in _batches(list(keys)):
+            with self._clients.translated():
+                for portion in portions(await self._read_hashes(batch), length):
+                    if entries:
+                        await asyncio.sleep(0)  # each portion takes some milliseconds to decode
+                    entries += [read_entry(key, reply) for key, reply in portion]
+        return entries
 
     async def name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
         wanted = list(names)
@@ -335,7 +342,8 @@ class RedisBackend(ResultsBackend):
                 raise
             self._clients.check_master(connection)
             if isinstance(reply, PushNotification):
-                yield read_notice(reply)
+                for notice in read_notices(reply):
+                    yield notice
             elif isinstance(reply, str) and reply in self._echoes:
                 release(self._echoes.pop(reply))
             elif reply is not None:
@@ -348,10 +356,6 @@ class RedisBackend(ResultsBackend):
             else:
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
                 asked = True
-
-    async def _read(self, keys: Sequence[Key]) -> list[Entry]:
-        with self._clients.translated():
-            return [read_entry(key, reply) for key, reply in await self._read_hashes(keys)]
 
     async def _read_hashes(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         async with self._connected() as connection:
