@@ -342,6 +342,7 @@ class RedisBackend(ResultsBackend):
                 raise
             self._clients.check_master(connection)
             if isinstance(reply, PushNotification):
+                asked = False  # the answer comes after all notices: who sends these is still there
                 for notice in read_notices(reply):
                     yield notice
             elif isinstance(reply, str) and reply in self._echoes:
