@@ -167,7 +167,6 @@ class Feed:
     async def _watch(self) -> None:
         async with aclosing(self._backend.watch()) as notices:
             async for notice in notices:
-                await self._steps.turn()
                 self.on_notice(notice)
                 match notice:
                     case Reload():

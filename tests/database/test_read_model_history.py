@@ -123,6 +123,20 @@ def test_a_replaced_copy_is_a_new_one(history: list[Step]) -> None:
     assert observed(fresh) == observed(model)
 
 
+@settings(max_examples=50, deadline=None)
+@given(history=histories)
+def test_a_change_in_steps_ends_where_a_change_at_once_does(history: list[Step]) -> None:
+    """However a change is divided, and in whatever order, the copy after its last part is the same; so is each part."""
+    at_once, in_steps, world = ReadModel(), ReadModel(), World()
+    for step in history:
+        do(step, at_once)
+        for change in take(step, world):
+            in_steps.apply([world.entries.get(change.key, Entry(change.key, None))])
+            observed(in_steps)  # which compares the indexes with the records
+        do(step, in_steps)
+        assert observed(in_steps) == observed(at_once)
+
+
 def do(step: Step, model: ReadModel) -> Sequence[Change]:
     match step:
         case Apply(entries=entries):

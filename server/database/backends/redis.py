@@ -345,6 +345,7 @@ class RedisBackend(ResultsBackend):
                 asked = False  # the answer comes after all notices: who sends these is still there
                 for notice in read_notices(reply):
                     yield notice
+                    await asyncio.sleep(0)  # one of every run has hundreds of parts
             elif isinstance(reply, str) and reply in self._echoes:
                 release(self._echoes.pop(reply))
             elif reply is not None:
