@@ -21,6 +21,8 @@ from server.database.steps import Steps
 
 _MIN_COMPACTION_LENGTH = 1024
 """Entries; a shorter log is not searched for superseded ones."""
+_COMPACTED_PER_CHANGE = 4
+"""Entries that are looked at with each change, so that the log is compacted long before it has doubled again."""
 
 
 class ChangeKind(StrEnum):
@@ -70,8 +72,12 @@ class ChangeLog:
     def __init__(self, read_model: ReadModel) -> None:
         self._read_model = read_model
         self._number = 0
+        self._compacted: list[tuple[int, Key]] = []
+        """While the log is being compacted, a little with each change: what is left of its first part."""
         self._order: list[tuple[int, Key]] = []
         """Sorted by number; superseded entries stay until the log is compacted."""
+        self._begin = 0
+        """The index in `_order` of the first entry that was not compacted yet."""
         self._entries: dict[Key, _Entry] = {}
         self._touched: dict[Key, int] = {}
         """Runs whose links changed, with the number of the last such change."""
@@ -82,7 +88,7 @@ class ChangeLog:
         self.notifier = Notifier()
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._compacted) + len(self._order) - self._begin
 
     @property
     def followers(self) -> int:
@@ -134,10 +140,11 @@ class ChangeLog:
 
     def _after(self, position: int, *, follows_links: bool) -> tuple[int, Key] | None:
         """The first change after a position that no later change of the same entity supersedes."""
-        for index in range(bisect_right(self._order, position, key=itemgetter(0)), len(self._order)):
-            number, key = found = self._order[index]
-            if self.is_own(number, key) or (follows_links and self._touched.get(key) == number):
-                return found
+        for part, begin in ((self._compacted, 0), (self._order, self._begin)):
+            for index in range(bisect_right(part, position, begin, key=itemgetter(0)), len(part)):
+                number, key = found = part[index]
+                if self.is_own(number, key) or (follows_links and self._touched.get(key) == number):
+                    return found
         return None
 
     def _record(self, _revision: int, changes: Sequence[Change]) -> None:
@@ -155,8 +162,8 @@ class ChangeLog:
                     self._number += 1
                     self._touched[key := Key(EntityKind.RUN, id_)] = self._number
                     self._order.append((self._number, key))
-        if len(self._order) > self._compact_at:
-            self._compact()
+        if self._begin or len(self._order) > self._compact_at:
+            self._compact(_COMPACTED_PER_CHANGE * (1 + len(changes)))
         if changes:
             self.notifier.notify()
 
@@ -174,22 +181,32 @@ class ChangeLog:
             return before ^ after
         return before | after | {id_ for _, id_ in members_of(change.key.id)}
 
-    def _compact(self) -> None:
+    def _compact(self, count: int) -> None:
+        """Looks at so many entries, and keeps those that no later one supersedes and that somebody has yet to pass."""
         passed = min(follower.position for follower in self._followers)
-        self._order = [
-            (number, key)
-            for number, key in self._order
-            if number > passed and (self.is_own(number, key) or self._touched.get(key) == number)
-        ]
-        self._entries = {key: entry for key, entry in self._entries.items() if entry.number > passed}
-        self._touched = {key: number for key, number in self._touched.items() if number > passed}
-        self._compact_at = max(_MIN_COMPACTION_LENGTH, 2 * len(self._order))
+        end = min(self._begin + count, len(self._order))
+        for number, key in self._order[self._begin : end]:
+            is_own, is_touched = self.is_own(number, key), self._touched.get(key) == number
+            if number > passed:
+                if is_own or is_touched:
+                    self._compacted.append((number, key))
+                continue
+            if is_own:
+                del self._entries[key]
+            if is_touched:
+                del self._touched[key]
+        self._begin = end
+        if end == len(self._order):
+            self._order, self._compacted, self._begin = self._compacted, [], 0
+            self._compact_at = max(_MIN_COMPACTION_LENGTH, 2 * len(self._order))
 
     def _forget(self) -> None:
         if self._stop_listening is not None:
             self._stop_listening()
             self._stop_listening = None
+        self._compacted.clear()
         self._order.clear()
+        self._begin = 0
         self._entries.clear()
         self._touched.clear()
         self._compact_at = _MIN_COMPACTION_LENGTH
