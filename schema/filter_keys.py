@@ -25,10 +25,11 @@ from schema.filters import (
 )
 from schema.scalars import id_of
 from schema.value_keys import VALUE_KEYS, Annotation, Times, Values, status_in
+from server.database.default_order import since_epoch
 from server.database.links import Links
 from server.database.models import RunModel, RunStatus, WorkerStatus
 from server.database.ordered import OrderedView, SortKey
-from server.database.read_model import ReadModel, Table, since_epoch
+from server.database.read_model import ReadModel, Table
 
 _DAY = 86_400
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, tzinfo
 from types import EllipsisType
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from server.database.default_order import BY_LAUNCH, BY_NAME
 from server.database.json_text import EMPTY, JSON, read_json
 from server.database.models import (
     EntityKind,
@@ -20,7 +21,7 @@ from server.database.models import (
     StudyModel,
 )
 from server.database.ordered import OrderedView
-from server.database.read_model import BY_LAUNCH, BY_NAME, ReadModel, Table
+from server.database.read_model import ReadModel, Table
 
 Record = TypeVar("Record", bound=Model)
 E = TypeVar("E")

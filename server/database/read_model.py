@@ -11,7 +11,6 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from heapq import merge
 from itertools import islice
 from operator import attrgetter
@@ -19,6 +18,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from server.database.backends.codec import STATUS_FIELDS
 from server.database.backends.notes import Note, NoteKind
+from server.database.default_order import NEVER_LAUNCHED, position_of
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links, discard, insert
@@ -49,10 +49,6 @@ Record = TypeVar("Record", bound=Model)
 _WHOLESALE = 0.25
 """If more than this share of the records changes at once, rebuilding the indexes is cheaper than updating them."""
 
-EPOCH = datetime(1, 1, 1)  # noqa: DTZ001 - launch times are naive
-_NEVER_LAUNCHED = 1
-"""Order value of a run without launch time: after every launched one, whose values are not positive."""
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -67,28 +63,6 @@ class Change:
 
 Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
 """Called with the new revision and its changes, after they were applied."""
-
-
-def since_epoch(instant: datetime) -> timedelta:
-    """The time since `EPOCH` in UTC. A timedelta, since converting a time near year 1 or 9999 to UTC would overflow."""
-    return instant.replace(tzinfo=None) - EPOCH - (instant.utcoffset() or timedelta())
-
-
-BY_LAUNCH = "latest launched first"
-BY_NAME = "by name"
-
-
-def order_of(kind: EntityKind) -> str:
-    """The name of a kind's default order."""
-    return BY_LAUNCH if kind is EntityKind.RUN else BY_NAME
-
-
-def position_of(record: Model) -> SortKey:
-    """The default order: runs by launch, newest first, those without launch time last; the rest by name."""
-    if isinstance(record, RunModel):
-        launched = record.launched_at
-        return (_NEVER_LAUNCHED if launched is None else -int((launched - EPOCH).total_seconds()), record.id)
-    return (record.name, record.id)
 
 
 class Table(Generic[Record]):
@@ -130,7 +104,7 @@ class Table(Generic[Record]):
         Taken from the position, so that no time is parsed again.
         """
         value = self.position(record)[0]
-        return None if value == _NEVER_LAUNCHED or isinstance(value, str) else -value
+        return None if value == NEVER_LAUNCHED or isinstance(value, str) else -value
 
     def named(self, name: str) -> Record | None:
         """The record with a name; of several, the one that Merlin finds."""

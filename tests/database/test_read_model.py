@@ -11,6 +11,7 @@ import pytest
 
 from server.database import read_model as module
 from server.database.backends.codec import decode, encode
+from server.database.default_order import order_of, position_of
 from server.database.entities import EntityContext
 from server.database.json_text import write_json
 from server.database.models import (
@@ -26,7 +27,7 @@ from server.database.models import (
     UnreadableValue,
 )
 from server.database.ordered import OrderedView
-from server.database.read_model import Change, ReadModel, order_of, position_of
+from server.database.read_model import Change, ReadModel
 from tests.support.read_models import (
     BROKEN,
     ONE_BY_ONE,

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from server.database.backends.codec import CURRENT, LEGACY
+from server.database.default_order import position_of
 from server.database.links import Links
 from server.database.listing import Listing
 from server.database.models import (
@@ -28,7 +29,7 @@ from server.database.models import (
     UnreadableValue,
     WorkerStatus,
 )
-from server.database.read_model import Change, ReadModel, position_of
+from server.database.read_model import Change, ReadModel
 
 STUDY, RUN, LOGICAL, PHYSICAL = EntityKind
 WHOLESALE, ONE_BY_ONE = 0.0, math.inf

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from server.database.backends.codec import is_entity_id
+from server.database.default_order import order_of
 from server.database.entities import DatabaseEntity, EntityContext
 from server.database.errors import (
     ConflictError,
@@ -21,7 +22,7 @@ from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
 from server.database.ordered import OrderedView
-from server.database.read_model import Table, order_of
+from server.database.read_model import Table
 from server.database.transactions import ANNOTATIONS, Transaction, TransactionRunner, UnitOfWork
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar
 
+from server.database.default_order import since_epoch
 from server.database.entities import EntityContext, PhysicalWorkerEntity
 from server.database.errors import InvalidRequestError, InvalidValueError, PhysicalWorkerNotFoundError
 from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case
 from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, WorkerStatus
 from server.database.names import check_name, check_pid, check_shown, check_text
-from server.database.read_model import since_epoch
 from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
 
 _FIELDS = frozenset(item.name for item in dataclasses.fields(PhysicalWorkerModel)) - {"id", "name"}
