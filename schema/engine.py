@@ -53,6 +53,7 @@ from schema.operation import GraphQLResponse, Operation, OperationError, Scope
 from schema.roles import Role, required_role_of_all
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
+from server.database.steps import Steps
 
 _MAX_REMEMBERED = 256
 """Parsed documents."""
@@ -98,6 +99,7 @@ class Engine:
         self._documents: OrderedDict[str, _Document] = OrderedDict()
         self._costs: dict[Hashable, int] = {}
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
+        self._live_steps = Steps(rests=True)
         self._shared: WeakValueDictionary[Hashable, SharedAnswers[GraphQLResponse]] = WeakValueDictionary()
 
     @property
@@ -273,7 +275,7 @@ class Engine:
         key = operation.text, operation.name, given, context
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = SharedAnswers(answer)
+            shared = self._shared[key] = SharedAnswers(answer, self._live_steps)
         return shared
 
     async def _shielded(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:

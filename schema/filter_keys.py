@@ -29,7 +29,8 @@ from server.database.default_order import since_epoch
 from server.database.links import Links
 from server.database.models import RunModel, RunStatus, WorkerStatus
 from server.database.ordered import OrderedView, SortKey
-from server.database.read_model import ReadModel, Table
+from server.database.read_model import ReadModel
+from server.database.table import Table
 
 _DAY = 86_400
 

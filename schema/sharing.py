@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from time import monotonic
 from typing import Generic, TypeVar
 
-from schema.changes import SubscriptionEvent
+from schema.changes import LiveTick, SubscriptionEvent
+from server.database.steps import Steps
 
 A = TypeVar("A")
 
@@ -19,17 +21,44 @@ _SHARED_AT_MOST = 256
 class SharedAnswers(Generic[A]):
     """The responses to the latest events of one operation with its variables."""
 
-    def __init__(self, answer: Callable[[SubscriptionEvent], Awaitable[A]]) -> None:
+    def __init__(self, answer: Callable[[SubscriptionEvent], Awaitable[A]], steps: Steps) -> None:
+        """`steps`: those of all live queries."""
         self._answer = answer
+        self._steps = steps
         self._answers: dict[Hashable, A] = {}
         self._since = 0.0
+        self._ticking = asyncio.Lock()
+        self._ticks = 0
+        """How often the live query was executed, or begun to be."""
+        self._latest: tuple[int, A] | None = None
+        """Its latest answer, with the value of `_ticks` since which it is that."""
 
     async def to(self, event: SubscriptionEvent) -> A:
+        known = self._known(event)
+        if known is not None:
+            return known
+        if isinstance(event, LiveTick):
+            return await self._to_tick(event)
+        return await self._executed(event)
+
+    async def _to_tick(self, tick: LiveTick) -> A:
+        """An answer no older than the tick: while live queries wait for their turn, the ticks of one become one."""
+        came_at = self._ticks
+        async with self._ticking:
+            if self._latest is None or self._latest[0] <= came_at:
+                await self._steps.turn()
+                self._ticks += 1
+                number = self._ticks
+                self._latest = number, await self._executed(tick)
+            return self._latest[1]
+
+    async def _executed(self, event: SubscriptionEvent) -> A:
+        answer = self._answers[event.identity] = await self._answer(event)
+        return answer
+
+    def _known(self, event: SubscriptionEvent) -> A | None:
         now = monotonic()
         if now - self._since > _SHARED_FOR or len(self._answers) >= _SHARED_AT_MOST:
             self._answers.clear()
             self._since = now
-        answer = self._answers.get(event.identity)
-        if answer is None:
-            answer = self._answers[event.identity] = await self._answer(event)
-        return answer
+        return self._answers.get(event.identity)

@@ -101,12 +101,14 @@ def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: 
         return key.kind in wanted_kinds and (wanted_ids is None or key.id.lower() in wanted_ids)
 
     def current_keys() -> Iterator[Key]:
-        for kind, table in database.read_model.tables.items():
-            if kind not in wanted_kinds:
-                continue
-            for _, id_ in table.order:
-                if wanted_ids is None or id_.lower() in wanted_ids:
-                    yield Key(kind, id_)
+        tables = database.read_model.tables
+        orders = [(kind, list(table.order)) for kind, table in tables.items() if kind in wanted_kinds]
+        return (
+            Key(kind, id_)
+            for kind, order in orders
+            for _, id_ in order
+            if wanted_ids is None or id_.lower() in wanted_ids
+        )
 
     return Interest(wants, current_keys)
 
@@ -115,9 +117,9 @@ def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Inte
     def is_run(key: Key) -> bool:
         return key.kind is EntityKind.RUN
 
-    def current_keys() -> list[Key]:
-        found = matching(database.runs.all(), given, database.entity_context)
-        return [Key(EntityKind.RUN, id_) for _, id_ in found.positions]
+    def current_keys() -> Iterator[Key]:
+        found = list(matching(database.runs.all(), given, database.entity_context).positions)
+        return (Key(EntityKind.RUN, id_) for _, id_ in found)
 
     predicate = predicate_of(given, database.entity_context)
     if predicate is None:

@@ -27,7 +27,7 @@ from schema.filters import (
 from server.database.default_order import since_epoch
 from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, is_same_json, read_json
-from server.database.read_model import Table
+from server.database.table import Table
 
 _MANY = 8
 """Up to so many values are tested one by one, which is twice as fast as a set."""

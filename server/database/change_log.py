@@ -7,9 +7,8 @@ follower read it. Without followers, nothing is kept.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
@@ -18,11 +17,12 @@ from typing import NamedTuple, TypeAlias
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
 from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
+from server.database.steps import Steps
 
 _MIN_COMPACTION_LENGTH = 1024
 """Entries; a shorter log is not searched for superseded ones."""
-_ENTRIES_PER_STEP = 512
-"""Entries that a follower passes before other tasks can run."""
+_COMPACTED_PER_CHANGE = 4
+"""Entries that are looked at with each change, so that the log is compacted long before it has doubled again."""
 
 
 class ChangeKind(StrEnum):
@@ -50,7 +50,7 @@ class Interest:
     wants: Test
     """Whether an entity is of interest, regardless of its state."""
     current_keys: Callable[[], Iterable[Key]]
-    """The keys of interest that exist and match, at the time of the call."""
+    """The keys of interest that exist and match, at the time of the call: what changes later does not matter."""
     matches: Test | None = None
     """Whether an existing entity matches: one that begins to is CREATED, one that ceases to has LEFT. None: all."""
     follows_links: bool = False
@@ -72,18 +72,23 @@ class ChangeLog:
     def __init__(self, read_model: ReadModel) -> None:
         self._read_model = read_model
         self._number = 0
+        self._compacted: list[tuple[int, Key]] = []
+        """While the log is being compacted, a little with each change: what is left of its first part."""
         self._order: list[tuple[int, Key]] = []
         """Sorted by number; superseded entries stay until the log is compacted."""
+        self._begin = 0
+        """The index in `_order` of the first entry that was not compacted yet."""
         self._entries: dict[Key, _Entry] = {}
         self._touched: dict[Key, int] = {}
         """Runs whose links changed, with the number of the last such change."""
         self._followers: set[_Follower] = set()
         self._stop_listening: Callable[[], None] | None = None
         self._compact_at = _MIN_COMPACTION_LENGTH
+        self._steps = Steps()
         self.notifier = Notifier()
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._compacted) + len(self._order) - self._begin
 
     @property
     def followers(self) -> int:
@@ -97,18 +102,16 @@ class ChangeLog:
         self._followers.add(follower)
         try:
             for key in follower.begin(snapshot=snapshot):
-                if follower.still_exists(key):
+                await self._steps.turn()
+                if snapshot and follower.still_exists(key):
                     yield Event(ChangeKind.SNAPSHOT, key)
             while True:
                 change = self.notifier.next
-                steps = 0
                 while (found := self._after(follower.position, follows_links=interest.follows_links)) is not None:
                     kind = follower.advance(*found)
                     if kind is not None:
                         yield Event(kind, found[1])
-                    steps += 1
-                    if steps % _ENTRIES_PER_STEP == 0:
-                        await asyncio.sleep(0)
+                    await self._steps.turn()
                 follower.caught_up(self._number)
                 await change.wait()
         finally:
@@ -137,10 +140,11 @@ class ChangeLog:
 
     def _after(self, position: int, *, follows_links: bool) -> tuple[int, Key] | None:
         """The first change after a position that no later change of the same entity supersedes."""
-        for index in range(bisect_right(self._order, position, key=itemgetter(0)), len(self._order)):
-            number, key = found = self._order[index]
-            if self.is_own(number, key) or (follows_links and self._touched.get(key) == number):
-                return found
+        for part, begin in ((self._compacted, 0), (self._order, self._begin)):
+            for index in range(bisect_right(part, position, begin, key=itemgetter(0)), len(part)):
+                number, key = found = part[index]
+                if self.is_own(number, key) or (follows_links and self._touched.get(key) == number):
+                    return found
         return None
 
     def _record(self, _revision: int, changes: Sequence[Change]) -> None:
@@ -158,8 +162,8 @@ class ChangeLog:
                     self._number += 1
                     self._touched[key := Key(EntityKind.RUN, id_)] = self._number
                     self._order.append((self._number, key))
-        if len(self._order) > self._compact_at:
-            self._compact()
+        if self._begin or len(self._order) > self._compact_at:
+            self._compact(_COMPACTED_PER_CHANGE * (1 + len(changes)))
         if changes:
             self.notifier.notify()
 
@@ -177,22 +181,32 @@ class ChangeLog:
             return before ^ after
         return before | after | {id_ for _, id_ in members_of(change.key.id)}
 
-    def _compact(self) -> None:
+    def _compact(self, count: int) -> None:
+        """Looks at so many entries, and keeps those that no later one supersedes and that somebody has yet to pass."""
         passed = min(follower.position for follower in self._followers)
-        self._order = [
-            (number, key)
-            for number, key in self._order
-            if number > passed and (self.is_own(number, key) or self._touched.get(key) == number)
-        ]
-        self._entries = {key: entry for key, entry in self._entries.items() if entry.number > passed}
-        self._touched = {key: number for key, number in self._touched.items() if number > passed}
-        self._compact_at = max(_MIN_COMPACTION_LENGTH, 2 * len(self._order))
+        end = min(self._begin + count, len(self._order))
+        for number, key in self._order[self._begin : end]:
+            is_own, is_touched = self.is_own(number, key), self._touched.get(key) == number
+            if number > passed:
+                if is_own or is_touched:
+                    self._compacted.append((number, key))
+                continue
+            if is_own:
+                del self._entries[key]
+            if is_touched:
+                del self._touched[key]
+        self._begin = end
+        if end == len(self._order):
+            self._order, self._compacted, self._begin = self._compacted, [], 0
+            self._compact_at = max(_MIN_COMPACTION_LENGTH, 2 * len(self._order))
 
     def _forget(self) -> None:
         if self._stop_listening is not None:
             self._stop_listening()
             self._stop_listening = None
+        self._compacted.clear()
         self._order.clear()
+        self._begin = 0
         self._entries.clear()
         self._touched.clear()
         self._compact_at = _MIN_COMPACTION_LENGTH
@@ -214,12 +228,19 @@ class _Follower:
         """Events since then, by key, with the number up to which each is valid: from the snapshot, created, deleted."""
 
     def begin(self, *, snapshot: bool) -> Iterable[Key]:
-        """The keys for the snapshot. Without a snapshot, the follower is taken to know all entities already."""
+        """The keys for the snapshot. Without a snapshot, the follower is taken to know all entities already.
+
+        Then it notes which of them match, one after the other as they are taken.
+        """
         if snapshot:
-            return list(self.interest.current_keys())
-        if self._matching is not None:
-            self._matching.update(self.interest.current_keys())
-        return ()
+            return self.interest.current_keys()
+        return () if self._matching is None else self._noting(self._matching, self.interest.current_keys())
+
+    @staticmethod
+    def _noting(matching: set[Key], keys: Iterable[Key]) -> Iterator[Key]:
+        for key in keys:
+            matching.add(key)
+            yield key
 
     def still_exists(self, key: Key) -> bool:
         """Whether an entity of the snapshot still exists and matches, when its event is due."""

@@ -1,4 +1,4 @@
-"""The default order of each kind: runs by launch, the rest by name."""
+"""The default order of each kind, and the position of a record in it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ from server.database.models import (
     StudyModel,
 )
 from server.database.ordered import OrderedView
-from server.database.read_model import ReadModel, Table
+from server.database.read_model import ReadModel
+from server.database.table import Table
 
 Record = TypeVar("Record", bound=Model)
 E = TypeVar("E")

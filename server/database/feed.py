@@ -1,24 +1,30 @@
 """The feed: hears which keys may have changed, reads them again, and applies them to the read model.
 
 Reads are serialised and coalesced: a key is read after it was marked, never applied from an older read, however often
-it was marked in between.
+it was marked in between. Much is read and applied in steps, each of which is a revision of the copy; between two of
+them the reads come first that somebody waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from time import monotonic
 
 from server.database.backends.base import Alive, Changed, Lost, Notice, Progress, Reload, ResultsBackend, no_progress
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.portions import portions
 from server.database.errors import BackendError, BackendUnavailableError
-from server.database.models import EntityKind, Entry, Key, name_of
+from server.database.listing import Listing
+from server.database.models import EntityKind, Entry, Key, LogicalWorkerModel, StudyModel, name_of
 from server.database.notifier import Notifier
 from server.database.read_model import ReadModel
+from server.database.steps import Steps, portions_of
 from server.database.tasks import end_tasks
 
 LOG = logging.getLogger(__name__)
@@ -26,6 +32,29 @@ LOG = logging.getLogger(__name__)
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
 _CATCH_UP_TIMEOUT = 5.0
+_KEYS_TOGETHER = 500
+"""Keys that are read together, and notes. So much is read before those come first that somebody waits for."""
+_CHARACTERS_OF_RECORD = 1000
+_CHARACTERS_OF_LINK = 40
+"""About; `portions` then gives at most a hundred records to apply in one step, and fewer that list many others."""
+
+
+@dataclass
+class _Marks:
+    """What is to be read, and who waits for it."""
+
+    keys: set[Key] = field(default_factory=set)
+    notes: set[NoteKey] = field(default_factory=set)
+    name_maps: set[EntityKind] = field(default_factory=set)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.notes or self.name_maps or self.waiting)
+
+    def add(self, keys: Collection[Key], notes: Collection[NoteKey], name_maps: Collection[EntityKind]) -> None:
+        self.keys.update(keys)
+        self.notes.update(notes)
+        self.name_maps.update(name_maps)
 
 
 class Feed:
@@ -35,12 +64,13 @@ class Feed:
         self._backend = backend
         self._read_model = read_model
         self._progress: Progress = no_progress
-        self._marked: set[Key] = set()
-        self._marked_notes: set[NoteKey] = set()
-        self._ambiguous: set[EntityKind] = set()
+        self._steps = Steps()
+        self._marked = _Marks()
+        self._urgent = _Marks()
+        """What somebody waits for: it does not wait for all that is marked."""
         self._reload = False
         self._work = asyncio.Event()
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: set[asyncio.Future[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded: asyncio.Future[None]
         self._watch_lost = False
@@ -82,7 +112,6 @@ class Feed:
         self._tasks.clear()
         for future in self._waiting:
             _fail(future, BackendUnavailableError("The connection to the database was closed while it was being read."))
-        self._waiting.clear()
 
     async def refresh(self, keys: Collection[Key], notes: Collection[NoteKey] = ()) -> None:
         """Returns when the read model has the content that the keys have now, or newer.
@@ -95,15 +124,19 @@ class Feed:
     async def read_again(
         self, keys: Collection[Key], name_maps: Collection[EntityKind] = (), notes: Collection[NoteKey] = ()
     ) -> None:
-        """`refresh` for callers who only suspect a change. `name_maps`: kinds whose name maps are read again, too."""
+        """`refresh` for callers who only suspect a change. `name_maps`: kinds whose name maps are read again, too.
+
+        Where nothing is named, it returns when all that was noticed before has been read.
+        """
         if not self._tasks:
             raise BackendUnavailableError("The database is not open.")
         self.unread.difference_update(keys)
-        self._marked.update(keys)
-        self._marked_notes.update(notes)
-        self._ambiguous.update(name_maps)
+        marks = self._urgent if keys or notes or name_maps else self._marked
+        marks.add(keys, notes, name_maps)
         waiting = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
+        marks.waiting.append(waiting)
+        self._waiting.add(waiting)
+        waiting.add_done_callback(self._waiting.discard)
         self._work.set()
         await waiting
 
@@ -144,9 +177,7 @@ class Feed:
                         self.settled.clear()
                     case Changed():
                         self.unread -= notice.keys
-                        self._marked |= notice.keys
-                        self._marked_notes |= notice.notes
-                        self._ambiguous |= notice.name_maps
+                        self._marked.add(notice.keys, notice.notes, notice.name_maps)
                         self.note_name_maps(len(notice.name_maps))
                     case Lost():
                         self._watch_lost = True
@@ -155,7 +186,7 @@ class Feed:
                     case Alive():
                         pass
                 self._last_seen = datetime.now(UTC)
-                if self._reload or self._marked or self._marked_notes or self._ambiguous:
+                if self._reload or self._marked:
                     self._noticed_at = self._noticed_at or monotonic()
                     self._work.set()
 
@@ -170,44 +201,77 @@ class Feed:
             await self._work.wait()
             self._work.clear()
             reload, self._reload = self._reload, False
-            marked, self._marked = self._marked, set()
-            notes, self._marked_notes = self._marked_notes, set()
-            ambiguous, self._ambiguous = self._ambiguous, set()
-            waiting, self._waiting = self._waiting, []
             losses = self._losses
             noticed_at, self._noticed_at = self._noticed_at, None
             try:
-                if reload:
-                    await self._read_everything()
-                    ambiguous.update(EntityKind)
-                else:
-                    entries = await self._backend.fetch(marked) if marked else []
-                    self._apply(entries, await self._read_notes(notes), ambiguous)
-                await self._settle_names(ambiguous)
-                self._backend.revisions.follow()
-            except asyncio.CancelledError:
-                self._waiting += waiting  # `stop` ends their waiting
-                raise
-            except Exception as error:  # noqa: BLE001 - any failure is reported and the read repeated
+                await self._read_marked(everything=reload)
+            except BackendError as failure:
                 self._reload = True
-                failure = _as_backend_error(error)
                 self._lost(failure)
-                for future in waiting:
-                    _fail(future, failure)
                 asyncio.get_running_loop().call_later(_RETRY_AFTER, self._work.set)
             else:
                 if noticed_at is not None:
                     self.lag = monotonic() - noticed_at
                 self._note_success(everything=reload and losses == self._losses)
-                for future in waiting:
-                    _succeed(future)
 
-    async def _read_everything(self) -> None:
+    async def _read_marked(self, *, everything: bool) -> None:
+        """Raises `BackendError`, whatever goes wrong."""
+        marks, self._marked = self._marked, _Marks()
+        if everything or len(marks.keys) + len(marks.notes) <= _KEYS_TOGETHER:  # one read instead of two
+            urgent, self._urgent = self._urgent, _Marks()
+            marks.add(urgent.keys, urgent.notes, urgent.name_maps)
+            marks.waiting += urgent.waiting
+        with _answering(marks.waiting):
+            if everything:
+                await self._list_everything()
+                marks.name_maps.update(EntityKind)
+            else:
+                await self._read(marks, between=self._give_way)
+            await self._settle_names(marks.name_maps)
+            self._backend.revisions.follow()
+        self._read_model.forget_searched()
+
+    async def _give_way(self, listing: Listing | None = None) -> None:
+        """Lets other tasks run, and reads what somebody waits for. Raises `BackendError`, whatever goes wrong."""
+        await self._steps.turn()
+        while self._urgent:
+            marks, self._urgent = self._urgent, _Marks()
+            self._marked.keys -= marks.keys  # they are read now, which is later than they were marked
+            with _answering(marks.waiting):
+                await self._read(marks, between=self._steps.turn)
+                await self._settle_names(marks.name_maps)
+            if listing is not None:
+                listing.note_read_again(marks.keys)
+
+    async def _read(self, marks: _Marks, between: Callable[[], Awaitable[None]]) -> None:
+        keys, notes = portions_of(list(marks.keys), _KEYS_TOGETHER), portions_of(list(marks.notes), _KEYS_TOGETHER)
+        for some_keys, some_notes in zip_longest(keys, notes, fillvalue=()):
+            entries = await self._backend.fetch(some_keys) if some_keys else []
+            await self._apply(entries, await self._read_notes(some_notes), marks.name_maps)
+            await between()
+
+    async def _list_everything(self) -> None:
+        is_first = not self._loaded.done()  # nobody reads the copy yet
+        listing = Listing(self._read_model)
+        first: list[Entry] = []
         async with aclosing(self._backend.load(self._progress)) as batches:
-            entries = [entry async for batch in batches for entry in batch]
+            async for batch in batches:
+                if is_first:
+                    first += batch
+                    await self._steps.turn()
+                else:
+                    await self._apply(listing.current(batch))
+                    await self._give_way(listing)
         notes = await self._backend.load_notes()
         self._progress = no_progress
-        self._read_model.replace(entries, notes)
+        if is_first:
+            for _ in self._read_model.fill(first, notes):
+                await self._steps.turn()
+            return
+        await self._apply([], [*notes, *listing.absent_notes(notes)])
+        for gone in listing.absent():
+            await self._apply(gone)
+            await self._give_way(listing)
 
     async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
         """Reads notes. Of a tombstone it suffices that it exists: a deletion of many runs leaves as many."""
@@ -216,17 +280,30 @@ class Feed:
         read = await self._backend.read_notes(others) if others else {}
         return [*tombstones, *(Note(key, text) for key, text in read.items())]
 
-    def _apply(self, entries: list[Entry], notes: list[Note], ambiguous: set[EntityKind]) -> None:
-        for change in self._read_model.apply(entries, notes):
-            names = {name_of(record) for record in (change.before, change.after) if record is not None}
-            if any(name is not None and self._read_model.tables[change.key.kind].is_duplicate(name) for name in names):
-                ambiguous.add(change.key.kind)
+    async def _apply(
+        self, entries: Sequence[Entry], notes: Sequence[Note] = (), ambiguous: set[EntityKind] | None = None
+    ) -> None:
+        """Each step is a whole change of the copy. `ambiguous`: takes the kinds whose name maps are to be read."""
+        steps = zip_longest(portions(entries, _length), portions_of(notes, _KEYS_TOGETHER), fillvalue=())
+        for number, (some_entries, some_notes) in enumerate(steps):
+            if number:  # a small change waits for nobody
+                await self._steps.turn()
+            for change in self._read_model.apply(some_entries, some_notes):
+                if ambiguous is None:
+                    continue
+                names = {name_of(record) for record in (change.before, change.after) if record is not None}
+                table = self._read_model.tables[change.key.kind]
+                if any(name is not None and table.is_duplicate(name) for name in names):
+                    ambiguous.add(change.key.kind)
 
     async def _settle_names(self, kinds: set[EntityKind]) -> None:
         """For names that several records have, reads which record Merlin finds."""
         for kind in kinds:
-            if duplicates := self._read_model.tables[kind].duplicate_names():
-                self._read_model.assign_names(kind, await self._backend.name_owners(kind, duplicates.keys()))
+            owners: dict[str, str] = {}
+            for names in portions_of(list(self._read_model.tables[kind].duplicate_names()), _KEYS_TOGETHER):
+                owners |= await self._backend.name_owners(kind, names)
+            if owners or self._read_model.tables[kind].name_owners:
+                self._read_model.assign_names(kind, owners)
 
     def _note_success(self, *, everything: bool) -> None:
         """`everything`: all was read since the last loss of the connection, so no change can be missing."""
@@ -254,6 +331,33 @@ class Feed:
 
 def _ignore(_notice: Notice) -> None:
     pass
+
+
+def _length(entry: Entry) -> int:
+    """About how many characters take as long to decode as this takes to apply."""
+    match entry.record:
+        case StudyModel(runs=linked):
+            return _CHARACTERS_OF_RECORD + _CHARACTERS_OF_LINK * len(linked)
+        case LogicalWorkerModel(runs=linked, physical_workers=instances):
+            return _CHARACTERS_OF_RECORD + _CHARACTERS_OF_LINK * (len(linked) + len(instances))
+        case _:
+            return _CHARACTERS_OF_RECORD
+
+
+@contextmanager
+def _answering(waiting: Collection[asyncio.Future[None]]) -> Iterator[None]:
+    """Tells those who wait how the read in the block ended, and raises a `BackendError` for any failure of it."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, it is reported, and the read is repeated
+        failure = _as_backend_error(error)
+        for future in waiting:
+            _fail(future, failure)
+        if failure is error:
+            raise
+        raise failure from error
+    for future in waiting:
+        _succeed(future)
 
 
 def _as_backend_error(error: Exception) -> BackendError:

@@ -25,7 +25,8 @@ from server.database.models import (
     optional,
 )
 from server.database.names import check_name
-from server.database.read_model import ReadModel, Table
+from server.database.read_model import ReadModel
+from server.database.table import Table
 
 _LAUNCHED_AT = re.compile(r"_\d{8}-\d{6}$")
 

@@ -8,11 +8,13 @@ agree on costs one entry; only where an owner lists a member that does not name 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from server.database.backends.portions import portions
 from server.database.models import Model
 from server.database.ordered import SortKey
+from server.database.steps import RECORDS_PER_STEP, portions_of
 
 Owner = TypeVar("Owner", bound=Model)
 Member = TypeVar("Member", bound=Model)
@@ -53,6 +55,8 @@ class Links(Generic[Owner, Member]):
         self._strays: dict[str, tuple[str, ...]] = {}
         self._left: dict[str, set[str]] = {}
         """By owner, the members that ceased to name it since links were settled: it may still list them."""
+        self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
+        """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -71,26 +75,38 @@ class Links(Generic[Owner, Member]):
         """The owners that list it without being named by it."""
         return self._strays.get(member_id, ())
 
-    def rebuild(self) -> None:
+    def rebuild(self) -> Iterator[None]:
+        """Step by step."""
         self._by_owner.clear()
         self._strays.clear()
         self._left.clear()
-        for member in self._members.values():
-            if named := self._named(member):
-                position = self._position(member)
-                for owner_id in dict.fromkeys(named):
-                    self._by_owner.setdefault(owner_id, []).append(position)
-        for owner_id, owner in self._owners.items():
-            listed_ids = self._listed(owner)
-            naming = {member_id for _, member_id in self._by_owner.get(owner_id, ())}
-            if naming.issuperset(listed_ids):  # nearly always, and told without a look at each member
-                continue
-            for member_id in self._unnamed(owner_id, listed_ids):
-                self._add_one_sided(member_id, owner_id)
-                if (listed := self._members.get(member_id)) is not None:
-                    self._by_owner.setdefault(owner_id, []).append(self._position(listed))
-        for order in self._by_owner.values():
-            order.sort()
+        self._searched.clear()
+        for members in portions_of(list(self._members.values()), RECORDS_PER_STEP):
+            for member in members:
+                if named := self._named(member):
+                    position = self._position(member)
+                    for owner_id in dict.fromkeys(named):
+                        self._by_owner.setdefault(owner_id, []).append(position)
+            yield
+        for owner_ids in _weighed(self._owners, lambda owner_id: len(self._listed(self._owners[owner_id]))):
+            for owner_id in owner_ids:
+                self._add_listed(owner_id)
+            yield
+        for owner_ids in _weighed(self._by_owner, lambda owner_id: len(self._by_owner[owner_id])):
+            for owner_id in owner_ids:
+                self._by_owner[owner_id].sort()
+            yield
+
+    def _add_listed(self, owner_id: str) -> None:
+        """Adds the members that the owner lists without being named by them, to an order that is yet to be sorted."""
+        listed_ids = self._listed(self._owners[owner_id])
+        naming = {member_id for _, member_id in self._by_owner.get(owner_id, ())}
+        if naming.issuperset(listed_ids):  # nearly always, and told without a look at each member
+            return
+        for member_id in self._unnamed(owner_id, listed_ids):
+            self._add_one_sided(member_id, owner_id)
+            if (listed := self._members.get(member_id)) is not None:
+                self._by_owner.setdefault(owner_id, []).append(self._position(listed))
 
     def owner_changed(self, owner_id: str, before: Owner | None, after: Owner | None) -> None:
         """To be called when the table holds `after` already."""
@@ -130,7 +146,17 @@ class Links(Generic[Owner, Member]):
         left, self._left = self._left, {}
         for owner_id, member_ids in left.items():
             if (owner := self._owners.get(owner_id)) is not None:
-                self._add_all_one_sided(owner_id, member_ids.intersection(self._listed(owner)))
+                self._add_all_one_sided(owner_id, member_ids & self._listed_set(owner_id, self._listed(owner)))
+
+    def forget_searched(self) -> None:
+        """To be called after the last of many small changes: frees the memory that made them fast."""
+        self._searched.clear()
+
+    def _listed_set(self, owner_id: str, listed: tuple[str, ...]) -> frozenset[str]:
+        known = self._searched.get(owner_id)
+        if known is None or known[0] is not listed:
+            known = self._searched[owner_id] = listed, frozenset(listed)
+        return known[1]
 
     def _unnamed(self, owner_id: str, member_ids: set[str] | tuple[str, ...]) -> list[str]:
         """Which of the listed members do not name the owner themselves; a missing one names nobody."""
@@ -162,3 +188,8 @@ class Links(Generic[Owner, Member]):
             self._strays[member_id] = left
         else:
             self._strays.pop(member_id, None)
+
+
+def _weighed(owner_ids: Iterable[str], links_of: Callable[[str], int]) -> Iterator[list[str]]:
+    """Portions of owners, whose links together are about as many as the records of one step."""
+    return portions(owner_ids, lambda owner_id: 1 + links_of(owner_id), most=RECORDS_PER_STEP)

@@ -1,27 +1,26 @@
 """The read model: the live copy of Merlin's database in memory, with indexes that Merlin does not keep.
 
-Everything here is synchronous and does no I/O: `apply` and `replace` change the copy in one step of the event loop, so
-whoever reads between two awaits sees one revision.
+Everything here is synchronous and does no I/O: `apply` changes the copy in one step of the event loop, so whoever reads
+between two awaits sees one revision.
 """
 
 from __future__ import annotations
 
 import logging
-from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from server.database.backends.codec import STATUS_FIELDS
-from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.notes import Note, NoteKind
 from server.database.backends.revision_count import RevisionCount
 from server.database.content_digest import ContentDigest
-from server.database.default_order import NEVER_LAUNCHED, position_of
+from server.database.default_order import position_of
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
-from server.database.links import Links, discard, insert
+from server.database.links import Links
 from server.database.models import (
     KINDS,
     EntityKind,
@@ -35,15 +34,14 @@ from server.database.models import (
     StudyModel,
     UnreadableValue,
     WorkerStatus,
-    name_of,
     optional,
 )
 from server.database.ordered import SortKey
+from server.database.steps import RECORDS_PER_STEP, portions_of
+from server.database.table import Table
 from server.database.value_index import ValueIndex
 
 LOG = logging.getLogger(__name__)
-
-Record = TypeVar("Record", bound=Model)
 
 _WHOLESALE = 0.25
 """If more than this share of the records changes at once, rebuilding the indexes is cheaper than updating them."""
@@ -62,143 +60,6 @@ class Change:
 
 Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
 """Called with the new revision and its changes, after they were applied."""
-
-
-class Table(Generic[Record]):
-    """The records of one kind: by id, by name and in the default order."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, Record] = {}
-        self.order: list[SortKey] = []
-        self.name_owners: Mapping[str, str] = {}
-        """For names that several records have: the id in Merlin's own name map, as last read."""
-        self.positions: dict[str, SortKey] = {}
-        """The position of each record, by id. All orders share this tuple, to save memory."""
-        self._ids: dict[str, str | list[str]] = {}
-        """The id of each name; a sorted list of ids if several records have the name."""
-        self.capitals: dict[str, str] = {}
-        """Ids with upper-case letters, by their lower-case form. Merlin never writes such ids, but others may."""
-        self.views: list[dict[str, Any]] = []
-        """Caches of objects made from single records, by id: an entry is dropped when its record changes."""
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __iter__(self) -> Iterator[Record]:
-        """The records in the default order."""
-        return (self.records[id_] for _, id_ in self.order)
-
-    def get(self, id_: str) -> Record | None:
-        return self.records.get(id_)
-
-    def position(self, record: Record) -> SortKey:
-        """The position of a record, whether or not it is in the table."""
-        return self.positions[record.id] if self.records.get(record.id) is record else position_of(record)
-
-    def launch_of(self, record: Record) -> int | None:
-        """The launch time of a run in seconds since the year 1, local to the site; None if it has none.
-
-        Taken from the position, so that no time is parsed again.
-        """
-        value = self.position(record)[0]
-        return None if value == NEVER_LAUNCHED or isinstance(value, str) else -value
-
-    def named(self, name: str) -> Record | None:
-        """The record with a name; of several, the one that Merlin finds."""
-        ids = self._ids.get(name)
-        match ids:
-            case None:
-                return None
-            case str():
-                return self.records[ids]
-            case _:
-                owner = self.name_owners.get(name)
-                return self.records[owner if owner in ids else ids[0]]
-
-    def ids_named(self, name: str) -> tuple[str, ...]:
-        """The ids of all records with a name."""
-        ids = self._ids.get(name, ())
-        return (ids,) if isinstance(ids, str) else tuple(ids)
-
-    def duplicate_names(self) -> Mapping[str, tuple[str, ...]]:
-        return {name: tuple(ids) for name, ids in self._ids.items() if isinstance(ids, list)}
-
-    def is_duplicate(self, name: str) -> bool:
-        return isinstance(self._ids.get(name), list)
-
-    def assign_names(self, owners: Mapping[str, str]) -> bool:
-        """Replaces `name_owners`. Returns whether any name now finds another record."""
-        names = {*self.name_owners, *owners}
-        before = {name: self.named(name) for name in names}
-        self.name_owners = dict(owners)
-        return any(self.named(name) is not record for name, record in before.items())
-
-    def assigned_names(self) -> tuple[tuple[str, str], ...]:
-        """The names, and their ids, that find another record than the first one."""
-        found = ((name, owner, self._ids.get(name)) for name, owner in self.name_owners.items())
-        return tuple(sorted((name, owner) for name, owner, ids in found if isinstance(ids, list) and owner in ids[1:]))
-
-    def store(self, id_: str, record: Record | None) -> None:
-        """Stores or removes a record, without updating the indexes; call `reindex` or `rebuild` afterwards."""
-        for view in self.views:
-            view.pop(id_, None)
-        if record is None:
-            self.records.pop(id_, None)
-        else:
-            self.records[id_] = record
-        if (usual := id_.lower()) != id_:
-            self.capitals.pop(usual, None)
-            if record is not None:
-                self.capitals[usual] = id_
-
-    def reindex(self, id_: str, before: Record | None, after: Record | None) -> None:
-        """Updates the indexes for one record, after `store`."""
-        old = self.positions.get(id_)
-        new = None if after is None else position_of(after)
-        if old != new:
-            if old is not None:
-                discard(self.order, old)
-                del self.positions[id_]
-            if new is not None:
-                insert(self.order, new)
-                self.positions[id_] = new
-        old_name = None if before is None else name_of(before)
-        new_name = None if after is None else name_of(after)
-        if old_name != new_name:
-            if old_name is not None:
-                self._forget_name(old_name, id_)
-            if new_name is not None:
-                self._add_name(new_name, id_)
-
-    def rebuild(self) -> None:
-        """Rebuilds the indexes in place, since others hold references to `order` and `positions`."""
-        self.positions.clear()
-        self.positions.update((id_, position_of(record)) for id_, record in self.records.items())
-        self.order[:] = sorted(self.positions.values())
-        self._ids = {}
-        for id_, record in self.records.items():
-            name = name_of(record)
-            if name is not None:
-                self._add_name(name, id_)
-
-    def _add_name(self, name: str, id_: str) -> None:
-        ids = self._ids.get(name)
-        match ids:
-            case None:
-                self._ids[name] = id_
-            case str():
-                self._ids[name] = sorted((ids, id_))
-            case _:
-                insort(ids, id_)
-
-    def _forget_name(self, name: str, id_: str) -> None:
-        ids = self._ids[name]
-        if isinstance(ids, str):
-            del self._ids[name]
-            return
-        ids.remove(id_)
-        if len(ids) == 1:
-            self._ids[name] = ids[0]
 
 
 class ReadModel:
@@ -326,7 +187,8 @@ class ReadModel:
                 self._count(change)
                 self._reindex(change)
         if wholesale:
-            self._rebuild()
+            for _ in self._rebuild():
+                pass
         else:
             for links in self._links:
                 links.settle()
@@ -334,17 +196,23 @@ class ReadModel:
             self._notify(changes)
         return changes
 
-    def replace(self, entries: Iterable[Entry], notes: Iterable[Note] = ()) -> Sequence[Change]:
-        """Replaces the whole content: what the entries and the notes do not name is removed."""
-        new = {entry.key: entry for entry in entries}
-        for key in self.keys():
-            new.setdefault(key, Entry(key, None))
-        by_key = {note.key: note for note in notes}
-        for id_ in self.annotations:
-            note_key = NoteKey(NoteKind.ANNOTATIONS, id_)
-            by_key.setdefault(note_key, Note(note_key, None))
-        self.tombstones.clear()
-        return self.apply(new.values(), by_key.values())
+    def fill(self, entries: Sequence[Entry], notes: Iterable[Note] = ()) -> Iterator[None]:
+        """Fills an empty copy faster than `apply`, step by step: it is of no use before the last step."""
+        self._apply_notes(notes)
+        for some in portions_of(entries, RECORDS_PER_STEP):
+            for entry in some:
+                self._note_problems(entry)
+                self.dialects.note(entry)
+                self.tables[entry.key.kind].store(entry.key.id, entry.record)
+                self.digest.note(entry.key, None)
+            yield
+        yield from self._rebuild()
+        self._notify(())
+
+    def forget_searched(self) -> None:
+        """To be called after the last of many small changes: frees the memory that made them fast."""
+        for links in self._links:
+            links.forget_searched()
 
     def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
         """Sets which record Merlin finds by each name that several have. `owners`: of all such names."""
@@ -391,14 +259,13 @@ class ReadModel:
 
     def _count(self, change: Change) -> None:
         counter = self.queues.get(change.key.kind)
-        if counter is None:
+        if counter is None or _queues_of(change.before) == _queues_of(change.after):
             return
         for record, step in ((change.before, -1), (change.after, 1)):
-            if isinstance(record, RunModel | LogicalWorkerModel):
-                for queue in set(record.queues):
-                    counter[queue] += step
-                    if not counter[queue]:
-                        del counter[queue]
+            for queue in set(_queues_of(record)):
+                counter[queue] += step
+                if not counter[queue]:
+                    del counter[queue]
 
     def _reindex(self, change: Change) -> None:
         kind, id_ = change.key.kind, change.key.id
@@ -415,18 +282,20 @@ class ReadModel:
         new = None if change.after is None else self._position(change.after)
         self._value_indexes[kind].changed(change.before, change.after, old, new)
 
-    def _rebuild(self) -> None:
+    def _rebuild(self) -> Iterator[None]:
         for kind, counter in self.queues.items():
             counter.clear()
-            for queues, count in Counter(record.queues for record in self.tables[kind].records.values()).items():
-                for queue in set(queues):
-                    counter[queue] += count
+            for records in portions_of(list(self.tables[kind].records.values()), RECORDS_PER_STEP):
+                for queues, count in Counter(record.queues for record in records).items():
+                    for queue in set(queues):
+                        counter[queue] += count
+                yield
         for kind, table in self.tables.items():
-            table.rebuild()
+            yield from table.rebuild()
             if kind in self._value_indexes:
-                self._value_indexes[kind].rebuild(table.order, table.records)
+                yield from self._value_indexes[kind].rebuild(table.order, table.records)
         for links in self._links:
-            links.rebuild()
+            yield from links.rebuild()
 
     def _notify(self, changes: Sequence[Change]) -> None:
         self.steps += 1
@@ -438,3 +307,7 @@ class ReadModel:
                 listener(self.revision, changes)
             except Exception:
                 LOG.exception("A listener of the read model failed; the others and the feed go on.")
+
+
+def _queues_of(record: Model | None) -> tuple[str, ...]:
+    return record.queues if isinstance(record, RunModel | LogicalWorkerModel) else ()

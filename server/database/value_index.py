@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from server.database.links import discard, insert
 from server.database.models import Model
 from server.database.ordered import SortKey
+from server.database.steps import RECORDS_PER_STEP, portions_of
 
 Record = TypeVar("Record", bound=Model)
 V = TypeVar("V", bound=Hashable)
@@ -28,10 +29,13 @@ class ValueIndex(Generic[V, Record]):
     def counts(self) -> Counter[V]:
         return Counter({value: len(positions) for value, positions in self._positions.items()})
 
-    def rebuild(self, order: Sequence[SortKey], records: Mapping[str, Record]) -> None:
+    def rebuild(self, order: Sequence[SortKey], records: Mapping[str, Record]) -> Iterator[None]:
+        """Step by step."""
         self._positions = {}
-        for position in order:
-            self._positions.setdefault(self._value_of(records[position[1]]), []).append(position)
+        for positions in portions_of(order, RECORDS_PER_STEP):
+            for position in positions:
+                self._positions.setdefault(self._value_of(records[position[1]]), []).append(position)
+            yield
 
     def changed(self, before: Record | None, after: Record | None, old: SortKey | None, new: SortKey | None) -> None:
         """`old` and `new` are the positions of the record before and after."""

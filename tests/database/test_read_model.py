@@ -40,6 +40,7 @@ from tests.support.read_models import (
     gone,
     ids,
     observed,
+    replace,
 )
 from tests.support.records import logical_worker, study
 
@@ -70,7 +71,7 @@ def test_a_step_that_changes_nothing_is_none() -> None:
     model.listen(lambda *_: pytest.fail("told of nothing"))
     assert model.apply([entry(run("r")), gone(RUN, "other")]) == []
     assert model.apply([]) == []
-    assert model.replace([entry(run("r")), entry(StudyModel("s", "study"))]) == []
+    assert replace(model, [entry(run("r")), entry(StudyModel("s", "study"))]) == []
     assert model.revision == 1
 
 
@@ -107,7 +108,7 @@ def test_replacing_deletes_what_is_absent_and_tells_only_differences() -> None:
     kept, changed, lost = run("kept"), run("changed"), run("lost")
     model = filled(kept, changed, lost)
     later, new = run("changed", "/moved"), run("new")
-    assert sorted(model.replace(map(entry, (new, later, kept))), key=lambda change: change.key) == [
+    assert sorted(replace(model, map(entry, (new, later, kept))), key=lambda change: change.key) == [
         Change(Key(RUN, "changed"), changed, later),
         Change(Key(RUN, "lost"), lost, None),
         Change(Key(RUN, "new"), None, new),
@@ -120,7 +121,7 @@ def test_replacing_forgets_what_was_unreadable() -> None:
     """A key that held no record and is gone is forgotten, which is one step."""
     model = filled(run("r"))
     model.apply([gone(STUDY, "foreign", BROKEN)])
-    assert model.replace([entry(run("r"))]) == []
+    assert replace(model, [entry(run("r"))]) == []
     assert (model.problems, list(model.keys()), model.revision) == ({}, [Key(RUN, "r")], 3)
 
 

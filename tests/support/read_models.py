@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from server.database.backends.codec import CURRENT, LEGACY
 from server.database.default_order import position_of
 from server.database.links import Links
+from server.database.listing import Listing
 from server.database.models import (
     KINDS,
     EntityKind,
@@ -27,7 +29,7 @@ from server.database.models import (
     UnreadableValue,
     WorkerStatus,
 )
-from server.database.read_model import ReadModel
+from server.database.read_model import Change, ReadModel
 
 STUDY, RUN, LOGICAL, PHYSICAL = EntityKind
 WHOLESALE, ONE_BY_ONE = 0.0, math.inf
@@ -192,3 +194,15 @@ records: Mapping[EntityKind, st.SearchStrategy[Model]] = {
         args=extras,
     ),
 }
+
+
+def replace(model: ReadModel, entries: Iterable[Entry]) -> Sequence[Change]:
+    """What a listing of the whole database does, in one step: what the entries do not name is removed."""
+    listing = Listing(model)
+    current = listing.current(entries)
+    return model.apply([*current, *chain.from_iterable(listing.absent())])
+
+
+def fill(model: ReadModel, entries: Iterable[Entry]) -> None:
+    for _ in model.fill(list(entries)):
+        pass

@@ -13,13 +13,13 @@ _MAX_CHARACTERS = 100_000
 Item = TypeVar("Item")
 
 
-def portions(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Groups items into portions short enough to decode in one step of the loop. `length`: in characters."""
+def portions(items: Iterable[Item], length: Callable[[Item], int], most: int = _MAX_CHARACTERS) -> Iterator[list[Item]]:
+    """Groups items into portions short enough for one step of the loop: to decode, where `length` is in characters."""
     portion: list[Item] = []
     total = 0
     for item in items:
         own = length(item)
-        if portion and total + own > _MAX_CHARACTERS:
+        if portion and total + own > most:
             yield portion
             portion, total = [], 0
         portion.append(item)

@@ -41,7 +41,7 @@ from server.database.backends.redis_replies import (
     pairs,
     read_entry,
     read_note_key,
-    read_notice,
+    read_notices,
     read_page,
     read_replies,
     read_reply,
@@ -133,15 +133,15 @@ class RedisBackend(ResultsBackend):
                     held: list[tuple[Key, Any]] = []
                     for batch in _batches(keys):
                         replies = await read_replies(connection, batch)
-                        if held:
-                            yield [read_entry(key, reply) for key, reply in held]
+                        for portion in portions(held, length):
+                            yield [read_entry(key, reply) for key, reply in portion]
                         held = replies
                     more = cursor is not None
                     if more:
                         cursor, keys = await read_page(connection)
                         await ask(connection, keys, cursor)
-                    if held:
-                        yield [read_entry(key, reply) for key, reply in held]
+                    for portion in portions(held, length):
+                        yield [read_entry(key, reply) for key, reply in portion]
                     looked_at = min(looked_at + SCAN_COUNT, total)
                     progress(looked_at, total)
         self._load_seconds = time.monotonic() - started
@@ -167,7 +167,14 @@ class RedisBackend(ResultsBackend):
                     yield []  # other people's keys are looked at as slowly
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
-        return [entry for batch in _batches(list(keys)) for entry in await self._read(batch)]
+        entries: list[Entry] = []
+        for batch in _batches(list(keys)):
+            with self._clients.translated():
+                for portion in portions(await self._read_with_revision(batch), length):
+                    if entries:
+                        await asyncio.sleep(0)  # each portion takes some milliseconds to decode
+                    entries += [read_entry(key, reply) for key, reply in portion]
+        return entries
 
     async def name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
         wanted = list(names)
@@ -346,7 +353,10 @@ class RedisBackend(ResultsBackend):
                 raise
             self._clients.check_master(connection)
             if isinstance(reply, PushNotification):
-                yield read_notice(reply)
+                asked = False  # the answer comes after all notices: who sends these is still there
+                for notice in read_notices(reply):
+                    yield notice
+                    await asyncio.sleep(0)  # one of every run has hundreds of parts
             elif isinstance(reply, str) and reply in self._echoes:
                 release(self._echoes.pop(reply))
             elif reply is not None:
@@ -360,12 +370,11 @@ class RedisBackend(ResultsBackend):
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
                 asked = True
 
-    async def _read(self, keys: Sequence[Key]) -> list[Entry]:
+    async def _read_with_revision(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         """And the count of revisions before them: what stands under the keys is never older."""
-        with self._clients.translated():
-            async with self._connected() as connection:
-                await self._ask_with_revision(connection, keys)
-                return [read_entry(key, reply) for key, reply in await read_replies(connection, keys)]
+        async with self._connected() as connection:
+            await self._ask_with_revision(connection, keys)
+            return await read_replies(connection, keys)
 
     async def _ask_with_revision(self, connection: AbstractConnection, keys: Sequence[Key] = ()) -> None:
         await ask(connection, keys, first=_GET_REVISION)

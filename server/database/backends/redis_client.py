@@ -31,6 +31,9 @@ LOG = logging.getLogger(__name__)
 
 TIMEOUT = 5.0
 """Seconds to connect, and for an answer; redis-py alone would wait a minute."""
+_READ_SIZE = 256 * 1024
+"""Bytes, as many as asyncio takes from a socket at once: a notice of every run has megabytes, and is read in passes of
+the event loop, between which other tasks run."""
 _TIMEOUTS = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
 
 SENTINEL_SCHEME = "redis+sentinel"
@@ -115,7 +118,7 @@ class RedisClients:
 
     def make(self, *, protocol: int = 2, retries: int = 2) -> Redis:
         """Whoever makes a client closes it, and then these."""
-        arguments = self._arguments | _TIMEOUTS | _TEXTS | {"protocol": protocol}
+        arguments = self._arguments | _TIMEOUTS | _TEXTS | {"protocol": protocol, "socket_read_size": _READ_SIZE}
         arguments["retry"] = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, (RedisConnectionError,))
         try:
             client: Redis = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hiredis import PushNotification, pack_command
@@ -16,6 +16,7 @@ from server.database.backends.codec import decode, not_a_record
 from server.database.backends.notes import FOLLOWED, PREFIX, NoteKey, NoteKind
 from server.database.backends.redis_client import TIMEOUT
 from server.database.models import EntityKind, Entry, Key
+from server.database.steps import portions_of
 
 _PATTERN = "[srlp][tuoh][unygd]*:*"
 """Of all keys, Celery's millions among them, the server sends back those that may have one of the four prefixes."""
@@ -23,14 +24,24 @@ _KINDS: Mapping[str, EntityKind] = {kind.value: kind for kind in EntityKind}
 NAME_MAP = "name"
 _NOTE_KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in FOLLOWED}
 SCAN_COUNT = 2000
+_NAMES_PER_NOTICE = 1000
 FIRST_CURSOR = "0"
 
 
-def read_notice(notification: PushNotification) -> Notice:
-    """`["invalidate", [key, …]]`; None in place of the keys says that the database was flushed."""
+def read_notices(notification: PushNotification) -> Iterator[Notice]:
+    """`["invalidate", [key, …]]`; None in place of the keys says that the database was flushed.
+
+    A script that changes every run is told of at once: each notice has a part of the keys.
+    """
     names = notification[1] if notification[0] == "invalidate" else []
     if names is None:
-        return Reload()
+        yield Reload()
+    else:
+        for some in portions_of(names, _NAMES_PER_NOTICE):
+            yield _notice_of(some)
+
+
+def _notice_of(names: Sequence[str]) -> Notice:
     keys = [key for name in names if (key := _read_key(name)) is not None]
     notes = [note for name in names if (note := read_note_key(name)) is not None]
     return Changed(

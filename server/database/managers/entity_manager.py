@@ -22,7 +22,7 @@ from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
 from server.database.ordered import OrderedView
-from server.database.read_model import Table
+from server.database.table import Table
 from server.database.transactions import ANNOTATIONS, Transaction, TransactionRunner, UnitOfWork
 
 if TYPE_CHECKING:
