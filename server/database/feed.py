@@ -13,7 +13,17 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from time import monotonic
 
-from server.database.backends.base import Alive, Changed, Lost, Notice, Progress, Reload, ResultsBackend, no_progress
+from server.database.backends.base import (
+    Alive,
+    Changed,
+    Lost,
+    Notice,
+    Progress,
+    Reload,
+    ResultsBackend,
+    Silent,
+    no_progress,
+)
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
@@ -26,6 +36,8 @@ LOG = logging.getLogger(__name__)
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
 _CATCH_UP_TIMEOUT = 5.0
+_GRACE = 10.0
+"""Seconds for which a database that does not answer, on a connection that stands, is waited for."""
 
 
 class Feed:
@@ -43,7 +55,10 @@ class Feed:
         self._waiting: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded: asyncio.Future[None]
-        self._watch_lost = False
+        self._watch_lost = True
+        """Whether notices may be missed until the next `Reload`."""
+        self._silent_since: float | None = None
+        """Since when notices may be late: a monotonic time."""
         self._losses = 0
         self._last_seen = datetime.now(UTC)
         self.notifier = Notifier()
@@ -64,6 +79,11 @@ class Feed:
         """Called with each notice of the database, and with the keys of each `refresh` as if they were a notice."""
         self.unread: set[Key] = set()
         """Keys that this process has written and not yet marked to be read back. Only some databases notify it."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the database has only just ceased to answer, and nothing is missed if it goes on."""
+        return self._silent_since is not None and monotonic() - self._silent_since < _GRACE
 
     async def start(self, progress: Progress = no_progress) -> None:
         """Starts following the database; returns when all of it was read. Raises `BackendError` if that fails."""
@@ -137,7 +157,7 @@ class Feed:
                 self.on_notice(notice)
                 match notice:
                     case Reload():
-                        self._watch_lost = False
+                        self._watch_lost, self._silent_since = False, None
                         self.note_name_maps(1)
                         self._reload = True
                         self.unread.clear()
@@ -149,9 +169,18 @@ class Feed:
                         self._ambiguous |= notice.name_maps
                         self.note_name_maps(len(notice.name_maps))
                     case Lost():
-                        self._watch_lost = True
+                        self._watch_lost, self._silent_since = True, None
+                        self._reload = False  # that of the next connection counts
                         self._lost(BackendUnavailableError(notice.reason))
                         continue
+                    case Silent():
+                        self._silent_since = self._silent_since or monotonic()
+                        if self._loaded.done():
+                            self._lost(BackendUnavailableError(notice.reason))
+                        continue
+                    case Alive() if self._silent_since is not None:
+                        self._silent_since = None
+                        self._work.set()
                     case Alive():
                         pass
                 self._last_seen = datetime.now(UTC)
@@ -188,8 +217,12 @@ class Feed:
                 self._waiting += waiting  # `stop` ends their waiting
                 raise
             except Exception as error:  # noqa: BLE001 - any failure is reported and the read repeated
-                self._reload = True
                 failure = _as_backend_error(error)
+                if failure is not error or reload:  # after a bug the copy may be anything
+                    self._reload = not self._watch_lost
+                self._marked |= marked
+                self._marked_notes |= notes
+                self._ambiguous |= ambiguous
                 self._lost(failure)
                 for future in waiting:
                     _fail(future, failure)
@@ -197,7 +230,8 @@ class Feed:
             else:
                 if noticed_at is not None:
                     self.lag = monotonic() - noticed_at
-                self._note_success(everything=reload and losses == self._losses)
+                if losses == self._losses and not self._watch_lost and self._silent_since is None:
+                    self._note_success(everything=reload)
                 for future in waiting:
                     _succeed(future)
 
@@ -228,17 +262,17 @@ class Feed:
                 self._read_model.assign_names(kind, await self._backend.name_owners(kind, duplicates.keys()))
 
     def _note_success(self, *, everything: bool) -> None:
-        """`everything`: all was read since the last loss of the connection, so no change can be missing."""
+        """All that was noticed so far was read, and no notice is late or missed; `everything`: so was all the rest."""
         self._last_seen = datetime.now(UTC)
-        if everything and not self._watch_lost:
+        if everything or not self._reload:
             if self.stale_since is not None:
                 LOG.info("The database can be reached again, and the changes since were read.")
                 self.stale_since = None
-                self.reconnects += 1
+                self.reconnects += everything
                 self.notifier.notify()
             _succeed(self._loaded)
-            if not self._reload:
-                self.settled.set()
+        if not self._reload:
+            self.settled.set()
 
     def _lost(self, error: BackendError) -> None:
         self._losses += 1

@@ -8,16 +8,17 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import redis
 
+from server.database import feed
 from server.database.backends import redis as redis_backend
-from server.database.backends import redis_client
+from server.database.backends import redis_client, redis_replies
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.errors import BackendUnavailableError
 from server.database.merlin_database import opened
@@ -115,25 +116,103 @@ async def test_a_dead_server_is_outlived(binary: Path, tmp_path: Path) -> None:
         }
 
 
-async def test_a_paused_server_is_noticed(
+async def test_a_pause_of_the_server_is_told_and_costs_no_listing(
     binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that is there and does not answer is stale, and fresh again when it goes on."""
-    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.2)
+    """A server that is there and does not answer is stale; when it goes on nothing is listed, for nothing was missed."""
+    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.1)
     with RedisServer.start(binary, tmp_path) as server, closing(RedisWriter(server.url)) as writer:
         writer.create(study(1))
         async with served(server.url) as database:
-            assert server.pid is not None
-            os.kill(server.pid, signal.SIGSTOP)
-            try:
+            listed, connections = scans(writer), tracking(writer)
+            with paused(server):
                 await until(lambda: database.stale_since)
-                assert "does not answer any more" in caplog.text
+                assert "does not answer now" in caplog.text
+                assert database.feed.is_waiting
+                assert not database.is_lost
+                assert not database.feed.settled.is_set()
+                monkeypatch.setattr(feed, "_GRACE", 0.0)
+                assert database.is_lost
                 assert holds(database, study(1))
-            finally:
-                os.kill(server.pid, signal.SIGCONT)
             await until(lambda: database.stale_since is None)
+            assert database.feed.settled.is_set()
             writer.create(study(2))
             await until(lambda: holds(database, study(1), study(2)))
+            assert scans(writer) == listed
+            assert tracking(writer) == connections
+            assert database.feed.reconnects == 0
+
+
+async def test_what_was_changed_before_a_pause_is_read_after_it(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that reads is given up in a long pause, and what it should have read is read on the next one."""
+    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.1)
+    monkeypatch.setattr(redis_replies, "TIMEOUT", 0.3)
+    with closing(RedisWriter(redis_server.url)) as writer:
+        async with served(redis_server.url) as database:
+            listed = scans(writer)
+            with paused(redis_server):
+                with pytest.raises(BackendUnavailableError):
+                    await database.feed.refresh([Key(STUDY, uid(1))])
+                assert database.stale_since
+                writer.client.connection_pool.reset()
+                late = asyncio.create_task(asyncio.to_thread(writer.create, study(1), study(2)))
+            await late
+            await until(lambda: holds(database, study(1), study(2)))
+            await until(lambda: database.stale_since is None)
+            assert scans(writer) == listed
+
+
+async def test_a_connection_that_only_reads_is_no_loss(redis_server: RedisServer) -> None:
+    """Where the connection of the notices stands, nothing is listed again, whatever happens to the others."""
+    with closing(RedisWriter(redis_server.url)) as writer:
+        writer.create(study(1))
+        async with served(redis_server.url) as database:
+            listed, (followed,) = scans(writer), tracking(writer)
+            for number in range(2, 5):
+                for client in writer.client.client_list():
+                    if client["id"] not in (followed, str(writer.client.client_id())):
+                        writer.client.client_kill_filter(_id=client["id"])
+                writer.create(study(number))
+                await until(lambda n=number: name(database, n))  # type: ignore[misc]
+                await until(lambda: database.stale_since is None)
+            assert scans(writer) == listed
+            assert tracking(writer) == [followed]
+
+
+async def test_a_server_that_is_silent_for_long_is_lost(
+    binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience ends, as a connection may be half open. Then everything is listed, once."""
+    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.1)
+    monkeypatch.setattr(redis_backend, "_PATIENCE", 0.3)
+    with RedisServer.start(binary, tmp_path) as server, closing(RedisWriter(server.url)) as writer:
+        writer.create(study(1))
+        async with served(server.url) as database:
+            listed = scans(writer)
+            with paused(server):
+                await until(lambda: database.is_lost)
+                assert holds(database, study(1))
+            await until(lambda: database.stale_since is None)
+            assert scans(writer) == 2 * listed
+            writer.create(study(2))
+            await until(lambda: holds(database, study(1), study(2)))
+
+
+@contextmanager
+def paused(server: RedisServer) -> Iterator[None]:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def scans(writer: RedisWriter) -> int:
+    """How often keys were listed, page by page."""
+    return int(writer.client.info("commandstats")["cmdstat_scan"]["calls"])
 
 
 async def test_a_cut_connection_is_made_again(redis_server: RedisServer) -> None:

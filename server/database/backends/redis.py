@@ -23,13 +23,14 @@ from server.database.backends.base import (
     Progress,
     Reload,
     ResultsBackend,
+    Silent,
     no_delay,
     no_progress,
 )
 from server.database.backends.codec import CURRENT, Raw, encode
 from server.database.backends.notes import FOLLOWED, PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
-from server.database.backends.redis_client import RedisClients
+from server.database.backends.redis_client import BUSY, RedisClients
 from server.database.backends.redis_replies import (
     FIRST_CURSOR,
     NAME_MAP,
@@ -58,7 +59,13 @@ _BOARD_SECONDS = 24 * 3600
 _INITIALS = "".join(sorted(kind[0] for kind in FOLLOWED))
 _BATCH = 500
 _HEARTBEAT = 1.0
-"""Seconds of silence after which the server is asked whether it is still there."""
+"""Seconds of silence after which the server is asked whether it is still there, and the shortest for its answer."""
+_PATIENCE = 8.0
+"""Seconds without that answer until the connection counts as lost. A server that is only busy answers late."""
+_USUAL_ANSWERS = 4
+"""So many times as long as its answers usually take, a server may take before it is said to be silent."""
+_NEW_SHARE = 1 / 8
+"""The share of the latest answer in what is usual, as in TCP."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reconnect."""
 _POLL_SHARE = 5
@@ -326,10 +333,18 @@ class RedisBackend(ResultsBackend):
             await pool.release(connection)
 
     async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
-        asked = False
+        """Notices, as long as the connection stands. While the server is silent nothing is lost, only late."""
+        asked_at: float | None = None
+        usual = 0.0
         while True:
             try:
                 reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
+            except ResponseError as error:
+                if not str(error).startswith(BUSY) or self._echoes:  # the error may be the answer to one of these
+                    raise
+                asked_at = None
+                yield Silent(str(self._clients.translate(error)))
+                continue
             except RedisConnectionError:
                 self._clients.check_master(connection)  # which is why it was ended
                 raise
@@ -341,13 +356,17 @@ class RedisBackend(ResultsBackend):
             elif reply is not None:
                 if isinstance(reply, list) and reply[0] != "master":
                     raise RedisConnectionError("it is no master any more")
-                asked = False
+                if asked_at is not None:
+                    took, asked_at = time.monotonic() - asked_at, None
+                    usual = usual + (took - usual) * _NEW_SHARE if usual else took
                 yield Alive()
-            elif asked:
-                raise RedisConnectionError("it does not answer any more")
-            else:
+            elif asked_at is None:
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
-                asked = True
+                asked_at = time.monotonic()
+            elif (waited := time.monotonic() - asked_at) >= _PATIENCE:
+                raise RedisConnectionError("it does not answer any more")
+            elif waited >= min(_USUAL_ANSWERS * usual, _PATIENCE / 2):
+                yield Silent(f"{self.connection} does not answer now.")
 
     async def _read(self, keys: Sequence[Key]) -> list[Entry]:
         with self._clients.translated():
