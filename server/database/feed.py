@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-from contextlib import aclosing
+from collections.abc import Callable, Collection, Iterator
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -25,17 +25,20 @@ from server.database.backends.base import (
     no_progress,
 )
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.models import EntityKind, Entry, Key, name_of
 from server.database.notifier import Notifier
 from server.database.read_model import ReadModel
-from server.database.tasks import end_tasks
+from server.database.tasks import end_tasks, together
 
 LOG = logging.getLogger(__name__)
 
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
 _CATCH_UP_TIMEOUT = 5.0
+_HOLD_SECONDS = 0.5
+"""For which notices of what this process writes wait for the end of the write."""
 _GRACE = 10.0
 """Seconds for which a database that does not answer, on a connection that stands, is waited for."""
 
@@ -52,6 +55,8 @@ class Feed:
         self._ambiguous: set[EntityKind] = set()
         self._reload = False
         self._work = asyncio.Event()
+        self._writes: dict[str, WriteSet] = {}
+        """The writes that are under way, by id."""
         self._waiting: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded: asyncio.Future[None]
@@ -163,11 +168,7 @@ class Feed:
                         self.unread.clear()
                         self.settled.clear()
                     case Changed():
-                        self.unread -= notice.keys
-                        self._marked |= notice.keys
-                        self._marked_notes |= notice.notes
-                        self._ambiguous |= notice.name_maps
-                        self.note_name_maps(len(notice.name_maps))
+                        self._mark(notice)
                     case Lost():
                         self._watch_lost, self._silent_since = True, None
                         self._reload = False  # that of the next connection counts
@@ -178,15 +179,60 @@ class Feed:
                         if self._loaded.done():
                             self._lost(BackendUnavailableError(notice.reason))
                         continue
-                    case Alive() if self._silent_since is not None:
-                        self._silent_since = None
-                        self._work.set()
                     case Alive():
-                        pass
+                        self._end_silence()
                 self._last_seen = datetime.now(UTC)
-                if self._reload or self._marked or self._marked_notes or self._ambiguous:
+                if self._is_marked:
                     self._noticed_at = self._noticed_at or monotonic()
-                    self._work.set()
+                    if not self._is_of_write(notice):
+                        self._work.set()
+
+    def _end_silence(self) -> None:
+        if self._silent_since is not None:
+            self._silent_since = None
+            self._work.set()
+
+    def _mark(self, notice: Changed) -> None:
+        self.unread -= notice.keys
+        self._marked |= notice.keys
+        self._marked_notes |= notice.notes
+        self._ambiguous |= notice.name_maps
+        self.note_name_maps(len(notice.name_maps))
+
+    @contextmanager
+    def writing(self, batch: WriteSet) -> Iterator[None]:
+        """Meanwhile notices of what is written are noted, and nothing is read for them.
+
+        They come just before the end of the write, when all of it is read back. What is written would be read twice
+        otherwise, the second time after the first, since reads are serialised.
+        """
+        self._writes[batch.id] = batch
+        timer = asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._end_write, batch)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._end_write(batch)
+
+    def _end_write(self, batch: WriteSet) -> None:
+        if self._writes.pop(batch.id, None) is not None and self._is_marked:
+            self._work.set()
+
+    @property
+    def _is_marked(self) -> bool:
+        return bool(self._reload or self._marked or self._marked_notes or self._ambiguous)
+
+    def _is_of_write(self, notice: Notice) -> bool:
+        """Whether all that may have changed is written by this process just now."""
+        if not self._writes or not isinstance(notice, Changed):
+            return False
+        writes = self._writes.values()
+        kinds = {name.kind for write in writes for name in write.names} if notice.name_maps else set()
+        return (
+            all(any(key in write.written or key in write.deleted for write in writes) for key in notice.keys)
+            and all(any(note in write.notes for write in writes) for note in notice.notes)
+            and notice.name_maps <= kinds
+        )
 
     def note_name_maps(self, count: int) -> None:
         """Notes that so many name maps may have changed."""
@@ -210,19 +256,17 @@ class Feed:
                     await self._read_everything()
                     ambiguous.update(EntityKind)
                 else:
-                    entries = await self._backend.fetch(marked) if marked else []
-                    self._apply(entries, await self._read_notes(notes), ambiguous)
+                    await self._read_marked(marked, notes, ambiguous)
                 await self._settle_names(ambiguous)
             except asyncio.CancelledError:
                 self._waiting += waiting  # `stop` ends their waiting
                 raise
             except Exception as error:  # noqa: BLE001 - any failure is reported and the read repeated
                 failure = _as_backend_error(error)
-                if failure is not error or reload:  # after a bug the copy may be anything
-                    self._reload = not self._watch_lost
                 self._marked |= marked
                 self._marked_notes |= notes
                 self._ambiguous |= ambiguous
+                self._reload = (self._reload or reload or failure is not error) and not self._watch_lost
                 self._lost(failure)
                 for future in waiting:
                     _fail(future, failure)
@@ -241,6 +285,16 @@ class Feed:
         notes = await self._backend.load_notes()
         self._progress = no_progress
         self._read_model.replace(entries, notes)
+
+    async def _read_marked(self, keys: set[Key], notes: set[NoteKey], ambiguous: set[EntityKind]) -> None:
+        if notes:
+            entries, read = await together(self._fetch(keys), self._read_notes(notes))
+        else:
+            entries, read = await self._fetch(keys), []
+        self._apply(entries, read, ambiguous)
+
+    async def _fetch(self, keys: set[Key]) -> list[Entry]:
+        return await self._backend.fetch(keys) if keys else []
 
     async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
         """Reads notes. Of a tombstone it suffices that it exists: a deletion of many runs leaves as many."""

@@ -27,7 +27,8 @@ async def healthz(_request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """200 if the copy has every change of the database, or is about to; 503 if it is stale, or the server is draining.
 
-    Its body says so where changes are polled for, and since when the database pauses. `/readyz?writes` is 503 also while the database refuses writes.
+    Its body says so where changes are polled for, and since when the database pauses.
+    `/readyz?writes` is 503 also while the database refuses writes.
     """
     database: MerlinDatabase = request.state.database
     since = database.stale_since

@@ -15,6 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from server.database.backends import redis_heartbeat
 from server.database.backends.barriers import Barriers, Waiting, release
 from server.database.backends.base import (
     Alive,
@@ -31,6 +32,7 @@ from server.database.backends.codec import CURRENT, Raw, encode
 from server.database.backends.notes import FOLLOWED, PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.redis_client import BUSY, RedisClients
+from server.database.backends.redis_heartbeat import Heartbeat
 from server.database.backends.redis_replies import (
     FIRST_CURSOR,
     NAME_MAP,
@@ -58,14 +60,6 @@ _BOARD_SECONDS = 24 * 3600
 """Until a board of messages goes to which nothing was added."""
 _INITIALS = "".join(sorted(kind[0] for kind in FOLLOWED))
 _BATCH = 500
-_HEARTBEAT = 1.0
-"""Seconds of silence after which the server is asked whether it is still there, and the shortest for its answer."""
-_PATIENCE = 8.0
-"""Seconds without that answer until the connection counts as lost. A server that is only busy answers late."""
-_USUAL_ANSWERS = 4
-"""So many times as long as its answers usually take, a server may take before it is said to be silent."""
-_NEW_SHARE = 1 / 8
-"""The share of the latest answer in what is usual, as in TCP."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reconnect."""
 _POLL_SHARE = 5
@@ -333,40 +327,43 @@ class RedisBackend(ResultsBackend):
             await pool.release(connection)
 
     async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
-        """Notices, as long as the connection stands. While the server is silent nothing is lost, only late."""
-        asked_at: float | None = None
-        usual = 0.0
+        """The notices of a connection as long as it stands. While the server is silent nothing is missed, only late."""
+        heartbeat = Heartbeat()
         while True:
-            try:
-                reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
-            except ResponseError as error:
-                if not str(error).startswith(BUSY) or self._echoes:  # the error may be the answer to one of these
-                    raise
-                asked_at = None
-                yield Silent(str(self._clients.translate(error)))
-                continue
-            except RedisConnectionError:
-                self._clients.check_master(connection)  # which is why it was ended
-                raise
-            self._clients.check_master(connection)
+            reply = await self._next_reply(connection)
             if isinstance(reply, PushNotification):
                 yield read_notice(reply)
             elif isinstance(reply, str) and reply in self._echoes:
                 release(self._echoes.pop(reply))
+            elif isinstance(reply, ResponseError):
+                heartbeat.note_answer(is_usual=False)
+                yield Silent(str(self._clients.translate(reply)))
             elif reply is not None:
                 if isinstance(reply, list) and reply[0] != "master":
                     raise RedisConnectionError("it is no master any more")
-                if asked_at is not None:
-                    took, asked_at = time.monotonic() - asked_at, None
-                    usual = usual + (took - usual) * _NEW_SHARE if usual else took
+                heartbeat.note_answer()
                 yield Alive()
-            elif asked_at is None:
+            elif not heartbeat.is_asked:
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
-                asked_at = time.monotonic()
-            elif (waited := time.monotonic() - asked_at) >= _PATIENCE:
-                raise RedisConnectionError("it does not answer any more")
-            elif waited >= min(_USUAL_ANSWERS * usual, _PATIENCE / 2):
+                heartbeat.ask()
+            elif heartbeat.is_late():
                 yield Silent(f"{self.connection} does not answer now.")
+
+    async def _next_reply(self, connection: AbstractConnection) -> Any:
+        """None if there is none for the time of a heartbeat; an error if the server is busy with a script."""
+        try:
+            reply = await connection.read_response(
+                timeout=redis_heartbeat.HEARTBEAT, disconnect_on_error=False, push_request=True
+            )
+        except RedisConnectionError:
+            self._clients.check_master(connection)  # which is why it was ended
+            raise
+        except ResponseError as error:
+            if not str(error).startswith(BUSY) or self._echoes:  # it may be the answer to one of these
+                raise
+            reply = error
+        self._clients.check_master(connection)
+        return reply
 
     async def _read(self, keys: Sequence[Key]) -> list[Entry]:
         with self._clients.translated():
