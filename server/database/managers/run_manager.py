@@ -139,7 +139,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
     async def _create(
         self, study_name: str, new_study_id: str, run: RunModel, explicit: bool, transaction: Transaction
     ) -> RunModel:
-        await self._read_ahead(study_name, run, transaction)
+        await self._read_ahead(study_name, new_study_id, run, transaction)
         if (other := await self._existing_named(transaction, RunModel, run.workspace)) is not None:
             raise AlreadyExistsError(f"There is a run in {run.workspace!r} already: {other.id}.", "workspace")
         if await transaction.get(RunModel, run.id) is not None:
@@ -160,12 +160,13 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
             transaction.append(worker, "runs", run.id)
         return await self._relate(run.id, {"parent": run.parent, "child": run.child}, transaction)
 
-    async def _read_ahead(self, study_name: str, run: RunModel, transaction: Transaction) -> None:
+    async def _read_ahead(self, study_name: str, new_study_id: str, run: RunModel, transaction: Transaction) -> None:
         """Reads what `_create` needs, as far as the copy tells."""
         relatives = [id_ for id_ in (run.parent, run.child) if id_ is not None]
         run_ids = [run.id, *self._table.ids_named(run.workspace), *relatives]
         keys = [Key(EntityKind.RUN, id_) for id_ in run_ids]
-        keys += [Key(EntityKind.STUDY, id_) for id_ in self.db.read_model.studies.ids_named(study_name)]
+        study_ids = list(self.db.read_model.studies.ids_named(study_name)) or [new_study_id]
+        keys += [Key(EntityKind.STUDY, id_) for id_ in study_ids]
         keys += [Key(EntityKind.LOGICAL_WORKER, id_) for id_ in run.workers]
         await transaction.read_ahead(
             keys, [NameKey(EntityKind.RUN, run.workspace), NameKey(EntityKind.STUDY, study_name)]
