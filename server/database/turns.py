@@ -1,4 +1,4 @@
-"""Turns: changes of one process come one after the other, unless the one whose turn it is has to wait for the store."""
+"""Turns: changes of one process come one after the other, except those that wait for the store."""
 
 from __future__ import annotations
 

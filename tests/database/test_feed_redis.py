@@ -298,6 +298,7 @@ async def test_a_long_script_is_an_outage(binary: Path, tmp_path: Path) -> None:
         closing(RedisWriter(server.url)) as other,
     ):
         async with served(server.url, BackendOptions(poll_interval=3600)) as database:
+            listed = scans(writer)
             script = asyncio.create_task(asyncio.to_thread(other.client.eval, "while true do end", 0))
             await until(lambda: database.stale_since)
             assert not database.backend.is_polling
@@ -306,6 +307,7 @@ async def test_a_long_script_is_an_outage(binary: Path, tmp_path: Path) -> None:
                 await script
             await until(lambda: database.stale_since is None)
             assert not database.backend.is_polling
+            assert scans(writer) == listed
             writer.create(study(1))
             await until(lambda: holds(database, study(1)))
 

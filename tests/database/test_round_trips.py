@@ -89,3 +89,17 @@ async def test_changes_of_the_same_study_repeat_one_after_the_other(
             await asyncio.gather(*changes)
             assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2 * CLIENTS - 1
         assert {run.workspace for run in database.studies.get("study").runs} == {f"/{n}" for n in range(CLIENTS)}
+
+
+async def test_a_write_on_its_way_hides_nothing(proxy: Proxy, redis_server: RedisServer) -> None:
+    """What others do to a run that is being written is seen, though notices of the write wait for its end."""
+    async with served(proxy.url) as database:
+        run = await database.runs.create("study", "/run", ["q"])
+        proxy.requests.clear()
+        change = asyncio.create_task(database.runs.update(run.id, additional_data={"ours": 1}))
+        await until(lambda: proxy.held)
+        with redis_server.client() as client:
+            client.hset(f"run:{run.id}", "additional_data", '{"theirs": 1}')
+        await until(lambda: database.runs.get(run.id).additional_data == {"theirs": 1})
+        proxy.requests.set()
+        assert (await change).additional_data == {"theirs": 1, "ours": 1}
