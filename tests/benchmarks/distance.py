@@ -44,7 +44,9 @@ async def measure(database: MerlinDatabase) -> None:
     for clients in (1, CLIENTS):
         mutations: dict[str, Mutation] = {
             "createRun, one study": lambda n, c, k=clients: database.runs.create("one", f"/{k}/one/{c}/{n}", ["q"]),  # type: ignore[misc]
-            "createRun, a study each": lambda n, c, k=clients: database.runs.create(f"study {c}", f"/{k}/{c}/{n}", ["q"]),  # type: ignore[misc]
+            "createRun, a study each": lambda n, c, k=clients: database.runs.create(
+                f"study {c}", f"/{k}/{c}/{n}", ["q"]
+            ),  # type: ignore[misc]
             "updateRun": lambda n, c: database.runs.update(ids[c], additional_data={"n": n}),
             "attachWorkers": lambda n, c: database.runs.attach_workers(ids[(c + n) % CLIENTS], [worker.id]),
             "annotate": lambda n, c: database.annotate(ids[c], {"n": n}),

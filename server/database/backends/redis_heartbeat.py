@@ -33,8 +33,10 @@ class Heartbeat:
     def note_answer(self, *, is_usual: bool = True) -> None:
         """`is_usual` says that the time that it took counts."""
         if is_usual and self._asked_at is not None:
-            took = time.monotonic() - self._asked_at
-            self._usual = self._usual + (took - self._usual) * _NEW_SHARE if self._usual else took
+            took = min(
+                time.monotonic() - self._asked_at, HEARTBEAT
+            )  # so that one pause does not delay word of the next
+            self._usual += (took - self._usual) * _NEW_SHARE
         self._asked_at = None
 
     def is_late(self) -> bool:
