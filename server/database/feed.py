@@ -11,50 +11,47 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import zip_longest
 from time import monotonic
 
-from server.database.backends.base import Alive, Changed, Lost, Notice, Progress, Reload, ResultsBackend, no_progress
+from server.database.backends.base import (
+    Alive,
+    Changed,
+    Lost,
+    Notice,
+    Progress,
+    Reload,
+    ResultsBackend,
+    Silent,
+    no_progress,
+)
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.portions import portions
+from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError
 from server.database.listing import Listing
+from server.database.marks import Marks
 from server.database.models import EntityKind, Entry, Key, LogicalWorkerModel, StudyModel, name_of
 from server.database.notifier import Notifier
 from server.database.read_model import ReadModel
 from server.database.steps import Steps, portions_of
-from server.database.tasks import end_tasks
+from server.database.tasks import end_tasks, together
 
 LOG = logging.getLogger(__name__)
 
 _RETRY_AFTER = 0.5
 """Seconds after which a failed read is tried again."""
 _CATCH_UP_TIMEOUT = 5.0
+_HOLD_SECONDS = 0.5
+"""For which notices of what this process writes wait for the end of the write."""
+_GRACE = 10.0
+"""Seconds for which a database that does not answer, on a connection that stands, is waited for."""
 _KEYS_TOGETHER = 500
 """Keys that are read together, and notes. So much is read before those come first that somebody waits for."""
 _CHARACTERS_OF_RECORD = 1000
 _CHARACTERS_OF_LINK = 40
 """About; `portions` then gives at most a hundred records to apply in one step, and fewer that list many others."""
-
-
-@dataclass
-class _Marks:
-    """What is to be read, and who waits for it."""
-
-    keys: set[Key] = field(default_factory=set)
-    notes: set[NoteKey] = field(default_factory=set)
-    name_maps: set[EntityKind] = field(default_factory=set)
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.keys or self.notes or self.name_maps or self.waiting)
-
-    def add(self, keys: Collection[Key], notes: Collection[NoteKey], name_maps: Collection[EntityKind]) -> None:
-        self.keys.update(keys)
-        self.notes.update(notes)
-        self.name_maps.update(name_maps)
 
 
 class Feed:
@@ -65,15 +62,20 @@ class Feed:
         self._read_model = read_model
         self._progress: Progress = no_progress
         self._steps = Steps()
-        self._marked = _Marks()
-        self._urgent = _Marks()
+        self._marked = Marks()
+        self._urgent = Marks()
         """What somebody waits for: it does not wait for all that is marked."""
         self._reload = False
         self._work = asyncio.Event()
+        self._writes: dict[str, WriteSet] = {}
+        """The writes that are under way, by id."""
         self._waiting: set[asyncio.Future[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded: asyncio.Future[None]
-        self._watch_lost = False
+        self._watch_lost = True
+        """Whether notices may be missed until the next `Reload`."""
+        self._silent_since: float | None = None
+        """Since when notices may be late: a monotonic time."""
         self._losses = 0
         self._last_seen = datetime.now(UTC)
         self.notifier = Notifier()
@@ -94,6 +96,11 @@ class Feed:
         """Called with each notice of the database, and with the keys of each `refresh` as if they were a notice."""
         self.unread: set[Key] = set()
         """Keys that this process has written and not yet marked to be read back. Only some databases notify it."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the database has only just ceased to answer, and nothing is missed if it goes on."""
+        return self._silent_since is not None and monotonic() - self._silent_since < _GRACE
 
     async def start(self, progress: Progress = no_progress) -> None:
         """Starts following the database; returns when all of it was read. Raises `BackendError` if that fails."""
@@ -170,25 +177,75 @@ class Feed:
                 self.on_notice(notice)
                 match notice:
                     case Reload():
-                        self._watch_lost = False
+                        self._watch_lost, self._silent_since = False, None
                         self.note_name_maps(1)
                         self._reload = True
                         self.unread.clear()
                         self.settled.clear()
                     case Changed():
-                        self.unread -= notice.keys
-                        self._marked.add(notice.keys, notice.notes, notice.name_maps)
-                        self.note_name_maps(len(notice.name_maps))
+                        self._mark(notice)
                     case Lost():
-                        self._watch_lost = True
+                        self._watch_lost, self._silent_since = True, None
+                        self._reload = False  # that of the next connection counts
                         self._lost(BackendUnavailableError(notice.reason))
                         continue
+                    case Silent():
+                        self._silent_since = self._silent_since or monotonic()
+                        if self._loaded.done():
+                            self._lost(BackendUnavailableError(notice.reason))
+                        continue
                     case Alive():
-                        pass
+                        self._end_silence()
                 self._last_seen = datetime.now(UTC)
-                if self._reload or self._marked:
+                if self._is_marked:
                     self._noticed_at = self._noticed_at or monotonic()
-                    self._work.set()
+                    if not self._is_of_write(notice):
+                        self._work.set()
+
+    def _end_silence(self) -> None:
+        if self._silent_since is not None:
+            self._silent_since = None
+            self._work.set()
+
+    def _mark(self, notice: Changed) -> None:
+        self.unread -= notice.keys
+        self._marked.add(notice.keys, notice.notes, notice.name_maps)
+        self.note_name_maps(len(notice.name_maps))
+
+    @contextmanager
+    def writing(self, batch: WriteSet) -> Iterator[None]:
+        """Meanwhile notices of what is written are noted, and nothing is read for them.
+
+        They come just before the end of the write, when all of it is read back. What is written would be read twice
+        otherwise, the second time after the first, since reads are serialised.
+        """
+        self._writes[batch.id] = batch
+        timer = asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._end_write, batch)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._end_write(batch)
+
+    def _end_write(self, batch: WriteSet) -> None:
+        if self._writes.pop(batch.id, None) is not None and self._is_marked:
+            self._work.set()
+
+    @property
+    def _is_marked(self) -> bool:
+        return bool(self._reload or self._marked)
+
+    def _is_of_write(self, notice: Notice) -> bool:
+        """Whether all that may have changed is written by this process just now."""
+        if not self._writes or not isinstance(notice, Changed):
+            return False
+        writes = self._writes.values()
+        kinds = {name.kind for write in writes for name in write.names} if notice.name_maps else set()
+        return (
+            all(any(key in write.written or key in write.deleted for write in writes) for key in notice.keys)
+            and all(any(note in write.notes for write in writes) for note in notice.notes)
+            and notice.name_maps <= kinds
+        )
 
     def note_name_maps(self, count: int) -> None:
         """Notes that so many name maps may have changed."""
@@ -205,23 +262,26 @@ class Feed:
             noticed_at, self._noticed_at = self._noticed_at, None
             try:
                 await self._read_marked(everything=reload)
-            except BackendError as failure:
-                self._reload = True
+            except Exception as error:  # noqa: BLE001 - any failure is reported and the read repeated
+                failure = _as_backend_error(error)
+                is_bug = type(failure) is BackendError  # then it is not known what was read
+                self._reload = (self._reload or reload or is_bug) and not self._watch_lost
                 self._lost(failure)
                 asyncio.get_running_loop().call_later(_RETRY_AFTER, self._work.set)
             else:
                 if noticed_at is not None:
                     self.lag = monotonic() - noticed_at
-                self._note_success(everything=reload and losses == self._losses)
+                if losses == self._losses and not self._watch_lost and self._silent_since is None:
+                    self._note_success(everything=reload)
 
     async def _read_marked(self, *, everything: bool) -> None:
-        """Raises `BackendError`, whatever goes wrong."""
-        marks, self._marked = self._marked, _Marks()
+        """After a failure all is marked as before."""
+        marks, self._marked = self._marked, Marks()
         if everything or len(marks.keys) + len(marks.notes) <= _KEYS_TOGETHER:  # one read instead of two
-            urgent, self._urgent = self._urgent, _Marks()
+            urgent, self._urgent = self._urgent, Marks()
             marks.add(urgent.keys, urgent.notes, urgent.name_maps)
             marks.waiting += urgent.waiting
-        with _answering(marks.waiting):
+        with self._answering(marks):
             if everything:
                 await self._list_everything()
                 marks.name_maps.update(EntityKind)
@@ -231,23 +291,42 @@ class Feed:
             self._backend.revisions.follow()
         self._read_model.forget_searched()
 
+    @contextmanager
+    def _answering(self, marks: Marks) -> Iterator[None]:
+        """Tells those who wait how the read in the block ended. What could not be read is marked again."""
+        try:
+            yield
+        except Exception as error:
+            self._marked.add(marks.keys, marks.notes, marks.name_maps)
+            failure = _as_backend_error(error)
+            for future in marks.waiting:
+                _fail(future, failure)
+            if failure is error:
+                raise
+            raise failure from error
+        for future in marks.waiting:
+            _succeed(future)
+
     async def _give_way(self, listing: Listing | None = None) -> None:
-        """Lets other tasks run, and reads what somebody waits for. Raises `BackendError`, whatever goes wrong."""
+        """Lets other tasks run, and reads what somebody waits for."""
         await self._steps.turn()
         while self._urgent:
-            marks, self._urgent = self._urgent, _Marks()
+            marks, self._urgent = self._urgent, Marks()
             self._marked.keys -= marks.keys  # they are read now, which is later than they were marked
-            with _answering(marks.waiting):
+            with self._answering(marks):
                 await self._read(marks, between=self._steps.turn)
                 await self._settle_names(marks.name_maps)
             if listing is not None:
                 listing.note_read_again(marks.keys)
 
-    async def _read(self, marks: _Marks, between: Callable[[], Awaitable[None]]) -> None:
+    async def _read(self, marks: Marks, between: Callable[[], Awaitable[None]]) -> None:
         keys, notes = portions_of(list(marks.keys), _KEYS_TOGETHER), portions_of(list(marks.notes), _KEYS_TOGETHER)
         for some_keys, some_notes in zip_longest(keys, notes, fillvalue=()):
-            entries = await self._backend.fetch(some_keys) if some_keys else []
-            await self._apply(entries, await self._read_notes(some_notes), marks.name_maps)
+            if some_notes:
+                entries, read = await together(self._fetch(some_keys), self._read_notes(some_notes))
+            else:
+                entries, read = await self._fetch(some_keys), []
+            await self._apply(entries, read, marks.name_maps)
             await between()
 
     async def _list_everything(self) -> None:
@@ -272,6 +351,9 @@ class Feed:
         for gone in listing.absent():
             await self._apply(gone)
             await self._give_way(listing)
+
+    async def _fetch(self, keys: Collection[Key]) -> list[Entry]:
+        return await self._backend.fetch(keys) if keys else []
 
     async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
         """Reads notes. Of a tombstone it suffices that it exists: a deletion of many runs leaves as many."""
@@ -306,17 +388,17 @@ class Feed:
                 self._read_model.assign_names(kind, owners)
 
     def _note_success(self, *, everything: bool) -> None:
-        """`everything`: all was read since the last loss of the connection, so no change can be missing."""
+        """All that was noticed so far was read, and no notice is late or missed; `everything`: so was all the rest."""
         self._last_seen = datetime.now(UTC)
-        if everything and not self._watch_lost:
+        if everything or not self._reload:
             if self.stale_since is not None:
                 LOG.info("The database can be reached again, and the changes since were read.")
                 self.stale_since = None
-                self.reconnects += 1
+                self.reconnects += everything
                 self.notifier.notify()
             _succeed(self._loaded)
-            if not self._reload:
-                self.settled.set()
+        if not self._reload:
+            self.settled.set()
 
     def _lost(self, error: BackendError) -> None:
         self._losses += 1
@@ -342,22 +424,6 @@ def _length(entry: Entry) -> int:
             return _CHARACTERS_OF_RECORD + _CHARACTERS_OF_LINK * (len(linked) + len(instances))
         case _:
             return _CHARACTERS_OF_RECORD
-
-
-@contextmanager
-def _answering(waiting: Collection[asyncio.Future[None]]) -> Iterator[None]:
-    """Tells those who wait how the read in the block ended, and raises a `BackendError` for any failure of it."""
-    try:
-        yield
-    except Exception as error:  # whatever it is, it is reported, and the read is repeated
-        failure = _as_backend_error(error)
-        for future in waiting:
-            _fail(future, failure)
-        if failure is error:
-            raise
-        raise failure from error
-    for future in waiting:
-        _succeed(future)
 
 
 def _as_backend_error(error: Exception) -> BackendError:

@@ -125,6 +125,11 @@ class MerlinDatabase:
         return self.feed.stale_since
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the copy is stale for more than a pause of the database, after which nothing is missed."""
+        return self.stale_since is not None and not self.feed.is_waiting
+
+    @property
     def write_refusal(self) -> str | None:
         """Why the database refused the last write, in a word; None while it accepts writes."""
         return self.backend.writability.refusal

@@ -1,9 +1,9 @@
-"""The end of background tasks."""
+"""The end of background tasks, and reads that run side by side."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import Any
 
 _CANCEL_AGAIN_AFTER = 0.5
@@ -17,3 +17,12 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
             task.cancel()
         await asyncio.wait(pending, timeout=_CANCEL_AGAIN_AFTER)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def together(*reads: Awaitable[Any]) -> list[Any]:
+    """The results of reads that run side by side, so that they take the time of one. Raises a failure at the end."""
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

@@ -21,7 +21,7 @@ from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import FOLLOWED, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
-from server.database.effects import Action, Effect, described, is_in_file
+from server.database.effects import Action, Effect, changed_fields, described, is_in_file
 from server.database.errors import (
     AlreadyBegunError,
     BackendError,
@@ -46,6 +46,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
+from server.database.tasks import together
 from server.database.turns import Turns, raise_if_cancelled
 
 LOG = logging.getLogger(__name__)
@@ -86,6 +87,16 @@ class Transaction:
                 self._raw[key] = raw
                 self._entries[key] = Entry(key, None) if raw is None else decode(key.kind, key.id, raw)
                 self._now.setdefault(key, self._entries[key].record)  # a record that was put before it was read stays
+
+    async def read_ahead(
+        self, keys: Iterable[Key] = (), names: Iterable[NameKey] = (), notes: Iterable[NoteKey] = ()
+    ) -> None:
+        """Reads all that a change is about to ask for, in the time of one read."""
+        by_kind: dict[EntityKind, list[str]] = {}
+        for kind, name in names:
+            by_kind.setdefault(kind, []).append(name)
+        owners = [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
+        await together(self.prefetch(keys), *owners, *map(self.note, notes))
 
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
@@ -190,7 +201,7 @@ class Transaction:
                     effects.append(Effect(Action.DELETED, key))
             elif before is None:
                 effects.append(Effect(Action.CREATED, key))
-            elif fields := _changed(before, after) + self._annotated(key):
+            elif fields := changed_fields(before, after) + self._annotated(key):
                 effects.append(Effect(Action.UPDATED, key, fields))
         return effects
 
@@ -226,12 +237,6 @@ class Transaction:
         names = {name: id_ for name, id_ in self._owners_now.items() if id_ != self._owners.get(name)}
         notes = {key: self._notes[key] for key in self.changed_notes()}
         return WriteSet(id_, self._raw, self._owners, written, frozenset(deleted), names, self._read_notes, notes)
-
-
-def _changed(before: Model, after: Model) -> tuple[str, ...]:
-    return tuple(
-        item.name for item in dataclasses.fields(before) if getattr(before, item.name) != getattr(after, item.name)
-    )
 
 
 Change = Callable[[Transaction], Awaitable[Result]]
@@ -354,7 +359,7 @@ class UnitOfWork:
 
 
 class TransactionRunner:
-    """Runs changes on one backend, in turn, so that those of one process hardly ever conflict with each other."""
+    """Runs changes on one backend, in `Turns`, so that those of one process seldom conflict with each other."""
 
     def __init__(
         self,
@@ -394,25 +399,13 @@ class TransactionRunner:
         Raises `ConflictError`, `BackendError`, and what the change itself raises.
         """
         async with self._turns.turn() as end_turn:
+            done = await self._attempt(change, claim, end_turn)
+        if done is not None:
+            return done
+        async with self._turns.turn_to_repeat() as end_turn:
             deadline = time.monotonic() + RETRY_TIMEOUT
             attempt = 0
-            while True:
-                transaction = await self.begin()
-                if claim is not None and claim.is_of_another(await transaction.note(claim.key)):
-                    raise AlreadyBegunError("This mutation was begun before, with the same key.")
-                result = await change(transaction)
-                effects = transaction.effects()
-                batch = transaction.write_set(str(uuid.uuid4()))
-                if claim is not None and not batch.is_empty:
-                    transaction.set_note(claim.key, claim.text_with(described(effects)))
-                    batch = transaction.write_set(batch.id)
-                raise_if_cancelled()
-                self.before_commit(effects)
-                if batch.is_empty or await self._backend.commit(batch, end_turn):
-                    if claim is not None and not batch.is_empty:
-                        claim.note(described(effects))
-                    self.feed.unread |= {*batch.written, *batch.deleted}
-                    return result, effects, self._notes_to_refresh(batch)
+            while (done := await self._attempt(change, claim, end_turn)) is None:
                 if time.monotonic() > deadline:
                     raise ConflictError(
                         f"Other writers kept changing the same records for {RETRY_TIMEOUT:.0f} seconds. "
@@ -420,6 +413,30 @@ class TransactionRunner:
                     )
                 attempt += 1
                 await asyncio.sleep(random.random() * min(0.1, 0.001 * 2**attempt))  # noqa: S311 - spreads out writers
+            return done
+
+    async def _attempt(
+        self, change: Change[Result], claim: Claim | None, end_turn: Callable[[], None]
+    ) -> tuple[Result, list[Effect], list[NoteKey]] | None:
+        """None if others have written what the change had read."""
+        transaction = await self.begin()
+        if claim is not None and claim.is_of_another(await transaction.note(claim.key)):
+            raise AlreadyBegunError("This mutation was begun before, with the same key.")
+        result = await change(transaction)
+        effects = transaction.effects()
+        batch = transaction.write_set(str(uuid.uuid4()))
+        if claim is not None and not batch.is_empty:
+            transaction.set_note(claim.key, claim.text_with(described(effects)))
+            batch = transaction.write_set(batch.id)
+        raise_if_cancelled()
+        self.before_commit(effects)
+        with self.feed.writing(batch):
+            if not batch.is_empty and not await self._backend.commit(batch, end_turn):
+                return None
+        if claim is not None and not batch.is_empty:
+            claim.note(described(effects))
+        self.feed.unread |= {*batch.written, *batch.deleted}
+        return result, effects, self._notes_to_refresh(batch)
 
     def _notes_to_refresh(self, batch: WriteSet) -> list[NoteKey]:
         """The notes that may differ from the copy: most deletions remove annotations that do not exist."""

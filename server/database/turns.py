@@ -1,39 +1,54 @@
-"""Turns: changes of one process come one after the other, unless the one whose turn it is has to wait for the store."""
+"""Turns: changes of one process come one after the other, except those that wait for the store."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-TURN_SECONDS = 1.0
-"""A change that takes longer waits for the store: the next one begins beside it."""
+TURN_SECONDS = 0.05
+"""A change that takes longer waits for the store, or for its answer on the way: the next one begins beside it."""
+REPEAT_SECONDS = 2.0
+"""The same for changes that are repeated, since another one has written what they had read."""
 
 
 class Turns:
-    """Changes of one process that ran side by side would conflict, and run again and again."""
+    """Changes of one process that ran side by side could conflict, and run again and again.
+
+    Far from the store they do run side by side, since most do not touch the same records. Those that did conflict
+    repeat one after the other.
+    """
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._firsts = asyncio.Lock()
+        self._repeats = asyncio.Lock()
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Callable[[], None]]:
+    def turn(self) -> AbstractAsyncContextManager[Callable[[], None]]:
         """Waits for a turn, and gives the function that ends it before the block does."""
-        await self._lock.acquire()
-        has_ended = False
+        return _turn(self._firsts, TURN_SECONDS)
 
-        def end() -> None:
-            nonlocal has_ended
-            if not has_ended:
-                has_ended = True
-                self._lock.release()
+    def turn_to_repeat(self) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """The same for a change that has conflicted."""
+        return _turn(self._repeats, REPEAT_SECONDS)
 
-        timer = asyncio.get_running_loop().call_later(TURN_SECONDS, end)
-        try:
-            yield end
-        finally:
-            timer.cancel()
-            end()
+
+@asynccontextmanager
+async def _turn(lock: asyncio.Lock, seconds: float) -> AsyncIterator[Callable[[], None]]:
+    await lock.acquire()
+    has_ended = False
+
+    def end() -> None:
+        nonlocal has_ended
+        if not has_ended:
+            has_ended = True
+            lock.release()
+
+    timer = asyncio.get_running_loop().call_later(seconds, end)
+    try:
+        yield end
+    finally:
+        timer.cancel()
+        end()
 
 
 def raise_if_cancelled() -> None:

@@ -25,9 +25,10 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 if the copy has every change of the database; 503 if it is stale, or the server is draining.
+    """200 if the copy has every change of the database, or is about to; 503 if it is stale, or the server is draining.
 
-    Its body says so where changes are polled for. `/readyz?writes` is 503 also while the database refuses writes.
+    Its body says so where changes are polled for, and since when the database pauses.
+    `/readyz?writes` is 503 also while the database refuses writes.
     """
     database: MerlinDatabase = request.state.database
     since = database.stale_since
@@ -36,10 +37,12 @@ async def readyz(request: Request) -> Response:
         status["changes"] = "polled"
     if request.state.draining.is_set():
         status["status"] = "draining"
-    elif since is not None:
-        status |= {"status": "stale", "staleSince": since.isoformat()}
+    elif database.is_lost:
+        status["status"] = "stale"
     elif database.write_refusal is not None and "writes" in request.query_params:
         status["status"] = "refusing writes"
+    if since is not None:
+        status["staleSince"] = since.isoformat()
     if database.write_refusal is not None:
         status["writeRefusal"] = database.write_refusal
     return json_response(status, 200 if status["status"] == "ready" else 503, _NO_STORE)

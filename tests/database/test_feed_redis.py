@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from server.database.backends import redis as redis_backend
 from server.database.backends import redis_client
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.errors import BackendUnavailableError
 from server.database.merlin_database import opened
 from server.database.models import Key
 from server.database.read_model import Change
-from tests.support.feeds import DEADLINE, RUN, STUDY, holds, name, owner, served, until
+from tests.support.feeds import DEADLINE, RUN, STUDY, holds, name, owner, served, tracking, until
 from tests.support.records import run, study, uid
 from tests.support.servers import RedisServer, Sentinel, binaries
 from tests.support.writers import RedisWriter
@@ -115,27 +114,6 @@ async def test_a_dead_server_is_outlived(binary: Path, tmp_path: Path) -> None:
         }
 
 
-async def test_a_paused_server_is_noticed(
-    binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A server that is there and does not answer is stale, and fresh again when it goes on."""
-    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.2)
-    with RedisServer.start(binary, tmp_path) as server, closing(RedisWriter(server.url)) as writer:
-        writer.create(study(1))
-        async with served(server.url) as database:
-            assert server.pid is not None
-            os.kill(server.pid, signal.SIGSTOP)
-            try:
-                await until(lambda: database.stale_since)
-                assert "does not answer any more" in caplog.text
-                assert holds(database, study(1))
-            finally:
-                os.kill(server.pid, signal.SIGCONT)
-            await until(lambda: database.stale_since is None)
-            writer.create(study(2))
-            await until(lambda: holds(database, study(1), study(2)))
-
-
 async def test_a_cut_connection_is_made_again(redis_server: RedisServer) -> None:
     """Whoever kills the connection of the notices keeps no change from us."""
     with closing(RedisWriter(redis_server.url)) as writer:
@@ -146,10 +124,6 @@ async def test_a_cut_connection_is_made_again(redis_server: RedisServer) -> None
                 writer.create(study(number))
                 await until(lambda n=number: name(database, n))  # type: ignore[misc]
                 await until(lambda: database.stale_since is None and tracking(writer))
-
-
-def tracking(writer: RedisWriter) -> list[str]:
-    return [client["id"] for client in writer.client.client_list() if "t" in client["flags"]]
 
 
 def await_tracking(writer: RedisWriter) -> list[str]:
@@ -211,31 +185,6 @@ async def test_notices_are_asked_for_again_soon(binary: Path, tmp_path: Path, ca
     assert len(polled) == 2
     assert polled[0].endswith("Changes are polled for instead.")
     assert polled[1].endswith("tells of changes again: they are not polled for any more.")
-
-
-async def test_a_long_script_is_an_outage(binary: Path, tmp_path: Path) -> None:
-    """Nothing can be read meanwhile, so the copy is stale and says so; nothing is polled for then or later."""
-    with (
-        RedisServer.start(binary, tmp_path, None, "--lua-time-limit", "50") as server,
-        closing(RedisWriter(server.url)) as writer,
-        closing(RedisWriter(server.url)) as other,
-    ):
-        async with served(server.url, BackendOptions(poll_interval=3600)) as database:
-            script = asyncio.create_task(asyncio.to_thread(other.client.eval, "while true do end", 0))
-            await until(lambda: database.stale_since)
-            assert not database.backend.is_polling
-            await until(lambda: has_ended(writer))
-            with pytest.raises(redis.ResponseError, match="killed"):
-                await script
-            await until(lambda: database.stale_since is None)
-            assert not database.backend.is_polling
-            writer.create(study(1))
-            await until(lambda: holds(database, study(1)))
-
-
-def has_ended(writer: RedisWriter) -> bool:
-    """The script, once it is known as one that takes long."""
-    return bool(writer.client.script_kill())
 
 
 async def test_a_polled_server_that_dies_is_noticed(binary: Path, tmp_path: Path) -> None:

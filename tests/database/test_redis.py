@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from redis.asyncio.connection import AbstractConnection
 
-from server.database.backends import redis as redis_backend
+from server.database.backends import redis_heartbeat
 from server.database.backends.base import Alive, Changed, Lost, Reload
 from server.database.backends.codec import encode
 from server.database.backends.redis_replies import read_page
@@ -294,7 +294,7 @@ async def test_a_lost_redis_is_told_and_found_again(binary: Path, tmp_path: Path
 
 async def test_a_quiet_redis_is_alive(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without changes the server is asked now and then whether it is there."""
-    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.05)
+    monkeypatch.setattr(redis_heartbeat, "HEARTBEAT", 0.05)
     async with open_backend(redis_server.url) as backend, aclosing(backend.watch()) as notices:
         await next_of(notices, Reload)
         for _ in range(3):

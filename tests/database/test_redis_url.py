@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.database.backends import redis as redis_backend
+from server.database.backends import redis_heartbeat
 from server.database.backends.base import Alive, Changed, Lost, Reload
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.redis_client import mask
@@ -134,7 +134,7 @@ async def test_a_watch_needs_a_master_and_no_sentinel(
     binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While no sentinel answers the master is watched as before; a server that is no master any more is lost."""
-    monkeypatch.setattr(redis_backend, "_HEARTBEAT", 0.05)
+    monkeypatch.setattr(redis_heartbeat, "HEARTBEAT", 0.05)
     with (
         RedisServer.start(binary, tmp_path) as master,
         Sentinel.start(binary, tmp_path, master) as sentinel,

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from schema.build import make_schema, sdl_of
 from schema.encoding import encode_json
 from server.app import make_app
+from server.database.feed import Feed
 from server.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -79,13 +80,17 @@ async def test_health_and_readiness(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_stale_server_is_alive_but_not_ready() -> None:
-    """While the database can't be reached the server says since when, and still answers."""
+    """While the database can't be reached the server says since when, and still answers; in a pause it stays ready."""
     async with running(Settings(database="memory://", demo=True, no_auth=True)) as (client, state):
         state["database"].feed.stale_since = datetime(2026, 1, 1, tzinfo=UTC)
         assert (await client.get("/healthz")).status_code == 200
         stale = await client.get("/readyz")
         assert stale.status_code == 503
         assert stale.json() == {"status": "stale", "revision": 1, "staleSince": "2026-01-01T00:00:00+00:00"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Feed, "is_waiting", True)
+            pausing = await client.get("/readyz")
+        assert (pausing.status_code, pausing.json()) == (200, stale.json() | {"status": "ready"})
         answer = (await client.post("/graphql", json={"query": "{ database { staleSince runs } }"})).json()
         assert answer["data"]["database"] == {"staleSince": "2026-01-01T00:00:00+00:00", "runs": 48}
 

@@ -11,7 +11,7 @@ from server.database.backends.factory import BackendOptions, make_backend
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model
 from tests.support.records import uid
-from tests.support.writers import key_of
+from tests.support.writers import RedisWriter, key_of
 
 DEADLINE = 5.0
 STUDY, RUN = EntityKind.STUDY, EntityKind.RUN
@@ -49,3 +49,8 @@ def name(database: MerlinDatabase, number: int) -> str | None:
 def owner(database: MerlinDatabase) -> str | None:
     record = database.read_model.studies.named("twin")
     return None if record is None else record.id
+
+
+def tracking(writer: RedisWriter) -> list[str]:
+    """The ids of the connections on which the server tells of changes."""
+    return [client["id"] for client in writer.client.client_list() if "t" in client["flags"]]

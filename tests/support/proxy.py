@@ -46,6 +46,11 @@ class Proxy:
         """Writes that were answered after they had stayed on their way."""
         self.waiting = 0
         """Connections with such a reply."""
+        self.latency = 0.0
+        """Seconds by which replies come later."""
+        self.round_trips = 0
+        """How often something was asked after an answer, by all connections together except that of the notices."""
+        self.is_answered = True
         self._target = target
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
@@ -121,6 +126,7 @@ class _Link:
         self._reader, self._writer, self._answers, self._requests = reader, writer, answers, requests
         self._fault: Fault | None = None
         self._waits = False
+        self._notices = False
         self._late: asyncio.Event | None = None
         """Of a write that had stayed on its way; set by its reply."""
 
@@ -138,6 +144,10 @@ class _Link:
 
     async def _forward(self) -> None:
         while chunk := await self._reader.read(1 << 16):
+            self._notices = self._notices or b"TRACKING" in chunk
+            if not self._notices and self._proxy.is_answered:
+                self._proxy.round_trips += 1
+                self._proxy.is_answered = False
             if self._proxy.is_armed and any(word in chunk[:64] for word in WRITING):
                 self._fault = self._proxy.take_fault()
                 if self._fault is Fault.DROP_REQUEST:
@@ -160,6 +170,9 @@ class _Link:
         while chunk := await self._answers.read(1 << 16):
             if self._late is not None:
                 self._late.set()
+            if self._proxy.latency:
+                await asyncio.sleep(self._proxy.latency)
+            self._proxy.is_answered = self._proxy.is_answered or not self._notices
             if self._waits:
                 self._waits = False
                 self._proxy.waiting += 1

@@ -51,13 +51,23 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """The store does not answer now, but the connection stands: notices come late, and none is missed.
+
+    `Alive` ends it, or `Lost`.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The store can't be reached; notices may be missed until the next `Reload`."""
 
     reason: str
 
 
-Notice: TypeAlias = Reload | Changed | Alive | Lost
+Notice: TypeAlias = Reload | Changed | Alive | Silent | Lost
 
 
 class ResultsBackend(ABC):

@@ -15,6 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from server.database.backends import redis_heartbeat
 from server.database.backends.barriers import Barriers, Waiting, release
 from server.database.backends.base import (
     Alive,
@@ -23,13 +24,15 @@ from server.database.backends.base import (
     Progress,
     Reload,
     ResultsBackend,
+    Silent,
     no_delay,
     no_progress,
 )
 from server.database.backends.codec import CURRENT, Raw, encode
 from server.database.backends.notes import FOLLOWED, PREFIX, Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
-from server.database.backends.redis_client import TIMEOUT, RedisClients
+from server.database.backends.redis_client import BUSY, TIMEOUT, RedisClients
+from server.database.backends.redis_heartbeat import Heartbeat
 from server.database.backends.redis_replies import (
     FIRST_CURSOR,
     NAME_MAP,
@@ -59,8 +62,6 @@ _BOARD_SECONDS = 24 * 3600
 _INITIALS = "".join(sorted(kind[0] for kind in FOLLOWED))
 _BATCH = 500
 _GET_REVISION = ("GET", REVISION_KEY)
-_HEARTBEAT = 1.0
-"""Seconds of silence after which the server is asked whether it is still there."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two attempts to reconnect."""
 _POLL_SHARE = 5
@@ -344,31 +345,46 @@ class RedisBackend(ResultsBackend):
             await pool.release(connection)
 
     async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
-        asked = False
+        """The notices of a connection as long as it stands. While the server is silent nothing is missed, only late."""
+        heartbeat = Heartbeat()
         while True:
-            try:
-                reply = await connection.read_response(timeout=_HEARTBEAT, disconnect_on_error=False, push_request=True)
-            except RedisConnectionError:
-                self._clients.check_master(connection)  # which is why it was ended
-                raise
-            self._clients.check_master(connection)
+            reply = await self._next_reply(connection)
             if isinstance(reply, PushNotification):
-                asked = False  # the answer comes after all notices: who sends these is still there
+                heartbeat.note_notices()
                 for notice in read_notices(reply):
                     yield notice
                     await asyncio.sleep(0)  # one of every run has hundreds of parts
             elif isinstance(reply, str) and reply in self._echoes:
                 release(self._echoes.pop(reply))
+            elif isinstance(reply, ResponseError):
+                heartbeat.note_answer(is_usual=False)
+                yield Silent(str(self._clients.translate(reply)))
             elif reply is not None:
                 if isinstance(reply, list) and reply[0] != "master":
                     raise RedisConnectionError("it is no master any more")
-                asked = False
+                heartbeat.note_answer()
                 yield Alive()
-            elif asked:
-                raise RedisConnectionError("it does not answer any more")
-            else:
+            elif not heartbeat.is_asked:
                 await connection.send_command("ROLE" if self._clients.is_sentinel else "PING")
-                asked = True
+                heartbeat.ask()
+            elif heartbeat.is_late():
+                yield Silent(f"{self.connection} does not answer now.")
+
+    async def _next_reply(self, connection: AbstractConnection) -> Any:
+        """None if there is none for the time of a heartbeat; an error if the server is busy with a script."""
+        try:
+            reply = await connection.read_response(
+                timeout=redis_heartbeat.HEARTBEAT, disconnect_on_error=False, push_request=True
+            )
+        except RedisConnectionError:
+            self._clients.check_master(connection)  # which is why it was ended
+            raise
+        except ResponseError as error:
+            if not str(error).startswith(BUSY) or self._echoes:  # it may be the answer to one of these
+                raise
+            reply = error
+        self._clients.check_master(connection)
+        return reply
 
     async def _read_with_revision(self, keys: Sequence[Key]) -> list[tuple[Key, Any]]:
         """And the count of revisions before them: what stands under the keys is never older."""

@@ -10,7 +10,7 @@ from server.database.entities import DatabaseEntity
 from server.database.errors import InvalidValueError
 from server.database.json_text import EMPTY, JSON, load
 from server.database.managers.entity_manager import EntityManager, merged
-from server.database.models import KINDS, Model
+from server.database.models import KINDS, Key, Model
 from server.database.names import check_words
 from server.database.transactions import ANNOTATIONS, Transaction, UnitOfWork
 
@@ -38,8 +38,9 @@ class AnnotatedManager(EntityManager[E, Record]):
 
 
 async def _annotate(model: type[Record], id_: str, changes: JSON, transaction: Transaction) -> Record:
-    record = await EntityManager.partner(transaction, model, id_, "id")
     key = NoteKey(NoteKind.ANNOTATIONS, id_)
+    await transaction.read_ahead([Key(KINDS[model], id_)], notes=[key])
+    record = await EntityManager.partner(transaction, model, id_, "id")
     stored = await transaction.note(key)
     text = merged(ANNOTATIONS, _read(stored), changes)
     if len(text) > MAX_CHARACTERS:

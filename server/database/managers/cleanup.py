@@ -12,6 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.write_set import NameKey
 from server.database.effects import Action, Effect
 from server.database.errors import InvalidValueError, StillActiveError
 from server.database.integrity import is_alive
@@ -136,7 +137,20 @@ class CascadingDelete:
         if instance is not None and not is_alive(instance):
             await self._delete_physical_workers([id_], transaction)
 
+    async def _read_around(self, ids: Collection[str], transaction: Transaction) -> None:
+        """Reads runs and all that must be cleaned up around them, as far as the copy tells."""
+        copy = self._copy
+        keys = [Key(EntityKind.RUN, id_) for id_ in ids]
+        for id_ in ids:
+            keys += [Key(EntityKind.STUDY, owner) for owner in copy.study_runs.owners_of(id_)]
+            keys += [Key(EntityKind.LOGICAL_WORKER, owner) for owner in copy.worker_runs.owners_of(id_)]
+            keys += [Key(EntityKind.RUN, owner) for owner in copy.children.owners_of(id_)]
+            keys += [Key(EntityKind.RUN, child_id) for _, child_id in copy.children.members_of(id_)]
+        runs = [run for id_ in ids if (run := copy.runs.get(id_)) is not None]
+        await transaction.read_ahead(keys, [NameKey(EntityKind.RUN, run.workspace) for run in runs])
+
     async def _delete_runs(self, ids: Collection[str], transaction: Transaction) -> None:
+        await self._read_around(ids, transaction)
         runs = await self._existing(transaction, RunModel, ids)
         self._refuse_active(runs)
         gone = frozenset(run.id for run in runs)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from server.database.backends.codec import is_entity_id
 from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.write_set import NameKey
 from server.database.entities import EntityContext, RunEntity
 from server.database.errors import (
     AlreadyExistsError,
@@ -138,6 +139,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
     async def _create(
         self, study_name: str, new_study_id: str, run: RunModel, explicit: bool, transaction: Transaction
     ) -> RunModel:
+        await self._read_ahead(study_name, new_study_id, run, transaction)
         if (other := await self._existing_named(transaction, RunModel, run.workspace)) is not None:
             raise AlreadyExistsError(f"There is a run in {run.workspace!r} already: {other.id}.", "workspace")
         if await transaction.get(RunModel, run.id) is not None:
@@ -153,13 +155,26 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
         transaction.set_owner(EntityKind.RUN, run.workspace, run.id)
         transaction.set_note(NoteKey(NoteKind.DELETED, run.id), None)  # under an id that was given it may be one again
         transaction.append(await self.partner(transaction, StudyModel, study.id, "study_name"), "runs", run.id)
-        await transaction.prefetch(Key(EntityKind.LOGICAL_WORKER, id_) for id_ in run.workers)
         for worker_id in run.workers:
             worker = await self.partner(transaction, LogicalWorkerModel, worker_id, "workers")
             transaction.append(worker, "runs", run.id)
         return await self._relate(run.id, {"parent": run.parent, "child": run.child}, transaction)
 
+    async def _read_ahead(self, study_name: str, new_study_id: str, run: RunModel, transaction: Transaction) -> None:
+        """Reads what `_create` needs, as far as the copy tells."""
+        relatives = [id_ for id_ in (run.parent, run.child) if id_ is not None]
+        run_ids = [run.id, *self._table.ids_named(run.workspace), *relatives]
+        keys = [Key(EntityKind.RUN, id_) for id_ in run_ids]
+        study_ids = list(self.db.read_model.studies.ids_named(study_name)) or [new_study_id]
+        keys += [Key(EntityKind.STUDY, id_) for id_ in study_ids]
+        keys += [Key(EntityKind.LOGICAL_WORKER, id_) for id_ in run.workers]
+        await transaction.read_ahead(
+            keys, [NameKey(EntityKind.RUN, run.workspace), NameKey(EntityKind.STUDY, study_name)]
+        )
+
     async def _update(self, id_: str, changes: Mapping[str, Any], force: bool, transaction: Transaction) -> RunModel:
+        relatives = {name: changes[name] for name in _RELATIVES if name in changes}
+        await transaction.prefetch(Key(EntityKind.RUN, run_id) for run_id in (id_, *filter(None, relatives.values())))
         run = await self.partner(transaction, RunModel, id_, "id")
         plain = {name: value for name, value in changes.items() if name not in (*_RELATIVES, "additional_data")}
         changed: RunModel = replace(run, **plain)
@@ -177,7 +192,6 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
             text = merged("additional_data", stored, changes["additional_data"])
             changed = replace(changed, additional_data=text)
         transaction.put(changed)
-        relatives = {name: changes[name] for name in _RELATIVES if name in changes}
         return await self._relate(id_, relatives, transaction)
 
     async def _relate(self, id_: str, relatives: Mapping[str, str | None], transaction: Transaction) -> RunModel:
@@ -211,6 +225,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
         return children.owners_of(id_) if name == "parent" else [child_id for _, child_id in children.members_of(id_)]
 
     async def _attach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:
+        await self._read_sides(id_, worker_ids, transaction)
         for worker_id in worker_ids:
             worker = await self.partner(transaction, LogicalWorkerModel, worker_id, "workers")
             transaction.append(worker, "runs", id_)
@@ -218,12 +233,18 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
         return await self.partner(transaction, RunModel, id_, "id")
 
     async def _detach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:
+        await self._read_sides(id_, worker_ids, transaction)
         for worker_id in worker_ids:
             worker = await transaction.get(LogicalWorkerModel, worker_id)
             if worker is not None:
                 transaction.remove(worker, "runs", {id_})
         transaction.remove(await self.partner(transaction, RunModel, id_, "id"), "workers", worker_ids)
         return await self.partner(transaction, RunModel, id_, "id")
+
+    @staticmethod
+    async def _read_sides(id_: str, worker_ids: Collection[str], transaction: Transaction) -> None:
+        workers = [Key(EntityKind.LOGICAL_WORKER, worker_id) for worker_id in worker_ids]
+        await transaction.prefetch([Key(EntityKind.RUN, id_), *workers])
 
 
 def _new_run(workspace: str, queues: tuple[str, ...], kwargs: Mapping[str, Any]) -> RunModel:

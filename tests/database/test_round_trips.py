@@ -1,0 +1,105 @@
+"""How far the database may be away: the round trips of mutations, and mutations that share them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import pytest
+
+from server.database import turns
+from server.database.backends import redis_writer
+from server.database.merlin_database import MerlinDatabase
+from tests.support.feeds import served, until
+from tests.support.proxy import Proxy
+from tests.support.servers import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+Mutation: TypeAlias = Callable[[MerlinDatabase, str, str, int], Awaitable[Any]]
+"""Of a run and a worker; the number is another one each time."""
+MUTATIONS: dict[str, Mutation] = {
+    "create": lambda database, _run, worker, n: database.runs.create("study", f"/{n}", ["q"], workers=[worker]),
+    "create with a study": lambda database, _run, _worker, n: database.runs.create(f"study {n}", f"/{n}", ["q"]),
+    "update": lambda database, run, _worker, n: database.runs.update(run, additional_data={"n": n}),
+    "attach": lambda database, run, worker, n: (
+        database.runs.attach_workers if n % 2 else database.runs.detach_workers
+    )(run, [worker]),
+    "annotate": lambda database, run, _worker, n: database.annotate(run, {"n": n}),
+    "delete": lambda database, _run, _worker, n: database.runs.delete(f"/old{n}", force=True),
+}
+TRIPS = 3
+"""Read, write, read back."""
+CLIENTS = 6
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer) -> AsyncIterator[Proxy]:
+    with redis_server.client() as client:
+        client.script_load(redis_writer._SCRIPT)
+    async with Proxy(redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=list(MUTATIONS))
+async def test_a_mutation_takes_three_round_trips(proxy: Proxy, mutation: Mutation) -> None:
+    """Reads what it needs at once, writes, and reads back what it wrote, at once."""
+    async with served(proxy.url) as database:
+        worker = await database.logical_workers.create("worker", ["q"])
+        run = await database.runs.create("study", "/run", ["q"])
+        for number in range(4):
+            await database.runs.create("study", f"/old{number}", ["q"])
+        proxy.latency = 0.05
+        await mutation(database, run.id, worker.id, 0)  # connects
+        for number in range(1, 4):
+            before = proxy.round_trips
+            await mutation(database, run.id, worker.id, number)
+            assert proxy.round_trips - before == TRIPS
+
+
+async def test_changes_of_different_runs_do_not_wait_for_each_other(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are on their way at once when the database is far away."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.01)
+    async with served(proxy.url) as database:
+        runs = [await database.runs.create("study", f"/{number}", ["q"]) for number in range(CLIENTS)]
+        proxy.requests.clear()
+        changes = [asyncio.create_task(database.runs.update(run.id, additional_data={"new": 1})) for run in runs]
+        await until(lambda: proxy.held == CLIENTS)
+        proxy.requests.set()
+        changed = await asyncio.gather(*changes)
+        assert [run.additional_data for run in changed] == [{"new": 1}] * CLIENTS
+
+
+async def test_changes_of_the_same_study_repeat_one_after_the_other(
+    proxy: Proxy, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that were on their way at once one is made; each of the others conflicts once, and not with the rest."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.01)
+    async with served(proxy.url) as database:
+        await database.studies.create("study")
+        proxy.requests.clear()
+        changes = [asyncio.create_task(database.runs.create("study", f"/{n}", ["q"])) for n in range(CLIENTS)]
+        await until(lambda: proxy.held == CLIENTS)
+        with redis_server.client() as client:
+            client.config_resetstat()
+            proxy.requests.set()
+            await asyncio.gather(*changes)
+            assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2 * CLIENTS - 1
+        assert {run.workspace for run in database.studies.get("study").runs} == {f"/{n}" for n in range(CLIENTS)}
+
+
+async def test_a_write_on_its_way_hides_nothing(proxy: Proxy, redis_server: RedisServer) -> None:
+    """What others do to a run that is being written is seen, though notices of the write wait for its end."""
+    async with served(proxy.url) as database:
+        run = await database.runs.create("study", "/run", ["q"])
+        proxy.requests.clear()
+        change = asyncio.create_task(database.runs.update(run.id, additional_data={"ours": 1}))
+        await until(lambda: proxy.held)
+        with redis_server.client() as client:
+            client.hset(f"run:{run.id}", "additional_data", '{"theirs": 1}')
+        await until(lambda: database.runs.get(run.id).additional_data == {"theirs": 1})
+        proxy.requests.set()
+        assert (await change).additional_data == {"theirs": 1, "ours": 1}
