@@ -2,25 +2,31 @@
 
 The log has one entry per entity, its last change. So a slow follower gets the newest state instead of a growing queue:
 a follower costs one position in the log, and the log has one entry for each entity that changed since the slowest
-follower read it. Without followers, nothing is kept.
+follower read it. What was created and deleted between two reads of every follower is not kept; neither is anything
+without followers. A follower that would need more than a bound of entries is ended: see `_MAX_ENTRIES`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
+from server.database.errors import TooFarBehindError
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
 from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
 
 _MIN_COMPACTION_LENGTH = 1024
 """Entries; a shorter log is not searched for superseded ones."""
+_MAX_ENTRIES = 10_000
+"""Entries, beyond as many as the entities that existed at most while the log was kept: when everything is deleted at
+once, all can still be told. About 0.5 kB each; the log is looked through when it has doubled, so it may have twice as
+many."""
 _ENTRIES_PER_STEP = 512
 """Entries that a follower passes before other tasks can run."""
 
@@ -63,7 +69,9 @@ class _Entry(NamedTuple):
     came: int
     """The number of the last change that created it; 0 if it is older than the log."""
     first_came: int
-    """The number of the first change in the log that created it."""
+    """The number of the first change in the log that created it; 0 if none did."""
+    seen_from: int
+    """The number from which on a follower may have seen it; 0 if it is older than the log."""
 
 
 class ChangeLog:
@@ -80,6 +88,8 @@ class ChangeLog:
         self._followers: set[_Follower] = set()
         self._stop_listening: Callable[[], None] | None = None
         self._compact_at = _MIN_COMPACTION_LENGTH
+        self._most_entities = 0
+        """The most that existed at a time since the log was last empty."""
         self.notifier = Notifier()
 
     def __len__(self) -> int:
@@ -90,15 +100,20 @@ class ChangeLog:
         return len(self._followers)
 
     async def follow(self, interest: Interest, *, snapshot: bool = False) -> AsyncGenerator[Event]:
-        """The events of interest from now on; with `snapshot`, first all that exist, without gap or repeat."""
+        """The events of interest from now on; with `snapshot`, first all that exist, without gap or repeat.
+
+        Raises `TooFarBehindError`.
+        """
         follower = _Follower(self, interest, self._number)
         if self._stop_listening is None:
             self._stop_listening = self._read_model.listen(self._record)
+            self._most_entities = self._entities()
         self._followers.add(follower)
         try:
             for key in follower.begin(snapshot=snapshot):
                 if follower.still_exists(key):
                     yield Event(ChangeKind.SNAPSHOT, key)
+                    follower.check()
             while True:
                 change = self.notifier.next
                 steps = 0
@@ -109,12 +124,13 @@ class ChangeLog:
                     steps += 1
                     if steps % _ENTRIES_PER_STEP == 0:
                         await asyncio.sleep(0)
+                    follower.check()
                 follower.caught_up(self._number)
+                self._shorten()
                 await change.wait()
         finally:
-            self._followers.discard(follower)
-            if not self._followers:
-                self._forget()
+            self._leave(follower)
+            self._shorten()
 
     def exists(self, key: Key) -> bool:
         return self._read_model.get(key) is not None
@@ -148,18 +164,24 @@ class ChangeLog:
         for change in changes:
             self._number += 1
             known = self._entries.get(change.key)
-            came, first_came = (0, 0) if known is None else (known.came, known.first_came)
+            came, first_came, seen_from = (0, 0, 0) if known is None else known[1:]
             if change.before is None:
-                came, first_came = self._number, first_came if known is not None else self._number
-            self._entries[change.key] = _Entry(self._number, came, first_came)
+                came = self._number
+                if known is None:
+                    first_came = came
+                    seen_from = self._touched.get(change.key, came)  # who passes that change finds it already
+            self._entries[change.key] = _Entry(self._number, came, first_came, seen_from)
             self._order.append((self._number, change.key))
             if follows_links:
                 for id_ in self._linked_runs(change):
                     self._number += 1
                     self._touched[key := Key(EntityKind.RUN, id_)] = self._number
                     self._order.append((self._number, key))
+        self._most_entities = max(self._most_entities, self._entities())
         if len(self._order) > self._compact_at:
             self._compact()
+            while len(self._order) > _MAX_ENTRIES + self._most_entities:
+                self._end_slowest()
         if changes:
             self.notifier.notify()
 
@@ -178,15 +200,53 @@ class ChangeLog:
         return before | after | {id_ for _, id_ in members_of(change.key.id)}
 
     def _compact(self) -> None:
-        passed = min(follower.position for follower in self._followers)
+        positions = sorted({follower.position for follower in self._followers})
+        passed = positions[0]
+        self._entries = {
+            key: entry
+            for key, entry in self._entries.items()
+            if entry.number > passed and not self._is_unknown(key, entry, positions)
+        }
+        self._touched = {
+            key: number
+            for key, number in self._touched.items()
+            if number > passed and (key in self._entries or self.exists(key))
+        }
         self._order = [
             (number, key)
             for number, key in self._order
             if number > passed and (self.is_own(number, key) or self._touched.get(key) == number)
         ]
-        self._entries = {key: entry for key, entry in self._entries.items() if entry.number > passed}
-        self._touched = {key: number for key, number in self._touched.items() if number > passed}
         self._compact_at = max(_MIN_COMPACTION_LENGTH, 2 * len(self._order))
+
+    def _is_unknown(self, key: Key, entry: _Entry, positions: Sequence[int]) -> bool:
+        """Whether an entity is gone that no follower was told of: none has read between its creation and its end."""
+        if not entry.seen_from or self.exists(key):
+            return False
+        return bisect_left(positions, entry.seen_from) == bisect_left(positions, entry.number)
+
+    def _shorten(self) -> None:
+        """Gives the memory of a long log back once its slowest follower has read it, or has left."""
+        if len(self._order) <= _MIN_COMPACTION_LENGTH or not self._followers:
+            return
+        passed = self._order[len(self._order) // 2][0]
+        if all(follower.position >= passed for follower in self._followers):
+            self._compact()
+            if not self._order:
+                self._most_entities = self._entities()
+
+    def _end_slowest(self) -> None:
+        slowest = min(follower.position for follower in self._followers)
+        for follower in [follower for follower in self._followers if follower.position == slowest]:
+            follower.is_too_far_behind = True
+            self._leave(follower)
+        if self._followers:
+            self._compact()
+
+    def _leave(self, follower: _Follower) -> None:
+        self._followers.discard(follower)
+        if not self._followers:
+            self._forget()
 
     def _forget(self) -> None:
         if self._stop_listening is not None:
@@ -197,6 +257,9 @@ class ChangeLog:
         self._touched.clear()
         self._compact_at = _MIN_COMPACTION_LENGTH
 
+    def _entities(self) -> int:
+        return sum(map(len, self._read_model.tables.values()))
+
 
 class _Follower:
     """One reader of the log, and what it knows already."""
@@ -205,6 +268,8 @@ class _Follower:
         self.interest = interest
         self.position = position
         """The number of the last change that the follower has passed."""
+        self.is_too_far_behind = False
+        """Whether the log no longer has what the follower has not read."""
         self._log = log
         self._matching: set[Key] | None = None if interest.matches is None else set()
         """Entities that matched at their last event; None without `matches`, since then the log suffices."""
@@ -220,6 +285,11 @@ class _Follower:
         if self._matching is not None:
             self._matching.update(self.interest.current_keys())
         return ()
+
+    def check(self) -> None:
+        """To be called whenever the follower goes on. Raises `TooFarBehindError`."""
+        if self.is_too_far_behind:
+            raise TooFarBehindError("This subscriber reads too slowly: subscribe again, with `snapshot`.")
 
     def still_exists(self, key: Key) -> bool:
         """Whether an entity of the snapshot still exists and matches, when its event is due."""

@@ -8,6 +8,7 @@ DatabaseError                      an `ExpectedError`: server/errors.py
 │   ├── UnknownOutcomeError        it was lost during a write: the change may or may not have been made
 │   ├── ShuttingDownError          this server closes it soon, and begins no further change
 │   └── OverdueError               the operation's time was over before the change was sent: nothing was changed
+├── TooFarBehindError              a subscriber reads more slowly than changes can be kept for it
 ├── InvalidRequestError            the caller's arguments are invalid
 │   └── UnknownFilterError         a filter key that the kind does not have
 ├── RefusedError                   a change that is not made; `field` names the argument to correct
@@ -48,6 +49,10 @@ class WritesRefusedError(BackendUnavailableError):
 
 
 class WrongDatabaseError(BackendError):
+    pass
+
+
+class TooFarBehindError(DatabaseError):
     pass
 
 

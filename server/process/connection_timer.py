@@ -6,8 +6,12 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import socket
 import termios
 from collections.abc import Callable
+
+_MAX_UNSENT = 128 * 2**10
+"""Bytes that wait in the kernel for a client whose buffer is full. Without it, Linux holds up to 4 MiB of them."""
 
 
 class ConnectionTimer:
@@ -75,6 +79,19 @@ class ConnectionTimer:
         if not self._unread or left < self._unread:
             self._unread, self._unread_since = left, now
         return left > 0 and now - self._unread_since >= self._send_seconds
+
+
+def limit_kernel(transport: asyncio.Transport, send_seconds: float) -> None:
+    """Bounds what the kernel holds for a client, and for how long, if this is Linux and TCP.
+
+    The timer does not see bytes that only the kernel holds: those for a client whose host has vanished, or that stopped
+    to read while little was sent. The kernel breaks such a connection off, a second later than the timer would.
+    """
+    connection = transport.get_extra_info("socket")
+    for name, value in (("TCP_NOTSENT_LOWAT", _MAX_UNSENT), ("TCP_USER_TIMEOUT", round((send_seconds + 1) * 1000))):
+        if hasattr(socket, name):
+            with contextlib.suppress(OSError):  # of a Unix socket
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:

@@ -22,7 +22,7 @@ from websockets.http11 import Request
 
 from server.endpoints.health import HEALTH_PATHS
 from server.process.connection_limits import ConnectionLimits
-from server.process.connection_timer import ConnectionTimer
+from server.process.connection_timer import ConnectionTimer, limit_kernel
 from server.protocols.websocket import KNOWN
 from server.responses import refusal
 
@@ -84,6 +84,7 @@ class HTTPConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        limit_kernel(transport, self._limits.send_seconds)
         self._timer = ConnectionTimer(
             self.loop,
             transport,
@@ -323,6 +324,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        """Ends the connection though its client still reads now and then, for which uvicorn would wait."""
+        super().keepalive_timeout()
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

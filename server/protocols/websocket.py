@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from schema.encoding import encode_json
-from schema.errors import BadInput
+from schema.errors import TOO_FAR_BEHIND, BadInput
+from schema.operation import OperationError
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor, visitor_of
@@ -49,6 +50,7 @@ class CloseCode(IntEnum):
     FORBIDDEN = 4403
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
 
 
 class CloseError(Exception):
@@ -291,6 +293,9 @@ class Connection:
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled(error):
                 raise
+            if isinstance(error, OperationError) and error.code == TOO_FAR_BEHIND:
+                message = error.errors[0]["message"]
+                raise CloseError(CloseCode.TRY_AGAIN_LATER, message) from None  # clients connect again by themselves
             return {"id": id_, "type": "error", "payload": self._service.failed(error).errors}
         return {"id": id_, "type": "complete"}
 
