@@ -115,6 +115,7 @@ class ChangeLog:
                     yield Event(ChangeKind.SNAPSHOT, key)
                     follower.check()
             while True:
+                follower.check()
                 change = self.notifier.next
                 steps = 0
                 while (found := self._after(follower.position, follows_links=interest.follows_links)) is not None:

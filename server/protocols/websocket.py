@@ -286,31 +286,34 @@ class Connection:
         """Sends all messages but the last, and returns that. Raises `CloseError` and `GoneError`."""
         try:
             await self._answer(id_, request, lease)
-        except GoneError:
+        except (CloseError, GoneError):
             raise
         except AuthenticationError as error:
             raise _forbidden(error) from None
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled(error):
                 raise
-            if isinstance(error, OperationError) and error.code == TOO_FAR_BEHIND:
-                message = error.errors[0]["message"]
-                raise CloseError(CloseCode.TRY_AGAIN_LATER, message) from None  # clients connect again by themselves
             return {"id": id_, "type": "error", "payload": self._service.failed(error).errors}
         return {"id": id_, "type": "complete"}
 
     async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
-        """Sends a `next` message for each response. Raises `OperationError`, and unexpected exceptions."""
+        """Sends a `next` message for each response. Raises `CloseError`, `OperationError`, and unexpected exceptions."""
         REQUEST_ID.set(request_id_of(None))
         operation = self._service.prepare(request)
         if operation.type is OperationType.SUBSCRIPTION:
             self._endless.add(self._active[id_])
         head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
         answers = self._service.stream(operation, request, self._socket.state.database, lease)
-        async with aclosing(answers):
-            async for answer in answers:
-                await self._send_text(f"{head}{answer.encoded.decode()}}}")
-                await asyncio.sleep(0)  # lets other tasks run, even if this client reads fast
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    await self._send_text(f"{head}{answer.encoded.decode()}}}")
+                    await asyncio.sleep(0)  # lets other tasks run, even if this client reads fast
+        except OperationError as error:
+            if error.code != TOO_FAR_BEHIND:
+                raise
+            reason = error.errors[0]["message"]
+            raise CloseError(CloseCode.TRY_AGAIN_LATER, reason) from None  # so that the client connects again by itself
 
     async def _send(self, message: dict[str, Any]) -> None:
         """Waits while the client reads too slowly. Raises `GoneError`."""

@@ -198,7 +198,9 @@ def unread(protocol: str, count: int, seconds: float, *, have_vanished: bool = F
                 vanish(connection)
         before, kernel = server.mebibytes, kernel_mebibytes()
         server.forget_most()
-        began, sent, left, most_kernel = time.monotonic(), [], [], 0.0
+        began, most_kernel = time.monotonic(), 0.0
+        sent: list[float] = []
+        left: list[float] = []
         while time.monotonic() - began < seconds and len(left) < count:
             if len(sent) % 100 == 0:
                 left += [time.monotonic() - began] * (count + 1 - server.subscribers - len(left))
