@@ -95,22 +95,23 @@ class Connection:
         self._service = service
         self._lease: Lease | None = None
         """Set when the connection is acknowledged."""
-        self._acknowledged = asyncio.Event()
+        loop = asyncio.get_running_loop()  # futures, since an event or a queue takes a kB or three of each connection
+        self._acknowledged: asyncio.Future[Lease] = loop.create_future()
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """The active operations, and cancelled ones that have not ended yet."""
         self._endless: set[asyncio.Task[None]] = set()
         """The tasks of subscriptions, which do not end by themselves."""
-        self._fatal_errors: asyncio.Queue[Exception] = asyncio.Queue()
-        """Errors of operations that close the connection, since the client can't be told in another way."""
+        self._broken: asyncio.Future[None] = loop.create_future()
+        """Gets the error of an operation that closes the connection, since the client can't be told in another way."""
         self._received = 0
         """The number of messages received so far."""
 
     async def serve(self) -> None:
         """Serves until either side closes the socket, or the server drains."""
         receiving = asyncio.create_task(self._receive_loop())
-        endings = (self._drain(receiving), self._end_with_its_lease(), self._end_with_an_operation())
-        tasks = [*map(asyncio.create_task, endings), receiving]
+        endings = (self._drain(receiving), self._end_with_its_lease())
+        tasks = [*map(asyncio.create_task, endings), self._broken, receiving]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await next(task for task in tasks if task in done)
@@ -146,12 +147,8 @@ class Connection:
 
     async def _end_with_its_lease(self) -> None:
         """Waits until the client's credentials are no longer valid. Raises `CloseError`."""
-        await self._acknowledged.wait()
-        assert self._lease is not None
-        raise _forbidden(await self._lease.ended())
-
-    async def _end_with_an_operation(self) -> None:
-        raise await self._fatal_errors.get()
+        lease = await self._acknowledged
+        raise _forbidden(await lease.ended())
 
     async def _close(self, error: CloseError) -> None:
         await self._end_all()
@@ -223,7 +220,7 @@ class Connection:
             become_known()
         await self._send({"type": "connection_ack"})
         self._lease = lease
-        self._acknowledged.set()
+        self._acknowledged.set_result(lease)
 
     def _with_credentials(self, payload: Mapping[str, Any]) -> Visitor:
         """The visitor with `Authorization` or `token` of the payload, else with the headers of the handshake."""
@@ -280,7 +277,8 @@ class Connection:
                 del self._active[id_]
                 await self._send(last)
         except Exception as error:  # noqa: BLE001 - it closes the connection
-            self._fatal_errors.put_nowait(error)
+            if not self._broken.done():
+                self._broken.set_exception(error)
 
     async def _last(self, id_: str, request: GraphQLRequest, lease: Lease) -> dict[str, Any]:
         """Sends all messages but the last, and returns that. Raises `CloseError` and `GoneError`."""
@@ -297,7 +295,7 @@ class Connection:
         return {"id": id_, "type": "complete"}
 
     async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
-        """Sends a `next` message for each response. Raises `CloseError`, `OperationError`, and unexpected exceptions."""
+        """Sends a `next` message for each response. Raises `CloseError`, `OperationError`, and what nobody foresaw."""
         REQUEST_ID.set(request_id_of(None))
         operation = self._service.prepare(request)
         if operation.type is OperationType.SUBSCRIPTION:
