@@ -54,7 +54,9 @@ class ConnectionTimer:
         self._is_paused = False
 
     def cancel(self) -> None:
+        """For ever. Lets go of the connection, so that both are freed without a collection of cycles."""
         self._handle.cancel()
+        self._overdue = _do_nothing
 
     def _check(self) -> None:
         now = self._loop.time()
@@ -79,6 +81,10 @@ class ConnectionTimer:
         if not self._unread or left < self._unread:
             self._unread, self._unread_since = left, now
         return left > 0 and now - self._unread_since >= self._send_seconds
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def limit_kernel(transport: asyncio.Transport, send_seconds: float) -> None:

@@ -206,6 +206,7 @@ class HTTPConnection(HttpToolsProtocol):
         else:
             self._leave()  # from here on another protocol object has the connection
             super().handle_websocket_upgrade()
+            self.parser = None  # type: ignore[assignment]  # as at its end; it refers to this object, and would keep it
 
     def _has_large_head(self) -> bool:
         if len(self.headers) > MAX_LINES:

@@ -113,7 +113,7 @@ class Connection:
         endings = (self._drain(receiving), self._end_with_its_lease())
         tasks = [*map(asyncio.create_task, endings), self._broken, receiving]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done = (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]
             await next(task for task in tasks if task in done)
         except CloseError as error:
             await self._close(error)
@@ -131,6 +131,11 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # Else this frame holds the tasks, they hold an exception, and its traceback holds this frame: 25 kB that
+            # only a collection of cycles would free.
+            tasks.clear()
+            done = set()
+            del receiving, endings
             await self._end_all()
 
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
@@ -216,7 +221,7 @@ class Connection:
         except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
             raise _forbidden(error) from None
-        if (become_known := self._socket.scope.get("extensions", {}).get(KNOWN)) is not None:
+        if (become_known := self._socket.scope.get("extensions", {}).pop(KNOWN, None)) is not None:
             become_known()
         await self._send({"type": "connection_ack"})
         self._lease = lease
