@@ -128,14 +128,14 @@ class Connection:
             else:
                 raise
         finally:
-            for task in tasks:
-                task.cancel()
+            for ending in tasks:
+                ending.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             # Else this frame holds the tasks, they hold an exception, and its traceback holds this frame: 25 kB that
             # only a collection of cycles would free.
             tasks.clear()
             done = set()
-            del receiving, endings
+            del receiving, endings, ending
             await self._end_all()
 
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
