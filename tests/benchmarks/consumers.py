@@ -1,9 +1,10 @@
 """Measures what slow subscribers cost: `python -m tests.benchmarks.consumers [--only idle unread vanished stuck]`.
 
 Each scenario has `merlin-graphql serve` of its own, on a Redis of its own, in another process; memory is its resident
-set. Subscribers are bare sockets. `idle`: 2,000 subscribers while nothing changes, after they left, and once again. `unread`: 100
-that never read while runs change, beside one that reads. `vanished`: the same, but their hosts answer nothing any more,
-not even TCP. `stuck`: one that never reads and is not closed, while 150,000 runs are created and deleted.
+set. Subscribers are bare sockets. `idle`: 2,000 subscribers while nothing changes, after they left, and once again.
+`unread`: 100 that never read while 200 runs a second change, beside one that reads. `vanished`: the same, but their
+hosts answer nothing any more, not even TCP. `stuck`: one that never reads, which `--send-timeout` leaves alone, while
+150,000 runs are created and deleted; over a websocket the missing answer to a ping ends it.
 """
 
 from __future__ import annotations
