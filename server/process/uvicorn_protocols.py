@@ -84,7 +84,7 @@ class HTTPConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        limit_kernel(transport, self._limits.send_seconds)
+        limit_kernel(transport)
         self._timer = ConnectionTimer(
             self.loop,
             transport,
