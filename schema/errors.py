@@ -20,6 +20,7 @@ from server.database.errors import (
     InvalidRequestError,
     OverdueError,
     ShuttingDownError,
+    TooFarBehindError,
     UnknownOutcomeError,
     WritesRefusedError,
 )
@@ -37,6 +38,7 @@ SHUTTING_DOWN = "SERVICE_UNAVAILABLE"
 INTERNAL = "INTERNAL_SERVER_ERROR"
 FORBIDDEN = "FORBIDDEN"
 DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+TOO_FAR_BEHIND = "TOO_FAR_BEHIND"
 MORE_ERRORS = "MORE_ERRORS"
 
 MAX_ERRORS = 5
@@ -72,6 +74,7 @@ _CODES: tuple[tuple[type[DatabaseError], str], ...] = (
     (UnknownOutcomeError, UNKNOWN_OUTCOME),
     (ShuttingDownError, SHUTTING_DOWN),
     (OverdueError, DEADLINE_EXCEEDED),
+    (TooFarBehindError, TOO_FAR_BEHIND),
     (BackendError, UNAVAILABLE),
 )
 """The first that fits counts."""

@@ -2,18 +2,20 @@
 
 The log has one entry per entity, its last change. So a slow follower gets the newest state instead of a growing queue:
 a follower costs one position in the log, and the log has one entry for each entity that changed since the slowest
-follower read it. Without followers, nothing is kept.
+follower read it. What was created and deleted between two reads of every follower is not kept; neither is anything
+without followers. A follower that would need more than a bound of entries is ended: see `_MAX_ENTRIES`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
+from server.database.errors import TooFarBehindError
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
 from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
@@ -22,7 +24,13 @@ from server.database.steps import Steps
 _MIN_COMPACTION_LENGTH = 1024
 """Entries; a shorter log is not searched for superseded ones."""
 _COMPACTED_PER_CHANGE = 4
-"""Entries that are looked at with each change, so that the log is compacted long before it has doubled again."""
+"""Entries that are looked at for each change, so that the log is compacted long before it has doubled again."""
+_COMPACTED_TOGETHER = 256
+"""Entries."""
+_MAX_ENTRIES = 10_000
+"""Entries, beyond as many as the entities that existed at most while the log was kept: when everything is deleted at
+once, all can still be told. About 0.7 kB each; the log is looked through when it has doubled, so it may have twice as
+many."""
 
 
 class ChangeKind(StrEnum):
@@ -63,7 +71,9 @@ class _Entry(NamedTuple):
     came: int
     """The number of the last change that created it; 0 if it is older than the log."""
     first_came: int
-    """The number of the first change in the log that created it."""
+    """The number of the first change in the log that created it; 0 if none did."""
+    seen_from: int
+    """The number from which on a follower may have seen it; 0 if it is older than the log."""
 
 
 class ChangeLog:
@@ -84,7 +94,11 @@ class ChangeLog:
         self._followers: set[_Follower] = set()
         self._stop_listening: Callable[[], None] | None = None
         self._compact_at = _MIN_COMPACTION_LENGTH
+        self._due = 0
+        """Entries that are to be compacted."""
         self._steps = Steps()
+        self._most_entities = 0
+        """The most that existed at a time since the log was last empty."""
         self.notifier = Notifier()
 
     def __len__(self) -> int:
@@ -95,29 +109,36 @@ class ChangeLog:
         return len(self._followers)
 
     async def follow(self, interest: Interest, *, snapshot: bool = False) -> AsyncGenerator[Event]:
-        """The events of interest from now on; with `snapshot`, first all that exist, without gap or repeat."""
+        """The events of interest from now on; with `snapshot`, first all that exist, without gap or repeat.
+
+        Raises `TooFarBehindError`.
+        """
         follower = _Follower(self, interest, self._number)
         if self._stop_listening is None:
             self._stop_listening = self._read_model.listen(self._record)
+            self._most_entities = self._entities()
         self._followers.add(follower)
         try:
             for key in follower.begin(snapshot=snapshot):
                 await self._steps.turn()
                 if snapshot and follower.still_exists(key):
                     yield Event(ChangeKind.SNAPSHOT, key)
+                    follower.check()
             while True:
+                follower.check()
                 change = self.notifier.next
                 while (found := self._after(follower.position, follows_links=interest.follows_links)) is not None:
                     kind = follower.advance(*found)
                     if kind is not None:
                         yield Event(kind, found[1])
                     await self._steps.turn()
+                    follower.check()
                 follower.caught_up(self._number)
+                self._shorten()
                 await change.wait()
         finally:
-            self._followers.discard(follower)
-            if not self._followers:
-                self._forget()
+            self._leave(follower)
+            self._shorten()
 
     def exists(self, key: Key) -> bool:
         return self._read_model.get(key) is not None
@@ -152,18 +173,27 @@ class ChangeLog:
         for change in changes:
             self._number += 1
             known = self._entries.get(change.key)
-            came, first_came = (0, 0) if known is None else (known.came, known.first_came)
+            came, first_came, seen_from = (0, 0, 0) if known is None else known[1:]
             if change.before is None:
-                came, first_came = self._number, first_came if known is not None else self._number
-            self._entries[change.key] = _Entry(self._number, came, first_came)
+                came = self._number
+                if known is None:
+                    first_came = came
+                    seen_from = self._touched.get(change.key, came)  # who passes that change finds it already
+            self._entries[change.key] = _Entry(self._number, came, first_came, seen_from)
             self._order.append((self._number, change.key))
             if follows_links:
                 for id_ in self._linked_runs(change):
                     self._number += 1
                     self._touched[key := Key(EntityKind.RUN, id_)] = self._number
                     self._order.append((self._number, key))
+        self._most_entities = max(self._most_entities, self._entities())
         if self._begin or len(self._order) > self._compact_at:
-            self._compact(_COMPACTED_PER_CHANGE * (1 + len(changes)))
+            self._due += _COMPACTED_PER_CHANGE * (1 + len(changes))
+            if self._due >= min(_COMPACTED_TOGETHER, len(self._order) - self._begin):
+                self._compact(self._due)
+                self._due = 0
+            while not self._begin and len(self._order) > _MAX_ENTRIES + self._most_entities:
+                self._end_slowest()
         if changes:
             self.notifier.notify()
 
@@ -181,24 +211,64 @@ class ChangeLog:
             return before ^ after
         return before | after | {id_ for _, id_ in members_of(change.key.id)}
 
-    def _compact(self, count: int) -> None:
-        """Looks at so many entries, and keeps those that no later one supersedes and that somebody has yet to pass."""
-        passed = min(follower.position for follower in self._followers)
-        end = min(self._begin + count, len(self._order))
+    def _compact(self, count: int | None = None) -> None:
+        """Looks at so many entries, or at all, and keeps those that no later one supersedes and that some follower has
+        yet to pass.
+        """
+        positions = sorted({follower.position for follower in self._followers})
+        passed = positions[0]
+        end = len(self._order) if count is None else min(self._begin + count, len(self._order))
         for number, key in self._order[self._begin : end]:
             is_own, is_touched = self.is_own(number, key), self._touched.get(key) == number
-            if number > passed:
-                if is_own or is_touched:
-                    self._compacted.append((number, key))
-                continue
-            if is_own:
+            if is_own and (number <= passed or self._is_unknown(key, self._entries[key], positions)):
                 del self._entries[key]
-            if is_touched:
+                is_own = False
+            if is_touched and (number <= passed or not (key in self._entries or self.exists(key))):
                 del self._touched[key]
+                is_touched = False
+            if is_own or is_touched:
+                self._compacted.append((number, key))
         self._begin = end
         if end == len(self._order):
             self._order, self._compacted, self._begin = self._compacted, [], 0
             self._compact_at = max(_MIN_COMPACTION_LENGTH, 2 * len(self._order))
+
+    def _compact_wholly(self) -> None:
+        """In one step, which seldom has to be."""
+        if self._begin:
+            self._compact()
+        self._compact()
+
+    def _is_unknown(self, key: Key, entry: _Entry, positions: Sequence[int]) -> bool:
+        """Whether an entity is gone that no follower was told of: none has read between its creation and its end."""
+        if not entry.seen_from or self.exists(key):
+            return False
+        return bisect_left(positions, entry.seen_from) == bisect_left(positions, entry.number)
+
+    def _shorten(self) -> None:
+        """Gives the memory of a long log back once its slowest follower has read it, or has left."""
+        if len(self._order) <= _MIN_COMPACTION_LENGTH or not self._followers:
+            return
+        passed = self._order[len(self._order) // 2][0]
+        if all(follower.position >= passed for follower in self._followers):
+            self._compact_wholly()
+            if not self._order:
+                self._most_entities = self._entities()
+
+    def _end_slowest(self) -> None:
+        """Ends the slower half of the followers, so that few passes over the log suffice, however many they are."""
+        positions = sorted({follower.position for follower in self._followers})
+        last = positions[(len(positions) - 1) // 2]
+        for follower in [follower for follower in self._followers if follower.position <= last]:
+            follower.is_too_far_behind = True
+            self._leave(follower)
+        if self._followers:
+            self._compact_wholly()
+
+    def _leave(self, follower: _Follower) -> None:
+        self._followers.discard(follower)
+        if not self._followers:
+            self._forget()
 
     def _forget(self) -> None:
         if self._stop_listening is not None:
@@ -206,10 +276,13 @@ class ChangeLog:
             self._stop_listening = None
         self._compacted.clear()
         self._order.clear()
-        self._begin = 0
+        self._begin = self._due = 0
         self._entries.clear()
         self._touched.clear()
         self._compact_at = _MIN_COMPACTION_LENGTH
+
+    def _entities(self) -> int:
+        return sum(map(len, self._read_model.tables.values()))
 
 
 class _Follower:
@@ -219,6 +292,8 @@ class _Follower:
         self.interest = interest
         self.position = position
         """The number of the last change that the follower has passed."""
+        self.is_too_far_behind = False
+        """Whether the log no longer has what the follower has not read."""
         self._log = log
         self._matching: set[Key] | None = None if interest.matches is None else set()
         """Entities that matched at their last event; None without `matches`, since then the log suffices."""
@@ -241,6 +316,11 @@ class _Follower:
         for key in keys:
             matching.add(key)
             yield key
+
+    def check(self) -> None:
+        """To be called whenever the follower goes on. Raises `TooFarBehindError`."""
+        if self.is_too_far_behind:
+            raise TooFarBehindError("This subscriber reads too slowly: subscribe again, with `snapshot`.")
 
     def still_exists(self, key: Key) -> bool:
         """Whether an entity of the snapshot still exists and matches, when its event is due."""

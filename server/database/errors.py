@@ -9,6 +9,7 @@ DatabaseError                      an `ExpectedError`: server/errors.py
 │   ├── ShuttingDownError          this server closes it soon, and begins no further change
 │   ├── AlreadyBegunError          another execution of the same mutation, of one idempotency key, was first
 │   └── OverdueError               the operation's time was over before the change was sent: nothing was changed
+├── TooFarBehindError              a subscriber reads more slowly than changes can be kept for it
 ├── InvalidRequestError            the caller's arguments are invalid
 │   └── UnknownFilterError         a filter key that the kind does not have
 ├── RefusedError                   a change that is not made; `field` names the argument to correct
@@ -49,6 +50,10 @@ class WritesRefusedError(BackendUnavailableError):
 
 
 class WrongDatabaseError(BackendError):
+    pass
+
+
+class TooFarBehindError(DatabaseError):
     pass
 
 

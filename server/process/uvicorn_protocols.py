@@ -22,7 +22,7 @@ from websockets.http11 import Request
 
 from server.endpoints.health import HEALTH_PATHS
 from server.process.connection_limits import ConnectionLimits
-from server.process.connection_timer import ConnectionTimer
+from server.process.connection_timer import ConnectionTimer, limit_kernel
 from server.protocols.websocket import KNOWN
 from server.responses import refusal
 
@@ -84,6 +84,7 @@ class HTTPConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        limit_kernel(transport)
         self._timer = ConnectionTimer(
             self.loop,
             transport,
@@ -205,6 +206,7 @@ class HTTPConnection(HttpToolsProtocol):
         else:
             self._leave()  # from here on another protocol object has the connection
             super().handle_websocket_upgrade()
+            self.parser = None  # type: ignore[assignment]  # as at its end; it refers to this object, and would keep it
 
     def _has_large_head(self) -> bool:
         if len(self.headers) > MAX_LINES:
@@ -323,6 +325,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        """Ends the connection though its client still reads now and then, for which uvicorn would wait."""
+        super().keepalive_timeout()
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from schema.encoding import encode_json
+from schema.errors import TOO_FAR_BEHIND
 from schema.operation import GraphQLResponse, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.lease import Lease
@@ -88,7 +89,10 @@ class EventStream:
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled(error):
                 raise
-            return _refusal(self._failed(error).errors)
+            failure = self._failed(error)
+            if failure.code == TOO_FAR_BEHIND:  # without `complete`, so that the client connects again by itself
+                return _next(encode_json({"errors": failure.errors}))
+            return _refusal(failure.errors)
 
     async def _send_all(self, send: Send) -> bytes:
         if isinstance(self._answers, OperationError):

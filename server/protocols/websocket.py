@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from schema.encoding import encode_json
-from schema.errors import BadInput
+from schema.errors import TOO_FAR_BEHIND, BadInput
+from schema.operation import OperationError
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor, visitor_of
@@ -49,6 +50,7 @@ class CloseCode(IntEnum):
     FORBIDDEN = 4403
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
 
 
 class CloseError(Exception):
@@ -93,24 +95,25 @@ class Connection:
         self._service = service
         self._lease: Lease | None = None
         """Set when the connection is acknowledged."""
-        self._acknowledged = asyncio.Event()
+        loop = asyncio.get_running_loop()  # futures, since an event or a queue takes a kB or three of each connection
+        self._acknowledged: asyncio.Future[Lease] = loop.create_future()
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """The active operations, and cancelled ones that have not ended yet."""
         self._endless: set[asyncio.Task[None]] = set()
         """The tasks of subscriptions, which do not end by themselves."""
-        self._fatal_errors: asyncio.Queue[Exception] = asyncio.Queue()
-        """Errors of operations that close the connection, since the client can't be told in another way."""
+        self._broken: asyncio.Future[None] = loop.create_future()
+        """Gets the error of an operation that closes the connection, since the client can't be told in another way."""
         self._received = 0
         """The number of messages received so far."""
 
     async def serve(self) -> None:
         """Serves until either side closes the socket, or the server drains."""
         receiving = asyncio.create_task(self._receive_loop())
-        endings = (self._drain(receiving), self._end_with_its_lease(), self._end_with_an_operation())
-        tasks = [*map(asyncio.create_task, endings), receiving]
+        endings = (self._drain(receiving), self._end_with_its_lease())
+        tasks = [*map(asyncio.create_task, endings), self._broken, receiving]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done = (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]
             await next(task for task in tasks if task in done)
         except CloseError as error:
             await self._close(error)
@@ -125,9 +128,14 @@ class Connection:
             else:
                 raise
         finally:
-            for task in tasks:
-                task.cancel()
+            for ending in tasks:
+                ending.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # Else this frame holds the tasks, they hold an exception, and its traceback holds this frame: 25 kB that
+            # only a collection of cycles would free.
+            tasks.clear()
+            done = set()
+            del receiving, endings, ending
             await self._end_all()
 
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
@@ -144,12 +152,8 @@ class Connection:
 
     async def _end_with_its_lease(self) -> None:
         """Waits until the client's credentials are no longer valid. Raises `CloseError`."""
-        await self._acknowledged.wait()
-        assert self._lease is not None
-        raise _forbidden(await self._lease.ended())
-
-    async def _end_with_an_operation(self) -> None:
-        raise await self._fatal_errors.get()
+        lease = await self._acknowledged
+        raise _forbidden(await lease.ended())
 
     async def _close(self, error: CloseError) -> None:
         await self._end_all()
@@ -217,11 +221,11 @@ class Connection:
         except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
             raise _forbidden(error) from None
-        if (become_known := self._socket.scope.get("extensions", {}).get(KNOWN)) is not None:
+        if (become_known := self._socket.scope.get("extensions", {}).pop(KNOWN, None)) is not None:
             become_known()
         await self._send({"type": "connection_ack"})
         self._lease = lease
-        self._acknowledged.set()
+        self._acknowledged.set_result(lease)
 
     def _with_credentials(self, payload: Mapping[str, Any]) -> Visitor:
         """The visitor with `Authorization` or `token` of the payload, else with the headers of the handshake."""
@@ -278,13 +282,14 @@ class Connection:
                 del self._active[id_]
                 await self._send(last)
         except Exception as error:  # noqa: BLE001 - it closes the connection
-            self._fatal_errors.put_nowait(error)
+            if not self._broken.done():
+                self._broken.set_exception(error)
 
     async def _last(self, id_: str, request: GraphQLRequest, lease: Lease) -> dict[str, Any]:
         """Sends all messages but the last, and returns that. Raises `CloseError` and `GoneError`."""
         try:
             await self._answer(id_, request, lease)
-        except GoneError:
+        except (CloseError, GoneError):
             raise
         except AuthenticationError as error:
             raise _forbidden(error) from None
@@ -295,17 +300,23 @@ class Connection:
         return {"id": id_, "type": "complete"}
 
     async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
-        """Sends a `next` message for each response. Raises `OperationError`, and unexpected exceptions."""
+        """Sends a `next` message for each response. Raises `CloseError`, `OperationError`, and what nobody foresaw."""
         REQUEST_ID.set(request_id_of(None))
         operation = self._service.prepare(request)
         if operation.type is OperationType.SUBSCRIPTION:
             self._endless.add(self._active[id_])
         head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'
         answers = self._service.stream(operation, request, self._socket.state.database, lease)
-        async with aclosing(answers):
-            async for answer in answers:
-                await self._send_text(f"{head}{answer.encoded.decode()}}}")
-                await asyncio.sleep(0)  # lets other tasks run, even if this client reads fast
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    await self._send_text(f"{head}{answer.encoded.decode()}}}")
+                    await asyncio.sleep(0)  # lets other tasks run, even if this client reads fast
+        except OperationError as error:
+            if error.code != TOO_FAR_BEHIND:
+                raise
+            reason = error.errors[0]["message"]
+            raise CloseError(CloseCode.TRY_AGAIN_LATER, reason) from None  # so that the client connects again by itself
 
     async def _send(self, message: dict[str, Any]) -> None:
         """Waits while the client reads too slowly. Raises `GoneError`."""

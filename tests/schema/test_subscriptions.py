@@ -311,6 +311,99 @@ async def test_the_log_holds_each_entity_once() -> None:
         assert len(await subscriber.read()) <= 11
 
 
+async def test_what_came_and_went_is_not_kept() -> None:
+    """While a subscriber does not read: it would not be told of it."""
+    database = copy_of(run(11))
+    async with subscribed(database, CHANGES) as subscriber:
+        assert await subscriber.read() == []
+        put(database, run(11, "/first"))  # the one that it waits for, and takes at once
+        await asyncio.sleep(0)
+        for number in range(20, 20_000):
+            put(database, run(number))
+            drop(database, run(number))
+        assert len(database.changes) <= 1024
+        put(database, run(11, "/last"))
+        assert kinds_and_ids(await subscriber.read())[-1:] == [("UPDATED", uid(11))]
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+async def test_who_was_told_of_a_run_is_told_of_its_end(snapshot: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside others that were told of neither, and to whom it never was."""
+    monkeypatch.setattr(change_log, "_MIN_COMPACTION_LENGTH", 0)
+    database = copy_of()
+    async with (
+        subscribed(database, CHANGES) as slow,
+        subscribed(database, CHANGES, snapshot=snapshot) as reader,
+    ):
+        assert await slow.read() == await reader.read() == []
+        put(database, run(11))
+        assert kinds_and_ids(await slow.read()) == [("CREATED", uid(11))]
+        put(database, run(12))
+        assert kinds_and_ids(await reader.read()) == [("CREATED", uid(11)), ("CREATED", uid(12))]
+        await asyncio.sleep(0)
+        drop(database, run(12))
+        drop(database, run(11))
+        for number in range(20, 40):
+            put(database, run(number))
+            drop(database, run(number))
+        told = kinds_and_ids(await reader.read())
+        assert [one for one in told if one[0] == "DELETED"] == [("DELETED", uid(12)), ("DELETED", uid(11))]
+        assert ("DELETED", uid(11)) in kinds_and_ids(await slow.read())
+
+
+async def test_a_subscriber_too_far_behind_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told so when it reads again, and holds nothing meanwhile; one that reads is told of every change."""
+    monkeypatch.setattr(change_log, "_MIN_COMPACTION_LENGTH", 4)
+    monkeypatch.setattr(change_log, "_MAX_ENTRIES", 4)
+    old, new = [run(number) for number in range(100, 120)], [run(number) for number in range(200, 250)]
+    database = copy_of(*old)
+    async with subscribed(database, CHANGES) as stuck, subscribed(database, CHANGES) as reader:
+        assert await stuck.read() == await reader.read() == []
+        put(database, run(100, "/first"))  # the one that it waits for, and takes at once
+        await asyncio.sleep(0)
+        assert await reader.read() != []
+        for record in old:
+            drop(database, record)
+            assert kinds_and_ids(await reader.read()) == [("DELETED", record.id)]
+        for record in new:
+            put(database, record)
+            assert kinds_and_ids(await reader.read()) == [("CREATED", record.id)]
+        assert database.changes.followers == 1
+        assert len(database.changes) <= 4
+        await stuck.wait()  # what it had taken
+        with pytest.raises(OperationError, match="subscribe again") as caught:
+            await stuck.wait()
+        assert caught.value.code == "TOO_FAR_BEHIND"
+
+
+async def test_a_subscriber_that_waits_may_be_too_far_behind_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one change of more than is kept: it is told so, and does not go on as if nothing had been."""
+    monkeypatch.setattr(change_log, "_MIN_COMPACTION_LENGTH", 4)
+    monkeypatch.setattr(change_log, "_MAX_ENTRIES", 4)
+    old, new = [run(number) for number in range(100, 120)], [run(number) for number in range(200, 240)]
+    database = copy_of(*old)
+    async with subscribed(database, CHANGES) as subscriber:
+        assert await subscriber.read() == []
+        drop(database, *old)
+        put(database, *new)
+        with pytest.raises(OperationError) as caught:
+            await subscriber.wait()
+        assert caught.value.code == "TOO_FAR_BEHIND"
+
+
+async def test_a_deletion_of_everything_at_once_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it was: nobody is ended that had no time to read."""
+    monkeypatch.setattr(change_log, "_MIN_COMPACTION_LENGTH", 4)
+    monkeypatch.setattr(change_log, "_MAX_ENTRIES", 4)
+    records = [run(number) for number in range(100, 300)]
+    database = copy_of(*records)
+    async with subscribed(database, CHANGES) as subscriber:
+        assert await subscriber.read() == []
+        drop(database, *records)
+        assert kinds_and_ids(await subscriber.read()) == [("DELETED", record.id) for record in records]
+        assert len(database.changes) == 0
+
+
 async def test_nothing_is_kept_for_nobody() -> None:
     """Before the first subscriber and after the last one the log is empty."""
     database = copy_of(run(11))

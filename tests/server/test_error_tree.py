@@ -33,7 +33,7 @@ from server.auth.identity import AuthCode, AuthenticationError
 from server.commands import contract
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.sqlite_writer import Conflict
-from server.database.errors import BackendError, DatabaseError, RefusedError, UnknownOutcomeError
+from server.database.errors import BackendError, DatabaseError, RefusedError, TooFarBehindError, UnknownOutcomeError
 from server.database.files import run_metadata
 from server.database.files.daemon_threads import ThreadsHangError
 from server.database.files.workspace_roots import OutsideError
@@ -73,7 +73,7 @@ INTERNAL_ERRORS: Mapping[type[BaseException], str] = {
 REFUSALS = [
     error
     for error in own_errors(DatabaseError)
-    if error not in (DatabaseError, RefusedError) and not issubclass(error, BackendError)
+    if error not in (DatabaseError, RefusedError, TooFarBehindError) and not issubclass(error, BackendError)
 ]
 """What a mutation may refuse."""
 

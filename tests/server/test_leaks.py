@@ -19,8 +19,8 @@ from websockets.typing import Subprotocol
 
 from server.process.connection_timer import ConnectionTimer
 from server.process.uvicorn_protocols import HTTPConnection, WebSocketConnection
-from server.protocols.websocket import WebSocketApp
-from tests.support.live import DEADLINE, serving
+from server.protocols.websocket import Connection, WebSocketApp
+from tests.support.live import DEADLINE, serving, until
 from tests.support.raw_http import connected
 from tests.support.records import memory_of, run
 from tests.support.serving import Serving
@@ -120,11 +120,25 @@ async def test_a_connection_leaves_nothing_behind(ending: Ending) -> None:
             tracemalloc.stop()
 
 
+@pytest.mark.parametrize("ending", [closed_properly, aborted], ids=lambda ending: ending.__name__)
+async def test_a_websocket_is_freed_without_a_collection_of_cycles(ending: Ending) -> None:
+    """A server process collects seldom: 25 kB of each socket would wait for it."""
+    kinds = (WebSocketConnection, HTTPConnection, Connection)
+    async with serving(await memory_of(run(1))) as live:
+        gc.collect()
+        gc.disable()
+        try:
+            await open_and_end(live.port, (ending,), 50)
+            await until(lambda: not any(type(it) in kinds for it in gc.get_objects()))
+        finally:
+            gc.enable()
+
+
 async def is_gone(before: dict[str, int]) -> None:
     """Waits until no more is left than before, without a timer of its own while it looks."""
-    until = time.monotonic() + DEADLINE
+    end = time.monotonic() + DEADLINE
     while more := {kind: count for kind, count in left().items() if count > before[kind]}:
-        assert time.monotonic() < until, more
+        assert time.monotonic() < end, more
         await asyncio.sleep(0.05)
 
 

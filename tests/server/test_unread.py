@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import ctypes
+import fcntl
 import json
 import socket
 import struct
+import sys
+import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import pytest
@@ -15,14 +20,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from server.database import change_log
+from server.database.models import EntityKind, Entry, Key
 from server.process.uvicorn_protocols import MAX_FRAMES
 from server.settings import Settings
 from tests.server.test_websocket import CHANGES, frame, put
 from tests.support.live import DEADLINE, Live, serving, until
-from tests.support.records import memory_of, run
+from tests.support.records import memory_of, run, uid
 
 pytestmark = pytest.mark.anyio
 
+PROTOCOLS = ["websocket", "event stream"]
 LONG = 16 * 2**20
 """Bytes: more than the sockets of both sides hold."""
 KERNEL = 8 * 2**20
@@ -37,6 +45,8 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
 )
+SO_ATTACH_FILTER = 26
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Only Linux has these options of sockets.")
 GET_LONG = b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -67,6 +77,12 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         self._socket.close()
 
+    def vanish(self) -> None:
+        """Drops all packets that arrive, as if the host were gone: a program for Linux's filter that takes none."""
+        code = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("HL", 1, ctypes.addressof(code))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
     async def say(self, data: bytes) -> None:
         async with asyncio.timeout(DEADLINE):
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
@@ -78,6 +94,32 @@ class Client:
 
 def held(live: Live) -> int:
     return sum(connection.unread for connection in live.connections)
+
+
+def held_by_the_kernel(live: Live) -> int:
+    """Bytes for the only connection."""
+    (connection,) = live.connections
+    sent = array.array("i", [0])
+    fcntl.ioctl(connection.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, sent)
+    return sent[0]
+
+
+async def subscribed(server: Live, client: Client, protocol: str) -> None:
+    if protocol == "websocket":
+        await opened(client)
+        await client.say(frame({"type": "subscribe", "id": "1", "payload": {"query": CHANGES}}))
+    else:
+        await client.say(SUBSCRIBE)
+    await until(lambda: server.database.changes.followers == 1)
+
+
+async def fill(server: Live) -> None:
+    """Changes run 1 until its subscriber, which does not read, can be sent no more."""
+    number = 0
+    while held(server) <= 2**16:
+        put(server, f"/{number}/{'x' * 50_000}")
+        number += 1
+        await asyncio.sleep(0.001)
 
 
 async def opened(client: Client) -> None:
@@ -98,10 +140,10 @@ async def test_an_answer_that_nobody_reads_is_let_go(last: bytes) -> None:
 
 async def test_who_reads_slowly_is_waited_for() -> None:
     """Whoever goes on reading gets all of it, though it takes several times as long."""
-    async with live(send_timeout=0.3) as server, Client(server) as client:
+    async with live(send_timeout=1.0) as server, Client(server) as client:
         await client.say(GET_LONG)
         count = 0
-        for _ in range(12):
+        for _ in range(30):
             count += len(await client.read(2**12))
             await asyncio.sleep(0.1)
         while count < LONG:
@@ -128,23 +170,82 @@ async def test_a_client_leaves_unread_no_more_than_it_may() -> None:
             count += len(await client.read(2**20))
 
 
-@pytest.mark.parametrize("protocol", ["websocket", "event stream"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_subscriber_that_does_not_read_is_let_go(protocol: str) -> None:
     """With all that belongs to it."""
     async with live(send_timeout=0.3) as server, Client(server) as client:
-        if protocol == "websocket":
-            await opened(client)
-            await client.say(frame({"type": "subscribe", "id": "1", "payload": {"query": CHANGES}}))
-        else:
-            await client.say(SUBSCRIBE)
-        await until(lambda: server.database.changes.followers == 1)
-        number = 0
-        while not held(server):
-            put(server, f"/{number}/{'x' * 500_000}")
-            number += 1
-            await asyncio.sleep(0.01)
+        await subscribed(server, client, protocol)
+        await fill(server)
         await until(lambda: not server.connections)
         await until(lambda: server.database.changes.followers == 0)
+
+
+@ON_LINUX
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_little_is_held_for_a_subscriber_that_does_not_read(protocol: str) -> None:
+    """By the kernel and by us together; without a bound the kernel would take some MiB."""
+    async with live() as server, Client(server) as client:
+        await subscribed(server, client, protocol)
+        await fill(server)
+        for number in range(20):
+            put(server, f"/more/{number}/{'x' * 50_000}")
+            await asyncio.sleep(0.001)
+        assert held_by_the_kernel(server) + held(server) < 2**19
+
+
+@ON_LINUX
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_subscriber_whose_host_vanished_is_let_go(protocol: str) -> None:
+    """Once something was sent to it: no packet says that it is gone, and what was sent fits into the kernel."""
+    async with live(send_timeout=0.3) as server, Client(server) as client:
+        await subscribed(server, client, protocol)
+        client.vanish()
+        put(server, "/two")
+        await until(lambda: not server.connections)
+        await until(lambda: server.database.changes.followers == 0)
+
+
+async def test_a_subscriber_that_answers_no_ping_is_let_go() -> None:
+    """Also if it reads a little now and then, and what waits for it would take for ever."""
+    async with live() as server, Client(server) as client:
+        await subscribed(server, client, "websocket")
+        await fill(server)
+        (connection,) = server.connections
+        connection.keepalive_timeout()
+        assert server.connections
+        await until(lambda: not server.connections)
+        await until(lambda: server.database.changes.followers == 0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_subscriber_too_far_behind_is_told_to_connect_again(
+    protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it reads again: by 1013, or by the error and a stream without `complete`; the log keeps nothing for it."""
+    monkeypatch.setattr(change_log, "_MIN_COMPACTION_LENGTH", 4)
+    monkeypatch.setattr(change_log, "_MAX_ENTRIES", 4)
+    async with live() as server, Client(server) as client:
+        server.database.read_model.apply(entry(number) for number in range(100, 110))
+        await subscribed(server, client, protocol)
+        await fill(server)
+        server.database.read_model.apply(entry(number, gone=True) for number in range(100, 110))
+        server.database.read_model.apply(entry(number) for number in range(200, 240))
+        assert server.database.changes.followers == len(server.database.changes) == 0
+        told = b""
+        with suppress(ConnectionResetError):
+            while data := await client.read():
+                told = told[-1000:] + data
+                if struct.pack(">H", 1013) + b"This subscriber reads too slowly" in told or told.endswith(b"0\r\n\r\n"):
+                    break
+        if protocol == "event stream":
+            assert b'"code":"TOO_FAR_BEHIND"' in told
+            assert b"event: complete" not in told
+        else:
+            assert struct.pack(">H", 1013) in told
+
+
+def entry(number: int, *, gone: bool = False) -> Entry:
+    return Entry(Key(EntityKind.RUN, uid(number)), None if gone else run(number))
 
 
 async def test_answers_over_one_websocket_wait_within_the_bound() -> None:
