@@ -240,7 +240,7 @@ async def test_a_locked_file_is_unavailable(path: Path, monkeypatch: pytest.Monk
 
 
 async def test_a_locked_file_is_lost_while_watched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch survives a lock that outlasts its patience."""
+    """A change behind a lock that outlasts the patience of a watch is lost, and followed after it."""
     monkeypatch.setattr(sqlite_backend, "_LOCK_WAIT", 0.1)
     monkeypatch.setattr(sqlite_backend, "_PAUSE", 0.05)
     merlins_file(path)
@@ -249,6 +249,7 @@ async def test_a_locked_file_is_lost_while_watched(path: Path, monkeypatch: pyte
     async with open_backend(url_of(path)) as backend, aclosing(backend.watch()) as notices:
         await next_of(notices, Reload)
         with held(path, "BEGIN EXCLUSIVE"):
+            os.utime(path)
             assert "locked" in (await next_of(notices, Lost)).reason
         await next_of(notices, Reload)
 

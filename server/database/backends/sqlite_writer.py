@@ -96,8 +96,11 @@ def write(
     columns: Callable[[EntityKind], tuple[str, ...]],
     notes: Callable[[Collection[NoteKey]], Mapping[NoteKey, str | None]],
     now: float,
+    is_touched: Callable[[], bool],
 ) -> None:
     """Within a transaction. `standing` is what stands now of what the batch reads and writes, and `rows` where.
+
+    `is_touched`: whether anybody wrote into the file meanwhile, which no transaction does.
 
     There is no index: an update by id would look through the whole table for each. Raises `Conflict`.
     """
@@ -120,6 +123,8 @@ def write(
         marks = ", ".join("?" * len(ids))
         execute(f"DELETE FROM {kind} WHERE id IN ({marks})", ids)  # noqa: S608 - our own words only
     _write_notes(execute, batch.notes, now)
+    if is_touched():
+        raise Conflict
 
 
 def _differs(
