@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -47,13 +48,7 @@ from server.database.backends.sqlite_rows import (
 from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, make_readable, write, writing
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
-from server.database.models import (
-    KINDS,
-    EntityKind,
-    Entry,
-    Key,
-    Model,
-)
+from server.database.models import KINDS, EntityKind, Entry, Key, Model
 
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
 _LOCK_WAIT = 5.0
@@ -64,8 +59,6 @@ _POLL_SHARE = 2
 _PAUSE = 0.5
 _LONGEST_USE = 0.05
 """Seconds for which a comparison has the file open at once: meanwhile others can't remove its write-ahead log."""
-_PAGE = 1000
-"""Rows, of a comparison."""
 _BEFORE_ANY_ROW = -(2**63)
 
 _Place = tuple[int, int]
@@ -295,33 +288,37 @@ class SQLiteBackend(ResultsBackend):
 
     def _compare(self) -> tuple[frozenset[Key], frozenset[NoteKey], Columns]:
         """Where something else stands now than was given, and the columns in which it stands."""
-        file, known = self._opened(), self._seen
-        standing: Fingerprints = {}
-        use = file.use(lambda: (self._differing_notes(), self._all_columns()), known)
-        (notes, columns), seen = use.result, use.end
-        place: _Place | None = _FIRST
-        while place is not None:
-            look = file.use(partial(self._look, place), known)
-            rows, place = look.result
-            for key, fingerprint in rows:
+        file, known, standing = self._opened(), self._seen, dict[Key, int]()
+        use = file.use(lambda: (self._differing_notes(), self._all_columns(), self._look(_FIRST)), known)
+        (notes, columns, (keys, fingerprints, place)), seen = use.result, use.end
+        while True:
+            for key, fingerprint in zip(keys, fingerprints, strict=True):
                 note(standing, key, fingerprint)
+            if place is None:
+                break
+            look = file.use(partial(self._look, place), known)
+            keys, fingerprints, place = look.result
             seen = look.end if look.start == seen else None
         self._seen = seen or known._replace(changed_at=0)  # others wrote meanwhile: compare again
         return frozenset(key for key, _ in standing.items() ^ self._given.items()), notes, columns
 
-    def _look(self, place: _Place) -> tuple[list[tuple[Key, int]], _Place | None]:
+    def _look(self, place: _Place) -> tuple[list[Key], list[int], _Place | None]:
         """What stands from there on, and where to go on."""
         until = time.monotonic() + _LONGEST_USE
         first, after = place
-        rows: list[tuple[Key, int]] = []
-        for kind in list(EntityKind)[first:]:
-            while page := self._page(kind, after, _PAGE):
-                after = page[-1][1]["_row"]
-                rows += ((key, fingerprint_of(row)) for key, row in page)
-                if time.monotonic() > until:
-                    return rows, (first, after)
-            first, after = first + 1, _BEFORE_ANY_ROW
-        return rows, None
+        keys: list[Key] = []
+        fingerprints: list[int] = []
+        for number, kind in enumerate(EntityKind):
+            if number < first:
+                continue
+            with closing(self._rows(kind, "WHERE rowid > ?", (after,))) as rows:
+                for key, row in rows:
+                    keys.append(key)
+                    fingerprints.append(fingerprint_of(row))
+                    if not len(keys) % BATCH and time.monotonic() > until:
+                        return keys, fingerprints, (number, row["_row"])
+            after = _BEFORE_ANY_ROW
+        return keys, fingerprints, None
 
     def _notes(self) -> dict[NoteKey, str]:
         """All of them; empty where none was ever written."""
@@ -378,12 +375,14 @@ class SQLiteBackend(ResultsBackend):
 
     def _rows(
         self, kind: EntityKind, where: str = "", parameters: Collection[Any] = (), limit: str = ""
-    ) -> Iterator[tuple[Key, sqlite3.Row]]:
+    ) -> Generator[tuple[Key, sqlite3.Row]]:
         """In the order of insertion: of several rows with one id, Merlin reads the first."""
         if not self._columns(kind):
-            return iter(())
+            return
         statement = f"SELECT rowid AS _row, * FROM {kind} {where} ORDER BY rowid {limit}"  # noqa: S608 - our own words only
-        return ((key_of(kind, row), row) for row in self._execute(statement, parameters))
+        with closing(self._execute(statement, parameters)) as rows:
+            for row in rows:
+                yield key_of(kind, row), row
 
     def _page(self, kind: EntityKind, after: int, size: int) -> list[tuple[Key, sqlite3.Row]]:
         """Read to its end: a statement that stays open would keep us from writing, and others from a checkpoint."""
