@@ -170,8 +170,9 @@ class SQLiteFile:
     def _empty_log(self, start: FileState) -> None:
         """Moves into the file what its log holds, as far as nobody reads that, so that no log outlives this use."""
         self._check(start, self.state())
-        self.execute("PRAGMA busy_timeout=0")
-        self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with suppress(sqlite3.OperationalError):  # such as a full disk: what was committed stands in the log
+            self.execute("PRAGMA busy_timeout=0")
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _version(self) -> int:
         """Another one when others have committed since the connection was opened."""
