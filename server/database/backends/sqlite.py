@@ -260,6 +260,7 @@ class SQLiteBackend(ResultsBackend):
             self._seen = state
             raise BackendUnavailableError(f"The database file {self.path} was emptied.")
         self._seen = state
+        self._opened().forget()
         self._use(self._check_tables)
 
     def _is_changed(self) -> bool:

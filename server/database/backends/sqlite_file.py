@@ -10,6 +10,7 @@ again if somebody did write: https://www.sqlite.org/wal.html#read_only_databases
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from server.database.errors import BackendUnavailableError, WrongDatabaseError
+from server.database.errors import BackendUnavailableError, UnknownOutcomeError, WrongDatabaseError
 
 _Result = TypeVar("_Result")
 _COARSE_CLOCK = 5
@@ -49,7 +50,7 @@ class FileState(NamedTuple):
     def is_replaced_by(self, other: FileState) -> bool:
         """Whether no commit makes this file the other: only VACUUM makes a file smaller.
 
-        A copy onto a file that makes it no smaller can't be told from a commit.
+        A copy onto a file that makes it no smaller is told from a commit by the number of its schema at best.
         """
         return self[:2] != other[:2] or other.size < self.size
 
@@ -72,6 +73,8 @@ class SQLiteFile:
         self._timeout = timeout
         self._log = _beside(path, "-wal")
         self._connection: sqlite3.Connection | None = None
+        self._schema = 0
+        """The number of the schema, as it was seen last; 0 while none was."""
 
     def make_if_missing(self, *, create: bool) -> None:
         """Raises `WrongDatabaseError` where there can't be a file, or there is none and none is to be made."""
@@ -146,6 +149,10 @@ class SQLiteFile:
             str(mode) == "wal" and now.changed_at != start.changed_at
         )  # else a long transaction writes into it itself
 
+    def forget(self) -> None:
+        """Takes whatever stands there now for the file."""
+        self._schema = 0
+
     def _use(self, step: Callable[[], _Result], known: FileState, mode: str) -> Use[_Result]:
         start = self.settled_state() if "immutable" in mode else None
         with closing(self._connect(mode)) as connection:
@@ -153,23 +160,69 @@ class SQLiteFile:
             try:
                 version = self._version()
                 start = start or self.state()
-                self._check(known, start)
+                self._check_opened(known, start)
                 result = step()
-                if mode == "rw" and self.state().log is not None:
-                    self._empty_log(start)
-                end = self.settled_state()
-                self._check(start, end)
-                return Use(result, start, end if self._version() == version else None)
+                try:
+                    return Use(result, start, self._end(known, start, version))
+                except (sqlite3.Error, OSError):  # a lock, say: what the step did is done
+                    return Use(result, start, None)
             finally:
                 self._connection = None
 
+    def _end(self, known: FileState, start: FileState, version: int) -> FileState | None:
+        """Leaves no log, where nobody else reads it."""
+        try:
+            before = self.state()
+            self._check(start, before)
+            if not self._read_only and before.log is not None:
+                self._empty_log()
+                before = self.state()  # somebody's VACUUM makes the file smaller only now
+            end = self._end_state(known, start)
+            self._check(before, end)
+        except BackendUnavailableError as error:
+            if self._connection and self._connection.total_changes and self.state()[:2] == start[:2]:
+                message = f"{error} Whether the change was made is not known: check before you try again."
+                raise UnknownOutcomeError(message) from None
+            raise
+        return end if self._version() == version else None
+
+    def _check_opened(self, known: FileState, now: FileState) -> None:
+        """VACUUM gives the schema a higher number; a backup has one that is no higher, and often a lower one."""
+        (schema,) = self.execute("PRAGMA schema_version").fetchone()
+        is_vacuumed = 0 < self._schema < schema and now[:2] == known[:2] and now.size > 0
+        if schema < self._schema or (not is_vacuumed and known.is_replaced_by(now)):
+            raise self._replaced()
+        self._schema = schema
+
+    def _replaced(self) -> BackendUnavailableError:
+        return BackendUnavailableError(f"The database file {self.path} was replaced.")
+
+    def _end_state(self, known: FileState, start: FileState) -> FileState:
+        """One that no later write leaves the same. After a write of ours, that is made so instead of waited for."""
+        state = self.state()
+        if state == known:
+            return state
+        if state == start or self._read_only or not self._stamp(state):
+            return self.settled_state()
+        return self.state()
+
+    def _stamp(self, state: FileState) -> bool:
+        """Gives the files a time of change that no other write gives them; False if they are another user's."""
+        now = time.time_ns()
+        try:
+            os.utime(self.path, ns=(now, now))
+            if state.log is not None:
+                os.utime(self._log, ns=(now, now))
+        except (PermissionError, FileNotFoundError):
+            return False
+        return True
+
     def _check(self, known: FileState, now: FileState) -> None:
         if known.is_replaced_by(now):
-            raise BackendUnavailableError(f"The database file {self.path} was replaced.")
+            raise self._replaced()
 
-    def _empty_log(self, start: FileState) -> None:
+    def _empty_log(self) -> None:
         """Moves into the file what its log holds, as far as nobody reads that, so that no log outlives this use."""
-        self._check(start, self.state())
         with suppress(sqlite3.OperationalError):  # such as a full disk: what was committed stands in the log
             self.execute("PRAGMA busy_timeout=0")
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
