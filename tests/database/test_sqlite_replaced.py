@@ -12,18 +12,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.database.backends import sqlite as sqlite_backend
+from server.database.backends.base import Alive, Changed, Reload
+from server.database.backends.codec import encode
 from server.database.backends.factory import BackendOptions
+from server.database.backends.sqlite_file import FileState, SQLiteFile
 from server.database.backends.sqlite_writer import write
+from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendUnavailableError, UnknownOutcomeError
 from server.database.merlin_database import MerlinDatabase
-from server.database.models import Model, StudyModel
+from server.database.models import EntityKind, Key, Model, StudyModel
+from tests.support.backends import next_of, open_backend
 from tests.support.feeds import contents, holds, served, until
 from tests.support.merlin_process import Merlin
 from tests.support.records import study
@@ -251,6 +256,70 @@ async def test_an_emptied_file_is_waited_for(path: Path) -> None:
             file.write(backup[len(backup) // 2 :])
         await until(lambda: holds(database, *BACKUP))
         assert set(seen) == {len(BACKUP)}
+
+
+async def test_a_copy_that_makes_the_file_larger_is_told(path: Path, merlin: Merlin) -> None:
+    """A backup by SQLite itself has a lower number of its schema than the file that it replaces."""
+    more = [study(number) for number in range(1, 900)]
+    source = path.with_name("source.db")
+    merlins_file(source).create(*more)
+    backup = path.with_name("backup.db")
+    with closing(sqlite3.connect(source)) as reader, closing(sqlite3.connect(backup)) as writer:
+        reader.backup(writer)
+    async with served(f"sqlite:///{path}") as database:
+        assert backup.stat().st_size > path.stat().st_size
+        shutil.copyfile(backup, path)
+        await told_and_over(database, path)
+        await check(database, merlin, *more)
+
+
+async def test_a_vacuum_is_no_replacement(path: Path) -> None:
+    """It makes the file smaller, and is read as any other write."""
+    async with open_backend(f"sqlite:///{path}") as backend, aclosing(backend.watch()) as notices:
+        await next_of(notices, Reload)
+        [_ async for _ in backend.load()]
+        before = path.stat().st_size
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("DELETE FROM study WHERE rowid > 1")
+            other.execute("VACUUM")
+        assert path.stat().st_size < before
+        async for notice in notices:
+            if not isinstance(notice, Alive):
+                assert isinstance(notice, Changed)
+                assert len(notice.keys) == len(OLD) - 1
+                break
+
+
+def addition(record: StudyModel) -> WriteSet:
+    key = Key(EntityKind.STUDY, record.id)
+    return WriteSet("ours", {key: None}, owners={}, written={key: encode(record)}, deleted=frozenset(), names={})
+
+
+async def test_what_is_committed_is_not_called_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock of somebody else right after the commit makes no refusal of it."""
+
+    def locked(*_: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    async with open_backend(f"sqlite:///{path}") as backend:
+        monkeypatch.setattr(SQLiteFile, "_end_state", locked)
+        assert await backend.commit(addition(study(900)))
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM study WHERE id = ?", (study(900).id,)).fetchone() == (1,)
+
+
+async def test_a_commit_that_is_copied_over_is_unknown(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can say whether the copy came before or after it."""
+    end_state = SQLiteFile._end_state
+
+    def emptied(file: SQLiteFile, known: FileState, start: FileState) -> FileState:
+        os.truncate(path, 0)
+        return end_state(file, known, start)
+
+    async with open_backend(f"sqlite:///{path}") as backend:
+        monkeypatch.setattr(SQLiteFile, "_end_state", emptied)
+        with pytest.raises(UnknownOutcomeError, match="check before you try again"):
+            await backend.commit(addition(study(900)))
 
 
 @pytest.mark.soak

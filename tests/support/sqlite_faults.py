@@ -90,7 +90,8 @@ async def copied(site: FileSite) -> None:
     stored = runs_in(backup)
     await until_done(site.told, _BETWEEN)
     async with resting(site.told):
-        await asyncio.to_thread(subprocess.run, ["cp", backup, site.path], check=True)
+        copying = await asyncio.create_subprocess_exec("cp", backup, site.path)
+        assert await copying.wait() == 0
         site.told.begin_anew(stored)
 
 

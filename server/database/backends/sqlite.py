@@ -31,7 +31,7 @@ from server.database.backends.codec import Dialect, Raw, encode
 from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
-from server.database.backends.sqlite_file import FileState, SQLiteFile
+from server.database.backends.sqlite_file import FileState, SQLiteFile, translated
 from server.database.backends.sqlite_path import path_of
 from server.database.backends.sqlite_rows import (
     BATCH,
@@ -218,20 +218,7 @@ class SQLiteBackend(ResultsBackend):
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, step)
         except (sqlite3.Error, OSError) as error:
-            raise self._translate(error) from error
-
-    def _translate(self, error: Exception) -> BackendError:
-        if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-            return WrongDatabaseError(f"{self.path} is no SQLite database.")
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            return BackendUnavailableError(
-                f"The database {self.connection} stays locked by another process: try again."
-            )
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
-            return BackendUnavailableError(
-                f"The database {self.connection}, or its directory, is read-only: serve it with --read-only."
-            )
-        return BackendUnavailableError(f"Can't read the database {self.connection}: {error}.")
+            raise translated(error, self.path) from error
 
     # What follows runs on the thread.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from server.database.errors import BackendUnavailableError, UnknownOutcomeError, WrongDatabaseError
+from server.database.errors import BackendError, BackendUnavailableError, UnknownOutcomeError, WrongDatabaseError
 
 _Result = TypeVar("_Result")
 _COARSE_CLOCK = 5
@@ -263,3 +263,17 @@ def _beside(path: Path, ending: str) -> Path:
 
 def _text(stored: bytes) -> str:
     return stored.decode("utf-8", "surrogateescape")
+
+
+def translated(error: Exception, path: Path) -> BackendError:
+    """An error of SQLite or of the system, in words that say what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
+    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+        return WrongDatabaseError(f"{path} is no SQLite database.")
+    if code == sqlite3.SQLITE_BUSY:
+        return BackendUnavailableError(f"The database sqlite:///{path} stays locked by another process: try again.")
+    if code == sqlite3.SQLITE_READONLY:
+        return BackendUnavailableError(
+            f"The database sqlite:///{path}, or its directory, is read-only: serve it with --read-only."
+        )
+    return BackendUnavailableError(f"Can't read the database sqlite:///{path}: {error}.")
