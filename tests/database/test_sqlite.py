@@ -271,6 +271,20 @@ async def test_a_replaced_file_is_noticed(path: Path, monkeypatch: pytest.Monkey
         assert (await next_of(notices, Changed)).keys == {Key(STUDY, uid(3))}
 
 
+async def test_a_link_to_a_file_is_followed(path: Path) -> None:
+    """A commit into a log that somebody keeps open, beside the file itself, is noticed."""
+    merlins_file(path).create(study(1))
+    link = path.parent / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with held(path, "PRAGMA journal_mode=WAL", "SELECT * FROM study"):
+        async with open_backend(url_of(link)) as backend, aclosing(backend.watch()) as notices:
+            await next_of(notices, Reload)
+            assert await records(backend) == by_key(study(1))
+            SQLiteWriter(path).create(study(2))
+            assert (await next_of(notices, Changed)).keys == {Key(STUDY, uid(2))}
+
+
 async def test_a_removed_file_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was deleted is lost, is not made anew by us, and is read again when it is back."""
     monkeypatch.setattr(sqlite_backend, "_PAUSE", 0.05)

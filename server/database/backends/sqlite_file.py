@@ -71,7 +71,6 @@ class SQLiteFile:
         self.path = path
         self._read_only = read_only
         self._timeout = timeout
-        self._log = _beside(path, "-wal")
         self._connection: sqlite3.Connection | None = None
         self._schema = 0
         """The number of the schema, as it was seen last; 0 while none was."""
@@ -96,7 +95,7 @@ class SQLiteFile:
         status = self.path.stat()
         log = None
         with suppress(FileNotFoundError):
-            beside = self._log.stat()
+            beside = self._beside("-wal").stat()
             log = (beside.st_ino, beside.st_size, beside.st_mtime_ns) if beside.st_size else None
         return FileState(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, log)
 
@@ -212,7 +211,7 @@ class SQLiteFile:
         try:
             os.utime(self.path, ns=(now, now))
             if state.log is not None:
-                os.utime(self._log, ns=(now, now))
+                os.utime(self._beside("-wal"), ns=(now, now))
         except (PermissionError, FileNotFoundError):
             return False
         return True
@@ -245,20 +244,20 @@ class SQLiteFile:
         connection.text_factory = _text  # else one text that is no UTF-8 makes its whole table unreadable
         return connection
 
+    def _beside(self, ending: str) -> Path:
+        """SQLite keeps its files beside the file itself, not beside a link to it."""
+        return Path(f"{os.path.realpath(self.path)}{ending}")
+
     def _state_without_log(self) -> FileState | None:
         """None if somebody has the file open for longer than Merlin does, or left it in the middle of a commit."""
         until = time.monotonic() + _LOG_PATIENCE
         while True:
             state = self.state()
-            if state.log is None and not _beside(self.path, "-journal").exists():
+            if state.log is None and not self._beside("-journal").exists():
                 return state
             if time.monotonic() > until:
                 return None
             time.sleep(_PAUSE)
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
 
 
 def _text(stored: bytes) -> str:
