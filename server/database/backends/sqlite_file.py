@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection
-from contextlib import closing, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -72,6 +72,7 @@ class SQLiteFile:
         self._read_only = read_only
         self._timeout = timeout
         self._connection: sqlite3.Connection | None = None
+        self._log_inode: int | None = None
         self._schema = 0
         """The number of the schema, as it was seen last; 0 while none was."""
 
@@ -154,10 +155,13 @@ class SQLiteFile:
 
     def _use(self, step: Callable[[], _Result], known: FileState, mode: str) -> Use[_Result]:
         start = self.settled_state() if "immutable" in mode else None
-        with closing(self._connect(mode)) as connection:
+        if self.state()[:2] != known[:2]:  # opened, it would take the log that somebody else still has of the old file
+            raise self._replaced()
+        with self._without_orphan(mode), closing(self._connect(mode)) as connection:
             self._connection = connection
             try:
                 version = self._version()
+                self._log_inode = self._inode_of_log()
                 start = start or self.state()
                 self._check_opened(known, start)
                 result = step()
@@ -167,6 +171,26 @@ class SQLiteFile:
                     return Use(result, start, None)
             finally:
                 self._connection = None
+
+    @contextmanager
+    def _without_orphan(self, mode: str) -> Iterator[None]:
+        """Removes the log of a file that was replaced while it was open here: SQLite leaves it then, even when closed.
+
+        Whoever opened the new file would write the old log into it. A log that others made since is not touched.
+        """
+        before = self.state()[:2]
+        try:
+            yield
+        finally:
+            log, self._log_inode = self._log_inode, None
+            with suppress(OSError):
+                if mode == "rw" and log and self.state()[:2] != before and self._inode_of_log() == log:
+                    self._beside("-wal").unlink()
+
+    def _inode_of_log(self) -> int | None:
+        with suppress(FileNotFoundError):
+            return self._beside("-wal").stat().st_ino
+        return None
 
     def _end(self, known: FileState, start: FileState, version: int) -> FileState | None:
         """Leaves no log, where nobody else reads it."""
