@@ -192,9 +192,12 @@ class SQLiteBackend(ResultsBackend):
                         yield Alive()
                         continue
                     with self._barriers.look():
-                        if not await self._run_closed(self._is_changed) or self._loads:
+                        if not await self._run_closed(self._is_changed):
                             yield Alive()
                             continue
+                        while self._loads:  # nobody is let through before the comparison
+                            yield Alive()
+                            await asyncio.sleep(_POLL_INTERVAL)
                         started = time.monotonic()
                         keys, notes, now_columns = await self._run_closed(self._compare)
                         took = time.monotonic() - started
@@ -236,8 +239,7 @@ class SQLiteBackend(ResultsBackend):
 
     def _use(self, step: Callable[[], _Result]) -> _Result:
         use = self._opened().use(step, self._seen)
-        if use.start == self._seen:
-            self._seen = use.end or self._seen
+        self._seen = (use.end or self._seen) if use.start == self._seen else self._seen
         return use.result
 
     def _reopen(self) -> None:
