@@ -188,9 +188,6 @@ class SQLiteBackend(ResultsBackend):
                 while True:
                     await asyncio.sleep(pause)
                     pause = _POLL_INTERVAL
-                    if self._loads:
-                        yield Alive()
-                        continue
                     with self._barriers.look():
                         if not await self._run_closed(self._is_changed):
                             yield Alive()
