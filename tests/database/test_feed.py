@@ -224,7 +224,7 @@ for line in sys.stdin:
 
 
 async def test_another_process_is_followed_under_wal(tmp_path: Path) -> None:
-    """Every write of a second process, whose connection stays open, is seen before the next checkpoint."""
+    """Every write of a second process, whose connection stays open, is seen; the log stays meanwhile."""
     path = tmp_path / "merlin.db"
     merlins_file(path).create(study(1))
     process = await asyncio.create_subprocess_exec(
@@ -238,7 +238,7 @@ async def test_another_process_is_followed_under_wal(tmp_path: Path) -> None:
             process.stdin.write(f"UPDATE study SET name = 'name_{number}'\n".encode())
             assert await process.stdout.readline() == b"done\n"
             await until(lambda n=number: name(database, 1) == f"name_{n}")  # type: ignore[misc]
-        assert path.with_name("merlin.db-wal").stat().st_size > 0
+        assert path.with_name("merlin.db-wal").exists()
     process.stdin.close()
     assert await asyncio.wait_for(process.wait(), DEADLINE) == 0
 

@@ -240,7 +240,7 @@ async def test_a_locked_file_is_unavailable(path: Path, monkeypatch: pytest.Monk
 
 
 async def test_a_locked_file_is_lost_while_watched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watch survives a lock that outlasts its patience."""
+    """A change behind a lock that outlasts the patience of a watch is lost, and followed after it."""
     monkeypatch.setattr(sqlite_backend, "_LOCK_WAIT", 0.1)
     monkeypatch.setattr(sqlite_backend, "_PAUSE", 0.05)
     merlins_file(path)
@@ -249,6 +249,7 @@ async def test_a_locked_file_is_lost_while_watched(path: Path, monkeypatch: pyte
     async with open_backend(url_of(path)) as backend, aclosing(backend.watch()) as notices:
         await next_of(notices, Reload)
         with held(path, "BEGIN EXCLUSIVE"):
+            os.utime(path)
             assert "locked" in (await next_of(notices, Lost)).reason
         await next_of(notices, Reload)
 
@@ -268,6 +269,20 @@ async def test_a_replaced_file_is_noticed(path: Path, monkeypatch: pytest.Monkey
         assert await records(backend) == by_key(study(2))
         SQLiteWriter(path).create(study(3))
         assert (await next_of(notices, Changed)).keys == {Key(STUDY, uid(3))}
+
+
+async def test_a_link_to_a_file_is_followed(path: Path) -> None:
+    """A commit into a log that somebody keeps open, beside the file itself, is noticed."""
+    merlins_file(path).create(study(1))
+    link = path.parent / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with held(path, "PRAGMA journal_mode=WAL", "SELECT * FROM study"):
+        async with open_backend(url_of(link)) as backend, aclosing(backend.watch()) as notices:
+            await next_of(notices, Reload)
+            assert await records(backend) == by_key(study(1))
+            SQLiteWriter(path).create(study(2))
+            assert (await next_of(notices, Changed)).keys == {Key(STUDY, uid(2))}
 
 
 async def test_a_removed_file_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

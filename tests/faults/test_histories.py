@@ -7,9 +7,8 @@ import json
 import os
 import random
 import signal
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import pytest
 import redis
 
 from server.database.backends.factory import BackendOptions, make_backend
-from tests.support.histories import Outcome, Stored, Told, clients, until_done
-from tests.support.live import Live, serving, until
+from tests.support.histories import Outcome, Stored, Told, clients, copy_of, until_done
+from tests.support.live import serving, until
 from tests.support.merlin_process import Merlin
 from tests.support.proxy import Proxy
 from tests.support.servers import RedisServer, binaries
@@ -134,10 +133,6 @@ def stored_in(client: redis.Redis) -> dict[str, Stored]:
     return found
 
 
-def copy_of(live: Live) -> dict[str, Stored]:
-    return {run.record.workspace: json.loads(run.record.additional_data)["n"] for run in live.database.runs.all()}
-
-
 @pytest.fixture(params=["redis", "valkey"])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[RedisServer, Proxy]]:
     binary = binaries().get(request.param)
@@ -227,42 +222,15 @@ def test_the_checker_accepts_either_end_of_an_unknown_outcome() -> None:
     assert history.check({"/r": 0, "/else": 0}) == ["/else is nobody's"]
 
 
-# --- SQLite -----------------------------------------------------------------------------------------------------------
-
-
-async def locked(path: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        await asyncio.sleep(1.0)
-        other.execute("COMMIT")
-
-
-async def vacuumed(path: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        for _ in range(5):
-            with suppress(sqlite3.OperationalError):
-                other.execute("VACUUM")
-            await asyncio.sleep(0.05)
-
-
-@pytest.mark.parametrize("nemesis", [locked, vacuumed], ids=lambda nemesis: nemesis.__name__)
-async def test_what_clients_were_told_is_true_after_a_fault_of_a_file(
-    nemesis: Callable[[str], Coroutine[Any, Any, None]], tmp_path: Path
-) -> None:
-    """The same for two servers of one SQLite file."""
-    with Merlin(tmp_path / "home") as merlin:
-        merlin.call("studies.create", "faults")
-        url = f"sqlite:///{merlin.database_file}"
-        async with (
-            serving(make_backend(url, BackendOptions())) as one,
-            serving(make_backend(url, BackendOptions())) as other,
-        ):
-            async with clients(3, [one.http, other.http], 1) as told:
-                await until_done(told, 10)
-                await nemesis(str(merlin.database_file))
-                await until_done(told, 10)
-            for live in (one, other):
-                await live.database.feed.catch_up()
-            stored = {run["workspace"]: run["additional_data"].get("n") for run in merlin.dump()["run"]}
-            assert told.check(stored) == []
-            assert copy_of(one) == copy_of(other) == stored
+def test_the_checker_knows_that_a_history_begins_anew() -> None:
+    """What a backup has not is rightly gone; what was acknowledged since is there; what was under way may be."""
+    history = Told()
+    history.note("/lost", Outcome.DONE, 1)
+    history.note("/kept", Outcome.DONE, 1)
+    history.begin_anew({"/kept": 0, "/deleted": 0})
+    history.note("/kept", Outcome.DONE, 2, era=0)
+    assert history.check({"/kept": 0, "/deleted": 0}) == history.check({"/kept": 2, "/deleted": 0}) == []
+    assert history.check({"/kept": 1, "/deleted": 0})
+    assert history.check({"/kept": 0, "/deleted": 0, "/lost": 1})
+    history.note("/kept", Outcome.DONE, 3, era=1)
+    assert history.check({"/kept": 0, "/deleted": 0}) == ["/kept is 0, and has to be one of {3}"]

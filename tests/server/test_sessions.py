@@ -26,6 +26,7 @@ from server.settings import Settings, SettingsError
 from tests.conftest import Store
 from tests.support.live import DEADLINE, Live, serving, until
 from tests.support.records import memory_of
+from tests.support.writers import SQLiteWriter
 
 pytestmark = pytest.mark.anyio
 
@@ -130,9 +131,7 @@ async def test_an_sqlite_file_with_messages_only_is_one_of_merlins(tmp_path: Pat
     backend = make_backend(url, BackendOptions())
     await backend.open()
     await backend.leave_message("board", "message", 1.0, most=3)
-    backend._execute("DROP TABLE study")  # type: ignore[attr-defined]
-    for table in ("run", "logical_worker", "physical_worker"):
-        backend._execute(f"DROP TABLE {table}")  # type: ignore[attr-defined]
+    SQLiteWriter(tmp_path / "merlin.db").flush()
     await backend.close()
     again = make_backend(url, BackendOptions())
     await again.open()

@@ -20,6 +20,8 @@ from typing import Any, TypeAlias
 
 import httpx
 
+from tests.support.live import Live
+
 Stored: TypeAlias = int | None
 """The number in a run's additional data; None if there is no such run."""
 _FRESH = 0
@@ -42,10 +44,24 @@ class Told:
     ids: dict[str, str] = field(default_factory=dict)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
+    era: int = 0
+    """How often another database took the place of the one before."""
+    rests: bool = False
+    """Whether clients begin nothing more for now."""
+    under_way: int = 0
 
-    def note(self, workspace: str, outcome: Outcome, new: Stored) -> None:
+    def begin_anew(self, stored: Mapping[str, Stored]) -> None:
+        """Another database stands there from now on, which has this."""
+        self.era += 1
+        self.possible = {workspace: {stored.get(workspace)} for workspace in {*self.possible, *stored}}
+
+    def note(self, workspace: str, outcome: Outcome, new: Stored, era: int | None = None) -> None:
+        """`era`: the one in which the mutation was sent, if another may have begun since."""
         self.outcomes[outcome] += 1
         before = self.possible.get(workspace, {None})
+        if era not in (None, self.era):  # whichever of the two databases it came to
+            self.possible[workspace] = before | ({new} if outcome in (Outcome.DONE, Outcome.UNKNOWN) else set())
+            return
         match outcome:
             case Outcome.DONE:
                 self.possible[workspace] = {new}
@@ -81,13 +97,16 @@ class Client:
     async def run(self, ended: asyncio.Event) -> None:
         async with httpx.AsyncClient(timeout=_REQUEST_TIMEOUT) as http:
             while not ended.is_set():
-                await self._step(http)
+                if not self._told.rests:
+                    self._told.under_way += 1
+                    await self._step(http)
+                    self._told.under_way -= 1
                 await asyncio.sleep(0.002)
 
     async def _step(self, http: httpx.AsyncClient) -> None:
         own = [name for name in self._told.ids if name.startswith(f"/{self._name}/")]
         known = [name for name in own if self._told.possible[name] != {None}]
-        number = next(self._numbers)
+        number, era = next(self._numbers), self._told.era
         fields: dict[str, Any]
         match self._chance.choice(["create", "update", "update", "delete"]) if known else "create":
             case "create":
@@ -96,17 +115,17 @@ class Client:
                 outcome, run = await self._send(http, "createRun", "CreateRunInput!", fields, "run { id }")
                 if run:
                     self._told.ids[workspace] = run["id"]
-                self._told.note(workspace, outcome, _FRESH)
+                self._told.note(workspace, outcome, _FRESH, era)
             case "update":
                 workspace = self._chance.choice(known)
                 fields = {"id": self._told.ids[workspace], "additionalData": {"n": number}}
                 outcome, _ = await self._send(http, "updateRun", "UpdateRunInput!", fields, "run { id }")
-                self._told.note(workspace, outcome, number)
+                self._told.note(workspace, outcome, number, era)
             case _:
                 workspace = self._chance.choice(known)
                 fields = {"id": self._told.ids[workspace], "force": True}
                 outcome, _ = await self._send(http, "deleteRun", "DeleteRunInput!", fields, "deletedIds")
-                self._told.note(workspace, outcome, None)
+                self._told.note(workspace, outcome, None, era)
 
     async def _send(
         self, http: httpx.AsyncClient, mutation: str, type_: str, fields: Mapping[str, Any], selection: str
@@ -131,6 +150,11 @@ class Client:
         return Outcome.DONE, payload.get("run")
 
 
+def copy_of(live: Live) -> dict[str, Stored]:
+    """What a server has in memory."""
+    return {run.record.workspace: json.loads(run.record.additional_data)["n"] for run in live.database.runs.all()}
+
+
 @asynccontextmanager
 async def clients(count: int, servers: Sequence[str], seed: int) -> AsyncIterator[Told]:
     """So many clients at work; when it ends each has had its last answer."""
@@ -144,6 +168,19 @@ async def clients(count: int, servers: Sequence[str], seed: int) -> AsyncIterato
     finally:
         ended.set()
         await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def resting(told: Told) -> AsyncIterator[None]:
+    """All clients have had their answers, and send nothing meanwhile."""
+    told.rests = True
+    try:
+        async with asyncio.timeout(60):
+            while told.under_way:
+                await asyncio.sleep(0.005)
+        yield
+    finally:
+        told.rests = False
 
 
 async def until_done(told: Told, more: int, is_over: Callable[[], bool] = lambda: False) -> None:

@@ -1,6 +1,6 @@
 """Merlin's SQLite file (the SQL of reading): a table a kind, a text column a field, no keys and no indexes.
 
-One connection on one thread of its own: SQLite then tells by `PRAGMA data_version` of every commit that was not ours.
+On one thread of its own. The file is open only while it is used: see `sqlite_file.py`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -26,17 +27,29 @@ from server.database.backends.base import (
     no_delay,
     no_progress,
 )
-from server.database.backends.codec import Dialect, Raw, decode, encode, is_entity_id
+from server.database.backends.codec import Dialect, Raw, encode
 from server.database.backends.notes import FOLLOWED, Note, NoteKey
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
-from server.database.backends.sqlite_file import SQLiteFile, open_file
+from server.database.backends.sqlite_file import FileState, SQLiteFile, translated
 from server.database.backends.sqlite_path import path_of
 from server.database.backends.sqlite_revision import raise_revision, read_revision, store_revision
-from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, make_readable, write, writing
+from server.database.backends.sqlite_rows import (
+    BATCH,
+    Fingerprints,
+    entry_of,
+    fingerprint_of,
+    key_of,
+    length_of,
+    note,
+    raw_of,
+    repeated_entry,
+    where_ids,
+)
+from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, insert, write, writing
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
-from server.database.models import KINDS, EntityKind, Entry, Key, Model, UnreadableValue
+from server.database.models import KINDS, EntityKind, Entry, Key, Model
 
 _NAME_COLUMN = {EntityKind.STUDY: "name", EntityKind.RUN: "workspace", EntityKind.PHYSICAL_WORKER: "name"}
 _LOCK_WAIT = 5.0
@@ -45,11 +58,15 @@ _POLL_INTERVAL = 0.1
 _POLL_SHARE = 2
 """After comparing everything: pause this many times as long as it took."""
 _PAUSE = 0.5
-_BATCH = 500
+_LONGEST_USE = 0.05
+"""Seconds for which a comparison has the file open at once: meanwhile others can't remove its write-ahead log."""
 _BEFORE_ANY_ROW = -(2**63)
 
+_Place = tuple[int, int]
+"""The number of a table, and that of a row after which to go on."""
+_FIRST = (0, _BEFORE_ANY_ROW)
+
 _Result = TypeVar("_Result")
-_Fingerprints = dict[Key, int]
 
 
 class SQLiteBackend(ResultsBackend):
@@ -63,7 +80,9 @@ class SQLiteBackend(ResultsBackend):
         self._read_only = read_only
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
         self._file: SQLiteFile | None = None
-        self._given: _Fingerprints = {}
+        self._seen: FileState
+        """The state of the file up to which every change was given."""
+        self._given: Fingerprints = {}
         """What was read last of every key. Compared with what stands there, it misses no change that is undone soon."""
         self._given_notes: dict[NoteKey, str] = {}
         self._loads = 0
@@ -72,11 +91,11 @@ class SQLiteBackend(ResultsBackend):
         self._barriers = Barriers()
 
     async def open(self) -> None:
-        await self._run(self._open)
+        await self._run_closed(self._open)
 
     async def close(self) -> None:
         if not self._is_closed:
-            await self._run(self._close)
+            await self._run_closed(lambda: None)  # after what was begun
             self._is_closed = True
             self._thread.shutdown()
 
@@ -86,21 +105,21 @@ class SQLiteBackend(ResultsBackend):
     async def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         done, total = 0, await self._run(lambda: sum(map(self._count, EntityKind)))
         await self.read_revision()
-        given: _Fingerprints = {}
+        given: Fingerprints = {}
         self._loads += 1
         try:
             for kind in EntityKind:
                 repeated: set[Key] = set()
                 after = _BEFORE_ANY_ROW
-                while batch := await self._run(partial(self._page, kind, after, _BATCH)):
+                while batch := await self._run(partial(self._page, kind, after, BATCH)):
                     after = batch[-1][1]["_row"]
                     entries = []
                     for key, raw in batch:
                         if key in given:
                             repeated.add(key)
                         else:
-                            entries.append(_decode(key, raw))
-                        _note(given, key, raw)
+                            entries.append(entry_of(key, raw))
+                        note(given, key, fingerprint_of(raw))
                     yield entries
                     done += len(batch)
                     progress(done, max(done, total))
@@ -117,10 +136,10 @@ class SQLiteBackend(ResultsBackend):
         for kind in EntityKind:
             after = _BEFORE_ANY_ROW
             while page := await self._run(partial(self._page, kind, after, SCAN_BATCH)):
-                for portion in portions(page, _length):
+                for portion in portions(page, length_of):
                     after = portion[-1][1]["_row"]
                     progress(min(passed + max(after, 0), total), total)
-                    yield [_decode(key, row) for key, row in portion]
+                    yield [entry_of(key, row) for key, row in portion]
             passed += last[kind]
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
@@ -172,28 +191,26 @@ class SQLiteBackend(ResultsBackend):
     async def watch(self) -> AsyncGenerator[Notice]:
         while True:
             try:
-                version = await self._run(self._reopen)
+                await self._run_closed(self._reopen)
                 columns = await self._run(self._all_columns)
                 yield Reload()
                 pause = _POLL_INTERVAL
                 while True:
                     await asyncio.sleep(pause)
                     pause = _POLL_INTERVAL
-                    if self._loads:
-                        yield Alive()
-                        continue
                     with self._barriers.look():
-                        now = await self._run(self._version)
-                        if now == version or self._loads:
+                        if not await self._run_closed(self._is_changed):
                             yield Alive()
                             continue
-                        version, started = now, time.monotonic()
-                        keys, notes = await self._run(lambda: (self._differences(), self._differing_notes()))
+                        while self._loads:  # nobody is let through before the comparison
+                            yield Alive()
+                            await asyncio.sleep(_POLL_INTERVAL)
+                        started = time.monotonic()
+                        keys, notes, now_columns = await self._run_closed(self._compare)
                         took = time.monotonic() - started
                         pause = max(_POLL_INTERVAL, _POLL_SHARE * took)
                         self.notice_delay = max(type(self).notice_delay, 2 * (pause + took))
                         yield Changed(keys, notes=notes)
-                    now_columns = await self._run(self._all_columns)
                     if any(names not in ((), columns[kind]) for kind, names in now_columns.items()):
                         yield Reload()  # the same rows mean something else now
                     columns = {kind: names or columns[kind] for kind, names in now_columns.items()}
@@ -202,37 +219,50 @@ class SQLiteBackend(ResultsBackend):
                 await asyncio.sleep(_PAUSE)
 
     async def _run(self, step: Callable[[], _Result]) -> _Result:
+        """With the file open."""
+        return await self._run_closed(lambda: self._use(step))
+
+    async def _run_closed(self, step: Callable[[], _Result]) -> _Result:
         if self._is_closed:
             raise BackendUnavailableError(f"The database {self.path} is closed.")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, step)
         except (sqlite3.Error, OSError) as error:
-            raise self._translate(error) from error
-
-    def _translate(self, error: Exception) -> BackendError:
-        if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-            return WrongDatabaseError(f"{self.path} is no SQLite database.")
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            return BackendUnavailableError(
-                f"The database {self.connection} stays locked by another process: try again."
-            )
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
-            return BackendUnavailableError(
-                f"The database {self.connection}, or its directory, is read-only: serve it with --read-only."
-            )
-        return BackendUnavailableError(f"Can't read the database {self.connection}: {error}.")
+            raise translated(error, self.path) from error
 
     # What follows runs on the thread.
 
     def _open(self) -> None:
-        file = open_file(self.path, create=self._create, read_only=self._read_only, timeout=_LOCK_WAIT)
-        self._close()
+        file = SQLiteFile(self.path, read_only=self._read_only, timeout=_LOCK_WAIT)
+        file.make_if_missing(create=self._create)
+        self._seen = file.settled_state()
         self._file = file
-        file.connection.row_factory = sqlite3.Row
-        file.connection.text_factory = _text  # else one text that is no UTF-8 makes its whole table unreadable
-        self._prepare_tables()
+        self._use(self._make_tables)
 
-    def _prepare_tables(self) -> None:
+    def _opened(self) -> SQLiteFile:
+        if self._file is None:
+            raise BackendUnavailableError(f"The database {self.path} is not open.")
+        return self._file
+
+    def _use(self, step: Callable[[], _Result]) -> _Result:
+        use = self._opened().use(step, self._seen)
+        self._seen = (use.end or self._seen) if use.start == self._seen else self._seen
+        return use.result
+
+    def _reopen(self) -> None:
+        """Takes whatever stands there now for the file. One that became empty must stay so: it may be written soon."""
+        state = self._opened().settled_state()
+        if state.size == 0 and state != self._seen:
+            self._seen = state
+            raise BackendUnavailableError(f"The database file {self.path} was emptied.")
+        self._seen = state
+        self._opened().forget()
+        self._use(self._check_tables)
+
+    def _is_changed(self) -> bool:
+        return self._opened().state() != self._seen
+
+    def _check_tables(self) -> set[str]:
         tables = {
             name
             for (name,) in self._execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
@@ -245,32 +275,47 @@ class SQLiteBackend(ResultsBackend):
         for kind in EntityKind:
             if kind in tables and "id" not in self._columns(kind):
                 raise WrongDatabaseError(f"{self.path} is no database of Merlin's: its table {kind} has no column id.")
+        return tables
+
+    def _make_tables(self) -> None:
+        tables = self._check_tables()
         for kind in () if self._read_only else set(EntityKind) - tables:
             columns = ", ".join(f"{name} TEXT" for name in COLUMNS[kind])
             self._execute(f"CREATE TABLE IF NOT EXISTS {kind} ({columns})")
 
-    def _reopen(self) -> int:
-        """The file may have been replaced by another since it was opened."""
-        if self._file is None or self._file.is_another_now():
-            self._open()
-        return self._version()
+    def _compare(self) -> tuple[frozenset[Key], frozenset[NoteKey], Columns]:
+        """Where something else stands now than was given, and the columns in which it stands."""
+        file, known, standing = self._opened(), self._seen, dict[Key, int]()
+        use = file.use(lambda: (self._differing_notes(), self._all_columns(), self._look(_FIRST)), known)
+        (notes, columns, (keys, fingerprints, place)), seen = use.result, use.end
+        while True:
+            for key, fingerprint in zip(keys, fingerprints, strict=True):
+                note(standing, key, fingerprint)
+            if place is None:
+                break
+            look = file.use(partial(self._look, place), known)
+            keys, fingerprints, place = look.result
+            seen = look.end if look.start == seen else None
+        self._seen = seen or known._replace(changed_at=0)  # others wrote meanwhile: compare again
+        return frozenset(key for key, _ in standing.items() ^ self._given.items()), notes, columns
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.connection.close()
-            self._file = None
-
-    def _version(self) -> int:
-        (version,) = self._execute("PRAGMA data_version").fetchone()
-        return int(version)
-
-    def _differences(self) -> frozenset[Key]:
-        """Where something else stands now than was given."""
-        standing: _Fingerprints = {}
-        for kind in EntityKind:
-            for key, raw in self._rows(kind):
-                _note(standing, key, raw)
-        return frozenset(key for key, _ in standing.items() ^ self._given.items())
+    def _look(self, place: _Place) -> tuple[list[Key], list[int], _Place | None]:
+        """What stands from there on, and where to go on."""
+        until = time.monotonic() + _LONGEST_USE
+        first, after = place
+        keys: list[Key] = []
+        fingerprints: list[int] = []
+        for number, kind in enumerate(EntityKind):
+            if number < first:
+                continue
+            with closing(self._rows(kind, "WHERE rowid > ?", (after,))) as rows:
+                for key, row in rows:
+                    keys.append(key)
+                    fingerprints.append(fingerprint_of(row))
+                    if not len(keys) % BATCH and time.monotonic() > until:
+                        return keys, fingerprints, (number, row["_row"])
+            after = _BEFORE_ANY_ROW
+        return keys, fingerprints, None
 
     def _notes(self) -> dict[NoteKey, str]:
         """All of them; empty where none was ever written."""
@@ -303,11 +348,7 @@ class SQLiteBackend(ResultsBackend):
         return frozenset(key for key, _ in self._notes().items() ^ self._given_notes.items())
 
     def _execute(self, statement: str, parameters: Collection[Any] = ()) -> sqlite3.Cursor:
-        if self._file is None:
-            raise BackendUnavailableError(f"The database {self.path} is not open.")
-        if self._file.is_another_now():
-            raise BackendUnavailableError(f"The database file {self.path} was replaced.")
-        return self._file.connection.execute(statement, tuple(parameters))
+        return self._opened().execute(statement, parameters)
 
     def _columns(self, kind: EntityKind) -> tuple[str, ...]:
         """Empty where Merlin's flush has dropped the table."""
@@ -331,30 +372,32 @@ class SQLiteBackend(ResultsBackend):
 
     def _rows(
         self, kind: EntityKind, where: str = "", parameters: Collection[Any] = (), limit: str = ""
-    ) -> Iterator[tuple[Key, sqlite3.Row]]:
+    ) -> Generator[tuple[Key, sqlite3.Row]]:
         """In the order of insertion: of several rows with one id, Merlin reads the first."""
         if not self._columns(kind):
-            return iter(())
+            return
         statement = f"SELECT rowid AS _row, * FROM {kind} {where} ORDER BY rowid {limit}"  # noqa: S608 - our own words only
-        return ((_key(kind, row), row) for row in self._execute(statement, parameters))
+        with closing(self._execute(statement, parameters)) as rows:
+            for row in rows:
+                yield key_of(kind, row), row
 
     def _page(self, kind: EntityKind, after: int, size: int) -> list[tuple[Key, sqlite3.Row]]:
         """Read to its end: a statement that stays open would keep us from writing, and others from a checkpoint."""
         return list(self._rows(kind, "WHERE rowid > ?", (after,), f"LIMIT {size}"))
 
-    def _fetch(self, keys: Collection[Key], given: _Fingerprints) -> list[Entry]:
+    def _fetch(self, keys: Collection[Key], given: Fingerprints) -> list[Entry]:
         entries: dict[Key, Entry] = {key: Entry(key, None) for key in keys}
         for key in keys:
             given.pop(key, None)
         for kind in {key.kind for key in keys}:
-            for key, raw in self._rows(kind, *_where([key.id for key in keys if key.kind is kind])):
+            for key, raw in self._rows(kind, *where_ids([key.id for key in keys if key.kind is kind])):
                 if key not in entries:
                     continue
-                _note(given, key, raw)
+                note(given, key, fingerprint_of(raw))
                 if entries[key].record is None and not entries[key].problems:
-                    entries[key] = _decode(key, raw)
+                    entries[key] = entry_of(key, raw)
                 else:
-                    entries[key] = _repeated(entries[key])
+                    entries[key] = repeated_entry(entries[key])
         return list(entries.values())
 
     def _name_owners(self, kind: EntityKind, names: Collection[str]) -> Mapping[str, str]:
@@ -363,37 +406,39 @@ class SQLiteBackend(ResultsBackend):
         if column not in self._columns(kind):
             return owners
         wanted = list(names)
-        for start in range(0, len(wanted), _BATCH):
-            some = wanted[start : start + _BATCH]
+        for start in range(0, len(wanted), BATCH):
+            some = wanted[start : start + BATCH]
             for key, row in self._rows(kind, f"WHERE {column} IN ({', '.join('?' * len(some))})", some):
                 owners.setdefault(row[column], key.id)
         return owners
 
     def _read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
-        return {key: _raw(rows[0]) if rows else None for key, rows in self._all_rows(keys).items()}
+        return {key: raw_of(rows[0]) if rows else None for key, rows in self._all_rows(keys).items()}
 
     def _all_rows(self, keys: Collection[Key]) -> dict[Key, list[sqlite3.Row]]:
         found: dict[Key, list[sqlite3.Row]] = {key: [] for key in keys}
         for kind in {key.kind for key in keys}:
-            for key, row in self._rows(kind, *_where([key.id for key in keys if key.kind is kind])):
+            for key, row in self._rows(kind, *where_ids([key.id for key in keys if key.kind is kind])):
                 if key in found:
                     found[key].append(row)
         return found
 
     def _commit(self, batch: WriteSet, withdrawal: Withdrawal) -> bool:
-        self._prepare_tables()
+        self._make_tables()
         try:
             with writing(self._execute):
+                start = self._opened().state()
                 standing = self._all_rows({*batch.read, *batch.written})
                 write(
                     self._execute,
                     batch,
-                    standing={key: _raw(rows[0]) for key, rows in standing.items() if rows},
+                    standing={key: raw_of(rows[0]) for key, rows in standing.items() if rows},
                     rows={key: [row["_row"] for row in rows] for key, rows in standing.items()},
                     owners=self._name_owners,
                     columns=self._columns,
                     notes=self._notes_under,
                     now=time.time(),
+                    is_touched=lambda: self._opened().is_touched_since(start),
                 )
                 raise_revision(self._execute, self.revisions.own, 1)
                 withdrawal.check()
@@ -402,49 +447,6 @@ class SQLiteBackend(ResultsBackend):
         return True
 
     def _insert(self, records: Iterable[Model]) -> None:
-        self._prepare_tables()
+        self._make_tables()
         dialect = required_dialect(self._all_columns())
-        with writing(self._execute):
-            make_readable(self._execute, self._columns)
-            for record in records:
-                fields = encode(record, dialect)
-                columns, marks = ", ".join(fields), ", ".join("?" * len(fields))
-                kind = KINDS[type(record)]
-                self._execute(f"INSERT INTO {kind} ({columns}) VALUES ({marks})", fields.values())  # noqa: S608 - our own words only
-
-
-def _where(ids: list[str]) -> tuple[str, list[str]]:
-    if len(ids) > _BATCH or not all(map(is_entity_id, ids)):
-        return "", []  # all are looked at: once is cheaper for many, and a row without id is found by its number
-    return f"WHERE id IN ({', '.join('?' * len(ids))})", ids
-
-
-def _key(kind: EntityKind, row: sqlite3.Row) -> Key:
-    id_ = row["id"]
-    return Key(kind, id_ if isinstance(id_, str) else f"row {row['_row']}")
-
-
-def _raw(row: sqlite3.Row) -> Raw:
-    return {name: row[name] for name in row.keys() if name != "_row"}  # noqa: SIM118 - a row is no mapping
-
-
-def _length(item: tuple[Key, sqlite3.Row]) -> int:
-    return sum(len(value) for value in item[1] if isinstance(value, str))
-
-
-def _note(fingerprints: _Fingerprints, key: Key, row: sqlite3.Row) -> None:
-    """Of a key with several rows, all of them count."""
-    fingerprints[key] = hash((fingerprints.get(key), tuple(row)))
-
-
-def _decode(key: Key, row: sqlite3.Row) -> Entry:
-    return decode(key.kind, key.id, dict(zip(row.keys(), row, strict=True)))
-
-
-def _repeated(entry: Entry) -> Entry:
-    problem = UnreadableValue("id", "Several rows have this id; the first is read, as Merlin does.")
-    return entry if problem in entry.problems else entry._replace(problems=(*entry.problems, problem))
-
-
-def _text(stored: bytes) -> str:
-    return stored.decode("utf-8", "surrogateescape")
+        insert(self._execute, self._columns, ((KINDS[type(record)], encode(record, dialect)) for record in records))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
 
@@ -96,8 +96,11 @@ def write(
     columns: Callable[[EntityKind], tuple[str, ...]],
     notes: Callable[[Collection[NoteKey]], Mapping[NoteKey, str | None]],
     now: float,
+    is_touched: Callable[[], bool],
 ) -> None:
     """Within a transaction. `standing` is what stands now of what the batch reads and writes, and `rows` where.
+
+    `is_touched`: whether anybody wrote into the file meanwhile, which no transaction does.
 
     There is no index: an update by id would look through the whole table for each. Raises `Conflict`.
     """
@@ -120,6 +123,8 @@ def write(
         marks = ", ".join("?" * len(ids))
         execute(f"DELETE FROM {kind} WHERE id IN ({marks})", ids)  # noqa: S608 - our own words only
     _write_notes(execute, batch.notes, now)
+    if is_touched():
+        raise Conflict
 
 
 def _differs(
@@ -137,6 +142,17 @@ def _differs(
         if any(now.get(name) != owner for name, owner in read.items()):
             return True
     return notes(batch.read_notes) != batch.read_notes
+
+
+def insert(
+    execute: Execute, columns: Callable[[EntityKind], tuple[str, ...]], rows: Iterable[tuple[EntityKind, Raw]]
+) -> None:
+    """Inserts rows of records that do not exist, in one transaction."""
+    with writing(execute):
+        make_readable(execute, columns)
+        for kind, fields in rows:
+            names, marks = ", ".join(fields), ", ".join("?" * len(fields))
+            execute(f"INSERT INTO {kind} ({names}) VALUES ({marks})", fields.values())  # noqa: S608 - our own words only
 
 
 def make_readable(execute: Execute, columns: Callable[[EntityKind], tuple[str, ...]]) -> None:
