@@ -114,7 +114,9 @@ async def test_off_it_costs_nothing() -> None:
     puppet = Puppet()
     tasks = len(asyncio.all_tasks())
     async with compared(puppet, study(1), deaf=False, interval=0.0) as (database, _):
-        assert len(asyncio.all_tasks()) == tasks + 3  # two of the feed, and the one that sweeps annotations
+        assert (
+            len(asyncio.all_tasks()) == tasks + 5
+        )  # two of the feed; those that sweep annotations, share the revision, and hash
         puppet.told.put_nowait(Changed(frozenset({Key(STUDY, uid(1))})))
         await until(puppet.told.empty)
         assert puppet.scans == 0

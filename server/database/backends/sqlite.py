@@ -61,11 +61,9 @@ _PAUSE = 0.5
 _LONGEST_USE = 0.05
 """Seconds for which a comparison has the file open at once: meanwhile others can't remove its write-ahead log."""
 _BEFORE_ANY_ROW = -(2**63)
-
 _Place = tuple[int, int]
 """The number of a table, and that of a row after which to go on."""
 _FIRST = (0, _BEFORE_ANY_ROW)
-
 _Result = TypeVar("_Result")
 
 
@@ -180,10 +178,10 @@ class SQLiteBackend(ResultsBackend):
         return outdated(await self._run(self._all_columns))
 
     async def read_revision(self) -> None:
-        self.revisions.note_stored(await self._run(lambda: read_revision(self._execute)))
+        self.revisions.note_stored(await self._run(partial(read_revision, self._execute)))
 
     async def store_revision(self, revision: int) -> None:
-        self.revisions.note_stored(await self._run(lambda: store_revision(self._execute, revision)))
+        self.revisions.note_stored(await self._run(partial(store_revision, self._execute, revision)))
 
     async def synchronize(self) -> None:
         await self._barriers.join()
