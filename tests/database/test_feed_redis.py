@@ -315,6 +315,30 @@ async def test_a_failover_of_a_busy_master_is_followed(binary: Path, tmp_path: P
                 await until(lambda: database.stale_since is None)
 
 
+async def test_a_failover_is_followed_as_soon_as_a_sentinel_tells(
+    binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question that is asked now and then is not needed: here it is asked once an hour."""
+    monkeypatch.setattr("server.database.backends.redis_client._SENTINEL_PAUSE", 3600.0)
+    async with three_sentinels(binary, tmp_path) as (first, second, sentinels):
+        url = f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in sentinels)}/mymaster/0"
+        with closing(RedisWriter(first.url)) as old, closing(RedisWriter(second.url)) as new:
+            async with served(url) as database:
+                await until(lambda: all(has_listener(sentinel) for sentinel in sentinels))
+                await database.studies.create("before")
+                await until(lambda: new.client.hexists("study:name", "before"))
+                await fail_over(sentinels[0], second)
+                await until(lambda: tracking(new) and not tracking(old), 5)
+                await database.studies.create("after")
+                assert new.client.hexists("study:name", "after")
+
+
+def has_listener(sentinel: Sentinel) -> bool:
+    """Whether somebody has subscribed; a sentinel knows no PUBSUB NUMSUB."""
+    with closing(RedisWriter(f"redis://127.0.0.1:{sentinel.port}")) as boss:
+        return any(client["sub"] != "0" for client in boss.client.client_list())
+
+
 @asynccontextmanager
 async def three_sentinels(
     binary: Path, directory: Path
