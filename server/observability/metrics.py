@@ -101,6 +101,11 @@ class Metrics:
             "Changes that the copy had missed, found by comparing it with the database.",
             registry=self._registry,
         )
+        self._lost = Counter(
+            named("lost_writes"),
+            "Writes that the database acknowledged, and that were gone after a failover or a restart of it.",
+            registry=self._registry,
+        )
         executions = Counter(
             named("executions"),
             "How operations were executed: by a compiled function, by graphql-core because there is none "
@@ -174,7 +179,7 @@ class Metrics:
 
     async def follow(self, database: MerlinDatabase) -> None:
         """Updates the gauges of the copy whenever it changes, until cancelled."""
-        missed = 0
+        missed = lost = 0
         while True:
             beat = database.notifier.next
             since = database.stale_since
@@ -186,6 +191,8 @@ class Metrics:
             self._notifications.set(not database.backend.is_polling)
             self._missed.inc(database.comparison.missed - missed)
             missed = database.comparison.missed
+            self._lost.inc(database.backend.lost_writes - lost)
+            lost = database.backend.lost_writes
             await beat.wait()
 
     def text(self) -> bytes:

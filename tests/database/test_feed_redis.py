@@ -333,6 +333,37 @@ async def test_a_failover_is_followed_as_soon_as_a_sentinel_tells(
                 assert new.client.hexists("study:name", "after")
 
 
+async def test_an_acknowledged_write_that_the_database_lost_is_told(
+    binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server takes over the state of its former replica, which lacks the last write.
+
+    What is there is not told, though another writer has changed it since.
+    """
+    caplog.set_level(logging.INFO)
+    with (
+        RedisServer.start(binary, tmp_path / "a") as first,
+        RedisServer.start(binary, tmp_path / "b", replica_of=first) as second,
+        closing(RedisWriter(first.url)) as old,
+        closing(RedisWriter(second.url)) as new,
+    ):
+        async with served(first.url) as database:
+            kept = (await database.studies.create("kept")).id
+            await until(lambda: new.client.hexists("study:name", "kept"))
+            new.client.replicaof("NO", "ONE")
+            new.client.hset(f"study:{kept}", "additional_data", '{"by": "another"}')
+            gone = (await database.studies.create("gone")).id
+            assert database.studies.by_id(gone) is not None
+            old.client.replicaof("127.0.0.1", str(second.port))
+            await until(lambda: database.backend.lost_writes > 0, 20)
+            await until(lambda: database.studies.by_id(gone) is None)
+            assert database.studies.by_id(kept) is not None
+            assert database.backend.lost_writes == 1
+    told = [record for record in caplog.records if gone in record.getMessage()]
+    assert {record.name.rpartition(".")[2] for record in told} == {"acknowledged", "audit"}
+    assert kept not in "".join(record.getMessage() for record in told)
+
+
 def has_listener(sentinel: Sentinel) -> bool:
     """Whether somebody has subscribed; a sentinel knows no PUBSUB NUMSUB."""
     with closing(RedisWriter(f"redis://127.0.0.1:{sentinel.port}")) as boss:

@@ -76,6 +76,11 @@ class ResultsBackend(ABC):
         """The store's URL without a password, safe to show."""
         self.writability = Writability()
 
+    @property
+    def lost_writes(self) -> int:
+        """How many writes of this process the store acknowledged, and did not have any more after a failover."""
+        return 0
+
     @abstractmethod
     async def open(self) -> None:
         """Connects, and checks that the store is a database of Merlin that can be served.

@@ -141,6 +141,7 @@ class RedisBackend(ResultsBackend):
                         yield [read_entry(key, reply) for key, reply in held]
                     looked_at = min(looked_at + SCAN_COUNT, total)
                     progress(looked_at, total)
+            await self._writer.find_lost()
         self._load_seconds = time.monotonic() - started
 
     async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
@@ -224,6 +225,10 @@ class RedisBackend(ResultsBackend):
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
         return await self._writer.commit(batch, on_delay)
+
+    @property
+    def lost_writes(self) -> int:
+        return self._writer.acknowledged.lost
 
     async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
         key = f"{PREFIX}:{board}"

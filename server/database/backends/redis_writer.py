@@ -23,6 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from server.database.backends.acknowledged import AcknowledgedWrites
 from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import LIFETIMES, PREFIX
 from server.database.backends.redis_client import BUSY, RedisClients
@@ -39,6 +40,8 @@ _REFUSAL = re.compile(r"\b(?:READONLY|OOM|NOREPLICAS|MISCONF)\b")
 """In the error of a script it may stand behind other words."""
 _MARK = f"{PREFIX}:written:"
 _MARK_SECONDS = 60
+_LOOKED_FOR_SECONDS = _MARK_SECONDS - 5.0
+"""A write that is older is not looked for after a failover: its mark may have expired."""
 _MADE, _WITHDRAWN = "1", "withdrawn"
 """The values of a mark."""
 _WRITTEN = 1
@@ -149,6 +152,7 @@ class RedisWriter:
         self._clients = clients
         self._client: Redis = clients.make(retries=0)
         self._writability = writability
+        self.acknowledged = AcknowledgedWrites(_LOOKED_FOR_SECONDS)
         self._probing: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[bool]] = set()
         """Under way, also where nobody waits for them any more: none begins a new connection after the end."""
@@ -170,6 +174,23 @@ class RedisWriter:
         applied twice. Raises `UnknownOutcomeError` where the server can't be asked any more, else `BackendError`.
         A cancellation ends it as `ResultsBackend.commit` says.
         """
+        started = time.monotonic()
+        is_made = await self._commit(batch, on_delay)
+        if is_made:
+            self.acknowledged.add(batch, started)
+        return is_made
+
+    async def find_lost(self) -> None:
+        """Tells of writes that were acknowledged lately, and that the server which is the master now does not have.
+
+        The mark of a write is set by the same script, and so is copied to replicas with it or not at all.
+        """
+        await self.acknowledged.find_lost(self._marks_stand)
+
+    async def _marks_stand(self, ids: Sequence[str]) -> list[bool]:
+        return [text == _MADE for text in await self._client.mget([_MARK + id_ for id_ in ids])]
+
+    async def _commit(self, batch: WriteSet, on_delay: Callable[[], None]) -> bool:
         write = _Write(*_program(batch), frees=_frees(batch))
         sending = asyncio.create_task(self._send(write, on_delay))
         self._requests.add(sending)
