@@ -77,6 +77,11 @@ class ResultsBackend(ABC):
         self.writability = Writability()
 
     @property
+    def underreplicated_writes(self) -> int:
+        """How many writes of this process were confirmed by fewer replicas than `--min-replicas` asks for."""
+        return 0
+
+    @property
     def lost_writes(self) -> int:
         """How many writes of this process the store acknowledged, and did not have any more after a failover."""
         return 0

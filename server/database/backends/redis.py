@@ -74,7 +74,13 @@ class RedisBackend(ResultsBackend):
     name_maps = frozenset({EntityKind.STUDY, EntityKind.RUN, EntityKind.PHYSICAL_WORKER})
 
     def __init__(
-        self, url: str, *, password: str | None = None, tls: TLS | None = None, poll_interval: float = 2.0
+        self,
+        url: str,
+        *,
+        password: str | None = None,
+        tls: TLS | None = None,
+        poll_interval: float = 2.0,
+        min_replicas: int = 0,
     ) -> None:
         self._clients = RedisClients(url, password, tls)
         super().__init__(self._clients.connection)
@@ -82,7 +88,7 @@ class RedisBackend(ResultsBackend):
         self._load_seconds = 0.0
         self._client = self._clients.make()
         self._watcher = self._clients.make(protocol=3, retries=0)
-        self._writer = RedisWriter(self._clients, self.writability)
+        self._writer = RedisWriter(self._clients, self.writability, min_replicas)
         self._barriers = Barriers()
         self._tracker: AbstractConnection | None = None
         """The connection on which the server reports changes, while it does."""
@@ -225,6 +231,10 @@ class RedisBackend(ResultsBackend):
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
         return await self._writer.commit(batch, on_delay)
+
+    @property
+    def underreplicated_writes(self) -> int:
+        return self._writer.underreplicated
 
     @property
     def lost_writes(self) -> int:

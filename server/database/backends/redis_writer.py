@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha1
 
@@ -23,6 +24,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from server.database import replicas
 from server.database.backends.acknowledged import AcknowledgedWrites
 from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import LIFETIMES, PREFIX
@@ -35,6 +37,8 @@ from server.database.tasks import end_tasks
 
 RETRY_TIMEOUT = 10.0
 """Seconds for which a write is sent again after its reply was lost: a failover takes some."""
+WAIT_SECONDS = 1.0
+"""How long a write that was made waits for replicas to confirm it."""
 _PAUSE = 0.05
 _REFUSAL = re.compile(r"\b(?:READONLY|OOM|NOREPLICAS|MISCONF)\b")
 """In the error of a script it may stand behind other words."""
@@ -148,10 +152,13 @@ _SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 class RedisWriter:
     """Its connections do not retry by themselves: what a lost reply means is decided here."""
 
-    def __init__(self, clients: RedisClients, writability: Writability) -> None:
+    def __init__(self, clients: RedisClients, writability: Writability, min_replicas: int = 0) -> None:
         self._clients = clients
         self._client: Redis = clients.make(retries=0)
         self._writability = writability
+        self._min_replicas = min_replicas
+        self.underreplicated = 0
+        """How many writes fewer replicas than `min_replicas` confirmed in time."""
         self.acknowledged = AcknowledgedWrites(_LOOKED_FOR_SECONDS)
         self._probing: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[bool]] = set()
@@ -175,9 +182,11 @@ class RedisWriter:
         A cancellation ends it as `ResultsBackend.commit` says.
         """
         started = time.monotonic()
-        is_made = await self._commit(batch, on_delay)
+        write = _Write(*_program(batch), frees=_frees(batch))
+        is_made = await self._commit(write, on_delay)
         if is_made:
             self.acknowledged.add(batch, started)
+            self._note_replicas(write)
         return is_made
 
     async def find_lost(self) -> None:
@@ -190,8 +199,12 @@ class RedisWriter:
     async def _marks_stand(self, ids: Sequence[str]) -> list[bool]:
         return [text == _MADE for text in await self._client.mget([_MARK + id_ for id_ in ids])]
 
-    async def _commit(self, batch: WriteSet, on_delay: Callable[[], None]) -> bool:
-        write = _Write(*_program(batch), frees=_frees(batch))
+    def _note_replicas(self, write: _Write) -> None:
+        if self._min_replicas:
+            self.underreplicated += write.confirmed < self._min_replicas
+            replicas.note(self._min_replicas, write.confirmed)
+
+    async def _commit(self, write: _Write, on_delay: Callable[[], None]) -> bool:
         sending = asyncio.create_task(self._send(write, on_delay))
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
@@ -268,11 +281,17 @@ class RedisWriter:
 
     async def _run_script(self, write: _Write) -> int:
         """The server forgets its scripts when it restarts, or is told to: then the whole script is sent."""
-        count, words = len(write.keys), [*write.keys, *map(str, write.arguments)]
-        try:
-            return int(await self._client.evalsha(_SHA, count, *words))
-        except NoScriptError:
-            return int(await self._client.eval(_SCRIPT, count, *words))
+        if not self._min_replicas:
+            return await _run_on(self._client, write)
+        async with self._client.client() as connection:  # WAIT tells of what its own connection has written
+            reply = await _run_on(connection, write)
+            if reply == _WRITTEN:
+                with suppress(RedisError, OSError):  # the write was made all the same
+                    milliseconds = int(WAIT_SECONDS * 1000)
+                    write.confirmed = int(
+                        await connection.execute_command("WAIT", self._min_replicas, milliseconds)  # type: ignore[no-untyped-call]  # redis-py's
+                    )
+            return reply
 
     async def _is_applied(self, write: _Write, sending: asyncio.Task[bool] | None = None) -> bool:
         """Whether the write was executed; if it was not, it never will be, since its mark is taken, or it was refused.
@@ -329,8 +348,18 @@ class _Write:
     """Whether it deletes something, so that it is written even where memory is used up."""
     is_open: bool = False
     """Whether a request was sent that was not answered, so that it may have been executed, or may still be."""
+    confirmed: int = 0
+    """The replicas that are known to have it: 0 where the first reply was lost, since nobody can be asked then."""
     is_withdrawn: bool = False
     """Whether it must not be sent again."""
+
+
+async def _run_on(client: Redis, write: _Write) -> int:
+    count, words = len(write.keys), [*write.keys, *map(str, write.arguments)]
+    try:
+        return int(await client.evalsha(_SHA, count, *words))
+    except NoScriptError:
+        return int(await client.eval(_SCRIPT, count, *words))
 
 
 def refusal_of(error: Exception) -> Refusal | None:
