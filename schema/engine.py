@@ -53,6 +53,7 @@ from schema.operation import GraphQLResponse, Operation, OperationError, Scope
 from schema.roles import Role, required_role_of_all
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
+from server.database.replicas import confirmations
 from server.database.steps import Steps
 
 _MAX_REMEMBERED = 256
@@ -158,8 +159,10 @@ class Engine:
                 result = await self._within_deadline(self._result(operation, variables, context))
                 yield self._response(operation, result, cost)
             case OperationType.MUTATION:
-                result = await self._changed(operation, variables, context)
-                yield self._response(operation, result, cost, str(context.database.position))
+                with confirmations() as confirmed:
+                    result = await self._changed(operation, variables, context)
+                position, replicas = str(context.database.position), confirmed.as_extension()
+                yield self._response(operation, result, cost, position, replicas)
             case OperationType.SUBSCRIPTION:
                 executor = self._executor(operation, variables, context)
                 shared = self._shared_responses(operation, variables, context, cost)
@@ -253,9 +256,16 @@ class Engine:
         return result
 
     def _response(
-        self, operation: Operation, result: ExecutionResult, cost: int, position: str | None = None
+        self,
+        operation: Operation,
+        result: ExecutionResult,
+        cost: int,
+        position: str | None = None,
+        replicas: Mapping[str, int] | None = None,
     ) -> GraphQLResponse:
-        return GraphQLResponse(result, operation.deprecations, reveal=self._reveal, cost=cost, position=position)
+        return GraphQLResponse(
+            result, operation.deprecations, reveal=self._reveal, cost=cost, position=position, replicas=replicas
+        )
 
     def _shared_responses(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, cost: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -38,14 +38,17 @@ class GraphQLResponse:
         reveal: bool = True,
         cost: int = 0,
         position: str | None = None,
+        replicas: Mapping[str, int] | None = None,
     ) -> None:
-        """`position`: the state of the copy after a mutation."""
+        """`position`: the state of the copy after a mutation. `replicas`: where too few have confirmed it."""
         self.data = result.data
         self.cost = cost
         self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
         self.extensions: dict[str, Any] = {"deprecations": list(deprecations)} if deprecations else {}
         if position is not None:
             self.extensions["position"] = position
+        if replicas is not None:
+            self.extensions["replicas"] = replicas
         parts: dict[str, Any] = {"data": self.data}
         if self.errors:
             parts["errors"] = self.errors

@@ -82,6 +82,7 @@ def backend_of(settings: Settings) -> ResultsBackend:
             cert_reqs=settings.database_cert_reqs,
         ),
         poll_interval=settings.database_poll_interval,
+        min_replicas=settings.min_replicas,
         create=settings.create,
         read_only=settings.read_only,
     )

@@ -23,7 +23,7 @@ PRODUCTION = "production"
 SHORTEST_TOKEN = 20
 SHORTEST_KEY = 32
 """Characters."""
-_MAY_BE_ZERO = ("compare_interval", "rate_limit", "result_cache")
+_MAY_BE_ZERO = ("min_replicas", "compare_interval", "rate_limit", "result_cache")
 """0 switches these off."""
 
 
@@ -84,6 +84,12 @@ class Settings:
     )
     database_poll_interval: float = setting(
         2.0, "Seconds between two polls of a Redis that does not allow keyspace notifications.", metavar="SECONDS"
+    )
+    min_replicas: int = setting(
+        0,
+        "Replicas of Redis that should confirm each write within a second; where fewer do, the write stands, and "
+        "`extensions.replicas` of the response says so. 0: none is waited for.",
+        metavar="COUNT",
     )
     compare_interval: float = setting(
         300.0,

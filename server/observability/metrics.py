@@ -101,6 +101,16 @@ class Metrics:
             "Changes that the copy had missed, found by comparing it with the database.",
             registry=self._registry,
         )
+        self._lost = Counter(
+            named("lost_writes"),
+            "Writes that the database acknowledged, and that were gone after a failover or a restart of it.",
+            registry=self._registry,
+        )
+        self._underreplicated = Counter(
+            named("underreplicated_writes"),
+            "Writes that fewer replicas than --min-replicas confirmed within a second.",
+            registry=self._registry,
+        )
         executions = Counter(
             named("executions"),
             "How operations were executed: by a compiled function, by graphql-core because there is none "
@@ -174,7 +184,7 @@ class Metrics:
 
     async def follow(self, database: MerlinDatabase) -> None:
         """Updates the gauges of the copy whenever it changes, until cancelled."""
-        missed = 0
+        missed = lost = underreplicated = 0
         while True:
             beat = database.notifier.next
             since = database.stale_since
@@ -186,6 +196,10 @@ class Metrics:
             self._notifications.set(not database.backend.is_polling)
             self._missed.inc(database.comparison.missed - missed)
             missed = database.comparison.missed
+            self._lost.inc(database.backend.lost_writes - lost)
+            lost = database.backend.lost_writes
+            self._underreplicated.inc(database.backend.underreplicated_writes - underreplicated)
+            underreplicated = database.backend.underreplicated_writes
             await beat.wait()
 
     def text(self) -> bytes:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 from server.database.backends.factory import BackendOptions, make_backend
-from server.database.backends.redis_writer import _SCRIPT
+from server.database.backends.redis_script import SCRIPT
 from server.database.merlin_database import MerlinDatabase, opened
 from tests.support.servers import LOOPBACK, RedisServer, binaries
 
@@ -29,7 +29,7 @@ async def main() -> None:
     binary = next(iter(binaries().values()))
     with TemporaryDirectory() as directory, RedisServer.start(binary, Path(directory)) as server:
         with server.client() as client:
-            client.script_load(_SCRIPT)
+            client.script_load(SCRIPT)
         async with (
             far_from(server.port) as port,
             opened(make_backend(f"redis://{LOOPBACK}:{port}/0", BackendOptions())) as database,

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import redis
 
-from server.database.backends import redis_client
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.errors import BackendUnavailableError
 from server.database.merlin_database import opened
@@ -24,7 +20,7 @@ from server.database.models import Key
 from server.database.read_model import Change
 from tests.support.feeds import DEADLINE, RUN, STUDY, holds, name, owner, served, tracking, until
 from tests.support.records import run, study, uid
-from tests.support.servers import RedisServer, Sentinel, binaries
+from tests.support.servers import RedisServer, binaries
 from tests.support.writers import RedisWriter
 
 pytestmark = pytest.mark.anyio
@@ -200,118 +196,6 @@ async def test_a_polled_server_that_dies_is_noticed(binary: Path, tmp_path: Path
             server.restart()
             writer.create(study(1))
             await until(lambda: database.stale_since is None and holds(database, study(1)))
-
-
-async def test_a_failover_is_followed(binary: Path, tmp_path: Path) -> None:
-    """When the sentinels name another master its writes are seen, while the old one is still up."""
-    with (
-        RedisServer.start(binary, tmp_path / "a") as first,
-        RedisServer.start(binary, tmp_path / "b", replica_of=first) as second,
-        Sentinel.start(binary, tmp_path / "s", first) as sentinel,
-        closing(RedisWriter(first.url)) as old,
-        closing(RedisWriter(second.url)) as new,
-        closing(RedisWriter(f"redis://127.0.0.1:{sentinel.port}")) as boss,
-    ):
-        sentinel.wait_for_replicas(1)
-        old.create(study(1))
-        async with served(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster/0") as database:
-            old.create(study(2))
-            await until(lambda: holds(database, study(1), study(2)))
-            await until(lambda: new.client.exists(f"study:{uid(2)}"))
-            await until(lambda: fails_over(boss), 20)
-            await until(lambda: sentinel.master_address()[1] == second.port, 20)
-            new.create(study(3))
-            took = await until(lambda: holds(database, study(1), study(2), study(3)))
-            await until(lambda: database.stale_since is None)
-            new.create(study(4))
-            await until(lambda: name(database, 4))
-    print(f"from failover to copy: {took:.2f} s")
-
-
-async def test_a_frozen_sentinel_delays_nobody(binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first of three does not answer, and would be waited for longer than this test may take."""
-    monkeypatch.setitem(redis_client._TIMEOUTS, "socket_timeout", 3600)
-    async with three_sentinels(binary, tmp_path) as (first, second, sentinels):
-        url = f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in sentinels)}/mymaster/0"
-        with closing(RedisWriter(first.url)) as old, closing(RedisWriter(second.url)) as new:
-            async with served(url) as database, frozen(sentinels[0]):
-                old.create(study(1))
-                await until(lambda: holds(database, study(1)))
-                await until(lambda: new.client.exists(f"study:{uid(1)}"))
-                await fail_over(sentinels[1], second)
-                await until(lambda: tracking(new), 15)
-                new.create(study(2))
-                await until(lambda: holds(database, study(1), study(2)) and database.stale_since is None)
-                async with served(url) as other:  # one that begins meanwhile
-                    assert holds(other, study(1), study(2))
-
-
-async def test_a_failover_of_a_busy_master_is_followed(binary: Path, tmp_path: Path) -> None:
-    """Notices never cease: the old master tells of what it copies from the new one. Writes go to the new one, too."""
-    async with three_sentinels(binary, tmp_path) as (first, second, sentinels):
-        url = f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in sentinels)}/mymaster/0"
-        with closing(RedisWriter(first.url)) as old, closing(RedisWriter(second.url)) as new:
-            async with served(url) as database:
-                await database.studies.create("before")  # by a connection of the writer, which stays
-                await until(lambda: new.client.hexists("study:name", "before"))
-                await fail_over(sentinels[0], second)
-                await until(lambda: has_written(new) and tracking(new), 15)
-                assert not tracking(old)
-                await database.studies.create("after")
-                assert new.client.hexists("study:name", "after")
-                await until(lambda: database.stale_since is None)
-
-
-@asynccontextmanager
-async def three_sentinels(
-    binary: Path, directory: Path
-) -> AsyncIterator[tuple[RedisServer, RedisServer, list[Sentinel]]]:
-    """A master, its replica, and sentinels that know the replica and each other."""
-    with ExitStack() as stack:
-        first = stack.enter_context(RedisServer.start(binary, directory / "a"))
-        second = stack.enter_context(RedisServer.start(binary, directory / "b", replica_of=first))
-        sentinels = [
-            stack.enter_context(Sentinel.start(binary, directory / f"s{number}", first)) for number in (0, 1, 2)
-        ]
-        for sentinel in sentinels:
-            await asyncio.to_thread(sentinel.wait_for_replicas, 1)
-            await asyncio.to_thread(sentinel.wait_for_others, 2)
-        yield first, second, sentinels
-
-
-async def fail_over(sentinel: Sentinel, to: RedisServer) -> None:
-    with closing(RedisWriter(f"redis://127.0.0.1:{sentinel.port}")) as boss:
-        await until(lambda: fails_over(boss), 20)
-    await until(lambda: sentinel.master_address()[1] == to.port, 20)
-
-
-@asynccontextmanager
-async def frozen(server: Sentinel) -> AsyncIterator[None]:
-    assert server.pid is not None
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
-
-
-def has_written(writer: RedisWriter) -> bool:
-    """Where it may: a replica refuses."""
-    try:
-        writer.create(run(7, f"/runs/{time.monotonic()}"))
-    except redis.ReadOnlyError:
-        return False
-    return True
-
-
-def fails_over(boss: RedisWriter) -> bool:
-    """Not before the sentinel knows the replica well."""
-    try:
-        return bool(boss.client.sentinel_failover("mymaster"))
-    except redis.ResponseError as error:
-        if "NOGOODSLAVE" in str(error):
-            return False
-        raise
 
 
 async def test_a_server_that_is_not_there_is_an_error(binary: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from schema import engine
 from schema.build import make_schema
 from schema.engine import Engine
 from server.database import turns
-from server.database.backends import redis_writer, sqlite_writer
+from server.database.backends import redis_script, redis_writer, sqlite_writer
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
 from server.database.backends.write_set import WriteSet
@@ -51,7 +51,7 @@ async def proxy(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> A
     monkeypatch.setattr(redis_writer, "SETTLE_SECONDS", SETTLING)
     monkeypatch.setattr(engine, "GRACE_SECONDS", 10.0)
     with redis_server.client() as client:
-        client.script_load(redis_writer._SCRIPT)
+        client.script_load(redis_script.SCRIPT)
     async with Proxy(redis_server.port) as proxy:
         yield proxy
 

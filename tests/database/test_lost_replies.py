@@ -14,7 +14,7 @@ import redis
 from graphql import GraphQLObjectType
 
 from schema.build import make_schema
-from server.database.backends import redis_client, redis_writer
+from server.database.backends import redis_client, redis_script, redis_writer
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import WorkerStatus
@@ -65,7 +65,7 @@ def reset(server: RedisServer) -> None:
     """Two runs of one study, of which only one is linked from both sides, a worker that runs, and some garbage."""
     with server.client() as client:
         client.flushall()
-        client.script_load(redis_writer._SCRIPT)  # or the first reply that is lost says that it isn't there
+        client.script_load(redis_script.SCRIPT)  # or the first reply that is lost says that it isn't there
     records = (
         study(1, "alpha", runs=(uid(11), uid(99))),
         study(2, "empty"),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from server.database import turns
-from server.database.backends import redis_writer
+from server.database.backends import redis_script
 from server.database.merlin_database import MerlinDatabase
 from tests.support.feeds import served, until
 from tests.support.proxy import Proxy
@@ -37,7 +37,7 @@ CLIENTS = 6
 @pytest.fixture
 async def proxy(redis_server: RedisServer) -> AsyncIterator[Proxy]:
     with redis_server.client() as client:
-        client.script_load(redis_writer._SCRIPT)
+        client.script_load(redis_script.SCRIPT)
     async with Proxy(redis_server.port) as proxy:
         yield proxy
 

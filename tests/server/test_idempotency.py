@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 from schema.roles import Role
 from server.auth.token_file import TokenLine, add_line, hash_of, new_token
 from server.database import idempotency
-from server.database.backends import memory, redis_writer
+from server.database.backends import memory, redis_script, redis_writer
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.notes import NoteKind
 from server.database.errors import BackendUnavailableError
@@ -292,7 +292,7 @@ async def test_who_was_told_that_nobody_knows_tries_again_safely(
     """After the database was lost in the middle: where the change was made, it is not made again; else it is made."""
     monkeypatch.setattr(redis_writer, "RETRY_TIMEOUT", 0.2)
     with redis_server.client() as direct:
-        direct.script_load(redis_writer._SCRIPT)
+        direct.script_load(redis_script.SCRIPT)
     async with Proxy(redis_server.port) as proxy, server_of(proxy.url) as live:
         proxy.fault = Fault.GO_DOWN
         assert code_of(await send(client, live, "a")) == "UNKNOWN_OUTCOME"

@@ -37,6 +37,7 @@ EVERYTHING = Settings(
     database_keyfile=Path("/etc/client.key"),
     database_cert_reqs="optional",
     database_poll_interval=0.25,
+    min_replicas=1,
     compare_interval=60.0,
     time_zone="Europe/Zurich",
     dialect="legacy",

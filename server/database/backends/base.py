@@ -89,6 +89,16 @@ class ResultsBackend(ABC):
         self.revisions = RevisionCount()
         """`load`, `fetch` and `read_revision` note the number in the database, and `commit` counts on there."""
 
+    @property
+    def underreplicated_writes(self) -> int:
+        """How many writes of this process were confirmed by fewer replicas than `--min-replicas` asks for."""
+        return 0
+
+    @property
+    def lost_writes(self) -> int:
+        """How many writes of this process the store acknowledged, and did not have any more after a failover."""
+        return 0
+
     @abstractmethod
     async def open(self) -> None:
         """Connects, and checks that the store is a database of Merlin that can be served.

@@ -17,6 +17,8 @@ class BackendOptions:
     tls: TLS = field(default_factory=TLS)
     poll_interval: float = 2.0
     """Seconds between two polls of a Redis that does not allow keyspace notifications."""
+    min_replicas: int = 0
+    """Replicas that should confirm each write."""
     create: bool = True
     """Whether an SQLite file that does not exist is created."""
     read_only: bool = False
@@ -30,7 +32,17 @@ def make_backend(url: str, options: BackendOptions) -> ResultsBackend:
         case "redis" | "rediss" | "unix" | "redis+sentinel" | "valkey" | "valkeys" | "valkey+sentinel":
             from server.database.backends.redis import RedisBackend  # noqa: PLC0415 - a driver is loaded where it is used
 
-            return RedisBackend(url, password=options.password, tls=options.tls, poll_interval=options.poll_interval)
+            return RedisBackend(
+                url,
+                password=options.password,
+                tls=options.tls,
+                poll_interval=options.poll_interval,
+                min_replicas=options.min_replicas,
+            )
+        case _ if options.min_replicas:
+            raise WrongDatabaseError(
+                f"min-replicas: only Redis has replicas, and the database is {scheme or 'unnamed'}: leave it out."
+            )
         case "sqlite":
             from server.database.backends.sqlite import SQLiteBackend  # noqa: PLC0415 - as above
 

@@ -49,7 +49,8 @@ from server.database.backends.redis_replies import (
     read_replies,
     read_reply,
 )
-from server.database.backends.redis_writer import REVISION_KEY, RedisWriter
+from server.database.backends.redis_script import REVISION_KEY
+from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, WrongDatabaseError
@@ -77,7 +78,13 @@ class RedisBackend(ResultsBackend):
     name_maps = frozenset({EntityKind.STUDY, EntityKind.RUN, EntityKind.PHYSICAL_WORKER})
 
     def __init__(
-        self, url: str, *, password: str | None = None, tls: TLS | None = None, poll_interval: float = 2.0
+        self,
+        url: str,
+        *,
+        password: str | None = None,
+        tls: TLS | None = None,
+        poll_interval: float = 2.0,
+        min_replicas: int = 0,
     ) -> None:
         self._clients = RedisClients(url, password, tls)
         super().__init__(self._clients.connection)
@@ -85,7 +92,7 @@ class RedisBackend(ResultsBackend):
         self._load_seconds = 0.0
         self._client = self._clients.make()
         self._watcher = self._clients.make(protocol=3, retries=0)
-        self._writer = RedisWriter(self._clients, self.writability, self.revisions)
+        self._writer = RedisWriter(self._clients, self.writability, self.revisions, min_replicas)
         self._barriers = Barriers()
         self._tracker: AbstractConnection | None = None
         """The connection on which the server reports changes, while it does."""
@@ -145,6 +152,7 @@ class RedisBackend(ResultsBackend):
                         yield [read_entry(key, reply) for key, reply in portion]
                     looked_at = min(looked_at + SCAN_COUNT, total)
                     progress(looked_at, total)
+            await self._writer.find_lost()
         self._load_seconds = time.monotonic() - started
 
     async def scan(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
@@ -235,6 +243,14 @@ class RedisBackend(ResultsBackend):
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
         return await self._writer.commit(batch, on_delay)
+
+    @property
+    def underreplicated_writes(self) -> int:
+        return self._writer.underreplicated
+
+    @property
+    def lost_writes(self) -> int:
+        return self._writer.acknowledged.lost
 
     async def leave_message(self, board: str, message: str, at: float, *, most: int) -> None:
         key = f"{PREFIX}:{board}"

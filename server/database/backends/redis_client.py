@@ -51,7 +51,7 @@ _SENTINEL_PORT = 26379
 _SENTINEL_TIMEOUT = 1.0
 """Seconds for the sentinels to say who is the master, before they are asked anew."""
 _SENTINEL_PAUSE = 1.0
-"""Seconds between two questions who is the master."""
+"""Seconds between two questions who is the master, unless a sentinel tells of another one before."""
 BUSY = "BUSY "
 """The code by which a server refuses everything while a script runs longer than its `lua-time-limit`."""
 _CUT = "closed by server|reset by peer|while writing to socket"
@@ -168,15 +168,23 @@ class RedisClients:
             raise RedisConnectionError("another server is the master now")
 
     async def _follow_master(self, sentinels: Sentinels) -> None:
-        while True:
-            with contextlib.suppress(RedisError, TimeoutError):
-                async with asyncio.timeout(_SENTINEL_TIMEOUT):
-                    master = await sentinels.discover_master(self._service)
-                if self._master not in (master, None):
-                    LOG.info("The sentinels name another master: %s, port %d.", *master)
-                self._master = master
-            await self._leave_others()
-            await asyncio.sleep(_SENTINEL_PAUSE)
+        switched = asyncio.Event()
+        async with sentinels.listening(self._service, switched.set):
+            while True:
+                switched.clear()
+                await self._look_for_master(sentinels)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_SENTINEL_PAUSE):
+                        await switched.wait()
+
+    async def _look_for_master(self, sentinels: Sentinels) -> None:
+        with contextlib.suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(_SENTINEL_TIMEOUT):
+                master = await sentinels.discover_master(self._service)
+            if self._master not in (master, None):
+                LOG.info("The sentinels name another master: %s, port %d.", *master)
+            self._master = master
+        await self._leave_others()
 
     async def _leave_others(self) -> None:
         """Ends the connections that lead to another server than the master, also those in use."""

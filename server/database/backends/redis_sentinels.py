@@ -1,16 +1,26 @@
-"""Asks sentinels side by side: the first one that knows the master decides, and a silent one delays nobody."""
+"""Asks sentinels side by side and listens to all: the first that knows the master decides, a silent one is no delay."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from server.database.tasks import end_tasks
+
+_SWITCH = "+switch-master"
+"""The channel on which a sentinel tells that it names another master from now on."""
+_SILENCE = 5.0
+"""Seconds after which a sentinel that told nothing is asked whether it is still there."""
+_PAUSE = 1.0
+"""Seconds until a sentinel that can't be listened to is tried again."""
 
 Address: TypeAlias = tuple[str, int]
 """Host and port."""
@@ -53,6 +63,15 @@ class Sentinels(Sentinel):
         errors = ", ".join(answer.error for answer in answers if answer.error)
         raise MasterNotFoundError(f"No master found for {service_name!r}{errors and ' : '}{errors}")
 
+    @asynccontextmanager
+    async def listening(self, service_name: str, on_switch: Callable[[], None]) -> AsyncIterator[None]:
+        """Meanwhile calls `on_switch` whenever a sentinel tells of another master; older answers count no more then."""
+        tasks = [asyncio.create_task(self._listen(each, service_name, on_switch)) for each in self.sentinels]
+        try:
+            yield
+        finally:
+            await end_tasks(tasks)
+
     async def aclose(self) -> None:
         await end_tasks(list(self._asking.values()))
         await super().aclose()
@@ -63,6 +82,33 @@ class Sentinels(Sentinel):
         task = self._asking[sentinel] = asyncio.create_task(self._answer(sentinel, service))
         task.add_done_callback(lambda _: self._asking.pop(sentinel, None))
         return task
+
+    async def _listen(self, sentinel: Redis, service: str, on_switch: Callable[[], None]) -> None:
+        while True:
+            try:
+                await self._hear(sentinel, service, on_switch)
+            except (RedisError, OSError, TimeoutError):
+                await asyncio.sleep(_PAUSE)  # what it would have told is asked for every second anyway
+
+    async def _hear(self, sentinel: Redis, service: str, on_switch: Callable[[], None]) -> None:
+        """Listens to one sentinel until its connection fails, which raises redis-py's errors."""
+        async with sentinel.pubsub() as channel:
+            await channel.subscribe(_SWITCH)
+            asked = False
+            while True:
+                message = await channel.get_message(timeout=_SILENCE)
+                if message is not None:
+                    asked = False
+                    if message["type"] == "message" and _service_of(message["data"]) == service:
+                        answer = await self._answer(sentinel, service)
+                        if answer.address is not None:
+                            self._epoch = max(self._epoch, answer.epoch)
+                        on_switch()
+                elif asked:
+                    raise RedisConnectionError("it does not answer any more")
+                else:
+                    await channel.ping()
+                    asked = True
 
     async def _answer(self, sentinel: Redis, service: str) -> _Answer:
         try:
@@ -86,3 +132,9 @@ class Sentinels(Sentinel):
 
 def _rank(answer: _Answer) -> tuple[bool, int]:
     return answer.address is not None, answer.epoch
+
+
+def _service_of(switch: Any) -> str:
+    """The data is `mymaster old-host old-port new-host new-port`."""
+    text = switch.decode(errors="surrogateescape") if isinstance(switch, bytes) else str(switch)
+    return text.partition(" ")[0]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha1
 
 from redis.asyncio import Redis
 from redis.exceptions import (
@@ -23,155 +23,60 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from server.database import replicas
+from server.database.backends.acknowledged import AcknowledgedWrites
 from server.database.backends.base import SETTLE_SECONDS, no_delay
-from server.database.backends.notes import FOLLOWED, LIFETIMES, PREFIX
+from server.database.backends.notes import PREFIX
 from server.database.backends.redis_client import BUSY, RedisClients
-from server.database.backends.revision_count import MAX_REVISION, RevisionCount
+from server.database.backends.redis_script import (
+    MADE,
+    MARK,
+    MARK_SECONDS,
+    REVISION_KEY,
+    SCRIPT,
+    SHA,
+    STORE_SCRIPT,
+    frees_memory,
+    program,
+)
+from server.database.backends.revision_count import RevisionCount
 from server.database.backends.writability import Refusal, Writability, advice
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, UnknownOutcomeError, WritesRefusedError
-from server.database.models import EntityKind
 from server.database.tasks import end_tasks
 
 RETRY_TIMEOUT = 10.0
 """Seconds for which a write is sent again after its reply was lost: a failover takes some."""
+WAIT_SECONDS = 1.0
+"""How long a write that was made waits for replicas to confirm it."""
 _PAUSE = 0.05
 _REFUSAL = re.compile(r"\b(?:READONLY|OOM|NOREPLICAS|MISCONF)\b")
 """In the error of a script it may stand behind other words."""
-_MARK = f"{PREFIX}:written:"
-_MARK_SECONDS = 60
-_MADE, _WITHDRAWN = "1", "withdrawn"
-"""The values of a mark."""
+_LOOKED_FOR_SECONDS = MARK_SECONDS - 5.0
+"""A write that is older is not looked for after a failover: its mark may have expired."""
+_WITHDRAWN = "withdrawn"
+"""The value of the mark of a write that must not be made any more."""
 _WRITTEN = 1
-REVISION_KEY = f"{PREFIX}:revision"
 _PROBE = f"{PREFIX}:probe"
 _LET_GO_SECONDS = 0.05
 PROBE_SECONDS = 1.0
 """How often a server that refuses writes is asked whether it still does."""
 
-_RAISE = f"""
-local function raise_revision(key, revision, step)
-  local text = redis.pcall('GET', key)
-  local stored = type(text) == 'string' and #text <= 10 and string.match(text, '^%d+$') and tonumber(text) or 0
-  if stored > {MAX_REVISION} then
-    stored = 0
-  end
-  local number = math.min(math.max(stored, revision) + step, {MAX_REVISION})
-  if number ~= stored then
-    redis.call('SET', key, string.format('%d', number))
-  end
-  return number
-end
-"""
-"""Where somebody has written something else, the count is written anew."""
-_STORE_SCRIPT = f"{_RAISE}return raise_revision(KEYS[1], tonumber(ARGV[1]), 0)"
-
-# KEYS[1] is the mark of this write: 1 where it was made, another text where it was withdrawn. KEYS[2] is the count of
-# revisions. The rest are what it touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or
-# encoded here: values are compared and written as the texts they are. Where memory is used up, Redis looks at the first
-# write of a script only, and refuses no DEL: what frees memory begins with one, of nothing.
-_SCRIPT = f"""{_RAISE}
-local position = 0
-local function take()
-  position = position + 1
-  return ARGV[position]
-end
-local function count()
-  return tonumber(take())
-end
-local function key()
-  return KEYS[count()]
-end
-
-local mark = redis.call('GET', KEYS[1])
-if mark == '1' then
-  return 2
-elseif mark then
-  return 0
-end
-
-local same = true
-for _ = 1, count() do
-  local record = key()
-  local fields = count()
-  if fields == 0 then
-    same = same and redis.call('EXISTS', record) == 0
-  else
-    same = same and redis.call('HLEN', record) == fields
-    for _ = 1, fields do
-      local field = take()
-      local value = take()
-      same = same and redis.call('HGET', record, field) == value
-    end
-  end
-end
-for _ = 1, count() do
-  local map = key()
-  local stands = redis.call('HGET', map, take())
-  local present = take()
-  local value = take()
-  if present == '1' then
-    same = same and stands == value
-  else
-    same = same and not stands
-  end
-end
-for _ = 1, count() do
-  local stands = redis.call('GET', key())
-  local present = take()
-  local value = take()
-  if present == '1' then
-    same = same and stands == value
-  else
-    same = same and not stands
-  end
-end
-if not same then
-  return 0
-end
-
-if take() == '1' then
-  redis.call('DEL', KEYS[1])
-end
-redis.call('SET', KEYS[1], '1', 'EX', take())
-for _ = 1, count() do
-  local map = key()
-  redis.call('HDEL', map, take())
-end
-for _ = 1, count() do
-  redis.call('DEL', key())
-end
-raise_revision(KEYS[2], tonumber(take()), 1)
-for _ = 1, count() do
-  local hash = key()
-  for _ = 1, count() do
-    local field = take()
-    redis.call('HSET', hash, field, take())
-  end
-end
-for _ = 1, count() do
-  local note = key()
-  local lifetime = take()
-  if lifetime == '0' then
-    redis.call('SET', note, take())
-  else
-    redis.call('SET', note, take(), 'EX', lifetime)
-  end
-end
-return 1
-"""
-_SHA = sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
-"""By which Redis names the script."""
-
 
 class RedisWriter:
     """Its connections do not retry by themselves: what a lost reply means is decided here."""
 
-    def __init__(self, clients: RedisClients, writability: Writability, revisions: RevisionCount) -> None:
+    def __init__(
+        self, clients: RedisClients, writability: Writability, revisions: RevisionCount, min_replicas: int = 0
+    ) -> None:
         self._clients = clients
         self._client: Redis = clients.make(retries=0)
         self._writability = writability
         self._revisions = revisions
+        self._min_replicas = min_replicas
+        self.underreplicated = 0
+        """How many writes fewer replicas than `min_replicas` confirmed in time."""
+        self.acknowledged = AcknowledgedWrites(_LOOKED_FOR_SECONDS)
         self._probing: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[bool]] = set()
         """Under way, also where nobody waits for them any more: none begins a new connection after the end."""
@@ -183,7 +88,7 @@ class RedisWriter:
     async def store_revision(self, revision: int) -> int:
         """Raises the count of revisions in the database, and returns it."""
         with self._clients.translated():
-            return int(await self._client.eval(_STORE_SCRIPT, 1, REVISION_KEY, str(revision)))
+            return int(await self._client.eval(STORE_SCRIPT, 1, REVISION_KEY, str(revision)))
 
     async def _let_go(self, task: asyncio.Task[bool]) -> None:
         """Cancels a task, and does not wait for long: redis-py may take some time to notice. `close` waits for it."""
@@ -198,7 +103,34 @@ class RedisWriter:
         applied twice. Raises `UnknownOutcomeError` where the server can't be asked any more, else `BackendError`.
         A cancellation ends it as `ResultsBackend.commit` says.
         """
-        write = _Write(*_program(batch, self._revisions.own), frees=frees_memory(batch))
+        started = time.monotonic()
+        write = _Write(*program(batch, self._revisions.own), frees=frees_memory(batch))
+        is_made = await self._commit(write, on_delay)
+        if is_made:
+            self.acknowledged.add(batch, started)
+            self._note_replicas(write)
+        return is_made
+
+    async def find_lost(self) -> None:
+        """Tells of writes that were acknowledged lately, and that the server which is the master now does not have.
+
+        The mark of a write is set by the same script, and so is copied to replicas with it or not at all.
+        """
+        await self.acknowledged.find_lost(self._marks_stand)
+
+    async def _marks_stand(self, ids: Sequence[str]) -> list[bool]:
+        """By GET, not MGET: the rights that the documentation names have to suffice."""
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for id_ in ids:
+                pipeline.get(MARK + id_)
+            return [text == MADE for text in await pipeline.execute()]
+
+    def _note_replicas(self, write: _Write) -> None:
+        if self._min_replicas:
+            self.underreplicated += write.confirmed < self._min_replicas
+            replicas.note(self._min_replicas, write.confirmed)
+
+    async def _commit(self, write: _Write, on_delay: Callable[[], None]) -> bool:
         sending = asyncio.create_task(self._send(write, on_delay))
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
@@ -275,11 +207,17 @@ class RedisWriter:
 
     async def _run_script(self, write: _Write) -> int:
         """The server forgets its scripts when it restarts, or is told to: then the whole script is sent."""
-        count, words = len(write.keys), [*write.keys, *map(str, write.arguments)]
-        try:
-            return int(await self._client.evalsha(_SHA, count, *words))
-        except NoScriptError:
-            return int(await self._client.eval(_SCRIPT, count, *words))
+        if not self._min_replicas:
+            return await _run_on(self._client, write)
+        async with self._client.client() as connection:  # WAIT tells of what its own connection has written
+            reply = await _run_on(connection, write)
+            if reply == _WRITTEN:
+                with suppress(RedisError, OSError):  # the write was made all the same
+                    milliseconds = int(WAIT_SECONDS * 1000)
+                    write.confirmed = int(
+                        await connection.execute_command("WAIT", self._min_replicas, milliseconds)  # type: ignore[no-untyped-call]  # redis-py's
+                    )
+            return reply
 
     async def _is_applied(self, write: _Write, sending: asyncio.Task[bool] | None = None) -> bool:
         """Whether the write was executed; if it was not, it never will be, since its mark is taken, or it was refused.
@@ -311,12 +249,12 @@ class RedisWriter:
     async def _take_mark(self, mark: str) -> bool:
         """Whether the write was made before its mark is taken. A server that refuses to write may at least say that."""
         try:
-            if await self._client.set(mark, _WITHDRAWN, nx=True, ex=_MARK_SECONDS):
+            if await self._client.set(mark, _WITHDRAWN, nx=True, ex=MARK_SECONDS):
                 return False
         except ResponseError:
             if not await self._client.exists(mark):
                 raise
-        return bool(await self._client.get(mark) == _MADE)
+        return bool(await self._client.get(mark) == MADE)
 
     def _failed(self, error: Exception, was_lost: bool) -> BackendError:
         """`was_lost` says that a reply was, to this or an earlier attempt."""
@@ -336,8 +274,18 @@ class _Write:
     """Whether it is written even where memory is used up."""
     is_open: bool = False
     """Whether a request was sent that was not answered, so that it may have been executed, or may still be."""
+    confirmed: int = 0
+    """The replicas that are known to have it: 0 where the first reply was lost, since nobody can be asked then."""
     is_withdrawn: bool = False
     """Whether it must not be sent again."""
+
+
+async def _run_on(client: Redis, write: _Write) -> int:
+    count, words = len(write.keys), [*write.keys, *map(str, write.arguments)]
+    try:
+        return int(await client.evalsha(SHA, count, *words))
+    except NoScriptError:
+        return int(await client.eval(SCRIPT, count, *words))
 
 
 def refusal_of(error: Exception) -> Refusal | None:
@@ -362,63 +310,3 @@ def _is_lost(error: Exception) -> bool:
 def _is_busy(error: Exception) -> bool:
     """Whether the server has not written, and soon will."""
     return isinstance(error, BusyLoadingError) or str(error).startswith(BUSY)
-
-
-def frees_memory(batch: WriteSet) -> bool:
-    """Whether it is a deletion, or changes records to what takes no more room than before."""
-    if not all(batch.read.get(key) for key in batch.written):
-        return False  # a new record
-    if batch.deleted:
-        return True
-    stands = [
-        ((batch.read[key] or {}).get(name), text)
-        for key, fields in batch.written.items()
-        for name, text in fields.items()
-    ]
-    stands += [(batch.read_notes.get(key), text or "") for key, text in batch.notes.items() if key.kind in FOLLOWED]
-    stands += [(batch.owners.get(name), owner or "") for name, owner in batch.names.items()]
-    return sum(len(text) - len(before or "") for before, text in stands) <= 0
-
-
-def _program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequence[str | int]]:
-    """The script's keys and arguments."""
-    numbers: dict[str, int] = {}
-
-    def number(key: str) -> int:
-        return numbers.setdefault(key, len(numbers) + 3)
-
-    def pairs(fields: Iterable[tuple[str, str]]) -> list[str]:
-        return [text for pair in fields for text in pair]
-
-    compared = {key: raw for key, raw in batch.read.items() if raw is None or raw}
-    arguments: list[str | int] = [len(compared)]
-    for key, raw in compared.items():
-        arguments += [number(str(key)), len(raw or {}), *pairs((raw or {}).items())]
-    arguments.append(len(batch.owners))
-    for (kind, name), owner in batch.owners.items():
-        arguments += [number(_name_map(kind)), name, "0" if owner is None else "1", owner or ""]
-    arguments.append(len(batch.read_notes))
-    for note, text in batch.read_notes.items():
-        arguments += [number(str(note)), "0" if text is None else "1", text or ""]
-    writes = {str(key): dict(fields) for key, fields in batch.written.items()}
-    drops: list[str | int] = []
-    for (kind, name), owner in batch.names.items():
-        if owner is None:
-            drops += [number(_name_map(kind)), name]
-        else:
-            writes.setdefault(_name_map(kind), {})[name] = owner
-    arguments += ["1" if frees_memory(batch) else "0", _MARK_SECONDS, len(drops) // 2, *drops]
-    gone = [*batch.deleted, *(note for note, text in batch.notes.items() if text is None)]
-    arguments += [len(gone), *(number(str(key)) for key in gone)]
-    arguments += [min(revision, MAX_REVISION), len(writes)]
-    for key_text, fields in writes.items():
-        arguments += [number(key_text), len(fields), *pairs(fields.items())]
-    kept = {note: text for note, text in batch.notes.items() if text is not None}
-    arguments.append(len(kept))
-    for note, text in kept.items():
-        arguments += [number(str(note)), LIFETIMES.get(note.kind, 0), text]
-    return [_MARK + batch.id, REVISION_KEY, *numbers], arguments
-
-
-def _name_map(kind: EntityKind) -> str:
-    return f"{kind}:name"
