@@ -51,6 +51,10 @@ class Links(Generic[Owner, Member]):
         self._position = position
         self._by_owner: dict[str, list[SortKey]] = {}
         self._strays: dict[str, tuple[str, ...]] = {}
+        self.most_members = 0
+        """The most that an owner had since the links were last rebuilt."""
+        self.most_owners = 0
+        """The most that a member had since then."""
         self._left: dict[str, set[str]] = {}
         """By owner, the members that ceased to name it since links were settled: it may still list them."""
 
@@ -91,6 +95,9 @@ class Links(Generic[Owner, Member]):
                     self._by_owner.setdefault(owner_id, []).append(self._position(listed))
         for order in self._by_owner.values():
             order.sort()
+        self.most_members = max(map(len, self._by_owner.values()), default=0)
+        named_most = max(map(len, map(self._named, self._members.values())), default=0)
+        self.most_owners = named_most + max(map(len, self._strays.values()), default=0)
 
     def owner_changed(self, owner_id: str, before: Owner | None, after: Owner | None) -> None:
         """To be called when the table holds `after` already."""
@@ -123,7 +130,8 @@ class Links(Generic[Owner, Member]):
             self._drop_one_sided(member_id, owner_id)
         if new_position is not None:
             for owner_id in new_named.union(self._strays.get(member_id, ())):
-                insert(self._by_owner.setdefault(owner_id, []), new_position)
+                self._link(owner_id, new_position)
+            self.most_owners = max(self.most_owners, len(new_named) + len(self._strays.get(member_id, ())))
 
     def settle(self) -> None:
         """To be called after the last of some changes: a long list is searched once for all members that left."""
@@ -140,6 +148,11 @@ class Links(Generic[Owner, Member]):
             if (member := self._members.get(member_id)) is None or owner_id not in self._named(member)
         ]
 
+    def _link(self, owner_id: str, position: SortKey) -> None:
+        order = self._by_owner.setdefault(owner_id, [])
+        insert(order, position)
+        self.most_members = max(self.most_members, len(order))
+
     def _unlink(self, owner_id: str, position: SortKey) -> None:
         order = self._by_owner.get(owner_id)
         if order is not None:
@@ -151,10 +164,12 @@ class Links(Generic[Owner, Member]):
         for member_id in self._unnamed(owner_id, member_ids):
             self._add_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
-                insert(self._by_owner.setdefault(owner_id, []), self._position(member))
+                self._link(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
-        self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
+        strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
+        if (member := self._members.get(member_id)) is not None:
+            self.most_owners = max(self.most_owners, len(self._named(member)) + len(strays))
 
     def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.engine import Engine
-from schema.limits import Limits, Measures, excesses, measure
+from schema.limits import Limits, Measures, excesses
+from schema.measures import measure
 from server.database.merlin_database import opened
 from tests.support.asking import execute
 from tests.support.records import memory_of

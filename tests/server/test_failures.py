@@ -12,13 +12,14 @@ from graphql import Executor, parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema import engine, errors, operation
+from schema import documents, errors, operation
 from schema.build import make_schema
 from schema.compiler.compiler import Compiler
 from schema.context import Context
 from schema.engine import Engine
 from schema.errors import MAX_ERRORS
-from schema.limits import Limits, measure
+from schema.limits import Limits
+from schema.measures import measure
 from schema.operation import OperationError
 from server.database.change_log import ChangeLog
 from server.database.managers import RunManager, StudyManager
@@ -89,10 +90,10 @@ QUERY = "query ($f: RunFilter) { runs(filter: $f) { totalCount } }"
 LIVE = "subscription ($f: RunFilter) { runChanges(filter: $f, snapshot: true) { kind } }"
 MUTATION = 'mutation { createStudy(input: {name: "new"}) { created } }'
 PLACES: dict[str, tuple[object, str, list[str]]] = {
-    "reading": (engine, "parse", [QUERY, LIVE, MUTATION]),
-    "validating": (engine, "validate", [QUERY, LIVE, MUTATION]),
-    "measuring": (engine, "measure", [QUERY, LIVE, MUTATION]),
-    "looking for roles": (engine, "coordinates_of", [QUERY, LIVE, MUTATION]),
+    "reading": (documents, "parse", [QUERY, LIVE, MUTATION]),
+    "validating": (documents, "validate", [QUERY, LIVE, MUTATION]),
+    "measuring": (documents, "measure", [QUERY, LIVE, MUTATION]),
+    "looking for roles": (documents, "coordinates_of", [QUERY, LIVE, MUTATION]),
     "variables": (Executor, "build", [LIVE, MUTATION]),
     "a compiled function": (Compiler, "answer", [QUERY, LIVE]),
     "a resolver": (RunManager, "all", [QUERY, LIVE]),
