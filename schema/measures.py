@@ -6,11 +6,13 @@ a fragment bomb yields a large number at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from graphql import (
+    BooleanValueNode,
+    DirectiveNode,
     DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
@@ -196,6 +198,8 @@ class Meter:
     def selections(self, node: SelectionSetNode | None, parent: GraphQLNamedType | None) -> Total:
         total = Total()
         for selection in () if node is None else node.selections:
+            if selection.directives and self._is_left_out(selection.directives):
+                continue
             match selection:
                 case FieldNode():
                     total += self._field(selection, parent)
@@ -206,6 +210,26 @@ class Meter:
                 case FragmentSpreadNode():
                     total += self._fragment(selection.name.value)
         return total
+
+    def _is_left_out(self, directives: Iterable[DirectiveNode]) -> bool:
+        """Whether @skip or @include says so, as far as it is known."""
+        for directive in directives:
+            for argument in directive.arguments or ():
+                if (condition := self._boolean(argument.value)) is not None:
+                    name = directive.name.value
+                    if condition is (name == "skip") and name in ("skip", "include"):
+                        return True
+        return False
+
+    def _boolean(self, value: ValueNode) -> bool | None:
+        match value:
+            case BooleanValueNode(value=given):
+                return given
+            case VariableNode(name=name) if self._variables is not None:
+                variable = self._variables.get(name.value)
+                return variable if isinstance(variable, bool) else None
+            case _:
+                return None
 
     def _fragment(self, name: str) -> Total:
         if name not in self._known:

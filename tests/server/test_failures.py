@@ -25,9 +25,8 @@ from server.database.change_log import ChangeLog
 from server.database.managers import RunManager, StudyManager
 from server.database.merlin_database import MerlinDatabase, opened
 from tests.schema.conftest import world  # noqa: F401 - a fixture
-from tests.schema.test_compiler import WORDS
 from tests.support.asking import OPERATIONS, ask, execute
-from tests.support.compiler import SCHEMA, World
+from tests.support.compiler import SCHEMA, WORDS, World
 from tests.support.documents import DocumentMaker
 from tests.support.records import memory_of, run, study
 

@@ -25,6 +25,7 @@ from schema.changes import Change, LiveTick, RunChange
 from schema.compiler.accessors import Attribute, accessor_of
 from schema.connections import Page
 from schema.context import Context
+from schema.cursors import write_cursor
 from schema.effects import graphql_name
 from schema.engine import Engine
 from schema.limits import Limits
@@ -45,7 +46,7 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
-from tests.support.documents import Asked
+from tests.support.documents import Asked, Words
 from tests.support.records import logical_worker, physical_worker, run, uid
 
 SCHEMA = make_schema()
@@ -170,6 +171,20 @@ def replaced(class_: type[Any], name: str, value: Any, share: int = 1) -> Iterat
             delattr(class_, name)
         else:
             setattr(class_, name, before)
+
+
+WORDS = Words(
+    ids=IDS,
+    names=["a", "sim", "q", "\ud800", "/r_20260101-000000", "[merlin]_a"],
+    cursors=[
+        write_cursor("NAME", ("", uid(1))),
+        write_cursor("NAME", ("a", uid(1))),
+        write_cursor("LAUNCHED_AT", (-63903081600, uid(11))),
+        write_cursor("LAUNCHED_AT", (-(2**60), uid(11))),
+        write_cursor("ID:ASC", (uid(12), uid(12))),
+        write_cursor("RESTART_COUNT:DESC", (3, uid(24))),
+    ],
+)
 
 
 class World:
