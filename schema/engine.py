@@ -4,78 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import strawberry
 from graphql import (
-    DocumentNode,
     ExecutionResult,
     Executor,
     GraphQLError,
-    NoSchemaIntrospectionCustomRule,
-    OperationDefinitionNode,
     OperationType,
     create_source_event_stream,
     execute_root_selection_set,
     execute_subscription_event,
-    get_operation_ast,
-    parse,
-    specified_rules,
-    validate,
+    get_variable_values,
 )
+from graphql.execution.values import VariableValues
 
 from schema.changes import LiveTick, SubscriptionEvent
+from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
-from schema.coordinates import coordinates_of, name_of
 from schema.core import core_of
 from schema.deadlines import within
-from schema.deprecations import deprecated, uses_of
+from schema.documents import Documents, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
     FORBIDDEN,
-    LIMIT_EXCEEDED,
-    MAX_ERRORS,
-    PARSE_FAILED,
     UNKNOWN_OUTCOME,
-    VALIDATION_FAILED,
-    BadInput,
     translate,
 )
-from schema.limits import DEFAULTS, Counts, Excess, Limits, count, excesses, measure
-from schema.operation import GraphQLResponse, Operation, OperationError, Scope
-from schema.roles import Role, required_role_of_all
+from schema.limits import DEFAULTS, Limits
+from schema.operation import GraphQLResponse, Operation, OperationError
+from schema.roles import Role
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
 from server.database.replicas import confirmations
 from server.database.steps import Steps
 
-_MAX_REMEMBERED = 256
-"""Parsed documents."""
-_MAX_REMEMBERED_LENGTH = 20_000
-"""Characters of a document; a longer one is parsed each time."""
 GRACE_SECONDS = 3.0
 """How long after its deadline a mutation may find out what of it was done."""
-SCOPES: Mapping[str, Scope] = MappingProxyType(
-    {
-        "PhysicalWorker.heartbeatAge": Scope.CLOCK,
-        "Query.integrity": Scope.SERVER,
-        "Database.revision": Scope.REVISION,
-    }
-)
-"""Fields whose values depend on more than the content of the database, the most dependent ones first."""
 
 T = TypeVar("T")
 
 
 class Engine:
-    """Executes the operations of one schema, within its limits; it remembers documents and their costs."""
+    """Executes the operations of one schema, within its limits."""
 
     def __init__(
         self,
@@ -92,13 +68,9 @@ class Engine:
         """
         self._schema = core_of(schema)
         self._compiler = Compiler(schema) if compiled else None
-        self._limits = limits
         self._reveal = introspection
-        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._documents = Documents(self._schema, limits, introspection=introspection)
         self._deadline = deadline
-        self._has_deprecated = bool(deprecated(self._schema))
-        self._documents: OrderedDict[str, _Document] = OrderedDict()
-        self._costs: dict[Hashable, int] = {}
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._live_steps = Steps(rests=True)
         self._shared: WeakValueDictionary[Hashable, SharedAnswers[GraphQLResponse]] = WeakValueDictionary()
@@ -118,21 +90,21 @@ class Engine:
         """How many operations were compiled, and how many graphql-core executed."""
         return ExecutionCounts() if self._compiler is None else self._compiler.execution_counts
 
+    @property
+    def cache_sizes(self) -> Mapping[str, int]:
+        """Bytes, about, that each cache takes."""
+        functions = 0 if self._compiler is None else self._compiler.size
+        return {"documents": self._documents.size, "functions": functions}
+
     def parse(self, text: str, name: str | None = None) -> Operation:
         """Parses and validates a document; returns its operation of that name, or its only one.
 
         Raises `OperationError`, whatever goes wrong.
         """
         try:
-            document = self._document(text)
+            return self._documents.operation(text, name)
         except Exception as error:  # noqa: BLE001 - as below
             raise self._failure(error) from None
-        definition = get_operation_ast(document.node, name)
-        if definition is None:
-            known = "This document holds several operations: name one of them."
-            message = known if name is None else f"This document holds no operation {name!r}."
-            raise OperationError([BadInput(message, "operationName")])
-        return document.operations[name_of(definition)]
 
     async def execute(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
@@ -153,10 +125,11 @@ class Engine:
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
     ) -> AsyncGenerator[GraphQLResponse]:
         check_role(operation, context)
-        cost = self._cost(operation, variables or {})
+        given = self._variables(operation, variables)
+        cost = self._cost(operation, given, context)
         match operation.type:
             case OperationType.QUERY:
-                result = await self._within_deadline(self._result(operation, variables, context))
+                result = await self._within_deadline(self._result(operation, given, context))
                 yield self._response(operation, result, cost)
             case OperationType.MUTATION:
                 with confirmations() as confirmed:
@@ -165,7 +138,7 @@ class Engine:
                 yield self._response(operation, result, cost, position, replicas)
             case OperationType.SUBSCRIPTION:
                 executor = self._executor(operation, variables, context)
-                shared = self._shared_responses(operation, variables, context, cost)
+                shared = self._shared_responses(operation, given, context, cost)
                 async with (
                     aclosing(await self._events(executor)) as events,
                     aclosing(self._responses(events, shared)) as answers,
@@ -183,28 +156,44 @@ class Engine:
         if self._compiler is None or operation.type is not OperationType.QUERY:
             return None
         check_role(operation, context)
-        cost = self._cost(operation, variables or {})
-        data = self._data(operation, variables, context, None)
+        given = self._variables(operation, variables)
+        cost = self._cost(operation, given, context)
+        data = self._data(operation, given, context, None)
         return None if data is None else self._response(operation, ExecutionResult(data, None), cost)
 
-    def _data(
-        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any
-    ) -> dict[str, Any] | None:
+    def _variables(self, operation: Operation, given: Mapping[str, Any] | None) -> _Variables:
+        """Coerced once, for the measures and for the compiled function."""
+        definitions = operation.definition.variable_definitions
+        if not definitions:
+            return _Variables(given, NO_VARIABLES)
+        try:
+            coerced = get_variable_values(self._schema, definitions, dict(given or {}))
+        except RecursionError:
+            raise too_deep("These variables are", "variables") from None
+        return _Variables(given, None if isinstance(coerced, list) else coerced)
+
+    def _cost(self, operation: Operation, variables: _Variables, context: Context) -> int:
+        """0 if the variables are invalid. Raises `OperationError`."""
+        if variables.coerced is None:
+            return 0
+        return self._documents.cost(operation, variables.coerced.coerced, context.database.sizes)
+
+    def _data(self, operation: Operation, variables: _Variables, context: Context, event: Any) -> dict[str, Any] | None:
         """The result of the compiled function; None if there is none, or it gave up."""
-        if self._compiler is None:
+        if self._compiler is None or variables.coerced is None:
             return None
         return self._compiler.answer(
-            operation.text, operation.document, operation.definition, variables, context, event
+            operation.text, operation.document, operation.definition, variables.coerced, context, event
         )
 
     def _result(
-        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
+        self, operation: Operation, variables: _Variables, context: Context, event: Any = None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result of the compiled function, else graphql-core's on the same revision: nothing is awaited between."""
         data = self._data(operation, variables, context, event)
         if data is not None:
             return ExecutionResult(data, None)
-        executor = self._executor(operation, variables, context, event)
+        executor = self._executor(operation, variables.given, context, event)
         is_event = operation.type is OperationType.SUBSCRIPTION
         return (execute_subscription_event if is_event else execute_root_selection_set)(executor)
 
@@ -222,7 +211,7 @@ class Engine:
                 hide_suggestions=not self._reveal,
             )
         except RecursionError:
-            raise _too_deep("These variables are", "variables") from None
+            raise too_deep("These variables are", "variables") from None
         if isinstance(executor, list):
             raise OperationError(executor)
         return executor
@@ -268,7 +257,7 @@ class Engine:
         )
 
     def _shared_responses(
-        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, cost: int
+        self, operation: Operation, variables: _Variables, context: Context, cost: int
     ) -> SharedAnswers[GraphQLResponse]:
         async def answer(event: SubscriptionEvent) -> GraphQLResponse:
             # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
@@ -278,10 +267,10 @@ class Engine:
 
         try:
             given = json.dumps(
-                variables, sort_keys=True, default=repr
+                variables.given, sort_keys=True, default=repr
             )  # `repr` is for numbers that JSON can't hold exactly
         except RecursionError:
-            raise _too_deep("These variables are", "variables") from None
+            raise too_deep("These variables are", "variables") from None
         key = operation.text, operation.name, given, context
         shared = self._shared.get(key)
         if shared is None:
@@ -294,92 +283,6 @@ class Engine:
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         return await asyncio.shield(task)
-
-    def _check(
-        self,
-        document: DocumentNode,
-        definition: OperationDefinitionNode,
-        counts: Counts,
-        variables: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Checks the limits, and returns the cost; without variables, its minimum. Raises `OperationError`."""
-        measures = measure(self._schema, document, definition, variables, counts=counts, unknown=1)
-        if found := excesses(measures, self._limits):
-            raise _limit_exceeded(found)
-        return measures.cost
-
-    def _cost(self, operation: Operation, variables: Mapping[str, Any]) -> int:
-        """The cost with these variables, remembered by the sizes of their values. Raises `OperationError`."""
-        key = operation.text, operation.name, *((name, _size(value)) for name, value in variables.items())
-        cost = self._costs.get(key)
-        if cost is None:
-            try:
-                cost = self._check(operation.document, operation.definition, operation.counts, dict(variables))
-            except RecursionError:
-                raise _too_deep("These variables are", "variables") from None
-            if len(self._costs) >= _MAX_REMEMBERED:
-                self._costs.clear()
-            self._costs[key] = cost
-        return cost
-
-    def _document(self, text: str) -> _Document:
-        known = self._documents.get(text)
-        if known is not None:
-            self._documents.move_to_end(text)
-            return known
-        try:
-            document = self._parsed(text)
-            errors = validate(
-                self._schema,
-                document.node,
-                self._rules,
-                max_errors=MAX_ERRORS - 1,  # graphql-core adds one that says that there are more
-                hide_suggestions=not self._reveal,
-            )
-        except GraphQLError as error:
-            raise OperationError([error], PARSE_FAILED) from None
-        except RecursionError:
-            raise _too_deep("This document is", "query") from None
-        if errors:
-            raise OperationError(errors, VALIDATION_FAILED)
-        known = _Document(document.node, self._operations(text, document))
-        if len(text) <= _MAX_REMEMBERED_LENGTH:
-            self._documents[text] = known
-            if len(self._documents) > _MAX_REMEMBERED:
-                self._documents.popitem(last=False)
-        return known
-
-    def _operations(self, text: str, document: _Parsed) -> Mapping[str, Operation]:
-        deprecations = uses_of(self._schema, document.node) if self._has_deprecated else ()
-        fields = coordinates_of(self._schema, document.node)
-        return {
-            name_of(node): Operation(
-                text,
-                document.node,
-                node,
-                node.operation,
-                None if node.name is None else node.name.value,
-                document.counts,
-                deprecations,
-                required_role_of_all(fields[name_of(node)]),
-                next((scope for field, scope in SCOPES.items() if field in fields[name_of(node)]), Scope.CONTENT),
-            )
-            for node in document.node.definitions
-            if isinstance(node, OperationDefinitionNode)
-        }
-
-    def _parsed(self, text: str) -> _Parsed:
-        """Parses a document, and checks its limits before its validation, which takes long for an excessive one."""
-        if len(text) > self._limits.characters:
-            raise _limit_exceeded([Excess("characters", len(text), self._limits.characters)])
-        counts = count(text, self._limits)
-        if counts.tokens > self._limits.tokens:
-            raise _limit_exceeded([Excess("tokens", counts.tokens, self._limits.tokens)])
-        node = parse(text)
-        for definition in node.definitions:
-            if isinstance(definition, OperationDefinitionNode):
-                self._check(node, definition, counts)
-        return _Parsed(node, counts)
 
     async def _events(self, executor: Executor[Any]) -> AsyncGenerator[SubscriptionEvent]:
         source = await _settled(create_source_event_stream(executor))
@@ -411,17 +314,12 @@ class Engine:
                 return OperationError([translate(GraphQLError("", original_error=error), reveal=self._reveal)])
 
 
-class _Parsed(NamedTuple):
-    node: DocumentNode
-    counts: Counts
+class _Variables(NamedTuple):
+    """The values of an operation's variables."""
 
-
-class _Document(NamedTuple):
-    """A valid document."""
-
-    node: DocumentNode
-    operations: Mapping[str, Operation]
-    """Operations by name; the empty name is that of an anonymous one."""
+    given: Mapping[str, Any] | None
+    coerced: VariableValues | None
+    """None if they are invalid: graphql-core finds the errors again, and reports them."""
 
 
 def check_role(operation: Operation, context: Context) -> None:
@@ -430,29 +328,6 @@ def check_role(operation: Operation, context: Context) -> None:
     if role is None or not (required.role is Role.READ or role.includes(required.role)):
         message = f"{required.field} needs the role {required.role}, and this client has {role or 'none'}."
         raise OperationError([GraphQLError(message, extensions={"code": FORBIDDEN, "needs": required.role})], FORBIDDEN)
-
-
-def _size(value: object) -> tuple[int] | int | None:
-    """The part of a variable's value that affects the cost: a number, or the length of a list."""
-    match value:
-        case list():
-            return (len(value),)
-        case int():
-            return value
-        case _:
-            return None
-
-
-def _too_deep(what: str, argument: str) -> OperationError:
-    return OperationError([BadInput(f"{what} nested too deeply.", argument)])
-
-
-def _limit_exceeded(found: Sequence[Excess]) -> OperationError:
-    """An error for each limit that is exceeded, with limit, value and maximum in its message and extensions."""
-    errors = [
-        GraphQLError(str(excess), extensions={"code": LIMIT_EXCEEDED, **excess.as_extensions()}) for excess in found
-    ]
-    return OperationError(errors, LIMIT_EXCEEDED)
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -250,9 +250,15 @@ class Settings:
     max_aliases: int = setting(
         DEFAULTS.aliases, "The maximum number of aliases in an operation.", metavar="COUNT", production=STRICT.aliases
     )
+    max_terms: int = setting(
+        DEFAULTS.terms,
+        "The maximum number of conditions in the filters of an operation, variables included.",
+        metavar="COUNT",
+        production=STRICT.terms,
+    )
     max_cost: int = setting(
         DEFAULTS.cost,
-        "The maximum cost of an operation: about the number of fields in its response, with page sizes multiplied.",
+        "The maximum cost of an operation: about the number of fields in its response, and what its searches take.",
         metavar="COUNT",
         production=STRICT.cost,
     )

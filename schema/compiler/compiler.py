@@ -5,17 +5,15 @@ from __future__ import annotations
 import linecache
 import logging
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import strawberry
 from graphql import (
     DocumentNode,
     OperationDefinitionNode,
-    get_variable_values,
 )
 from graphql.execution.values import VariableValues
 
@@ -26,13 +24,16 @@ from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Plan, plan_of
 from schema.compiler.selections import Selections, directive_variables, fragments_of
 from schema.core import core_of
+from schema.recent import Recent
 
 LOG = logging.getLogger(__name__)
 
-KEPT = 256
-"""Functions that are kept."""
-MAX_KEPT_LENGTH = 20_000
-"""Characters of a document."""
+MAX_BYTES = 2**25
+"""Of functions that are kept."""
+MAX_LENGTH = 20_000
+"""Characters of a document that is compiled."""
+SOURCE_BYTES = 6
+"""Bytes that a function takes for each character of its source, about."""
 
 T = TypeVar("T")
 Function: TypeAlias = Callable[[Any, Any, VariableValues], dict[str, Any]]
@@ -109,24 +110,28 @@ class Compiler:
         self.execution_counts = ExecutionCounts()
         self._schema = schema
         self._core = core_of(schema)
-        self._steering = _Recent[tuple[str, ...]]()
-        self._functions = _Recent[Function | str]()
-        """A function, or the reason why there is none."""
+        self._steering: Recent[Hashable, tuple[str, ...]] = Recent(MAX_BYTES // 8)
+        self._functions: Recent[Hashable, Compiled | str] = Recent(MAX_BYTES)
+        """A compiled operation, or the reason why there is none."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are taken by what is kept, about."""
+        return self._steering.size + self._functions.size
 
     def answer(
         self,
         text: str,
         document: DocumentNode,
         operation: OperationDefinitionNode,
-        given: Mapping[str, Any] | None,
+        variables: VariableValues,
         context: object,
         root: object = None,
     ) -> dict[str, Any] | None:
         """The data of an answer without errors, else None: then graphql-core is to execute the operation."""
         try:
-            variables = self._variables(operation, given)
-            function = None if variables is None else self._function(text, document, operation, variables)
-            if function is None or variables is None:
+            function = self._function(text, document, operation, variables)
+            if function is None:
                 return None
             data = function(root, PlainInfo(context), variables)
         except Exception:  # whatever it is, graphql-core finds the error again, and reports it
@@ -136,59 +141,32 @@ class Compiler:
         self.execution_counts.compiled += 1
         return data
 
-    def _variables(self, operation: OperationDefinitionNode, given: Mapping[str, Any] | None) -> VariableValues | None:
-        """The coerced variables; None if they are invalid."""
-        definitions = operation.variable_definitions
-        if not definitions:
-            return NO_VARIABLES
-        variables = get_variable_values(self._core, definitions, dict(given or {}))
-        return None if isinstance(variables, list) else variables
-
     def _function(
         self, text: str, document: DocumentNode, operation: OperationDefinitionNode, variables: VariableValues
     ) -> Function | None:
         name = None if operation.name is None else operation.name.value
         steering = self._steering.get((text, name))
         if steering is None:
-            if len(text) > MAX_KEPT_LENGTH:
+            if len(text) > MAX_LENGTH:
                 self.execution_counts.not_compilable += 1
                 return None
             steering = directive_variables(operation, fragments_of(document))
-            self._steering.put((text, name), steering)
+            self._steering.put((text, name), steering, 2 * len(text))
         key = text, name, *map(variables.coerced.get, steering)
-        function = self._functions.get(key)
-        if function is None:
-            function = self._compiled(document, operation, variables)
-            self._functions.put(key, function)
-        if isinstance(function, str):
+        compiled = self._functions.get(key)
+        if compiled is None:
+            compiled = self._compiled(document, operation, variables)
+            source = compiled if isinstance(compiled, str) else compiled.source
+            self._functions.put(key, compiled, 2 * len(text) + SOURCE_BYTES * len(source))
+        if isinstance(compiled, str):
             self.execution_counts.not_compilable += 1
             return None
-        return function
+        return compiled.function
 
     def _compiled(
         self, document: DocumentNode, operation: OperationDefinitionNode, variables: VariableValues
-    ) -> Function | str:
+    ) -> Compiled | str:
         try:
-            return compile_operation(self._schema, document, operation, variables).function
+            return compile_operation(self._schema, document, operation, variables)
         except NotCompilableError as error:
             return str(error)
-
-
-class _Recent(Generic[T]):
-    """A cache that drops the least recently used value."""
-
-    def __init__(self, most: int = KEPT) -> None:
-        self._most = most
-        self._values: OrderedDict[Hashable, T] = OrderedDict()
-
-    def get(self, key: Hashable) -> T | None:
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key]
-
-    def put(self, key: Hashable, value: T) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        if len(self._values) > self._most:
-            self._values.popitem(last=False)

@@ -21,7 +21,8 @@ from graphql import (
 )
 from graphql.language import get_location
 
-from schema.limits import Limits, excesses, measure
+from schema.limits import Limits, excesses
+from schema.measures import measure
 from server.contract.findings import Finding, Level
 
 _RULES = [rule for rule in specified_rules if rule is not NoUnusedFragmentsRule]

@@ -16,7 +16,8 @@ from schema.compiler.plan import Field
 from schema.compiler.selections import directive_variables, fragments_of
 from schema.core import core_of
 from schema.engine import Engine
-from schema.limits import Limits, measure
+from schema.limits import Limits
+from schema.measures import measure
 from schema.operation import OperationError
 from server.contract.findings import UnreadableError
 

@@ -53,6 +53,10 @@ class Links(Generic[Owner, Member]):
         self._position = position
         self._by_owner: dict[str, list[SortKey]] = {}
         self._strays: dict[str, tuple[str, ...]] = {}
+        self.most_members = 0
+        """The most that an owner had since the links were last rebuilt."""
+        self.most_owners = 0
+        """The most that a member had since then."""
         self._left: dict[str, set[str]] = {}
         """By owner, the members that ceased to name it since links were settled: it may still list them."""
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
@@ -81,10 +85,12 @@ class Links(Generic[Owner, Member]):
         self._strays.clear()
         self._left.clear()
         self._searched.clear()
+        self.most_members = self.most_owners = 0
         for members in portions_of(list(self._members.values()), RECORDS_PER_STEP):
             for member in members:
                 if named := self._named(member):
                     position = self._position(member)
+                    self.most_owners = max(self.most_owners, len(named))
                     for owner_id in dict.fromkeys(named):
                         self._by_owner.setdefault(owner_id, []).append(position)
             yield
@@ -95,6 +101,7 @@ class Links(Generic[Owner, Member]):
         for owner_ids in _weighed(self._by_owner, lambda owner_id: len(self._by_owner[owner_id])):
             for owner_id in owner_ids:
                 self._by_owner[owner_id].sort()
+                self.most_members = max(self.most_members, len(self._by_owner[owner_id]))
             yield
 
     def _add_listed(self, owner_id: str) -> None:
@@ -139,7 +146,8 @@ class Links(Generic[Owner, Member]):
             self._drop_one_sided(member_id, owner_id)
         if new_position is not None:
             for owner_id in new_named.union(self._strays.get(member_id, ())):
-                insert(self._by_owner.setdefault(owner_id, []), new_position)
+                self._link(owner_id, new_position)
+            self.most_owners = max(self.most_owners, len(new_named) + len(self._strays.get(member_id, ())))
 
     def settle(self) -> None:
         """To be called after the last of some changes: a long list is searched once for all members that left."""
@@ -166,6 +174,11 @@ class Links(Generic[Owner, Member]):
             if (member := self._members.get(member_id)) is None or owner_id not in self._named(member)
         ]
 
+    def _link(self, owner_id: str, position: SortKey) -> None:
+        order = self._by_owner.setdefault(owner_id, [])
+        insert(order, position)
+        self.most_members = max(self.most_members, len(order))
+
     def _unlink(self, owner_id: str, position: SortKey) -> None:
         order = self._by_owner.get(owner_id)
         if order is not None:
@@ -177,10 +190,12 @@ class Links(Generic[Owner, Member]):
         for member_id in self._unnamed(owner_id, member_ids):
             self._add_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
-                insert(self._by_owner.setdefault(owner_id, []), self._position(member))
+                self._link(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
-        self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
+        strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
+        if (member := self._members.get(member_id)) is not None:
+            self.most_owners = max(self.most_owners, len(self._named(member)) + len(strays))
 
     def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)

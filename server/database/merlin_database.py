@@ -48,6 +48,7 @@ from server.database.positions import Position, new_server
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
 from server.database.revision_sharing import RevisionSharing
+from server.database.sizes import Sizes, sizes_of
 from server.database.tasks import end_tasks
 from server.database.transactions import TransactionRunner, UnitOfWork
 
@@ -91,6 +92,8 @@ class MerlinDatabase:
         self._runner = TransactionRunner(backend, self.feed, self.read_model, dialect, self.run_metadata)
         self.outcomes = Outcomes(backend)
         self.sweep = AnnotationSweep(self.read_model, self._runner)
+        self._sizes = -1, sizes_of(self.read_model)
+        """With the step of the copy to which they belong."""
         self._problems: tuple[tuple[int, int], list[Problem]] | None = None
         self.entity_context = entity_context = EntityContext(self.read_model, time_zone)
         self.clock_check = ClockCheck(entity_context, is_fresh=lambda: self.feed.stale_since is None)
@@ -155,6 +158,13 @@ class MerlinDatabase:
         if position.server != self._server or position.revision > self.revision:
             await self.feed.catch_up()
             self.backend.revisions.follow_position(position.revision)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Rounded, so that few changes change them."""
+        if self._sizes[0] != self.read_model.steps:
+            self._sizes = self.read_model.steps, sizes_of(self.read_model).rounded
+        return self._sizes[1]
 
     @property
     def notifier(self) -> Notifier:

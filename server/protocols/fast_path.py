@@ -7,7 +7,6 @@ path from its start, which then reports the error.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping
 from http import HTTPStatus
 from time import perf_counter
@@ -17,7 +16,9 @@ from graphql import OperationType
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schema.context import Context
+from schema.documents import TOKEN_BYTES
 from schema.operation import Operation
+from schema.recent import Recent
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.database.merlin_database import MerlinDatabase
@@ -48,10 +49,10 @@ _UNCOMMON = frozenset(
     {b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent", b"x-read-after"}
 )
 _UNCONDITIONAL = Conditions(None, no_cache=False)
-_MAX_REMEMBERED = 1_024
-"""Parsed bodies."""
-_MAX_REMEMBERED_LENGTH = 16_384
-"""Bytes of a body."""
+_MAX_BYTES = 2**24
+"""Of parsed bodies that are remembered."""
+_SIZE = 4
+"""Bytes that a parsed body takes for each of its own, about, besides the document, which others may have too."""
 
 
 class ParsedBody(NamedTuple):
@@ -77,7 +78,7 @@ class FastPath:
     def __init__(self, slow_path: ASGIApp, service: Service) -> None:
         self._slow_path = slow_path
         self._service = service
-        self._parsed: OrderedDict[bytes, ParsedBody] = OrderedDict()
+        self._parsed: Recent[bytes, ParsedBody] = Recent(_MAX_BYTES)
         self._last_context: Context | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,10 +139,7 @@ class FastPath:
         if operation.type is not OperationType.QUERY or request.read_after is not None:
             return None
         parsed = ParsedBody(operation, request.variables, [])
-        if len(body) <= _MAX_REMEMBERED_LENGTH:
-            self._parsed[body] = parsed
-            if len(self._parsed) > _MAX_REMEMBERED:
-                self._parsed.popitem(last=False)
+        self._parsed.put(body, parsed, _SIZE * len(body) + TOKEN_BYTES * operation.counts.tokens)
         return parsed
 
     def _context(self, database: MerlinDatabase, identity: Identity) -> Context:

@@ -6,34 +6,39 @@ the document, and from then on the hash alone.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from graphql import GraphQLError
 
 from schema.operation import OperationError
+from schema.recent import Recent
 from server.contract.manifest import hash_of
 
 NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
 MISMATCH = "PERSISTED_QUERY_HASH_MISMATCH"
 UNTRUSTED = "UNTRUSTED_DOCUMENT"
 
-_MAX_REGISTERED = 1_000
-"""Documents; the least recently used one is dropped first."""
-_MAX_REGISTERED_LENGTH = 20_000
-"""Characters of a document."""
+MAX_BYTES = 2**23
+"""Of the documents that clients register."""
 
 
 class PersistedDocuments:
     """The documents by their hashes: the trusted ones, and those that clients have registered."""
 
-    def __init__(self, trusted: Mapping[str, str] = MappingProxyType({}), *, only_trusted: bool = False) -> None:
+    def __init__(
+        self,
+        trusted: Mapping[str, str] = MappingProxyType({}),
+        *,
+        only_trusted: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self._trusted = trusted
         """The documents by their hashes."""
         self._bodies = frozenset(trusted.values())
         self._only_trusted = only_trusted
-        self._registered: OrderedDict[str, str] = OrderedDict()
+        self.registered: Recent[str, str] = Recent(max_bytes)
+        """By their hashes."""
 
     def is_trusted(self, text: str) -> bool:
         return text in self._bodies
@@ -48,7 +53,7 @@ class PersistedDocuments:
             return self._known_text(hash_)
         if hash_of(query) != hash_:
             raise _refused("The hash is not the SHA-256 of the query that came with it.", MISMATCH)
-        self._register(hash_, query)
+        self.registered.put(hash_, query, 2 * len(query))
         return query
 
     def _trusted_text(self, query: str | None, hash_: str | None) -> str:
@@ -61,18 +66,10 @@ class PersistedDocuments:
     def _known_text(self, hash_: str) -> str:
         if (text := self._trusted.get(hash_)) is not None:
             return text
-        if hash_ not in self._registered:
+        text = self.registered.get(hash_)
+        if text is None:
             raise _refused("PersistedQueryNotFound", NOT_FOUND)  # the message that the protocol prescribes
-        self._registered.move_to_end(hash_)
-        return self._registered[hash_]
-
-    def _register(self, hash_: str, query: str) -> None:
-        if len(query) > _MAX_REGISTERED_LENGTH:
-            return
-        self._registered[hash_] = query
-        self._registered.move_to_end(hash_)
-        if len(self._registered) > _MAX_REGISTERED:
-            self._registered.popitem(last=False)
+        return text
 
 
 def _refused(message: str, code: str) -> OperationError:

@@ -11,27 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema.cursors import write_cursor
 from schema.engine import Engine
 from server.database.demo_data import demo_records
 from tests.schema.test_queries import QUERIES, variables
-from tests.support.compiler import HOLDERS, IDS, NOW, PLACES, SCHEMA, STRANGE, UNLIMITED, World, answer, replaced
-from tests.support.documents import DocumentMaker, Words
-from tests.support.records import uid
+from tests.support.compiler import HOLDERS, NOW, PLACES, SCHEMA, STRANGE, UNLIMITED, WORDS, World, answer, replaced
+from tests.support.documents import DocumentMaker
 
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
-WORDS = Words(
-    ids=IDS,
-    names=["a", "sim", "q", "\ud800", "/r_20260101-000000", "[merlin]_a"],
-    cursors=[
-        write_cursor("NAME", ("", uid(1))),
-        write_cursor("NAME", ("a", uid(1))),
-        write_cursor("LAUNCHED_AT", (-63903081600, uid(11))),
-        write_cursor("LAUNCHED_AT", (-(2**60), uid(11))),
-        write_cursor("ID:ASC", (uid(12), uid(12))),
-        write_cursor("RESTART_COUNT:DESC", (3, uid(24))),
-    ],
-)
 
 
 def ask_anything(world: World, random: Random, documents: int) -> None:

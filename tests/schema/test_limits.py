@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.engine import Engine
-from schema.limits import Limits, Measures, excesses, measure
+from schema.limits import STRICT, Limits, Measures, excesses
+from schema.measures import measure
 from server.database.merlin_database import opened
 from tests.support.asking import execute
-from tests.support.records import memory_of
+from tests.support.records import memory_of, run
 
 SCHEMA = make_schema()._schema
 QUERIES = sorted((Path(__file__).parents[2] / "queries").glob("*.graphql"))
@@ -58,14 +59,13 @@ def test_variables_count_as_they_are_given() -> None:
     text = "query ($n: Int = 7, $ids: [ID!]!) { runs(first: $n) { nodes { id } } nodes(ids: $ids) { id } }"
     assert measured(text, {"n": 20, "ids": ["a"]}).cost == 1 + 20 * 2 + 2
     assert measured(text, {"n": None, "ids": ["a", "b"]}).cost == 1 + 50 * 2 + 3
-    assert measured(text, {"ids": []}).cost == 1 + 7 * 2 + 2
+    assert measured(text, {"n": 7, "ids": []}).cost == 1 + 7 * 2 + 2
 
 
 @pytest.mark.parametrize("path", QUERIES, ids=lambda path: path.stem)
 def test_the_saved_operations_are_well_within_the_limits(path: Path) -> None:
-    """A tenth of the cost at most."""
-    assert passed(path.read_text()) == set()
-    assert measured(path.read_text()).cost < Limits().cost / 10
+    """Those of production too, on a large database."""
+    assert excesses(measured(path.read_text()), STRICT) == []
 
 
 def test_introspection_is_within_the_limits() -> None:
@@ -166,7 +166,7 @@ async def test_what_has_passed_before_says_nothing_of_larger_variables() -> None
     """The same document is measured anew for other page sizes, lengths of lists, and for null or nothing instead."""
     operations = Engine(make_schema(), Limits(cost=1_100))
     text = "query ($n: Int = 400, $ids: [ID!]!) { runs(first: $n) { nodes { id } } nodes(ids: $ids) { id } }"
-    async with opened(await memory_of()) as database:
+    async with opened(await memory_of(*(run(number, f"/{number}") for number in range(500)))) as database:
         for variables, passes in (
             ({"n": 500, "ids": []}, True),
             ({"n": 1, "ids": 500}, True),

@@ -12,21 +12,21 @@ from graphql import Executor, parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema import engine, errors, operation
+from schema import documents, errors, operation
 from schema.build import make_schema
 from schema.compiler.compiler import Compiler
 from schema.context import Context
 from schema.engine import Engine
 from schema.errors import MAX_ERRORS
-from schema.limits import Limits, measure
+from schema.limits import Limits
+from schema.measures import measure
 from schema.operation import OperationError
 from server.database.change_log import ChangeLog
 from server.database.managers import RunManager, StudyManager
 from server.database.merlin_database import MerlinDatabase, opened
 from tests.schema.conftest import world  # noqa: F401 - a fixture
-from tests.schema.test_compiler import WORDS
 from tests.support.asking import OPERATIONS, ask, execute
-from tests.support.compiler import SCHEMA, World
+from tests.support.compiler import SCHEMA, WORDS, World
 from tests.support.documents import DocumentMaker
 from tests.support.records import memory_of, run, study
 
@@ -89,10 +89,10 @@ QUERY = "query ($f: RunFilter) { runs(filter: $f) { totalCount } }"
 LIVE = "subscription ($f: RunFilter) { runChanges(filter: $f, snapshot: true) { kind } }"
 MUTATION = 'mutation { createStudy(input: {name: "new"}) { created } }'
 PLACES: dict[str, tuple[object, str, list[str]]] = {
-    "reading": (engine, "parse", [QUERY, LIVE, MUTATION]),
-    "validating": (engine, "validate", [QUERY, LIVE, MUTATION]),
-    "measuring": (engine, "measure", [QUERY, LIVE, MUTATION]),
-    "looking for roles": (engine, "coordinates_of", [QUERY, LIVE, MUTATION]),
+    "reading": (documents, "parse", [QUERY, LIVE, MUTATION]),
+    "validating": (documents, "validate", [QUERY, LIVE, MUTATION]),
+    "measuring": (documents, "measure", [QUERY, LIVE, MUTATION]),
+    "looking for roles": (documents, "coordinates_of", [QUERY, LIVE, MUTATION]),
     "variables": (Executor, "build", [LIVE, MUTATION]),
     "a compiled function": (Compiler, "answer", [QUERY, LIVE]),
     "a resolver": (RunManager, "all", [QUERY, LIVE]),

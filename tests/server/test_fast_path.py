@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 TOKEN = "t" * 20
 JSON = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
 TEXT = "query Q($n: Int = 1) { runs(first: $n) { nodes { workspace } } }"
-PAGES = "{ " + "runs(first: 500) { nodes { study { " * 3 + "id" + " } } }" * 3 + " }"
+MANY = "{ " + " ".join(f"a{number}: __typename" for number in range(60)) + " }"
 QUERIES = Path(__file__).parents[2] / "queries"
 
 
@@ -55,7 +55,7 @@ UNCOMMON: dict[str, tuple[dict[str, str], bytes]] = {
     "no JSON": ({}, b"{"),
     "a syntax error": ({}, body("{")),
     "an unknown field": ({}, body("{ nope }")),
-    "too much": ({}, body(PAGES)),
+    "too much": ({}, body(MANY)),
     "several operations": ({}, body("query A { __typename } query B { __typename }")),
     "introspection": ({}, body('{ __type(name: "Run") { name } }')),
     "an unknown hash": ({}, b'{"documentId": "sha256:00"}'),

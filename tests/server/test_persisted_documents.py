@@ -15,7 +15,6 @@ from websockets.typing import Subprotocol
 
 from schema.operation import OperationError
 from server.contract.manifest import hash_of, manifest
-from server.protocols import persisted_documents as module
 from server.protocols.persisted_documents import PersistedDocuments
 from server.settings import Settings, SettingsError
 from tests.support.live import DEADLINE, Live, serving
@@ -72,18 +71,17 @@ async def test_a_hash_of_another_document_is_refused() -> None:
         assert await codes(client, {"extensions": persisted(OTHER)}) == ["PERSISTED_QUERY_NOT_FOUND"]
 
 
-def test_what_is_registered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_registered_is_bounded() -> None:
     """The document that was asked for longest ago goes first; a very long one is answered, and not kept."""
-    monkeypatch.setattr(module, "_MAX_REGISTERED", 2)
-    documents = PersistedDocuments()
-    texts = [f"{{ a{number}: __typename }}" for number in range(3)]
-    for text in texts[:2]:
+    documents = PersistedDocuments(max_bytes=10_000)
+    texts = [f"{{ a{number}: __typename }}" for number in range(30)]
+    for text in texts:
         documents.text(text, hash_of(text))
-    documents.text(None, hash_of(texts[0]))
-    documents.text(texts[2], hash_of(texts[2]))
-    assert documents.text(None, hash_of(texts[0])) == texts[0]
+        documents.text(None, hash_of(texts[0]))
+    assert documents.text(None, hash_of(texts[-1])) == texts[-1]
     with pytest.raises(OperationError):
         documents.text(None, hash_of(texts[1]))
+    assert documents.registered.size <= 10_000
     long = "{ __typename }" + " " * 20_000
     assert documents.text(long, hash_of(long)) == long
     with pytest.raises(OperationError):

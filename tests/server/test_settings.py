@@ -83,6 +83,7 @@ EVERYTHING = Settings(
     max_depth=4,
     max_root_fields=5,
     max_aliases=6,
+    max_terms=8,
     max_cost=7,
 )
 

@@ -25,6 +25,7 @@ from schema.changes import Change, LiveTick, RunChange
 from schema.compiler.accessors import Attribute, accessor_of
 from schema.connections import Page
 from schema.context import Context
+from schema.cursors import write_cursor
 from schema.effects import graphql_name
 from schema.engine import Engine
 from schema.limits import Limits
@@ -45,7 +46,7 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
-from tests.support.documents import Asked
+from tests.support.documents import Asked, Words
 from tests.support.records import logical_worker, physical_worker, run, uid
 
 SCHEMA = make_schema()
@@ -172,6 +173,20 @@ def replaced(class_: type[Any], name: str, value: Any, share: int = 1) -> Iterat
             setattr(class_, name, before)
 
 
+WORDS = Words(
+    ids=IDS,
+    names=["a", "sim", "q", "\ud800", "/r_20260101-000000", "[merlin]_a"],
+    cursors=[
+        write_cursor("NAME", ("", uid(1))),
+        write_cursor("NAME", ("a", uid(1))),
+        write_cursor("LAUNCHED_AT", (-63903081600, uid(11))),
+        write_cursor("LAUNCHED_AT", (-(2**60), uid(11))),
+        write_cursor("ID:ASC", (uid(12), uid(12))),
+        write_cursor("RESTART_COUNT:DESC", (3, uid(24))),
+    ],
+)
+
+
 class World:
     """A database that is open, with two servers of it: one that compiles, and one that does not."""
 
@@ -222,7 +237,7 @@ async def answer(
     """What a client is told: the bytes, or why there are none."""
     try:
         if operation.type is OperationType.SUBSCRIPTION:
-            result = await settled(server._result(operation, values, context, event))
+            result = await settled(server._result(operation, server._variables(operation, values), context, event))
             return GraphQLResponse(result, operation.deprecations).encoded
         async with aclosing(server.execute(operation, values, context)) as answers:
             return (await anext(answers)).encoded

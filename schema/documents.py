@@ -1,0 +1,230 @@
+"""Documents: parsed, validated and measured once, and remembered, refused ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    get_operation_ast,
+    parse,
+    specified_rules,
+    validate,
+)
+
+from schema.coordinates import coordinates_of, name_of
+from schema.deprecations import deprecated, uses_of
+from schema.errors import LIMIT_EXCEEDED, MAX_ERRORS, PARSE_FAILED, VALIDATION_FAILED, BadInput
+from schema.limits import Counts, Excess, Limits, count, excesses
+from schema.measures import SMALLEST, measure, terms_of
+from schema.operation import Operation, OperationError, Scope
+from schema.recent import Recent
+from schema.remedies import Remedy, remedy_for
+from schema.roles import required_role_of_all
+from server.database.sizes import Sizes
+
+MAX_BYTES = 2**25
+"""Of documents that are remembered."""
+TOKEN_BYTES = 400
+"""Bytes that a syntax tree takes for each token, about."""
+MAX_COST_BYTES = 2**21
+SCOPES: Mapping[str, Scope] = MappingProxyType(
+    {
+        "PhysicalWorker.heartbeatAge": Scope.CLOCK,
+        "Query.integrity": Scope.SERVER,
+        "Database.revision": Scope.REVISION,
+    }
+)
+"""Fields whose values depend on more than the content of the database, the most dependent ones first."""
+
+
+class Documents:
+    """The documents of one schema's operations, within limits."""
+
+    def __init__(self, schema: GraphQLSchema, limits: Limits, *, introspection: bool) -> None:
+        """Without `introspection` no message reveals the schema."""
+        self._schema = schema
+        self._limits = limits
+        self._reveal = introspection
+        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._has_deprecated = bool(deprecated(schema))
+        self._known: Recent[str, _Document | _Refusal] = Recent(MAX_BYTES)
+        self._costs: Recent[Hashable, int] = Recent(MAX_COST_BYTES)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are taken by what is remembered, about."""
+        return self._known.size + self._costs.size
+
+    def operation(self, text: str, name: str | None) -> Operation:
+        """The operation of that name, or the only one. Raises `OperationError`, and what nobody foresaw."""
+        document = self._document(text)
+        definition = get_operation_ast(document.node, name)
+        if definition is None:
+            known = "This document holds several operations: name one of them."
+            message = known if name is None else f"This document holds no operation {name!r}."
+            raise OperationError([BadInput(message, "operationName")])
+        return document.operations[name_of(definition)]
+
+    def cost(self, operation: Operation, variables: Mapping[str, Any], sizes: Sizes) -> int:
+        """The cost with these coerced variables on a database of these sizes. Raises `OperationError`.
+
+        It is remembered by what of the variables affects it.
+        """
+        key = operation.text, operation.name, sizes, *((name, _part(value)) for name, value in variables.items())
+        cost = self._costs.get(key)
+        if cost is None:
+            try:
+                cost = self._check(operation.document, operation.definition, operation.counts, variables, sizes)
+            except RecursionError:
+                raise too_deep("These variables are", "variables") from None
+            self._costs.put(key, cost, 0)
+        return cost
+
+    def _document(self, text: str) -> _Document:
+        known = self._known.get(text)
+        if known is None:
+            known = self._read(text)
+            self._known.put(text, known, known.size)
+        if isinstance(known, _Refusal):
+            raise OperationError(known.errors, known.code)
+        return known
+
+    def _read(self, text: str) -> _Document | _Refusal:
+        """Raises `OperationError` for a document beyond the limits, which is found quickly."""
+        try:
+            parsed = self._parsed(text)
+            errors = validate(
+                self._schema,
+                parsed.node,
+                self._rules,
+                max_errors=MAX_ERRORS - 1,  # graphql-core adds one that says that there are more
+                hide_suggestions=not self._reveal,
+            )
+        except GraphQLError as error:
+            return _Refusal([error], PARSE_FAILED, 2 * len(text))
+        except RecursionError:
+            raise too_deep("This document is", "query") from None
+        if errors:
+            size = TOKEN_BYTES * parsed.counts.tokens + 2 * len(text)  # an error refers to the nodes
+            return _Refusal(errors, VALIDATION_FAILED, size)
+        return _Document(parsed.node, parsed.counts, self._operations(text, parsed))
+
+    def _operations(self, text: str, document: _Parsed) -> Mapping[str, Operation]:
+        deprecations = uses_of(self._schema, document.node) if self._has_deprecated else ()
+        fields = coordinates_of(self._schema, document.node)
+        return {
+            name_of(node): Operation(
+                text,
+                document.node,
+                node,
+                node.operation,
+                None if node.name is None else node.name.value,
+                document.counts,
+                deprecations,
+                required_role_of_all(fields[name_of(node)]),
+                next((scope for field, scope in SCOPES.items() if field in fields[name_of(node)]), Scope.CONTENT),
+            )
+            for node in document.node.definitions
+            if isinstance(node, OperationDefinitionNode)
+        }
+
+    def _parsed(self, text: str) -> _Parsed:
+        """Parses a document, and checks its limits before its validation, which takes long for an excessive one."""
+        if len(text) > self._limits.characters:
+            raise _limit_exceeded([Excess("characters", len(text), self._limits.characters)])
+        counts = count(text, self._limits)
+        if counts.tokens > self._limits.tokens:
+            raise _limit_exceeded([Excess("tokens", counts.tokens, self._limits.tokens)])
+        node = parse(text)
+        for definition in node.definitions:
+            if isinstance(definition, OperationDefinitionNode):
+                self._check(node, definition, counts)
+        return _Parsed(node, counts)
+
+    def _check(
+        self,
+        document: DocumentNode,
+        definition: OperationDefinitionNode,
+        counts: Counts,
+        variables: Mapping[str, Any] | None = None,
+        sizes: Sizes = SMALLEST,
+    ) -> int:
+        """Checks the limits, and returns the cost; without variables, its minimum. Raises `OperationError`."""
+        measures = measure(self._schema, document, definition, variables, counts=counts, sizes=sizes, unknown=1)
+        if found := excesses(measures, self._limits):
+            remedy = None
+            if measures.cost > (limit := self._limits.cost):
+                remedy = remedy_for(self._schema, document, definition, variables, sizes, limit)
+            raise _limit_exceeded(found, remedy)
+        return measures.cost
+
+
+class _Parsed(NamedTuple):
+    node: DocumentNode
+    counts: Counts
+
+
+class _Document(NamedTuple):
+    """A valid document."""
+
+    node: DocumentNode
+    counts: Counts
+    operations: Mapping[str, Operation]
+    """Operations by name; the empty name is that of an anonymous one."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return TOKEN_BYTES * self.counts.tokens + 2 * self.counts.characters
+
+
+class _Refusal(NamedTuple):
+    """What is wrong with an invalid document."""
+
+    errors: Sequence[GraphQLError]
+    code: str
+    size: int
+    """Bytes, about."""
+
+
+def _part(value: object) -> tuple[int, ...] | int | None:
+    """The part of a variable's value that affects the cost: a number, a length, or how many conditions it holds."""
+    match value:
+        case int():
+            return value
+        case list():
+            return len(value), *_terms(value)
+        case dict():
+            return _terms(value)
+        case None:
+            return None
+        case _:
+            return ()
+
+
+def _terms(value: object) -> tuple[int, int]:
+    return terms_of(value, is_filter=True), terms_of(value, is_filter=False)
+
+
+def too_deep(what: str, argument: str) -> OperationError:
+    return OperationError([BadInput(f"{what} nested too deeply.", argument)])
+
+
+def _limit_exceeded(found: Sequence[Excess], remedy: Remedy | None = None) -> OperationError:
+    """An error for each limit that is exceeded, with limit, value and maximum in its message and extensions."""
+    errors = []
+    for excess in found:
+        told = {"code": LIMIT_EXCEEDED, **excess.as_extensions()}
+        message = str(excess)
+        if remedy is not None and excess.limit == "cost":
+            told |= remedy.as_extensions()
+            message = f"{message} {remedy}"
+        errors.append(GraphQLError(message, extensions=told))
+    return OperationError(errors, LIMIT_EXCEEDED)

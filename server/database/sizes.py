@@ -1,0 +1,57 @@
+"""Sizes: how many records the copy has, and how many of one kind an entity has at most."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from server.database.models import EntityKind
+from server.database.read_model import ReadModel
+
+
+class Sizes(NamedTuple):
+    """Upper bounds. Those of one entity are the largest since the records were last indexed as a whole."""
+
+    studies: int
+    runs: int
+    logical_workers: int
+    physical_workers: int
+    queues: int
+    """Different queues."""
+    runs_of_study: int
+    runs_of_worker: int
+    workers_of_run: int
+    instances_of_worker: int
+    """Physical workers of a logical one."""
+
+    @property
+    def workers_of_study(self) -> int:
+        return min(self.logical_workers, self.runs_of_study * self.workers_of_run)
+
+    @property
+    def records(self) -> int:
+        return self.studies + self.runs + self.logical_workers + self.physical_workers
+
+    @property
+    def rounded(self) -> Sizes:
+        """No smaller, at most an eighth larger, and seldom another one: what depends on it can be remembered."""
+        return Sizes(*map(rounded, self))
+
+
+def rounded(size: int) -> int:
+    """The next number with at most four significant binary digits."""
+    shift = max(0, size.bit_length() - 4)
+    return -(-size >> shift) << shift
+
+
+def sizes_of(model: ReadModel) -> Sizes:
+    return Sizes(
+        studies=len(model.studies),
+        runs=len(model.runs),
+        logical_workers=len(model.logical_workers),
+        physical_workers=len(model.physical_workers),
+        queues=len(model.queues[EntityKind.RUN]) + len(model.queues[EntityKind.LOGICAL_WORKER]),
+        runs_of_study=model.study_runs.most_members,
+        runs_of_worker=model.worker_runs.most_members,
+        workers_of_run=model.worker_runs.most_owners,
+        instances_of_worker=model.instances.most_members,
+    )

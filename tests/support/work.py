@@ -1,0 +1,34 @@
+"""Counts the fields of a response as graphql-core resolves them: what the cost of an operation is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from graphql import ExecutionResult, GraphQLSchema, execute_sync
+
+from schema.context import Context
+from schema.operation import Operation
+
+
+def fields_of(
+    schema: GraphQLSchema, operation: Operation, variables: Mapping[str, Any] | None, context: Context
+) -> int | None:
+    """How many fields are resolved; None if there is an error."""
+    resolved = 0
+
+    def count(resolve: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        nonlocal resolved
+        resolved += 1
+        return resolve(*arguments, **named)
+
+    result = execute_sync(
+        schema,
+        operation.document,
+        context_value=context,
+        variable_values=None if variables is None else dict(variables),
+        operation_name=operation.name,
+        middleware=[count],
+    )
+    assert isinstance(result, ExecutionResult)
+    return None if result.errors else resolved
