@@ -52,11 +52,12 @@ def remedy_for(
     variables: Mapping[str, Any] | None,
     sizes: Sizes,
     limit: int,
+    unknown: int = 1,
 ) -> Remedy | None:
     """Measured as `measure` does; None if no field stands out."""
 
     def measured(instead: tuple[FieldNode, int | None] | None = None) -> tuple[int, list[Share]]:
-        meter = Meter(schema, document, operation, variables, sizes, 1, instead)
+        meter = Meter(schema, document, operation, variables, sizes, unknown, instead)
         total = meter.selections(operation.selection_set, schema.get_root_type(operation.operation))
         return total.plain + total.paged, meter.shares
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import dataclasses
 import json
 import os
 import sys
@@ -14,8 +16,10 @@ from graphql import get_introspection_query, graphql_sync
 from schema.build import make_schema, sdl_of
 from schema.core import core_of
 from schema.limits import Limits
+from schema.measures import ASSUMED
 from server import __version__
 from server.commands.flags import LIMITS, add_arguments
+from server.contract.assumptions import sizes_in
 from server.contract.check import check
 from server.contract.diff import diff
 from server.contract.explain import explain
@@ -23,7 +27,9 @@ from server.contract.findings import ExitCode, Finding, Level, UnreadableError, 
 from server.contract.manifest import manifest
 from server.contract.reference import reference
 from server.contract.sources import load_documents, load_schema, own_schema
-from server.settings import read_settings
+from server.database.sizes import Sizes
+from server.open_database import open_database
+from server.settings import Settings, read_settings
 
 _STYLES = ("human", "json", "github")
 _HEADER_VARIABLE = "MERLIN_GRAPHQL_HEADER"
@@ -66,7 +72,7 @@ def add_commands(commands: Any) -> None:
     checking.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
     checking.add_argument("--strict", action="store_true", help="also fail for the use of deprecated elements")
     checking.add_argument("--format", choices=_STYLES, default="human")
-    add_arguments(checking, LIMITS)
+    _add_sizes(checking)
     checking.set_defaults(run=run_check)
     explaining = commands.add_parser(
         "explain",
@@ -81,7 +87,7 @@ def add_commands(commands: Any) -> None:
     explaining.add_argument(
         "--variables", type=_json_object, default={}, metavar="JSON", help="the variables that @skip and @include use"
     )
-    add_arguments(explaining, LIMITS)
+    _add_sizes(explaining)
     explaining.set_defaults(run=run_explain)
     operations = commands.add_parser("operations", help="list operations", description="Lists saved operations.")
     kinds = operations.add_subparsers(required=True, metavar="ACTION")
@@ -111,7 +117,7 @@ def run_diff(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     documents = load_documents(options.documents)
     loaded = own_schema() if options.schema is None else load_schema(options.schema, _headers(options.header))
-    findings = check(loaded.schema, documents, _limits(options))
+    findings = check(loaded.schema, documents, _limits(options), _sizes(options))
     code = _report(findings, options.format)
     kinds = {finding.kind for finding in findings if finding.level is Level.ERROR}
     if kinds == {"TOO_COSTLY"}:
@@ -122,8 +128,9 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_explain(options: argparse.Namespace) -> int:
-    sys.stdout.write(explain(options.document, options.operation, options.variables, _limits(options)))
-    return ExitCode.OK
+    text, is_within = explain(options.document, options.operation, options.variables, _limits(options), _sizes(options))
+    sys.stdout.write(text)
+    return ExitCode.OK if is_within else ExitCode.TOO_COSTLY
 
 
 def _limits(options: argparse.Namespace) -> Limits:
@@ -131,8 +138,31 @@ def _limits(options: argparse.Namespace) -> Limits:
     return read_settings(os.environ, options).limits()
 
 
+def _sizes(options: argparse.Namespace) -> Sizes:
+    """Raises `UnreadableError`, `SettingsError` and `BackendError`."""
+    if options.sizes is not None:
+        return sizes_in(options.sizes)
+    if options.database is None:
+        return ASSUMED
+    settings = read_settings(os.environ, options)
+    return asyncio.run(_sizes_of(dataclasses.replace(settings, read_only=True, compare_interval=0.0)))
+
+
+async def _sizes_of(settings: Settings) -> Sizes:
+    """Reads the database once."""
+    async with open_database(settings) as database:
+        return database.sizes
+
+
 def run_manifest(options: argparse.Namespace) -> int:
     return _write_or_check(manifest(options.documents, options.format), options)
+
+
+def _add_sizes(parser: argparse.ArgumentParser) -> None:
+    add_arguments(parser, LIMITS)
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--database", metavar="URL", help="measure by the sizes of this database, which is read once")
+    sizes.add_argument("--sizes", type=Path, metavar="FILE", help="measure by the sizes in this file: a JSON object")
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -21,17 +21,22 @@ from graphql import (
 )
 from graphql.language import get_location
 
+from schema.connections import MAX_PAGE_SIZE
 from schema.limits import Limits, excesses
-from schema.measures import measure
+from schema.measures import ASSUMED, measure
+from schema.remedies import remedy_for
 from server.contract.findings import Finding, Level
+from server.database.sizes import Sizes
 
 _RULES = [rule for rule in specified_rules if rule is not NoUnusedFragmentsRule]
 
 
-def check(schema: GraphQLSchema, documents: Sequence[tuple[str, DocumentNode]], limits: Limits) -> list[Finding]:
+def check(
+    schema: GraphQLSchema, documents: Sequence[tuple[str, DocumentNode]], limits: Limits, sizes: Sizes = ASSUMED
+) -> list[Finding]:
     """Validates operations, whose fragments may be in any of the documents, and compares them with the limits.
 
-    The measures of an operation are a notice; a limit that it exceeds is an error.
+    The measures of an operation, on a database of these sizes, are a notice; a limit that it exceeds is an error.
     """
     definitions = [node for _, document in documents for node in document.definitions]
     fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
@@ -47,7 +52,7 @@ def check(schema: GraphQLSchema, documents: Sequence[tuple[str, DocumentNode]], 
         needed = _needed(operation, fragments)
         used.update(needed)
         document = DocumentNode(definitions=(operation, *(fragments[name] for name in needed)))
-        findings += _check(schema, document, operation, limits)
+        findings += _check(schema, document, operation, limits, sizes)
     for name in sorted(fragments.keys() - used):
         message = f"No operation uses the fragment {name!r}."
         findings.append(_finding(Level.WARNING, "UNUSED_FRAGMENT", message, fragments[name]))
@@ -55,7 +60,7 @@ def check(schema: GraphQLSchema, documents: Sequence[tuple[str, DocumentNode]], 
 
 
 def _check(
-    schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, limits: Limits
+    schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, limits: Limits, sizes: Sizes
 ) -> Iterator[Finding]:
     errors = validate(schema, document, _RULES)
     if errors:
@@ -63,12 +68,16 @@ def _check(
         return
     for error in validate(schema, document, [NoDeprecatedCustomRule]):
         yield _of_error(Level.WARNING, "DEPRECATED", error)
-    measures = measure(schema, document, operation)
+    measures = measure(schema, document, operation, sizes=sizes)
     name = operation.name.value if operation.name else "(anonymous)"
     message = f"{operation.operation.value} {name}: depth {measures.depth}, cost {measures.cost} of {limits.cost}."
     yield _finding(Level.NOTICE, "COST", message, operation)
     for excess in excesses(measures, limits):
-        yield _finding(Level.ERROR, "TOO_COSTLY", f"{name}: {excess}", operation)
+        remedy = None
+        if excess.limit == "cost":
+            remedy = remedy_for(schema, document, operation, None, sizes, limits.cost, MAX_PAGE_SIZE)
+        message = f"{name}: {excess}" if remedy is None else f"{name}: {excess} {remedy}"
+        yield _finding(Level.ERROR, "TOO_COSTLY", message, operation)
 
 
 def _needed(operation: OperationDefinitionNode, fragments: dict[str, FragmentDefinitionNode]) -> list[str]:

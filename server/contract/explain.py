@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,44 @@ from schema.compiler.compiler import compile_operation
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Field
 from schema.compiler.selections import directive_variables, fragments_of
+from schema.connections import MAX_PAGE_SIZE
 from schema.core import core_of
 from schema.engine import Engine
-from schema.limits import Limits
-from schema.measures import measure
+from schema.limits import Limits, excesses
+from schema.measures import ASSUMED, measure
 from schema.operation import OperationError
+from schema.remedies import remedy_for
 from server.contract.findings import UnreadableError
+from server.database.sizes import Sizes
+
+_MOST = 10**12
+_UNLIMITED = Limits(*[_MOST] * len(fields(Limits)))
 
 
-def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: Limits) -> str:
-    """Explains the operation of that name, or the only one of a file. Raises `UnreadableError`."""
+def explain(
+    path: Path, name: str | None, variables: Mapping[str, Any], limits: Limits, sizes: Sizes = ASSUMED
+) -> tuple[str, bool]:
+    """Explains the operation of that name, or the only one of a file, and says whether it is within the limits.
+
+    `sizes`: of the database that it is measured by. Raises `UnreadableError`.
+    """
     schema = make_schema()
     core = core_of(schema)
     try:
-        operation = Engine(schema, limits, compiled=False).parse(path.read_text(), name)
+        operation = Engine(schema, _UNLIMITED, compiled=False).parse(path.read_text(), name)
     except (OSError, ValueError) as error:
         raise UnreadableError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}.") from None
     except OperationError as error:
         raise UnreadableError(f"{path}: {error}") from None
-    measures = measure(core, operation.document, operation.definition, variables or None)
+    document, definition = operation.document, operation.definition
+    coerced = get_variable_values(core, definition.variable_definitions or (), dict(variables)) if variables else []
+    known = None if isinstance(coerced, list) else coerced.coerced
+    measures = measure(core, document, definition, known, sizes=sizes)
+    found = excesses(measures, limits)
     summary = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}."
-    lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {summary}"]
+    lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {summary}", *map(str, found)]
+    if measures.cost > limits.cost:
+        lines.append(str(remedy_for(core, document, definition, known, sizes, limits.cost, MAX_PAGE_SIZE)))
     steering = directive_variables(operation.definition, fragments_of(operation.document))
     if steering:
         lines.append(f"There is one compiled function for each value of {', '.join(f'${one}' for one in steering)}.")
@@ -48,9 +66,9 @@ def explain(path: Path, name: str | None, variables: Mapping[str, Any], limits: 
         compiled = compile_operation(schema, operation.document, operation.definition, values)
     except NotCompilableError as error:
         lines.append(f"It is executed by graphql-core, not compiled: {error}")
-        return "\n".join([*lines, ""])
+        return "\n".join([*lines, ""]), not found
     lines += ["", *_plan(compiled.plan.fields, ""), "", compiled.source]
-    return "\n".join(lines)
+    return "\n".join(lines), not found
 
 
 def _plan(fields: Sequence[Field], margin: str) -> Iterator[str]:
