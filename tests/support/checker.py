@@ -125,6 +125,8 @@ class Told:
     """Deletions and detachments that were sent, by client: after these an entity may be as it was before."""
     era: int = 0
     """How often somebody else took something away, or put it back."""
+    is_unseen: bool = False
+    """Whether data may have been replaced without a notice: then servers look for what is named in an outdated copy."""
     broken: set[str] = field(default_factory=set)
     """Ids of entities that somebody else took away without their links."""
     violations: list[str] = field(default_factory=list)
@@ -154,6 +156,8 @@ class Told:
         `targets`: what is meant by NOT_FOUND. `done`: what was done though the rest was refused. `perhaps`: what may
         have been deleted as well.
         """
+        if self.is_unseen and outcome is Outcome.NOT_FOUND:
+            return
         for cell in perhaps:
             self.possible[cell] = self.possible.get(cell, {None}) | {None}
         self.outcomes[outcome] += 1
@@ -219,6 +223,7 @@ class Replay:
     repeats: Counter[str] = field(default_factory=Counter)
     """Events that told nothing new, by the client that owns the entity."""
     _revision: int = 0
+    _history: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, change: str, id_: str, entity: Entity | None, revision: int) -> None:
         self.events += 1
@@ -226,12 +231,13 @@ class Replay:
             self.violations.append(f"revision {revision} comes after {self._revision}")
         self._revision = revision
         before = self.known.get(id_)
+        self._history[id_] = [*self._history.get(id_, [])[-8:], f"{change} at {revision}"]
         if (change == "DELETED") != (entity is None):
             self.violations.append(f"{change} of {id_} is sent with {entity}")
         if change == "DELETED" and before is None:
-            self.violations.append(f"DELETED of {id_}, which was not there")
+            self.violations.append(f"DELETED of {id_}, which was not there: {self._history[id_]}")
         if change == "UPDATED" and before is None:
-            self.violations.append(f"UPDATED of {id_}, which was not there")
+            self.violations.append(f"UPDATED of {id_}, which was not there: {self._history[id_]}")
         if change in ("CREATED", "SNAPSHOT") and before is not None and not self._may_come_again(before):
             self.violations.append(f"{change} of {before.name}, which was there")
         if entity is None:

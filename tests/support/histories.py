@@ -15,7 +15,7 @@ import httpx
 
 from tests.support.checker import Cell, Outcome, Stored, Told
 from tests.support.live import Live
-from tests.support.plans import OF_RUNS, Plan, Planner, done_of
+from tests.support.plans import OF_RUNS, SWEEPS, Plan, Planner, done_of
 
 __all__ = ["Outcome", "Stored", "Told", "clients", "copy_of", "resting", "until_done"]
 
@@ -32,7 +32,7 @@ class Answer:
     outcome: Outcome
     payload: Mapping[str, Any] = field(default_factory=dict)
     effects: Sequence[Mapping[str, str]] = ()
-    """What was done, where the rest was not."""
+    """What was done, perhaps in part only."""
     is_executed: bool = False
     """Whether it was executed, if only to be refused."""
 
@@ -47,6 +47,8 @@ class Client:
         self._servers = servers
         self._chance = chance
         self._sweeps = sweeps
+        self._position = ""
+        """Of the last answer: a server that is asked next has to have seen this."""
 
     async def run(self, ended: asyncio.Event) -> None:
         async with httpx.AsyncClient(timeout=_REQUEST_TIMEOUT) as http:
@@ -65,7 +67,10 @@ class Client:
             told.unlinked[self._planner.name] += 1
         with told.sending(plan.changes) as sent:
             answer = await self._answer(http, plan)
-            told.settle(sent, answer.outcome, plan.targets, done_of(plan, told, answer.effects), plan.perhaps)
+            outcome = answer.outcome
+            if plan.by_copy and outcome is Outcome.DONE and (told.is_unseen or plan.mutation in SWEEPS):
+                outcome = Outcome.UNKNOWN  # but for what its effects name: the copy may lack what others have written
+            told.settle(sent, outcome, plan.targets, done_of(plan, told, answer.effects), plan.perhaps)
         if answer.outcome is Outcome.DONE:
             told.mutations[plan.mutation] += 1
             plan.learn(answer.payload)
@@ -97,6 +102,8 @@ class Client:
 
     async def _send(self, http: httpx.AsyncClient, plan: Plan, headers: Mapping[str, str]) -> Answer:
         body = json.dumps({"query": plan.document, "variables": {"input": plan.input}})
+        if plan.by_copy and self._position:
+            headers = {"x-read-after": self._position, **headers}
         headers = {"content-type": "application/json", **headers}
         try:
             response = await http.post(self._chance.choice(self._servers), content=body, headers=headers)
@@ -104,6 +111,7 @@ class Client:
             return Answer(Outcome.REFUSED)
         except httpx.HTTPError:
             return Answer(Outcome.UNKNOWN)
+        self._position = response.headers.get("x-position", self._position)
         return answer_of(plan.mutation, response.json())
 
 
@@ -117,7 +125,7 @@ def answer_of(mutation: str, response: Mapping[str, Any]) -> Answer:
     codes = [error["code"] for error in payload["userErrors"]]
     if "NOT_FOUND" in codes:
         return Answer(Outcome.NOT_FOUND, payload, is_executed=True)
-    return Answer(Outcome.REFUSED if codes else Outcome.DONE, payload, is_executed=True)
+    return Answer(Outcome.REFUSED if codes else Outcome.DONE, payload, payload["effects"], is_executed=True)
 
 
 def copy_of(live: Live) -> dict[str, Stored]:

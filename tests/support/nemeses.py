@@ -101,7 +101,7 @@ async def loading(site: Site) -> None:
 async def restored(site: Site) -> None:
     """It is started again from an older dump: what was acknowledged since is lost."""
     arguments = site.server.args
-    dump = site.server.directory / "older.rdb"
+    dump = site.server.directory / f"older-{site.told.era}.rdb"
     with site.client() as client:
         client.save()
         kept = site.told.snapshot()
@@ -113,7 +113,6 @@ async def restored(site: Site) -> None:
     await asyncio.to_thread(site.server.restart)
     site.server.args = arguments
     with site.client() as client:
-        client.config_set("dbfilename", f"{site.server.port}.rdb")
         client.config_set("appendonly", "yes")
 
 
@@ -202,6 +201,7 @@ async def flushed(site: Site) -> None:
 
 async def swapped(site: Site) -> None:
     """An empty database takes its place, and then it comes back."""
+    site.told.is_unseen = True
     with site.client() as client:
         client.swapdb(0, 1)
         kept = site.told.snapshot()
@@ -215,6 +215,7 @@ async def swapped(site: Site) -> None:
 
 async def replaced(site: Site) -> None:
     """An older copy of it takes its place, for ever."""
+    site.told.is_unseen = True
     with site.client() as client:
         async with resting(site.told):
             for key in client.scan_iter(count=1_000):

@@ -20,7 +20,7 @@ OF_ALL = (
 _PER_CLIENT = 3
 """Studies, and workers of each kind."""
 _SELECTIONS: Mapping[str, str] = {
-    "createRun": "run { id study { id } }",
+    "createRun": "run { id studyId }",
     "createStudy": "study { id }",
     "createLogicalWorker": "logicalWorker { id }",
     "createPhysicalWorker": "physicalWorker { id }",
@@ -50,6 +50,8 @@ class Plan:
     """Notes what the payload says."""
     perhaps: Sequence[Cell] = ()
     """What may be deleted as well, or may stay."""
+    by_copy: bool = False
+    """Whether a server finds in its copy what it is about."""
     unlinks: bool = False
     """Whether an entity may be as it was before after this and another one."""
 
@@ -94,7 +96,7 @@ class Planner:
 
         def learn(payload: Mapping[str, Any]) -> None:
             self.told.ids[cell] = payload["run"]["id"]
-            self.told.ids[f"study {study}"] = payload["run"]["study"]["id"]
+            self.told.ids[f"study {study}"] = payload["run"]["studyId"]
 
         return Plan("createRun", given, changes, (), learn)
 
@@ -193,7 +195,7 @@ class Planner:
         prefix = f"/{self.name}/{self._chance.randrange(_PER_CLIENT)}/"
         gone = {cell: None for cell in self.told.possible if run_of(cell).startswith(prefix)}
         given = {"filter": {"workspace": {"startsWith": prefix}}, "force": True}
-        return Plan("deleteRuns", given, gone, unlinks=True)
+        return Plan("deleteRuns", given, gone, by_copy=True, unlinks=True)
 
     # --- of everybody's -----------------------------------------------------------------------------------------------
 
@@ -202,11 +204,11 @@ class Planner:
         given = {"kind": kind, "confirm": True, "force": True}
         gone = {cell: None for cell in self.told.possible if _word(cell) in _KINDS[kind]}
         perhaps = [cell for cell in self.told.possible if kind == "LOGICAL_WORKER" and cell.startswith("process ")]
-        return Plan("deleteAll", given, gone, perhaps=perhaps, unlinks=True)
+        return Plan("deleteAll", given, gone, perhaps=perhaps, by_copy=True, unlinks=True)
 
     def _delete_everything(self) -> Plan:
         given = {"confirm": True, "force": True}
-        return Plan("deleteEverything", given, dict.fromkeys(self.told.possible), unlinks=True)
+        return Plan("deleteEverything", given, dict.fromkeys(self.told.possible), by_copy=True, unlinks=True)
 
     def _collect_garbage(self) -> Plan:
         """Studies that may have no runs may go."""
@@ -224,7 +226,7 @@ class Planner:
         studies = [cell for cell in told.possible if cell.startswith("study ")]
         gone = {cell: None for cell in studies if cell not in some}
         perhaps = [cell for cell in studies if cell in some - sure]
-        return Plan("collectGarbage", {"dryRun": False}, gone, learn=learn, perhaps=perhaps, unlinks=True)
+        return Plan("collectGarbage", {"dryRun": False}, gone, learn=learn, perhaps=perhaps, by_copy=True, unlinks=True)
 
     def _repair(self) -> Plan:
         """Nothing of what clients did has to be repaired."""
