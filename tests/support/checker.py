@@ -190,11 +190,15 @@ class Told:
                 found[cell] = found.get(cell, {None}) | {new}
         return found
 
-    def begin_anew(self, kept: Mapping[Cell, set[Stored]]) -> None:
+    def begin_anew(self, stored: Mapping[Cell, Stored]) -> None:
         """A fault has put this in the place of everything, at this moment."""
+        self.go_back({cell: {value} for cell, value in stored.items()})
+
+    def go_back(self, snapshot: Mapping[Cell, set[Stored]]) -> None:
+        """A fault has put what was stored at a snapshot in the place of everything, at this moment."""
         self.era += 1
-        for cell in {*self.possible, *kept}:
-            self.possible[cell] = set(kept.get(cell, {None}))
+        for cell in {*self.possible, *snapshot}:
+            self.possible[cell] = set(snapshot.get(cell, {None}))
 
     def lose(self, cells: Iterable[Cell]) -> None:
         """A fault has taken these away, at this moment."""

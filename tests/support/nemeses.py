@@ -108,7 +108,7 @@ async def restored(site: Site) -> None:
         shutil.copy(site.server.directory / str(client.config_get("dbfilename")["dbfilename"]), dump)
     await until_done(site.told, MORE)
     site.server.kill()
-    site.told.begin_anew(kept)
+    site.told.go_back(kept)
     site.server.args = (*arguments, "--appendonly", "no", "--dbfilename", dump.name)
     await asyncio.to_thread(site.server.restart)
     site.server.args = arguments
@@ -208,7 +208,7 @@ async def swapped(site: Site) -> None:
         site.told.begin_anew({})
         await until_done(site.told, MORE)
         client.swapdb(0, 1)
-        site.told.begin_anew(kept)
+        site.told.go_back(kept)
         client.select(1)
         client.flushdb()
 
@@ -223,7 +223,7 @@ async def replaced(site: Site) -> None:
             kept = site.told.snapshot()
         await until_done(site.told, MORE)
         client.swapdb(0, 1)
-        site.told.begin_anew(kept)
+        site.told.go_back(kept)
         client.select(1)
         client.flushdb()
 
