@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from server.database.backends.factory import BackendOptions, make_backend
+from server.database.backends.tls import TLS
 from server.settings import Settings
 from tests.support.checker import Entities, Outcome, Replay, Told, cells_of, difference
 from tests.support.entities import by_merlin, in_copy, in_redis, without_annotations
@@ -49,11 +50,15 @@ async def fault_round(
     """Raises `AssertionError` with what the checker finds."""
     started = time.monotonic()
     urls = [proxy.url if number == 1 else server.url for number in range(servers)]
+    options = BackendOptions()
+    if server.tls is not None:  # the way through the proxy, too, which passes on what it can't read
+        urls = [url.replace("redis://", "rediss://") for url in urls]
+        options = BackendOptions(tls=TLS(ca_certs=str(server.tls.ca)))
     async with AsyncExitStack() as stack:
         merlin = stack.enter_context(Merlin(home, server.url))
         lives = [
             await stack.enter_async_context(
-                serving(make_backend(url, BackendOptions()), settings=Settings(no_auth=True, deadline=deadline))
+                serving(make_backend(url, options), settings=Settings(no_auth=True, deadline=deadline))
             )
             for url, deadline in zip(urls, DEADLINES, strict=False)
         ]

@@ -9,8 +9,10 @@ import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+import pytest
 import redis
 
 from tests.support.checker import Cell, Told
@@ -35,7 +37,8 @@ class Site:
     told: Told
 
     def client(self) -> redis.Redis:
-        return self.server.client()
+        """By the socket file, which needs no certificate."""
+        return redis.Redis(unix_socket_path=str(self.server.unix_path), decode_responses=True)
 
 
 Nemesis = Callable[[Site], Coroutine[Any, Any, None]]
@@ -187,6 +190,34 @@ async def buffers_overrun(site: Site) -> None:
                     pipeline.execute()
             await asyncio.sleep(0.1)
         client.config_set("client-output-buffer-limit", "normal 0 0 0 pubsub 33554432 8388608 60")
+
+
+# --- its certificate --------------------------------------------------------------------------------------------------
+
+
+async def certificate_replaced(site: Site) -> None:
+    """Another one of the same authority, for connections that begin from now on."""
+    _renew(site, timedelta(days=1))
+    await connections_killed(site)
+
+
+async def certificate_expired(site: Site) -> None:
+    """No new connection can be made until there is another one."""
+    _renew(site, timedelta(seconds=1))
+    await asyncio.sleep(1.5)
+    await connections_killed(site)
+    with site.server.client() as client, pytest.raises(redis.ConnectionError, match="certificate has expired"):
+        client.ping()
+    await asyncio.sleep(1.0)
+    _renew(site, timedelta(days=1))
+
+
+def _renew(site: Site, lifetime: timedelta) -> None:
+    tls = site.server.tls
+    assert tls is not None
+    with redis.Redis(unix_socket_path=str(site.server.unix_path)) as client:
+        tls.renew(lifetime)
+        client.config_set("tls-cert-file", str(tls.certificate), "tls-key-file", str(tls.key))
 
 
 # --- its data ---------------------------------------------------------------------------------------------------------
