@@ -151,7 +151,7 @@ class Outcomes:
         return None if text is None else _outcome(text)
 
     async def is_taken(self, claim: Claim) -> bool:
-        """Whether another execution was first: then a refusal may be due to what that has done. Raises `BackendError`."""
+        """Whether another execution was first: a refusal may be due to what that has done. Raises `BackendError`."""
         known = await self.find(claim.key)
         return known is not None and known.by != claim.by
 

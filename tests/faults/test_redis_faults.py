@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checker import Outcome
-from tests.support.fault_rounds import MORE, fault_round
+from tests.support.fault_rounds import MORE, Record, fault_round
 from tests.support.nemeses import DURABLE, NEMESES, Nemesis
 from tests.support.proxy import Proxy
 from tests.support.servers import RedisServer, binaries
@@ -29,10 +29,10 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 @pytest.mark.parametrize("nemesis", NEMESES, ids=lambda nemesis: nemesis.__name__)
 async def test_what_clients_were_told_is_true_after_a_fault(
-    site: tuple[RedisServer, Proxy], nemesis: Nemesis, tmp_path: Path
+    site: tuple[RedisServer, Proxy], nemesis: Nemesis, tmp_path: Path, record_property: Record
 ) -> None:
     """Nothing acknowledged is lost, nothing refused is done, and copies, subscribers and Merlin agree with Redis."""
-    told = await fault_round(*site, [nemesis], 1, tmp_path / "home")
+    told = await fault_round(*site, [nemesis], 1, tmp_path / "home", record_property)
     assert told.outcomes[Outcome.DONE] >= 2 * MORE
     assert told.mutations["Merlin"] > 0
 
@@ -40,8 +40,8 @@ async def test_what_clients_were_told_is_true_after_a_fault(
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(20))
 async def test_what_clients_were_told_is_true_after_many_faults(
-    site: tuple[RedisServer, Proxy], seed: int, tmp_path: Path
+    site: tuple[RedisServer, Proxy], seed: int, tmp_path: Path, record_property: Record
 ) -> None:
     """As above, at three servers, one fault after the other in any order."""
     nemeses = random.Random(seed).choices(NEMESES, k=20)
-    await fault_round(*site, nemeses, seed, tmp_path / "home", servers=3)
+    await fault_round(*site, nemeses, seed, tmp_path / "home", record_property, servers=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def killed(home: Path, redis_server: RedisServer, runs: int) -> Iterator[RedisServer]:
+def killed(home: Path, redis_server: RedisServer, runs: int) -> RedisServer:
     """A database in whose deletion a server was killed."""
     worker = logical_worker("sim", runs=tuple(uid(number) for number in range(1, runs + 1)))
     records = [
@@ -126,4 +125,4 @@ async def test_what_clients_were_told_is_true_though_their_server_was_killed(
                 problems = (await ask(addresses[1], PROBLEMS))["data"]["integrity"]["problems"]
                 assert {problem["kind"] for problem in problems} <= {"EMPTY_STUDY", "ORPHAN_WORKER"}
                 with Merlin(home, redis_server.url) as merlin:
-                    assert {id_ for id_ in by_merlin(merlin)} == stored.keys()
+                    assert set(by_merlin(merlin)) == stored.keys()

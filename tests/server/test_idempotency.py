@@ -111,7 +111,8 @@ async def test_a_refusal_by_its_own_first_execution_is_not_told(
 ) -> None:
     """Another server executes it just after this one has looked for it: this one finds it done, gives that answer."""
     async with server_of(store.url) as one, server_of(store.url) as other:
-        runner, first = other.database._runner, []
+        runner = other.database._runner
+        first: list[dict[str, Any]] = []
         begin = runner.begin
 
         async def begin_too_early() -> Transaction:

@@ -1,4 +1,4 @@
-"""Four ways to read what a history is about: from Redis itself, from a server's copy, from its events, and by Merlin."""
+"""Four ways to read what a history is about: from Redis, from a server's copy, from its events, and by Merlin."""
 
 from __future__ import annotations
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -44,11 +44,22 @@ DELETE_RUN = "mutation($id: ID!) { deleteRun(input: {id: $id, force: true}) { us
 COMMANDS = ("all-studies", "all-runs", "all-logical-workers", "all-physical-workers")
 
 
+Record: TypeAlias = Callable[[str, object], None]
+"""pytest's `record_property`."""
+ROUND = "fault_round"
+"""The property with what has happened in a round; tests/faults/conftest.py sums it up."""
+
+
 async def fault_round(
-    server: RedisServer, proxy: Proxy, nemeses: Sequence[Nemesis], seed: int, home: Path, servers: int = 2
+    server: RedisServer,
+    proxy: Proxy,
+    nemeses: Sequence[Nemesis],
+    seed: int,
+    home: Path,
+    record: Record,
+    servers: int = 2,
 ) -> Told:
     """Raises `AssertionError` with what the checker finds."""
-    started = time.monotonic()
     urls = [proxy.url if number == 1 else server.url for number in range(servers)]
     options = BackendOptions()
     if server.tls is not None:  # the way through the proxy, too, which passes on what it can't read
@@ -67,21 +78,27 @@ async def fault_round(
             for live in lives:
                 await stack.enter_async_context(live.database.comparison.running(COMPARE_INTERVAL))
         async with clients(CLIENTS, addresses, seed, OF_ALL, SWEEPS) as told, watching(addresses, told) as replays:
-            async with writing(merlin, told, seed):
-                for nemesis in nemeses:
+            try:
+                async with writing(merlin, told, seed):
+                    for nemesis in nemeses:
+                        await until_done(told, MORE)
+                        await nemesis(Site(server, proxy, told))
                     await until_done(told, MORE)
-                    await nemesis(Site(server, proxy, told))
-                await until_done(told, MORE)
-            async with resting(told):
-                await check(server, lives, merlin, told, replays)
-    names = " ".join(nemesis.__name__ for nemesis in nemeses)
-    events = sum(replay.events for replay in replays)
-    counts = " ".join(f"{outcome.name.lower()}={told.outcomes[outcome]}" for outcome in Outcome)
-    print(
-        f"\nFAULT ROUND seed={seed} faults={len(nemeses)} {counts} merlin={told.mutations['Merlin']} "
-        f"repeated={told.repeated} events={events} findings=0 seconds={time.monotonic() - started:.0f} of: {names}"
-    )
+                async with resting(told):
+                    await check(server, lives, merlin, told, replays)
+            finally:
+                record(ROUND, _summary(nemeses, told, replays))
     return told
+
+
+def _summary(nemeses: Sequence[Nemesis], told: Told, replays: Sequence[Replay]) -> dict[str, dict[str, int]]:
+    operations = {outcome.name: told.outcomes[outcome] for outcome in Outcome}
+    more = {"Merlin's": told.mutations["Merlin"], "sent again": told.repeated}
+    return {
+        "faults": dict(Counter(nemesis.__name__ for nemesis in nemeses)),
+        "operations": {**operations, **more, "events": sum(replay.events for replay in replays)},
+        "acknowledged": dict(told.mutations),
+    }
 
 
 async def check(

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.checker import Cell, Outcome, Stored, Told
+from tests.support.checker import Outcome, Stored, Told
 from tests.support.live import Live
 from tests.support.plans import OF_RUNS, SWEEPS, Plan, Planner, done_of
 

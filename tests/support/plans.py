@@ -135,7 +135,7 @@ class Planner:
             return None
         given: dict[str, Any] = {"id": self.told.ids[run], "additionalData": {"n": number}, "force": True}
         changes: dict[Cell, Stored] = {run: number}
-        if self._mutations is not OF_RUNS and self._chance.random() < 0.3:  # noqa: PLR2004 - some
+        if self._mutations is not OF_RUNS and self._chance.random() < 0.3:
             status = self._chance.randrange(1, len(STATUSES))
             given["status"] = STATUSES[status]
             changes[f"status {run}"] = status

@@ -122,7 +122,7 @@ class _Way:
     def write(self, chunk: bytes) -> None:
         loop = asyncio.get_running_loop()
         self._last = max(self._last + 1e-6, loop.time() + self._proxy.delay)
-        if self._last - loop.time() < 1e-4:  # noqa: PLR2004 - nothing is on its way
+        if self._last - loop.time() < 1e-4:
             self._write(chunk)
         else:
             loop.call_at(self._last, self._write, chunk)

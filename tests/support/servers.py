@@ -76,7 +76,7 @@ class TlsFiles:
         return files
 
     def renew(self, lifetime: timedelta) -> None:
-        """Another key, and a certificate for so long from now on, of the same authority, in place of the ones before."""
+        """Replaces the key and the certificate by others of the same authority, valid for so long from now on."""
         ca_key = serialization.load_pem_private_key(self._ca_key.read_bytes(), None)
         assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
         key = ec.generate_private_key(ec.SECP256R1())

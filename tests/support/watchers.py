@@ -18,7 +18,7 @@ from tests.support.entities import CHANGES, in_event
 
 async def by_event_stream(url: str) -> AsyncGenerator[Mapping[str, Any]]:
     async with (
-        httpx.AsyncClient(timeout=None) as http,  # noqa: S113 - a silent stream is no fault
+        httpx.AsyncClient(timeout=None) as http,
         http.stream("POST", url, json={"query": CHANGES}, headers={"accept": "text/event-stream"}) as response,
     ):
         async for line in response.aiter_lines():
