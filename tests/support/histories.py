@@ -23,8 +23,8 @@ _REQUEST_TIMEOUT = 30.0
 _UNKNOWN_CODE = "UNKNOWN_OUTCOME"
 _KEYED, _HASTY = 0.5, 0.3
 """The share of mutations that have an idempotency key, and the share of these whose client hangs up at once."""
-_TRIES = 50
-"""How often a mutation with a key is sent again at most."""
+_PERSISTENCE = 15.0
+"""Seconds for which a mutation with a key is sent again."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Client:
                 answer = await self._send(http, plan, headers)
         if answer.outcome is not Outcome.UNKNOWN:
             return answer
-        for _ in range(_TRIES):
+        until = asyncio.get_running_loop().time() + _PERSISTENCE
+        while asyncio.get_running_loop().time() < until:
             self._told.repeated += 1
             again = await self._send(http, plan, headers)
             if again.is_executed:
