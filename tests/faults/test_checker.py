@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from server.database.backends.base import no_delay
 from server.database.backends.memory import MemoryBackend
+from server.database.backends.write_set import WriteSet
+from server.database.models import EntityKind
 from tests.support.checker import Entities, Entity, Outcome, Replay, Stored, Told, cells_of, difference
 from tests.support.entities import in_copy
 from tests.support.fault_rounds import is_explained
@@ -222,3 +227,34 @@ async def test_every_mutation_is_acknowledged_in_a_history_without_faults() -> N
                 assert told.check(cells_of(stored)) == []
                 assert replays[0].check(stored) == []
         assert told.repeated > 0
+
+
+class Forgetful(MemoryBackend):
+    """Acknowledges what it does not keep, now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._commits = itertools.count(1)
+        self.forgotten = 0
+
+    async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
+        before = {key: dict(self._records[key]) for key in batch.written if key in self._records}
+        is_done = await super().commit(batch, on_delay)
+        if next(self._commits) % 10 == 0 and is_done:
+            for key, record in before.items():
+                if key.kind is EntityKind.RUN and key in self._records:
+                    self._records[key] = record
+                    self.forgotten += 1
+        return is_done
+
+
+async def test_a_database_that_forgets_is_found() -> None:
+    """In a history through HTTP: a server that acknowledged what is not there."""
+    backend = Forgetful()
+    async with serving(backend) as live, clients(3, [live.http], 1) as told:
+        async with asyncio.timeout(60):
+            while backend.forgotten < 10:
+                await asyncio.sleep(0.01)
+        async with told.gate.alone():
+            runs = {id_: run for id_, run in in_copy(live.database).items() if run.kind == "run"}
+            assert any("has to be one of" in finding for finding in told.check(cells_of(runs)))
