@@ -215,14 +215,14 @@ class Planner:
 
     def _collect_garbage(self) -> Plan:
         """Studies that may have no runs may go."""
-        told = self.told
+        told, era = self.told, self.told.era
         sure = {study_of(cell) for cell, values in told.possible.items() if cell[0] == "/" and None not in values}
 
         def learn(payload: Mapping[str, Any]) -> None:
             named = {id_: cell for cell, id_ in told.ids.items()}
             for id_ in payload["deletedIds"]:
                 cell = named.get(id_)
-                if cell in sure:
+                if cell in sure and told.era == era:
                     told.violations.append(f"{cell} has runs, and was deleted as garbage")
 
         some = {study_of(cell) for cell, values in told.possible.items() if cell[0] == "/" and values != {None}}
