@@ -16,7 +16,14 @@ from tests.support.servers import RedisServer, binaries
 from tests.support.writers import Writer, writer_to
 
 ONE_ENGINE = (
-    *("test_histories", "test_lost_replies", "test_run_metadata", "test_annotations", "test_concurrency"),
+    *(
+        "test_redis_faults",
+        "test_server_killed",
+        "test_lost_replies",
+        "test_run_metadata",
+        "test_annotations",
+        "test_concurrency",
+    ),
     *("test_dialects", "test_severity", "test_drain", "test_integrity_command", "test_positions"),
 )
 """Files with long tests, for which one engine will do in `make test`: the soak has the other."""

@@ -150,6 +150,11 @@ class Outcomes:
         text = (await self._backend.read_notes([key]))[key]
         return None if text is None else _outcome(text)
 
+    async def is_taken(self, claim: Claim) -> bool:
+        """Whether another execution was first: a refusal may be due to what that has done. Raises `BackendError`."""
+        known = await self.find(claim.key)
+        return known is not None and known.by != claim.by
+
     def is_under_way(self, outcome: MutationOutcome) -> bool:
         """Whether an answer may still come."""
         has_ended = outcome.answer is not None or outcome.is_too_long or outcome.by in self._ended

@@ -102,7 +102,7 @@ async def _executed(claim: Claim, outcomes: Outcomes, execute: Execute) -> Graph
     except BaseException:
         outcomes.give_up(claim)
         raise
-    if claim.is_taken and not claim.has_begun:
+    if not claim.has_begun and (claim.is_taken or (claim.is_refused and await outcomes.is_taken(claim))):
         return None
     codes = [error.get("extensions", {}).get("code") for error in response.errors]
     if UNKNOWN_OUTCOME in codes:

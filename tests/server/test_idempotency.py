@@ -21,8 +21,10 @@ from server.database.backends import memory, redis_script, redis_writer
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.notes import NoteKind
 from server.database.errors import BackendUnavailableError
+from server.database.transactions import Transaction
 from server.protocols import idempotency as protocol
 from server.settings import Settings
+from tests.conftest import Store
 from tests.support.live import DEADLINE, Live, serving, until
 from tests.support.proxy import Fault, Proxy
 from tests.support.records import memory_of, run, uid
@@ -102,6 +104,28 @@ async def test_a_mutation_that_is_sent_again_gets_its_first_answer(
         assert [each.id for each in live.database.runs.all()] == [id_of(first)]
         assert (await send(client, live, "b"))["data"]["createRun"]["userErrors"] == [{"code": "ALREADY_EXISTS"}]
         assert (await send(client, live, None))["data"]["createRun"]["userErrors"] == [{"code": "ALREADY_EXISTS"}]
+
+
+async def test_a_refusal_by_its_own_first_execution_is_not_told(
+    store: Store, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server executes it just after this one has looked for it: this one finds it done, gives that answer."""
+    async with server_of(store.url) as one, server_of(store.url) as other:
+        runner = other.database._runner
+        first: list[dict[str, Any]] = []
+        begin = runner.begin
+
+        async def begin_too_early() -> Transaction:
+            transaction = await begin()
+            await transaction.note(next(iter(other.database.outcomes._running)))  # which a transaction reads only once
+            if not first:
+                first.append(await send(client, one, "a"))
+                await other.database.feed.catch_up()
+            return transaction
+
+        monkeypatch.setattr(runner, "begin", begin_too_early)
+        assert await send(client, other, "a") == first[0]
+        assert [each.id for each in other.database.runs.all()] == [id_of(first[0])]
 
 
 async def test_who_asks_while_it_runs_waits_for_its_answer(

@@ -40,6 +40,11 @@ class Proxy:
         self.requests = asyncio.Event()
         """While it is not set, writes stay on their way; they arrive later, also where the client has gone."""
         self.requests.set()
+        self.passes = asyncio.Event()
+        """While it is not set, nothing passes, in either direction, and no connection ends; later all of it arrives."""
+        self.passes.set()
+        self.delay = 0.0
+        """Seconds that each packet takes, in either direction."""
         self.held = 0
         """Writes that are on their way."""
         self.arrived = 0
@@ -111,6 +116,27 @@ class Proxy:
         return fault
 
 
+class _Way:
+    """One direction, in which packets stay in order."""
+
+    def __init__(self, proxy: Proxy, writer: asyncio.StreamWriter) -> None:
+        self._proxy = proxy
+        self._writer = writer
+        self._last = 0.0
+
+    def write(self, chunk: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self._last = max(self._last + 1e-6, loop.time() + self._proxy.delay)
+        if self._last - loop.time() < 1e-4:
+            self._write(chunk)
+        else:
+            loop.call_at(self._last, self._write, chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(chunk)
+
+
 class _Link:
     """One connection, and the one behind it."""
 
@@ -124,6 +150,7 @@ class _Link:
     ) -> None:
         self._proxy = proxy
         self._reader, self._writer, self._answers, self._requests = reader, writer, answers, requests
+        self._forth, self._returning = _Way(proxy, requests), _Way(proxy, writer)
         self._fault: Fault | None = None
         self._waits = False
         self._notices = False
@@ -158,7 +185,8 @@ class _Link:
                 self._proxy.held += 1
                 await self._proxy.requests.wait()
                 self._late = asyncio.Event()
-            self._requests.write(chunk)
+            await self._proxy.passes.wait()
+            self._forth.write(chunk)
             with contextlib.suppress(ConnectionError):
                 await self._requests.drain()
             if self._late is not None:
@@ -180,8 +208,10 @@ class _Link:
                 self._proxy.waiting -= 1
             match self._fault:
                 case None:
-                    self._writer.write(chunk)
-                    await self._writer.drain()
+                    await self._proxy.passes.wait()
+                    self._returning.write(chunk)
+                    with contextlib.suppress(ConnectionError):
+                        await self._writer.drain()
                 case Fault.STALL:
                     pass
                 case _:

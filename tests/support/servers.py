@@ -69,23 +69,36 @@ class TlsFiles:
         """A certificate authority of its own, and a certificate for loopback signed by it."""
         directory.mkdir(parents=True, exist_ok=True)
         files = cls(directory / "ca.pem", directory / "server.pem", directory / "server.key")
-        ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        authority = _ca_certificate(ca_key)
-        certificate = _server_certificate(key, authority, ca_key)
-        files.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        files.key.touch(mode=0o600)
-        files.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
+        ca_key = ec.generate_private_key(ec.SECP256R1())
+        files.ca.write_bytes(_ca_certificate(ca_key).public_bytes(serialization.Encoding.PEM))
+        _write_key(files._ca_key, ca_key)
+        files.renew(timedelta(days=1))
         return files
 
+    def renew(self, lifetime: timedelta) -> None:
+        """Replaces the key and the certificate by others of the same authority, valid for so long from now on."""
+        ca_key = serialization.load_pem_private_key(self._ca_key.read_bytes(), None)
+        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+        key = ec.generate_private_key(ec.SECP256R1())
+        authority = x509.load_pem_x509_certificate(self.ca.read_bytes())
+        certificate = _server_certificate(key, authority, ca_key, lifetime)
+        self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        _write_key(self.key, key)
 
-def _certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    @property
+    def _ca_key(self) -> Path:
+        return self.ca.with_suffix(".key")
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    path.touch(mode=0o600)
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, lifetime: timedelta = timedelta(days=1)
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -93,7 +106,7 @@ def _certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
@@ -120,12 +133,15 @@ def _ca_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 
 def _server_certificate(
-    key: ec.EllipticCurvePrivateKey, authority: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey,
+    authority: x509.Certificate,
+    ca_key: ec.EllipticCurvePrivateKey,
+    lifetime: timedelta,
 ) -> x509.Certificate:
     names = [x509.IPAddress(IPv4Address(LOOPBACK)), x509.DNSName("localhost")]
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     return (
-        _certificate("localhost", key)
+        _certificate("localhost", key, lifetime)
         .issuer_name(authority.subject)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
