@@ -255,7 +255,7 @@ async def test_an_emptied_file_is_waited_for(path: Path) -> None:
             await asyncio.sleep(0.3)  # several looks at half a file
             file.write(backup[len(backup) // 2 :])
         await until(lambda: holds(database, *BACKUP))
-        assert set(seen) == {len(BACKUP)}
+        assert min(seen) == len(BACKUP)
 
 
 async def test_a_copy_that_makes_the_file_larger_is_told(path: Path, merlin: Merlin) -> None:

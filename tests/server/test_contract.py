@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import TypeAlias
 
 import pytest
 from graphql import build_client_schema, build_schema, lexicographic_sort_schema, print_schema
 
 from schema.build import make_schema, sdl_of
-from server.cli import main
 from server.contract.findings import Finding, Level, UnreadableError, render
 from server.contract.manifest import hash_of, read_manifest
 from server.settings import Settings
-from tests.benchmarks.load import fill
+from tests.support.command_line import Run
 from tests.support.live import serving
 from tests.support.records import memory_of
 from tests.support.serving import Serving
@@ -30,24 +28,6 @@ QUERIES = ROOT / "queries"
 
 
 pytestmark = pytest.mark.anyio
-
-Run: TypeAlias = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str, str]]:
-    """Exit code, stdout and stderr of a command, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def write(name: str, text: str) -> str:
@@ -437,44 +417,3 @@ def test_an_annotation_is_one_line_whatever_it_tells() -> None:
     """Line breaks, and what separates its parts, are escaped."""
     finding = Finding(Level.ERROR, "K", "50% of\n::it", "a,b:c.graphql", 1, 2)
     assert render([finding], "github") == "::error file=a%2Cb%3Ac.graphql,line=1,col=2,title=K::50%25 of%0A::it"
-
-
-PAGES = "{ runs(first: 500) { nodes { workers { runs(first: 500) { nodes { id workspace status } } } } } }"
-
-
-def test_an_operation_beyond_the_limits_is_explained(run: Run, tmp_path: Path) -> None:
-    """By the field that costs most, and a page that passes; the exit code says so, by `explain` and by `check`."""
-    file = tmp_path / "pages.graphql"
-    file.write_text(PAGES)
-    for command in ("explain", "check"):
-        code, out, _ = run(command, file)
-        assert code == 5
-        first = re.search(r"Query\.runs\), which counts as 500: ask for first: (\d+) of it", out)
-        assert first is not None
-        file.write_text(PAGES.replace("500", first[1], 1))
-        assert run(command, file)[0] == 0
-        file.write_text(PAGES)
-
-
-def test_operations_are_measured_by_real_sizes(run: Run, tmp_path: Path) -> None:
-    """Those of a database, or those that a file assumes: what exceeds the limits on a large one may pass here."""
-    file, assumed = tmp_path / "pages.graphql", tmp_path / "sizes.json"
-    file.write_text(PAGES)
-    assumed.write_text('{"runs": 20, "runs_of_worker": 20}')
-    url = f"sqlite:///{tmp_path / 'merlin.db'}"
-    asyncio.run(fill(url, 20))
-    for command in ("explain", "check"):
-        assert run(command, "--database", url, file)[0] == 0
-        assert run(command, "--sizes", assumed, file)[0] == 0
-        assert run(command, file)[0] == 5
-
-
-@pytest.mark.parametrize("text", ["[1]", '{"runs": -1}', '{"runs": "many"}', '{"rums": 1}', "{"])
-def test_sizes_that_can_not_be_read_are_an_error(run: Run, tmp_path: Path, text: str) -> None:
-    """One line that names the file."""
-    file, assumed = tmp_path / "one.graphql", tmp_path / "sizes.json"
-    file.write_text("{ __typename }")
-    assumed.write_text(text)
-    code, _, err = run("check", "--sizes", assumed, file)
-    assert (code, err.count("\n")) == (4, 1)
-    assert str(assumed) in err

@@ -105,7 +105,8 @@ async def test_line_breaks_keep_no_connection(monkeypatch: pytest.MonkeyPatch) -
             while not ended.done():
                 writer.write(b"\r\n")
                 await asyncio.wait([ended], timeout=0.05)
-        assert await ended == b""
+        with contextlib.suppress(ConnectionResetError):  # where a line break arrives after the end
+            assert await ended == b""
 
 
 class Stalled(MemoryBackend):

@@ -116,7 +116,7 @@ BEGINNING = [
     (PersistedDocuments, "text"),
     (Engine, "parse"),
     (Engine, "execute"),
-    (engine, "_check_role"),
+    (engine, "check_role"),
     (Engine, "_cost"),
     (Lease, "identity"),
     (AccessControl, "consume"),

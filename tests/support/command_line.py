@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import httpx
 
 from server.database.demo_data import demo_records
 from server.database.models import LogicalWorkerModel, PhysicalWorkerModel, RunModel, StudyModel
 from tests.support.serving import DEADLINE
+
+Run: TypeAlias = Callable[..., tuple[int, str, str]]
+"""Runs a command: gives its exit code, stdout and stderr."""
 
 COUNTS = "{ database { kind studies runs logicalWorkers physicalWorkers } }"
 DEMO = {

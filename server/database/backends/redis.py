@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from hiredis import PushNotification
 from redis.asyncio.connection import AbstractConnection
@@ -55,6 +55,7 @@ from server.database.backends.tls import TLS
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, WrongDatabaseError
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
+from server.database.steps import portions_of
 
 LOG = logging.getLogger(__name__)
 
@@ -69,8 +70,6 @@ _POLL_SHARE = 5
 """Where the server refuses to tell of changes: pause this many times as long as listing everything took."""
 _FIRST_RETRY, _LAST_RETRY = 1.0, 30.0
 """Seconds until a server that refuses to tell of changes is asked again; the pause doubles."""
-
-_Item = TypeVar("_Item")
 
 
 class RedisBackend(ResultsBackend):
@@ -139,7 +138,7 @@ class RedisBackend(ResultsBackend):
                 more = True
                 while more:
                     held: list[tuple[Key, Any]] = []
-                    for batch in _batches(keys):
+                    for batch in portions_of(keys, _BATCH):
                         replies = await read_replies(connection, batch)
                         for portion in portions(held, length):
                             yield [read_entry(key, reply) for key, reply in portion]
@@ -177,7 +176,7 @@ class RedisBackend(ResultsBackend):
 
     async def fetch(self, keys: Collection[Key]) -> list[Entry]:
         entries: list[Entry] = []
-        for batch in _batches(list(keys)):
+        for batch in portions_of(list(keys), _BATCH):
             with self._clients.translated():
                 for portion in portions(await self._read_with_revision(batch), length):
                     if entries:
@@ -194,7 +193,7 @@ class RedisBackend(ResultsBackend):
         return {name: str(id_) for name, id_ in zip(wanted, ids, strict=True) if id_ is not None}
 
     async def insert(self, records: Iterable[Model]) -> None:
-        for batch in _batches(list(records)):
+        for batch in portions_of(list(records), _BATCH):
             with self._clients.translated():
                 async with self._client.pipeline(transaction=False) as pipeline:
                     for record in batch:
@@ -211,7 +210,7 @@ class RedisBackend(ResultsBackend):
 
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
         found: dict[Key, Raw | None] = {}
-        for batch in _batches(list(keys)):
+        for batch in portions_of(list(keys), _BATCH):
             with self._clients.translated():
                 for key, reply in await self._read_hashes(batch):
                     if isinstance(reply, RedisError) and not is_of_another_type(reply):
@@ -229,7 +228,7 @@ class RedisBackend(ResultsBackend):
 
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
         found: dict[NoteKey, str | None] = {}
-        for batch in _batches(list(keys)):
+        for batch in portions_of(list(keys), _BATCH):
             with self._clients.translated():
                 async with self._client.pipeline(transaction=False) as pipeline:
                     for key in batch:
@@ -445,7 +444,3 @@ class RedisBackend(ResultsBackend):
 
 async def _as_it_is(notification: PushNotification) -> PushNotification:
     return notification
-
-
-def _batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
