@@ -60,7 +60,10 @@ class App(Starlette):
         self.router.redirect_slashes = False  # it would redirect to the host that the request names
         self._telemetry = service.telemetry
         self._allowed_hosts = allowed_hosts
-        self._http = FastPath(self._slow_path, service) if has_fast_path else self._slow_path
+        self._http = self._slow_path
+        if has_fast_path:
+            self._http = fast_path = FastPath(self._slow_path, service)
+            service.telemetry.metrics.watch_cache("bodies", lambda: fast_path.size)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -113,6 +116,11 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         ),
         ResponseCache(settings.result_cache * 2**20, f"{__version__}/{settings.introspection}"),
     )
+
+    metrics.watch_cache("documents", lambda: engine.cache_sizes["documents"])
+    metrics.watch_cache("functions", lambda: engine.cache_sizes["functions"])
+    metrics.watch_cache("persisted", lambda: documents.registered.size)
+    metrics.watch_cache("responses", lambda: service.response_cache.size)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -111,6 +111,14 @@ class Metrics:
             "Writes that fewer replicas than --min-replicas confirmed within a second.",
             registry=self._registry,
         )
+        self._cache_bytes = Gauge(
+            named("cache_bytes"),
+            "Bytes, about, that each cache takes: documents, functions, bodies, persisted and responses.",
+            ["cache"],
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self._caches: dict[str, Callable[[], int]] = {}
         executions = Counter(
             named("executions"),
             "How operations were executed: by a compiled function, by graphql-core because there is none "
@@ -136,6 +144,14 @@ class Metrics:
         self._draining = Gauge(
             named("draining"), "1 while the server shuts down.", registry=self._registry, multiprocess_mode="livemax"
         )
+
+    def watch_cache(self, name: str, size: Callable[[], int]) -> None:
+        """`size` gives its bytes, about."""
+        self._caches[name] = size
+
+    def _note_caches(self) -> None:
+        for name, size in self._caches.items():
+            self._cache_bytes.labels(name).set(size())
 
     def count_request(self, status: int) -> None:
         self._requests(status).inc()
@@ -200,10 +216,12 @@ class Metrics:
             lost = database.backend.lost_writes
             self._underreplicated.inc(database.backend.underreplicated_writes - underreplicated)
             underreplicated = database.backend.underreplicated_writes
+            self._note_caches()  # for the process that is asked, if it is another one
             await beat.wait()
 
     def text(self) -> bytes:
         """Prometheus' text format."""
+        self._note_caches()
         if DIRECTORY_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()

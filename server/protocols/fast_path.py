@@ -81,6 +81,11 @@ class FastPath:
         self._parsed: Recent[bytes, ParsedBody] = Recent(_MAX_BYTES)
         self._last_context: Context | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes, about, of the parsed bodies that are remembered."""
+        return self._parsed.size
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _common_headers(scope)
         if headers is None or self._identity(headers, scope) is None or scope["state"]["draining"].is_set():
