@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from server.database.errors import BackendError
 from server.database.tasks import end_tasks
 from tests.support.feeds import holds, name, served, until
 from tests.support.records import run, study, uid
+from tests.support.sentinels import fail_over, fails_over, frozen, three_sentinels
 from tests.support.servers import RedisServer, Sentinel, binaries
 from tests.support.writers import RedisWriter
 
@@ -146,11 +144,12 @@ async def test_an_acknowledged_write_that_the_database_lost_is_told(
     assert kept not in "".join(record.getMessage() for record in told)
 
 
+@pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark.soak)], ids=["short", "long"])
 async def test_each_acknowledged_write_is_there_or_told(
-    binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, rounds: int
 ) -> None:
-    """A healthy master fails over under writes."""
-    async with three_sentinels(binary, tmp_path) as (_, second, sentinels):
+    """A healthy master with two replicas fails over under writes, again and again."""
+    async with three_sentinels(binary, tmp_path, more_replicas=1) as (_, _, sentinels):
         url = f"redis+sentinel://{','.join(f'127.0.0.1:{it.port}' for it in sentinels)}/mymaster/0"
         acknowledged: list[str] = []
         async with served(url) as database:
@@ -162,60 +161,33 @@ async def test_each_acknowledged_write_is_there_or_told(
                     except BackendError:  # refused, or of an unknown outcome: promises nothing
                         continue
 
-            writing = asyncio.create_task(write())
-            try:
-                await until(lambda: len(acknowledged) > 50)
-                await fail_over(sentinels[0], second)
-                with closing(RedisWriter(second.url)) as new:
-                    await until(lambda: has_written(new) and bool(tracking(new)), 15)
-                    before = len(acknowledged)
-                    await until(lambda: len(acknowledged) > before + 50, 15)
-            finally:
-                await end_tasks([writing])
-            await until(lambda: database.stale_since is None)
-            with closing(RedisWriter(second.url)) as new:
-                missing = {id_ for id_ in acknowledged if not new.client.exists(f"study:{id_}")}
-        told = "".join(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
-        assert {id_ for id_ in missing if id_ not in told} == set()
+            for _ in range(rounds):
+                writing = [asyncio.create_task(write())]
+                try:
+                    await until_longer(acknowledged)
+                    await fail_over(sentinels[0])
+                    with closing(RedisWriter(f"redis://127.0.0.1:{sentinels[0].master_address()[1]}")) as new:
+                        await until(lambda: has_written(new) and bool(tracking(new)), 15)
+                        await until_longer(acknowledged)
+                finally:
+                    await end_tasks(writing)
+                await until(lambda: database.stale_since is None)
+                with closing(RedisWriter(f"redis://127.0.0.1:{sentinels[0].master_address()[1]}")) as new:
+                    missing = {id_ for id_ in acknowledged if not new.client.exists(f"study:{id_}")}
+                told = "".join(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+                assert {id_ for id_ in missing if id_ not in told} == set()
+                print(f"{len(acknowledged)} acknowledged, {len(missing)} lost and told")
+
+
+async def until_longer(found: list[str]) -> None:
+    wanted = len(found) + 50
+    await until(lambda: len(found) > wanted, 20)
 
 
 def has_listener(sentinel: Sentinel) -> bool:
     """Whether somebody has subscribed; a sentinel knows no PUBSUB NUMSUB."""
     with closing(RedisWriter(f"redis://127.0.0.1:{sentinel.port}")) as boss:
         return any(client["sub"] != "0" for client in boss.client.client_list())
-
-
-@asynccontextmanager
-async def three_sentinels(
-    binary: Path, directory: Path
-) -> AsyncIterator[tuple[RedisServer, RedisServer, list[Sentinel]]]:
-    """A master, its replica, and sentinels that know the replica and each other."""
-    with ExitStack() as stack:
-        first = stack.enter_context(RedisServer.start(binary, directory / "a"))
-        second = stack.enter_context(RedisServer.start(binary, directory / "b", replica_of=first))
-        sentinels = [
-            stack.enter_context(Sentinel.start(binary, directory / f"s{number}", first)) for number in (0, 1, 2)
-        ]
-        for sentinel in sentinels:
-            await asyncio.to_thread(sentinel.wait_for_replicas, 1)
-            await asyncio.to_thread(sentinel.wait_for_others, 2)
-        yield first, second, sentinels
-
-
-async def fail_over(sentinel: Sentinel, to: RedisServer) -> None:
-    with closing(RedisWriter(f"redis://127.0.0.1:{sentinel.port}")) as boss:
-        await until(lambda: fails_over(boss), 20)
-    await until(lambda: sentinel.master_address()[1] == to.port, 20)
-
-
-@asynccontextmanager
-async def frozen(server: Sentinel) -> AsyncIterator[None]:
-    assert server.pid is not None
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 def has_written(writer: RedisWriter) -> bool:
@@ -225,13 +197,3 @@ def has_written(writer: RedisWriter) -> bool:
     except redis.ReadOnlyError:
         return False
     return True
-
-
-def fails_over(boss: RedisWriter) -> bool:
-    """Not before the sentinel knows the replica well."""
-    try:
-        return bool(boss.client.sentinel_failover("mymaster"))
-    except redis.ResponseError as error:
-        if "NOGOODSLAVE" in str(error):
-            return False
-        raise

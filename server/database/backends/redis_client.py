@@ -184,15 +184,18 @@ class RedisClients:
             if self._master not in (master, None):
                 LOG.info("The sentinels name another master: %s, port %d.", *master)
             self._master = master
-        await self._leave_others()
+        self._leave_others()
 
-    async def _leave_others(self) -> None:
-        """Ends the connections that lead to another server than the master, also those in use."""
+    def _leave_others(self) -> None:
+        """Ends the connections that lead to another server than the master, also those in use.
+
+        Whoever uses one finds it broken: its streams stay, since redis-py fails in an unknown way where it meets none.
+        """
         for pool in [client.connection_pool for client in self._made]:
             for connection in [*pool._available_connections, *pool._in_use_connections]:  # noqa: SLF001 - there is no public way to them
-                if connection.is_connected and self._master not in (_address_of(connection), None):
-                    with contextlib.suppress(RedisError, OSError):
-                        await connection.disconnect(nowait=True)
+                writer = connection._writer  # noqa: SLF001 - as above
+                if writer is not None and self._master not in (_address_of(connection), None):
+                    writer.transport.abort()
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:

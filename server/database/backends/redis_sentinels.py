@@ -15,8 +15,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from server.database.tasks import end_tasks
 
-_SWITCH = "+switch-master"
-"""The channel on which a sentinel tells that it names another master from now on."""
+_SWITCHES = ("+switch-master", "+promoted-slave")
+"""The channels on which sentinels tell of a new master. The one that leads a failover says the latter at once, and the
+former when all replicas follow; the others learn of it from that one, and say the former."""
 _SILENCE = 5.0
 """Seconds after which a sentinel that told nothing is asked whether it is still there."""
 _PAUSE = 1.0
@@ -93,13 +94,13 @@ class Sentinels(Sentinel):
     async def _hear(self, sentinel: Redis, service: str, on_switch: Callable[[], None]) -> None:
         """Listens to one sentinel until its connection fails, which raises redis-py's errors."""
         async with sentinel.pubsub() as channel:
-            await channel.subscribe(_SWITCH)
+            await channel.subscribe(*_SWITCHES)
             asked = False
             while True:
                 message = await channel.get_message(timeout=_SILENCE)
                 if message is not None:
                     asked = False
-                    if message["type"] == "message" and _service_of(message["data"]) == service:
+                    if message["type"] == "message" and service in _words(message["data"]):
                         answer = await self._answer(sentinel, service)
                         if answer.address is not None:
                             self._epoch = max(self._epoch, answer.epoch)
@@ -134,7 +135,7 @@ def _rank(answer: _Answer) -> tuple[bool, int]:
     return answer.address is not None, answer.epoch
 
 
-def _service_of(switch: Any) -> str:
-    """The data is `mymaster old-host old-port new-host new-port`."""
-    text = switch.decode(errors="surrogateescape") if isinstance(switch, bytes) else str(switch)
-    return text.partition(" ")[0]
+def _words(told: Any) -> list[str]:
+    """`mymaster old-host old-port new-host new-port`, or `slave host:port host port @ mymaster old-host old-port`."""
+    text = told.decode(errors="surrogateescape") if isinstance(told, bytes) else str(told)
+    return text.split()
