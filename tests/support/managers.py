@@ -119,7 +119,7 @@ async def refused(
 
 async def sound(database: MerlinDatabase) -> bool:
     """Whether nothing but garbage is reported."""
-    database._problems = None
+    database._integrity.forget()
     garbage = (ProblemKind.EMPTY_STUDY, ProblemKind.ORPHAN_WORKER)
     return [problem for problem in await problems_of(database) if problem.kind not in garbage] == []
 
