@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 
@@ -24,12 +24,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from server.database.backends.base import SETTLE_SECONDS, no_delay
+from server.database.backends.codec import Raw
 from server.database.backends.notes import FOLLOWED, LIFETIMES, PREFIX
 from server.database.backends.redis_client import BUSY, RedisClients
 from server.database.backends.writability import Refusal, Writability, advice
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, UnknownOutcomeError, WritesRefusedError
-from server.database.models import EntityKind
+from server.database.models import EntityKind, Key
 from server.database.tasks import end_tasks
 
 RETRY_TIMEOUT = 10.0
@@ -48,9 +49,10 @@ PROBE_SECONDS = 1.0
 """How often a server that refuses writes is asked whether it still does."""
 
 # KEYS[1] is the mark of this write: 1 where it was made, another text where it was withdrawn. The rest are what it
-# touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or encoded here: values are compared
-# and written as the texts they are. Where memory is used up, Redis looks at the first write of a script only, and
-# refuses no DEL: what frees memory begins with one, of nothing.
+# touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or encoded here: texts are written as
+# they are, and records are compared by digests of their texts, since the lists of a large study are long. Where memory
+# is used up, Redis looks at the first write of a script only, and refuses no DEL: what frees memory begins with one, of
+# nothing.
 _SCRIPT = """
 local position = 0
 local function take()
@@ -71,19 +73,36 @@ elseif mark then
   return 0
 end
 
+local function digest(record, fields)
+  local parts = {}
+  for start = 1, #fields, 1000 do
+    for _, value in ipairs(redis.call('HMGET', record, unpack(fields, start, math.min(start + 999, #fields)))) do
+      if not value then
+        return nil
+      end
+      parts[#parts + 1] = #value .. ':'
+      parts[#parts + 1] = value
+    end
+  end
+  return redis.sha1hex(table.concat(parts))
+end
+
+local layouts = {}
+for number = 1, count() do
+  layouts[number] = {}
+  for place = 1, count() do
+    layouts[number][place] = take()
+  end
+end
 local same = true
 for _ = 1, count() do
   local record = key()
-  local fields = count()
-  if fields == 0 then
+  local fields = layouts[count()]
+  local before = take()
+  if not fields then
     same = same and redis.call('EXISTS', record) == 0
   else
-    same = same and redis.call('HLEN', record) == fields
-    for _ = 1, fields do
-      local field = take()
-      local value = take()
-      same = same and redis.call('HGET', record, field) == value
-    end
+    same = same and redis.call('HLEN', record) == #fields and digest(record, fields) == before
   end
 end
 for _ = 1, count() do
@@ -364,10 +383,7 @@ def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
     def pairs(fields: Iterable[tuple[str, str]]) -> list[str]:
         return [text for pair in fields for text in pair]
 
-    compared = {key: raw for key, raw in batch.read.items() if raw is None or raw}
-    arguments: list[str | int] = [len(compared)]
-    for key, raw in compared.items():
-        arguments += [number(str(key)), len(raw or {}), *pairs((raw or {}).items())]
+    arguments: list[str | int] = _compared(batch.read, number)
     arguments.append(len(batch.owners))
     for (kind, name), owner in batch.owners.items():
         arguments += [number(_name_map(kind)), name, "0" if owner is None else "1", owner or ""]
@@ -392,6 +408,31 @@ def _program(batch: WriteSet) -> tuple[Sequence[str], Sequence[str | int]]:
     for note, text in kept.items():
         arguments += [number(str(note)), LIFETIMES.get(note.kind, 0), text]
     return [_MARK + batch.id, *numbers], arguments
+
+
+def _compared(read: Mapping[Key, Raw | None], number: Callable[[str], int]) -> list[str | int]:
+    """The part of the arguments that says how the records stood. Those of one layout have the same fields."""
+    layouts: dict[tuple[str, ...], int] = {}
+    records: list[str | int] = []
+    compared = {key: raw for key, raw in read.items() if raw is None or raw}
+    for key, raw in compared.items():
+        fields = tuple(sorted(raw or ()))
+        layout = layouts.setdefault(fields, len(layouts) + 1) if raw else 0
+        records += [number(str(key)), layout, _digest(raw[name] for name in fields) if raw else ""]
+    arguments: list[str | int] = [len(layouts)]
+    for fields in layouts:
+        arguments += [len(fields), *fields]
+    return [*arguments, len(compared), *records]
+
+
+def _digest(texts: Iterable[str]) -> str:
+    """As the script makes it. The lengths keep apart what stands in one field and what in the next."""
+    digest = sha1(usedforsecurity=False)
+    for text in texts:
+        stored = text.encode(errors="surrogateescape")
+        digest.update(b"%d:" % len(stored))
+        digest.update(stored)
+    return digest.hexdigest()
 
 
 def _name_map(kind: EntityKind) -> str:
