@@ -46,6 +46,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
+from server.database.steps import Steps
 from server.database.turns import Turns, raise_if_cancelled
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ ANNOTATED = frozenset({EntityKind.RUN, EntityKind.STUDY})
 """The kinds whose entities can have annotations."""
 _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "logical_worker_id"}
 
+_DECODED_TOGETHER = 10
+"""Records: it takes less than a millisecond, and some where each has a long list."""
+
 Result = TypeVar("Result")
 Record = TypeVar("Record", bound=Model)
 
@@ -70,6 +74,7 @@ class Transaction:
         self._backend = backend
         self._dialect = dialect
         self._status_beside = status_beside
+        self._steps = Steps()
         self._raw: dict[Key, Raw | None] = {}
         self._entries: dict[Key, Entry] = {}
         self._now: dict[Key, Model | None] = {}
@@ -82,7 +87,9 @@ class Transaction:
         """Reads many records at once, for later calls of `get`."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._raw]
         if missing:
-            for key, raw in (await self._backend.read_raw(missing)).items():
+            for number, (key, raw) in enumerate((await self._backend.read_raw(missing)).items(), 1):
+                if not number % _DECODED_TOGETHER:
+                    await self._steps.turn()
                 self._raw[key] = raw
                 self._entries[key] = Entry(key, None) if raw is None else decode(key.kind, key.id, raw)
                 self._now.setdefault(key, self._entries[key].record)  # a record that was put before it was read stays
@@ -164,7 +171,7 @@ class Transaction:
     def remove(self, record: Any, field_name: str, gone: Collection[str]) -> None:
         """Removes ids from a record's list of ids; a list that can't be read is not changed."""
         ids = getattr(record, field_name)
-        left = tuple(id_ for id_ in ids if id_ not in gone)
+        left = tuple([id_ for id_ in ids if id_ not in gone])  # a list is made faster
         if left != ids and self.is_readable(Key(KINDS[type(record)], record.id), field_name):
             self.put(with_value(record, field_name, left))
 
@@ -251,7 +258,9 @@ class UnitOfWork:
     _done: dict[Key, Effect] = field(default_factory=dict)
     skipped: dict[Key, Effect] = field(default_factory=dict)
     """Effects on related records that were not made, since those records do not exist."""
-    _changed_notes: set[NoteKey] = field(default_factory=set)
+    _unread: set[Key] = field(default_factory=set)
+    """Changed, and not yet known to be in the copy."""
+    _unread_notes: set[NoteKey] = field(default_factory=set)
     _dry: Transaction | None = None
     _files: dict[Key, tuple[Effect, FileState]] = field(default_factory=dict)
     """The state of Merlin's metadata files of runs, with the effect after which each was written."""
@@ -270,7 +279,8 @@ class UnitOfWork:
             result, effects, notes = await self.runner.run(change, self.claim)
             for effect in effects:
                 self._note(effect)
-            self._changed_notes.update(notes)
+            self._unread.update(effect.key for effect in effects)
+            self._unread_notes.update(notes)
             return result
         if self._dry is None:
             self._dry = await self.runner.begin()
@@ -288,13 +298,25 @@ class UnitOfWork:
         """
         if not self.effects or self.dry_run:
             return
+        await self.read_back()
+        await self._bring_files_in_step()
+
+    async def read_back(self) -> None:
+        """Waits until the read model has the effects so far: a long deletion does so now and then, not only at its end.
+
+        Raises `UnknownOutcomeError` if they can't be read back.
+        """
+        keys, notes = frozenset(self._unread), frozenset(self._unread_notes)
+        if not (keys or notes):
+            return
         try:
-            await self.runner.feed.refresh(self.effects.keys(), self._changed_notes)
+            await self.runner.feed.refresh(keys, notes)
         except BackendError as error:
             raise UnknownOutcomeError(
                 f"{error} It is not known whether all of the change was made: check before you try again."
             ) from error
-        await self._bring_files_in_step()
+        self._unread -= keys
+        self._unread_notes -= notes
 
     def undone_by_merlin(self, id_: str) -> tuple[str, ...]:
         """The changed fields of a run that Merlin will overwrite; to be called after `finish`.
