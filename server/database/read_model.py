@@ -100,6 +100,8 @@ class Table(Generic[Record]):
         """The position of each record, by id. All orders share this tuple, to save memory."""
         self._ids: dict[str, str | list[str]] = {}
         """The id of each name; a sorted list of ids if several records have the name."""
+        self._shared_names: set[str] = set()
+        """Names that several records have, and some that they had: to search all names for them takes long."""
         self.capitals: dict[str, str] = {}
         """Ids with upper-case letters, by their lower-case form. Merlin never writes such ids, but others may."""
         self.views: list[dict[str, Any]] = []
@@ -145,7 +147,7 @@ class Table(Generic[Record]):
         return (ids,) if isinstance(ids, str) else tuple(ids)
 
     def duplicate_names(self) -> Mapping[str, tuple[str, ...]]:
-        return {name: tuple(ids) for name, ids in self._ids.items() if isinstance(ids, list)}
+        return {name: tuple(ids) for name in self._shared_names if isinstance(ids := self._ids.get(name), list)}
 
     def is_duplicate(self, name: str) -> bool:
         return isinstance(self._ids.get(name), list)
@@ -207,6 +209,7 @@ class Table(Generic[Record]):
                 self._ids[name] = id_
             case str():
                 self._ids[name] = sorted((ids, id_))
+                self._shared_names.add(name)
             case _:
                 insort(ids, id_)
 
@@ -218,6 +221,7 @@ class Table(Generic[Record]):
         ids.remove(id_)
         if len(ids) == 1:
             self._ids[name] = ids[0]
+            self._shared_names.discard(name)
 
 
 class ReadModel:

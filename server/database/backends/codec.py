@@ -120,7 +120,7 @@ def encode_value(value: Any) -> str:
         case frozenset():
             return json.dumps({"__set__": sorted(value)})
         case tuple():
-            text = json.dumps(value)
+            text = _list_text(value)
             if len(text) > _SHARED_LENGTH:
                 _LONG_LISTS.keep(text, value)
             return text
@@ -128,6 +128,14 @@ def encode_value(value: Any) -> str:
             return value.isoformat()
         case _:
             return str(value)
+
+
+def _list_text(values: tuple[str, ...]) -> str:
+    """As `json.dumps` writes it; of many plain texts, such as ids, in a fraction of its time."""
+    inner = '", "'.join(values)
+    if inner.isascii() and inner.isprintable() and "\\" not in inner and inner.count('"') == 2 * (len(values) - 1):
+        return f'["{inner}"]'
+    return json.dumps(values)
 
 
 def _encode_set(texts: Iterable[str]) -> str:

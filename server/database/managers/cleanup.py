@@ -294,7 +294,8 @@ def listed(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_MAX_LISTED]) + more
 
 
-def _batches(ids: Iterable[str], size: int = BATCH_SIZE) -> Iterator[list[str]]:
+def _batches(ids: Iterable[str], size: int | None = None) -> Iterator[list[str]]:
     """Splits ids into batches. The ids are read at once, since their source changes with every step."""
+    size = BATCH_SIZE if size is None else size
     everything = list(dict.fromkeys(ids))
     return (everything[start : start + size] for start in range(0, len(everything), size))
