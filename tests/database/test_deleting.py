@@ -310,7 +310,7 @@ async def test_an_interrupted_deletion_leaves_less_and_sound(
     backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps that were done stay done, the copy has them, and calling again does the rest."""
-    monkeypatch.setattr("server.database.managers.cleanup.BATCH_SIZE", 1)
+    monkeypatch.setattr("server.database.managers.cleanup.RUNS_TOGETHER", 1)
     async with database_of(backend, *linked()) as database:
         commit, left = backend.commit, [True]
 

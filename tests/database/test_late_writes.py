@@ -128,7 +128,7 @@ async def test_a_deletion_that_runs_out_of_time_stops_and_tells_what_it_did(
     redis_server: RedisServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its first step is done; the deadline comes in the second one, and there is no third."""
-    monkeypatch.setattr("server.database.managers.cleanup.BATCH_SIZE", 1)
+    monkeypatch.setattr("server.database.managers.cleanup.RUNS_TOGETHER", 1)
     with closing(writer_to(redis_server.url)) as writer:
         writer.create(*(study(number) for number in range(1, 6)))
     async with database_at(proxy.url) as database:

@@ -46,6 +46,8 @@ class Proxy:
         """Writes that were answered after they had stayed on their way."""
         self.waiting = 0
         """Connections with such a reply."""
+        self.sent = 0
+        """Bytes that arrived at the server."""
         self._target = target
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
@@ -148,6 +150,7 @@ class _Link:
                 self._proxy.held += 1
                 await self._proxy.requests.wait()
                 self._late = asyncio.Event()
+            self._proxy.sent += len(chunk)
             self._requests.write(chunk)
             with contextlib.suppress(ConnectionError):
                 await self._requests.drain()

@@ -30,6 +30,7 @@ from server.database.models import (
 )
 from server.database.read_model import ReadModel
 from server.database.transactions import Transaction, UnitOfWork
+from server.database.turns import raise_if_cancelled
 
 _MAX_LISTED = 20
 """Ids in a message."""
@@ -75,6 +76,7 @@ class CascadingDelete:
         for batch in _batches(self._by_study(ids), RUNS_TOGETHER):
             await self._unit.step(partial(self._delete_runs, batch))
             if len(batch) == RUNS_TOGETHER:
+                raise_if_cancelled()
                 await self._unit.read_back()
 
     def _by_study(self, ids: Iterable[str]) -> Iterable[str]:
