@@ -80,12 +80,12 @@ async def test_whatever_changed_is_noticed(redis_server: RedisServer, changed: d
     await backend.open()
     await backend.insert([run(1, study_id=uid(2))])
     read = await backend.read_raw([key])
-    with redis.Redis.from_url(redis_server.url, encoding_errors="surrogateescape") as client:
+    with redis.Redis.from_url(redis_server.url) as client:
         for name, text in changed.items():
             if text is None:
                 client.hdel(str(key), name)
             else:
-                client.hset(str(key), name, text)
+                client.hset(str(key), name, text.encode(errors="surrogateescape"))
     assert not await wrote(backend, read, "one")
     assert await wrote(backend, await backend.read_raw([key]), "two")
     await backend.close()
