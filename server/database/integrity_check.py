@@ -26,8 +26,8 @@ from server.database.snapshots import Snapshot, snapshot_of
 from server.database.steps import Steps
 from server.database.tasks import end_tasks
 
-_BETWEEN_LOOKS = 200
-"""Places to interrupt the search that are passed at once: it takes less than a millisecond."""
+_BETWEEN_LOOKS = 20
+"""Places to interrupt the search that are passed at once: it takes less than a millisecond, and some where lists are long."""
 
 Item = TypeVar("Item")
 State = tuple[int, int]

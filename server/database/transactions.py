@@ -98,6 +98,7 @@ class Transaction:
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
         await self.prefetch([key])
+        await self._steps.turn()
         record = self._now[key]
         assert record is None or isinstance(record, model)
         return record

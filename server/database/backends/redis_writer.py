@@ -420,6 +420,8 @@ async def _compared(read: Mapping[Key, Raw | None], number: Callable[[str], int]
     records: list[str | int] = []
     compared = {key: raw for key, raw in read.items() if raw is None or raw}
     steps = Steps()
+    if len(compared) > _DIGESTED_TOGETHER:
+        await asyncio.sleep(0)  # to encode the batch took its time, too
     for place, (key, raw) in enumerate(compared.items(), 1):
         if not place % _DIGESTED_TOGETHER:
             await steps.turn()
