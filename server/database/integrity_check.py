@@ -27,7 +27,7 @@ from server.database.steps import Steps
 from server.database.tasks import end_tasks
 
 _BETWEEN_LOOKS = 20
-"""Places to interrupt the search that are passed at once: it takes less than a millisecond, and some where lists are long."""
+"""Places to interrupt the search that are passed at once: less than a millisecond, and some where lists are long."""
 
 Item = TypeVar("Item")
 State = tuple[int, int]
