@@ -27,6 +27,9 @@ from server.database.models import (
 )
 from server.database.snapshots import FrozenTable, Snapshot
 
+_LONG = 10
+"""In a list of more ids one is found sooner by its hash."""
+
 NameMaps = Mapping[EntityKind, Mapping[str, str]]
 """The stored name maps; a store without them has none."""
 
@@ -201,7 +204,7 @@ def is_alive(instance: PhysicalWorkerModel) -> bool:
 def _of_side(copy: Snapshot, side: Side, other_side: Side, surveyed: Surveyed) -> Iterator[Problem | None]:
     """What one side of a relation says, and the other does not."""
     records, others = copy.tables[side.kind].records, copy.tables[other_side.kind].records
-    said_back: dict[str, frozenset[str]] = {}
+    long_lists: dict[str, frozenset[str]] = {}
     for id_, record in records.items():
         yield None
         ids = side.ids(record)
@@ -238,9 +241,12 @@ def _of_side(copy: Snapshot, side: Side, other_side: Side, surveyed: Surveyed) -
                     repairable=is_readable and _can_be_mended(copy, side, record, name),
                 )
                 continue
-            if other_id not in said_back:
-                said_back[other_id] = frozenset(other_side.ids(other))
-            if id_ not in said_back[other_id]:
+            ids_back: Collection[str] = other_side.ids(other)
+            if len(ids_back) > _LONG:
+                if other_id not in long_lists:
+                    long_lists[other_id] = frozenset(ids_back)
+                ids_back = long_lists[other_id]
+            if id_ not in ids_back:
                 yield Problem(
                     ProblemKind.ONE_SIDED_REFERENCE,
                     key,
