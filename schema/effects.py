@@ -33,7 +33,7 @@ from server.database.errors import (
     StillActiveError,
     UnknownOutcomeError,
 )
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 
 AUDIT = logging.getLogger("merlin_graphql.audit")
 """The audit log: one line of JSON for each mutation."""

@@ -12,7 +12,7 @@ from schema.payloads import DeletePayload, LogicalWorkerPayload
 from server.database.entities import LogicalWorkerEntity
 from server.database.errors import InvalidValueError
 from server.database.managers import Instances, LogicalWorkerManager
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 
 describe(
     Instances,

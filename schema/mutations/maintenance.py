@@ -15,7 +15,7 @@ from server.database.errors import ConfirmationRequiredError
 from server.database.integrity import Problem as DatabaseProblem
 from server.database.integrity import ProblemKind
 from server.database.repair import Resurrected
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 
 describe(
     Resurrected,

@@ -22,7 +22,7 @@ from schema.payloads import DeletePayload, PhysicalWorkerPayload
 from schema.scalars import JSON
 from server.database.entities import PhysicalWorkerEntity
 from server.database.models import PhysicalWorkerModel
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 
 UNSET = strawberry.UNSET
 

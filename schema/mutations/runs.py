@@ -24,7 +24,7 @@ from schema.scalars import JSON
 from server.database.entities import RunEntity
 from server.database.errors import InvalidValueError
 from server.database.models import RunModel
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 
 
 @strawberry.input(description="A new run. Its study is created if there is none of this name.")

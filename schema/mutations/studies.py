@@ -11,7 +11,7 @@ from schema.effects import run_mutation
 from schema.enums import describe
 from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, by_id_or_name
 from schema.payloads import DeletePayload, StudyPayload
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 
 
 class StudyRuns(StrEnum):

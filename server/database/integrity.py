@@ -1,9 +1,11 @@
-"""Finds contradictions in the database: a pure function of the live copy and the stored name maps."""
+"""Finds contradictions in the database: pure functions of a snapshot of the copy and the stored name maps.
+
+Each is a generator that yields None wherever the work may be interrupted, so that a large database is searched in short
+steps of the event loop.
+"""
 
 from __future__ import annotations
 
-import posixpath
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +13,11 @@ from enum import StrEnum
 from typing import Any
 
 from server.database.backends.codec import STATUS_FIELDS
-from server.database.errors import InvalidValueError
 from server.database.json_text import readable
+from server.database.lost_studies import study_name
 from server.database.models import (
     EntityKind,
     Key,
-    LogicalWorkerModel,
     Model,
     PhysicalWorkerModel,
     RunModel,
@@ -24,11 +25,10 @@ from server.database.models import (
     name_of,
     optional,
 )
-from server.database.names import check_name
-from server.database.read_model import ReadModel
-from server.database.table import Table
+from server.database.snapshots import FrozenTable, Snapshot
 
-_LAUNCHED_AT = re.compile(r"_\d{8}-\d{6}$")
+_LONG = 10
+"""In a list of more ids one is found sooner by its hash."""
 
 NameMaps = Mapping[EntityKind, Mapping[str, str]]
 """The stored name maps; a store without them has none."""
@@ -172,21 +172,20 @@ class Surveyed:
     """By the ids of runs whose study is gone: its name in their specification, where that may be read."""
 
 
-def find_problems(copy: ReadModel, surveyed: Surveyed) -> list[Problem]:
-    problems: list[Problem] = []
+def find_problems(copy: Snapshot, surveyed: Surveyed) -> Iterator[Problem | None]:
     for owner, member in RELATIONS:
-        problems += _of_side(copy, owner, member, surveyed)
-        problems += _of_side(copy, member, owner, surveyed)
-    problems += _missing(copy, surveyed)
-    problems += _of_names(copy, surveyed.name_maps)
-    problems += (
-        Problem(ProblemKind.UNREADABLE_VALUE, key, value.message, value.field, fails_merlin=value.fails_merlin)
-        for key, values in copy.problems.items()
-        for value in values
-    )
-    problems += _resurrected(copy, surveyed.resurrected)
-    problems += _garbage(copy)
-    return problems
+        yield from _of_side(copy, owner, member, surveyed)
+        yield from _of_side(copy, member, owner, surveyed)
+    yield from _missing(copy, surveyed)
+    yield from _of_names(copy, surveyed.name_maps)
+    for key, values in copy.problems.items():
+        yield None
+        for value in values:
+            yield Problem(
+                ProblemKind.UNREADABLE_VALUE, key, value.message, value.field, fails_merlin=value.fails_merlin
+            )
+    yield from _resurrected(copy, surveyed.resurrected)
+    yield from _garbage(copy)
 
 
 def outdated_tables(tables: Mapping[EntityKind, str]) -> list[Problem]:
@@ -202,16 +201,19 @@ def is_alive(instance: PhysicalWorkerModel) -> bool:
     return instance.worker_status is not WorkerStatus.STOPPED
 
 
-def _of_side(copy: ReadModel, side: Side, other_side: Side, surveyed: Surveyed) -> Iterator[Problem]:
+def _of_side(copy: Snapshot, side: Side, other_side: Side, surveyed: Surveyed) -> Iterator[Problem | None]:
     """What one side of a relation says, and the other does not."""
     records, others = copy.tables[side.kind].records, copy.tables[other_side.kind].records
-    said_back: dict[str, frozenset[str]] = {}
+    long_lists: dict[str, frozenset[str]] = {}
     for id_, record in records.items():
+        yield None
         ids = side.ids(record)
         key = Key(side.kind, id_)
         is_readable = _is_readable(copy, key, side.field)
-        for other_id, count in Counter(ids).items():
-            if count > 1:
+        counts = _counts(ids)
+        for other_id in dict.fromkeys(ids):
+            yield None
+            if (count := counts.get(other_id, 1)) > 1:
                 yield Problem(
                     ProblemKind.DUPLICATE_REFERENCE,
                     key,
@@ -222,6 +224,8 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side, surveyed: Surveyed) 
                 )
             other = others.get(other_id)
             if other is None:
+                of_study = record if isinstance(record, RunModel) and side.field == "study_id" else None
+                name = None if of_study is None else study_name(of_study, surveyed.spec_names)
                 yield Problem(
                     ProblemKind.DANGLING_REFERENCE,
                     key,
@@ -229,13 +233,20 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side, surveyed: Surveyed) 
                     f"{other_side.kind.replace('_', ' ')}.",
                     side.field,
                     other_id,
-                    name=(name := _study_name(record, surveyed) if side.field == "study_id" else None),
+                    name=(
+                        name := study_name(record, surveyed.spec_names)
+                        if isinstance(record, RunModel) and side.field == "study_id"
+                        else None
+                    ),
                     repairable=is_readable and _can_be_mended(copy, side, record, name),
                 )
                 continue
-            if other_id not in said_back:
-                said_back[other_id] = frozenset(other_side.ids(other))
-            if id_ not in said_back[other_id]:
+            ids_back: Collection[str] = other_side.ids(other)
+            if len(ids_back) > _LONG:
+                if other_id not in long_lists:
+                    long_lists[other_id] = frozenset(ids_back)
+                ids_back = long_lists[other_id]
+            if id_ not in ids_back:
                 yield Problem(
                     ProblemKind.ONE_SIDED_REFERENCE,
                     key,
@@ -249,72 +260,48 @@ def _of_side(copy: ReadModel, side: Side, other_side: Side, surveyed: Surveyed) 
                 )
 
 
-def _missing(copy: ReadModel, surveyed: Surveyed) -> Iterator[Problem]:
+def _counts(ids: tuple[str, ...]) -> Mapping[str, int]:
+    """How often each id stands there, unless each does once: to count those of a large study takes long."""
+    return {} if len(set(ids)) == len(ids) else Counter(ids)
+
+
+def _missing(copy: Snapshot, surveyed: Surveyed) -> Iterator[Problem | None]:
     """Merlin fails at a record without these references. Where an owner names it, that is a ONE_SIDED_REFERENCE."""
     for links, kind, reference in (
         (copy.study_runs, EntityKind.RUN, "study_id"),
         (copy.instances, EntityKind.PHYSICAL_WORKER, "logical_worker_id"),
     ):
         for id_, record in copy.tables[kind].records.items():
+            yield None
+            if getattr(record, reference) is not None:
+                continue
             key = Key(kind, id_)
-            if getattr(record, reference) is None and not links.owners_of(id_) and _is_readable(copy, key, reference):
+            if not links.is_listed_alone(id_) and _is_readable(copy, key, reference):
                 yield Problem(
                     ProblemKind.MISSING_REFERENCE,
                     key,
                     f"{_noun(key)} has no {reference}, without which Merlin fails at it.",
                     reference,
-                    name=(name := _study_name(record, surveyed) if kind is EntityKind.RUN else None),
+                    name=(name := study_name(record, surveyed.spec_names) if isinstance(record, RunModel) else None),
                     repairable=name is not None,
                 )
 
 
-def _can_be_mended(copy: ReadModel, side: Side, record: Model, name: str | None) -> bool:
+def _can_be_mended(copy: Snapshot, side: Side, record: Model, name: str | None) -> bool:
     """Whether a reference to what is gone can go, or can lead somewhere: Merlin reads no null in two of them."""
     match side.field:
         case "study_id":
-            return bool(copy.study_runs.one_sided_of(record.id)) or name is not None
+            return copy.study_runs.is_listed_alone(record.id) or name is not None
         case "logical_worker_id":
-            return bool(copy.instances.one_sided_of(record.id))
+            return copy.instances.is_listed_alone(record.id)
         case _:
             return True
 
 
-def needs_spec(copy: ReadModel) -> dict[str, str]:
-    """The runs whose study is gone, and whose workspaces do not tell its name: workspaces by id."""
-    studies = copy.studies.records
-    return {
-        run.id: run.workspace
-        for run in copy.runs.records.values()
-        if run.study_id not in studies and not copy.study_runs.one_sided_of(run.id) and not _launched_as(run.workspace)
-    }
-
-
-def _study_name(record: Model, surveyed: Surveyed) -> str | None:
-    """By which Merlin would make the study of a run again; None where nothing tells it."""
-    assert isinstance(record, RunModel)
-    directory = posixpath.basename(record.workspace.rstrip("/"))
-    names = (_launched_as(record.workspace), surveyed.spec_names.get(record.id), _LAUNCHED_AT.sub("", directory))
-    return next((name for name in names if name is not None and _is_name(name)), None)
-
-
-def _launched_as(workspace: str) -> str | None:
-    """The study's name in the name of a workspace, `<name>_<YYYYMMDD-HHMMSS>`; None without one, or a time."""
-    name = posixpath.basename(workspace.rstrip("/"))
-    match = _LAUNCHED_AT.search(name)
-    return name[: match.start()] if match is not None and _is_name(name[: match.start()]) else None
-
-
-def _is_name(name: str) -> bool:
-    try:
-        check_name("name", name)
-    except InvalidValueError:
-        return False
-    return True
-
-
-def _resurrected(copy: ReadModel, ids: Collection[str]) -> Iterator[Problem]:
+def _resurrected(copy: Snapshot, ids: Collection[str]) -> Iterator[Problem | None]:
     for id_ in ids:
-        if (run := copy.runs.get(id_)) is not None:
+        yield None
+        if (run := copy.runs.records.get(id_)) is not None:
             state = "works on it still" if run.run_status.is_active else "has written it again"
             yield Problem(
                 ProblemKind.RESURRECTED,
@@ -324,11 +311,11 @@ def _resurrected(copy: ReadModel, ids: Collection[str]) -> Iterator[Problem]:
             )
 
 
-def _is_readable(copy: ReadModel, key: Key, field: str) -> bool:
+def _is_readable(copy: Snapshot, key: Key, field: str) -> bool:
     return all(problem.field != field for problem in copy.problems.get(key, ()))
 
 
-def _can_be_said_back(copy: ReadModel, side: Side, other_side: Side, other: Model) -> bool:
+def _can_be_said_back(copy: Snapshot, side: Side, other_side: Side, other: Model) -> bool:
     """A parent that names another child has no place for this one; every other link can be made whole, or given up."""
     if side.field != "parent":
         return True
@@ -336,24 +323,14 @@ def _can_be_said_back(copy: ReadModel, side: Side, other_side: Side, other: Mode
     return not any(id_ in copy.runs.records for id_ in taken)
 
 
-def _of_names(copy: ReadModel, name_maps: NameMaps) -> Iterator[Problem]:
+def _of_names(copy: Snapshot, name_maps: NameMaps) -> Iterator[Problem | None]:
     for kind, table in copy.tables.items():
-        for name, ids in table.duplicate_names().items():
-            owner = table.named(name)
-            for id_ in ids:
-                if owner is not None and id_ != owner.id:
-                    key = Key(kind, id_)
-                    yield Problem(
-                        ProblemKind.DUPLICATE_NAME,
-                        key,
-                        f"{_noun(key)} has the name {name!r}, by which Merlin finds {owner.id}.",
-                        "workspace" if kind is EntityKind.RUN else "name",
-                        owner.id,
-                    )
+        yield from _duplicate_names(kind, table)
     for kind, name_map in name_maps.items():
         table = copy.tables[kind]
         for name, id_ in name_map.items():
-            record = table.get(id_)
+            yield None
+            record = table.records.get(id_)
             if record is None or name_of(record) != name:
                 why = "does not exist" if record is None else f"has the name {name_of(record)!r}"
                 yield Problem(
@@ -364,6 +341,7 @@ def _of_names(copy: ReadModel, name_maps: NameMaps) -> Iterator[Problem]:
                     repairable=True,
                 )
         for record in table:
+            yield None
             has_name = name_of(record)
             if has_name is not None and not _is_held(table, name_map, has_name):
                 key = Key(kind, record.id)
@@ -377,43 +355,77 @@ def _of_names(copy: ReadModel, name_maps: NameMaps) -> Iterator[Problem]:
                 )
 
 
-def _is_held(table: Table[Any], name_map: Mapping[str, str], name: str) -> bool:
+def _duplicate_names(kind: EntityKind, table: FrozenTable[Any]) -> Iterator[Problem | None]:
+    named: dict[str, str] = {}
+    several: dict[str, set[str]] = {}
+    for record in table:
+        yield None
+        name = name_of(record)
+        if name is not None and (other := named.setdefault(name, record.id)) != record.id:
+            several.setdefault(name, {other}).add(record.id)
+    for name, ids in several.items():
+        yield None
+        noted = table.name_owners.get(name)
+        owner = noted if noted in ids else min(ids)
+        for id_ in sorted(ids - {owner}):
+            key = Key(kind, id_)
+            yield Problem(
+                ProblemKind.DUPLICATE_NAME,
+                key,
+                f"{_noun(key)} has the name {name!r}, by which Merlin finds {owner}.",
+                "workspace" if kind is EntityKind.RUN else "name",
+                owner,
+            )
+
+
+def _is_held(table: FrozenTable[Any], name_map: Mapping[str, str], name: str) -> bool:
     """Whether Merlin finds a record of that name by it."""
-    owner = table.get(name_map.get(name, ""))
+    owner = table.records.get(name_map.get(name, ""))
     return owner is not None and name_of(owner) == name
 
 
-def _garbage(copy: ReadModel) -> Iterator[Problem]:
+def is_mismatch(problem: Problem, table: FrozenTable[Any], name_map: Mapping[str, str]) -> bool:
+    """Whether a NAME_INDEX_MISMATCH stands in another reading of the map, too."""
+    name = problem.name or ""
+    record = table.records.get(problem.key.id)
+    if record is not None and name_of(record) == name:
+        return not _is_held(table, name_map, name)
+    return name_map.get(name) == problem.key.id
+
+
+def _garbage(copy: Snapshot) -> Iterator[Problem | None]:
+    with_runs: set[str] = set()
+    used: set[str] = set()
+    for run in copy.runs.records.values():
+        yield None
+        with_runs.update(copy.study_runs.owners_of(run))
+        used.update(copy.worker_runs.owners_of(run))
     for study in copy.studies:
-        if not copy.study_runs.members_of(study.id) and _is_readable(copy, Key(EntityKind.STUDY, study.id), "runs"):
+        yield None
+        if study.id not in with_runs and _is_readable(copy, Key(EntityKind.STUDY, study.id), "runs"):
             yield Problem(
                 ProblemKind.EMPTY_STUDY, Key(EntityKind.STUDY, study.id), f"The study {study.name!r} has no runs."
             )
-    for worker in copy.logical_workers:
-        if is_orphan(copy, worker):
-            yield Problem(
-                ProblemKind.ORPHAN_WORKER,
-                Key(EntityKind.LOGICAL_WORKER, worker.id),
-                f"No run uses the logical worker {worker.name!r}, and nothing runs as it.",
-            )
     for instance in copy.physical_workers:
-        if not copy.instances.owners_of(instance.id) and not is_alive(instance):
+        yield None
+        owners = copy.instances.owners_of(instance)
+        if is_alive(instance):
+            used.update(owners)
+        elif not owners:
             yield Problem(
                 ProblemKind.ORPHAN_WORKER,
                 Key(EntityKind.PHYSICAL_WORKER, instance.id),
                 f"The physical worker {instance.name!r} belongs to no logical worker, and does not run.",
             )
-
-
-def is_orphan(copy: ReadModel, worker: LogicalWorkerModel) -> bool:
-    """None that runs as it, and none whose links can't be read."""
-    key = Key(EntityKind.LOGICAL_WORKER, worker.id)
-    if not (_is_readable(copy, key, "runs") and _is_readable(copy, key, "physical_workers")):
-        return False
-    if copy.worker_runs.members_of(worker.id):
-        return False
-    instances = copy.physical_workers.records
-    return not any(is_alive(instances[id_]) for _, id_ in copy.instances.members_of(worker.id))
+    for worker in copy.logical_workers:
+        yield None
+        key = Key(EntityKind.LOGICAL_WORKER, worker.id)
+        if worker.id not in used and _is_readable(copy, key, "runs") and _is_readable(copy, key, "physical_workers"):
+            yield Problem(
+                ProblemKind.ORPHAN_WORKER,
+                key,
+                f"No run uses the logical worker {worker.name!r}, and nothing runs as it.",
+            )
 
 
 def _noun(key: Key) -> str:

@@ -27,6 +27,8 @@ MAX_DEPTH = 200
 _SHARED_LENGTH = 400
 """Texts of up to so many characters are checked once, and shared: runs of a study have the same parameters."""
 
+_LONG = 100_000
+"""Texts of more characters take milliseconds to check; what was written is read back soon after."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPES = re.compile(
@@ -70,7 +72,9 @@ def write_json(value: JSON) -> JSONText:
 
 def checked(text: JSONText) -> JSONText:
     """The same text, if it is readable JSON. Raises ValueError."""
-    return _shared(text) if len(text) <= _SHARED_LENGTH else _checked(text)
+    if len(text) <= _SHARED_LENGTH:
+        return _shared(text)
+    return _recent(text) if len(text) > _LONG else _checked(text)
 
 
 def is_same_json(one: JSON, other: JSON) -> bool:
@@ -110,6 +114,7 @@ def _checked(text: str) -> str:
 
 
 _shared = lru_cache(maxsize=4096)(_checked)
+_recent = lru_cache(maxsize=8)(_checked)
 
 
 def _check_depth(text: str) -> None:

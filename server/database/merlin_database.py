@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from server.database.annotation_sweep import AnnotationSweep
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
-from server.database.backends.notes import NoteKey, NoteKind
 from server.database.backends.revision_count import MAX_REVISION
 from server.database.change_log import ChangeLog
 from server.database.clock_check import ClockCheck
@@ -23,15 +22,8 @@ from server.database.errors import EntityNotFoundError, InvalidValueError
 from server.database.feed import Feed
 from server.database.files.run_metadata import RunMetadata
 from server.database.idempotency import Claim, Outcomes
-from server.database.integrity import (
-    NameMaps,
-    Problem,
-    ProblemKind,
-    Surveyed,
-    find_problems,
-    needs_spec,
-    outdated_tables,
-)
+from server.database.integrity import Problem, ProblemKind
+from server.database.integrity_check import IntegrityCheck
 from server.database.json_text import JSON
 from server.database.managers import (
     Instances,
@@ -50,7 +42,8 @@ from server.database.repair import Resurrected, repair, settle_resurrected
 from server.database.revision_sharing import RevisionSharing
 from server.database.sizes import Sizes, sizes_of
 from server.database.tasks import end_tasks
-from server.database.transactions import TransactionRunner, UnitOfWork
+from server.database.transactions import TransactionRunner
+from server.database.unit_of_work import UnitOfWork
 
 
 class State(NamedTuple):
@@ -94,7 +87,7 @@ class MerlinDatabase:
         self.sweep = AnnotationSweep(self.read_model, self._runner)
         self._sizes = -1, sizes_of(self.read_model)
         """With the step of the copy to which they belong."""
-        self._problems: tuple[tuple[int, int], list[Problem]] | None = None
+        self._integrity = IntegrityCheck(backend, self.read_model, self.feed, self.run_metadata)
         self.entity_context = entity_context = EntityContext(self.read_model, time_zone)
         self.clock_check = ClockCheck(entity_context, is_fresh=lambda: self.feed.stale_since is None)
         self._runner.before_commit = self.clock_check.expect
@@ -225,32 +218,18 @@ class MerlinDatabase:
         return unit.deleted_ids()
 
     async def integrity(self) -> list[Problem]:
-        """The inconsistencies of the database, searched for once per revision. Raises `BackendError`."""
-        state = self.read_model.steps, self.feed.name_map_notices
-        known = self._problems
-        if known is None or known[0] != state:
-            name_maps: NameMaps = {kind: await self.backend.name_map(kind) for kind in self.backend.name_maps}
-            spec_names = await self.run_metadata.study_names(needs_spec(self.read_model))
-            surveyed = Surveyed(name_maps, await self._resurrected(), spec_names)
-            of_tables = outdated_tables(await self.backend.outdated_tables())
-            known = self._problems = state, [*of_tables, *find_problems(self.read_model, surveyed)]
+        """The inconsistencies of one revision of the copy. Raises `BackendError`."""
+        found = await self._integrity.problems()
         seen = self.clock_check.problem
-        return known[1] if seen is None else [*known[1], seen]
-
-    async def _resurrected(self) -> list[str]:
-        """The ids of runs that exist although a tombstone says that they were deleted."""
-        runs = self.read_model.runs.records
-        suspects = [NoteKey(NoteKind.DELETED, id_) for id_ in self.read_model.tombstones if id_ in runs]
-        notes = await self.backend.read_notes(suspects) if suspects else {}
-        return sorted(key.id for key, text in notes.items() if text is not None)
+        return found if seen is None else [*found, seen]
 
     def _distrust_problems(self) -> None:
         """Drops the known problems after each comparison, where the backend has name maps.
 
         The copy holds only parts of the name maps, so a comparison can't see that a notice of one was lost.
         """
-        if self._problems is not None and self.backend.name_maps:
-            self._problems = None
+        if self._integrity.is_known and self.backend.name_maps:
+            self._integrity.forget()
             self.feed.note_name_maps(1)
 
     async def repair(
@@ -267,7 +246,7 @@ class MerlinDatabase:
         if unit.dry_run:
             return [problem for problem in wanted if problem.repairable and not self._stays(problem, resurrected)]
         await unit.finish()
-        self._problems = None
+        self._integrity.forget()
         left = set(await self.integrity())
         return [problem for problem in wanted if problem not in left]
 

@@ -16,7 +16,8 @@ from server.database.integrity import SIDES, Problem, ProblemKind, Side
 from server.database.managers.cleanup import CascadingDelete
 from server.database.models import MODELS, EntityKind, Model, RunModel, StudyModel, name_of, with_value
 from server.database.read_model import ReadModel
-from server.database.transactions import Transaction, UnitOfWork
+from server.database.transactions import Transaction
+from server.database.unit_of_work import UnitOfWork
 
 BATCH_SIZE = 100
 """Problems that are repaired in one transaction."""

@@ -8,35 +8,29 @@ compares every value that was read with the current one, and writes only if all 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from itertools import filterfalse
 from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import FOLLOWED, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
-from server.database.effects import Action, Effect, changed_fields, described, is_in_file
+from server.database.effects import Action, Effect, changed_fields, described
 from server.database.errors import (
     AlreadyBegunError,
-    BackendError,
     ConflictError,
     InvalidValueError,
-    ShuttingDownError,
-    UnknownOutcomeError,
 )
 from server.database.feed import Feed
-from server.database.files.metadata_file import FileState
 from server.database.files.run_metadata import RunMetadata
 from server.database.idempotency import Claim
 from server.database.models import (
     KINDS,
-    SAVED_BY_MERLIN,
     EntityKind,
     Entry,
     Key,
@@ -46,6 +40,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
+from server.database.steps import Steps
 from server.database.tasks import together
 from server.database.turns import Turns, raise_if_cancelled
 
@@ -60,6 +55,9 @@ ANNOTATED = frozenset({EntityKind.RUN, EntityKind.STUDY})
 """The kinds whose entities can have annotations."""
 _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "logical_worker_id"}
 
+_DECODED_TOGETHER = 10
+"""Records: it takes less than a millisecond, and some where each has a long list."""
+
 Result = TypeVar("Result")
 Record = TypeVar("Record", bound=Model)
 
@@ -71,6 +69,7 @@ class Transaction:
         self._backend = backend
         self._dialect = dialect
         self._status_beside = status_beside
+        self._steps = Steps()
         self._raw: dict[Key, Raw | None] = {}
         self._entries: dict[Key, Entry] = {}
         self._now: dict[Key, Model | None] = {}
@@ -83,7 +82,9 @@ class Transaction:
         """Reads many records at once, for later calls of `get`."""
         missing = [key for key in dict.fromkeys(keys) if key not in self._raw]
         if missing:
-            for key, raw in (await self._backend.read_raw(missing)).items():
+            for number, (key, raw) in enumerate((await self._backend.read_raw(missing)).items(), 1):
+                if not number % _DECODED_TOGETHER:
+                    await self._steps.turn()
                 self._raw[key] = raw
                 self._entries[key] = Entry(key, None) if raw is None else decode(key.kind, key.id, raw)
                 self._now.setdefault(key, self._entries[key].record)  # a record that was put before it was read stays
@@ -101,6 +102,7 @@ class Transaction:
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
         await self.prefetch([key])
+        await self._steps.turn()
         record = self._now[key]
         assert record is None or isinstance(record, model)
         return record
@@ -175,7 +177,7 @@ class Transaction:
     def remove(self, record: Any, field_name: str, gone: Collection[str]) -> None:
         """Removes ids from a record's list of ids; a list that can't be read is not changed."""
         ids = getattr(record, field_name)
-        left = tuple(id_ for id_ in ids if id_ not in gone)
+        left = tuple(filterfalse(gone.__contains__, ids))
         if left != ids and self.is_readable(Key(KINDS[type(record)], record.id), field_name):
             self.put(with_value(record, field_name, left))
 
@@ -240,122 +242,6 @@ class Transaction:
 
 
 Change = Callable[[Transaction], Awaitable[Result]]
-
-
-@dataclass(slots=True)
-class UnitOfWork:
-    """The steps of one mutation, each a transaction, and their effects so far.
-
-    In a dry run all steps share one transaction that is never committed, so that later steps see the earlier ones.
-    """
-
-    runner: TransactionRunner
-    dry_run: bool = False
-    claim: Claim | None = None
-    """Under which it runs, if the mutation has an idempotency key."""
-    _done: dict[Key, Effect] = field(default_factory=dict)
-    skipped: dict[Key, Effect] = field(default_factory=dict)
-    """Effects on related records that were not made, since those records do not exist."""
-    _changed_notes: set[NoteKey] = field(default_factory=set)
-    _dry: Transaction | None = None
-    _files: dict[Key, tuple[Effect, FileState]] = field(default_factory=dict)
-    """The state of Merlin's metadata files of runs, with the effect after which each was written."""
-
-    async def step(self, change: Change[Result]) -> Result:
-        """Runs a change, and runs it again if others interfere.
-
-        Raises `ConflictError`, `BackendError`, among them `ShuttingDownError`, and what the change itself raises.
-        """
-        raise_if_cancelled()
-        if not self.dry_run:
-            if self.runner.is_ending:
-                raise ShuttingDownError(
-                    "The server is shutting down, and begins no further change: send the request again later."
-                )
-            result, effects, notes = await self.runner.run(change, self.claim)
-            for effect in effects:
-                self._note(effect)
-            self._changed_notes.update(notes)
-            return result
-        if self._dry is None:
-            self._dry = await self.runner.begin()
-        return await change(self._dry)
-
-    @property
-    def effects(self) -> dict[Key, Effect]:
-        """The effects so far, by key."""
-        return self._done if self._dry is None else {effect.key: effect for effect in self._dry.effects()}
-
-    async def finish(self) -> None:
-        """Waits until the read model has all effects, so that clients read their own writes; updates Merlin's files.
-
-        Raises `UnknownOutcomeError` if the effects can't be read back.
-        """
-        if not self.effects or self.dry_run:
-            return
-        try:
-            await self.runner.feed.refresh(self.effects.keys(), self._changed_notes)
-        except BackendError as error:
-            raise UnknownOutcomeError(
-                f"{error} It is not known whether all of the change was made: check before you try again."
-            ) from error
-        await self._bring_files_in_step()
-
-    def undone_by_merlin(self, id_: str) -> tuple[str, ...]:
-        """The changed fields of a run that Merlin will overwrite; to be called after `finish`.
-
-        Merlin loads a run from the file in its workspace, and when it changes the run's status next, it writes all
-        fields of `SAVED_BY_MERLIN` from there.
-        """
-        effect, state = self._files.get(Key(EntityKind.RUN, id_), (None, FileState.GONE))
-        if effect is None:
-            return ()
-        if effect.action is Action.CREATED:
-            return SAVED_BY_MERLIN if state is FileState.OTHER_RUN else ()
-        is_undone = state in (FileState.OUTSIDE, FileState.FAILED)
-        return tuple(name for name in effect.fields if is_undone and name in SAVED_BY_MERLIN)
-
-    async def _bring_files_in_step(self) -> None:
-        changed = {
-            key: effect
-            for key, effect in self._done.items()
-            if key.kind is EntityKind.RUN and is_in_file(effect) and self._files.get(key, (None,))[0] is not effect
-        }
-        if changed:
-            states = await self.runner.run_metadata.bring_in_step(
-                {key.id: effect.action is Action.CREATED for key, effect in changed.items()}
-            )
-            self._files |= {key: (effect, states[key.id]) for key, effect in changed.items()}
-
-    def deleted_ids(self) -> list[str]:
-        return [effect.key.id for effect in self.effects.values() if effect.action is Action.DELETED]
-
-    def has_created(self, key: Key) -> bool:
-        effect = self.effects.get(key)
-        return effect is not None and effect.action is Action.CREATED
-
-    def has_deleted(self, key: Key) -> bool:
-        if self._dry is not None:
-            return self._dry.has_deleted(key)
-        effect = self._done.get(key)
-        return effect is not None and effect.action is Action.DELETED
-
-    def skip(self, effects: Iterable[Effect]) -> None:
-        self.skipped.update((effect.key, effect) for effect in effects)
-
-    def _note(self, effect: Effect) -> None:
-        before = self._done.get(effect.key)
-        if before is None:
-            self._done[effect.key] = effect
-        elif effect.action is Action.DELETED and before.action is Action.CREATED:
-            del self._done[effect.key]
-        elif effect.action is Action.UPDATED:
-            fields = tuple(dict.fromkeys((*before.fields, *effect.fields)))
-            self._done[effect.key] = dataclasses.replace(
-                before, fields=() if before.action is Action.CREATED else fields
-            )
-        else:
-            self._done[effect.key] = effect
 
 
 class TransactionRunner:

@@ -28,7 +28,7 @@ from server.database.models import (
     StudyModel,
     WorkerStatus,
 )
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 from tests.support.managers import NOWHERE, ONE, QUEUE, TWO, database_of, doing, linked, refused, sound
 from tests.support.raw_store import read_store
 from tests.support.records import uid

@@ -29,7 +29,7 @@ from server.database.models import (
     EntityKind,
     Key,
 )
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 from tests.support.managers import (
     NOWHERE,
     ONE,
@@ -215,7 +215,8 @@ async def test_all_of_a_kind_go(backend: ResultsBackend, manager: str, left: dic
 async def test_many_go_in_steps(backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transaction holds more than so many of them, and the effects are told as of one."""
     worker = dataclasses.replace(logical_worker("one"), runs=tuple(uid(number) for number in range(100, 107)))
-    monkeypatch.setattr("server.database.managers.cleanup.BATCH_SIZE", 3)
+    for name in ("BATCH_SIZE", "RUNS_TOGETHER"):
+        monkeypatch.setattr(f"server.database.managers.cleanup.{name}", 3)
     runs = [run(number, study_id=uid(1), workers=(ONE,)) for number in range(100, 107)]
     async with database_of(backend, study(1, runs=worker.runs), worker, *runs) as database:
         sizes: list[int] = []
@@ -230,6 +231,7 @@ async def test_many_go_in_steps(backend: ResultsBackend, monkeypatch: pytest.Mon
         assert max(sizes) <= 4
         assert gone_of(effects) == {ONE}
         assert len(updated_of(effects)) == 7
+        sizes.clear()
         _, effects, _ = await doing(database, lambda work: database.studies.delete("study_1", unit=work))
         assert len(gone_of(effects)) == 8
 
@@ -308,7 +310,7 @@ async def test_an_interrupted_deletion_leaves_less_and_sound(
     backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps that were done stay done, the copy has them, and calling again does the rest."""
-    monkeypatch.setattr("server.database.managers.cleanup.BATCH_SIZE", 1)
+    monkeypatch.setattr("server.database.managers.cleanup.RUNS_TOGETHER", 1)
     async with database_of(backend, *linked()) as database:
         commit, left = backend.commit, [True]
 

@@ -128,8 +128,8 @@ async def test_what_nobody_can_know_is_said_so(
 async def test_a_deletion_that_runs_out_of_time_stops_and_tells_what_it_did(
     redis_server: RedisServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first step is done; the deadline comes in the second one, and there is no third."""
-    monkeypatch.setattr("server.database.managers.cleanup.BATCH_SIZE", 1)
+    """Its first step is done; the deadline comes in the second one, and there is no third. To ask again goes on."""
+    monkeypatch.setattr("server.database.managers.cleanup.RUNS_TOGETHER", 1)
     with closing(writer_to(redis_server.url)) as writer:
         writer.create(*(study(number) for number in range(1, 6)))
     async with database_at(proxy.url) as database:
@@ -152,6 +152,11 @@ async def test_a_deletion_that_runs_out_of_time_stops_and_tells_what_it_did(
         await until(lambda: proxy.arrived > 0)
         assert len(studies(redis_server)) == 4
         assert len(database.studies) == 4
+        monkeypatch.setattr(database.backend, "commit", done)
+        again = await execute(database, deletion)
+        assert again.errors == []
+        assert len(again.data["deleteAll"]["deletedIds"]) == 4
+        assert studies(redis_server) == []
 
 
 async def test_over_http_a_late_mutation_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from server.database.models import (
     RunModel,
     WorkerStatus,
 )
-from server.database.transactions import UnitOfWork
+from server.database.unit_of_work import UnitOfWork
 from tests.support.raw_store import read_store
 from tests.support.records import logical_worker, physical_worker, run, study, uid
 
@@ -119,7 +119,7 @@ async def refused(
 
 async def sound(database: MerlinDatabase) -> bool:
     """Whether nothing but garbage is reported."""
-    database._problems = None
+    database._integrity.forget()
     garbage = (ProblemKind.EMPTY_STUDY, ProblemKind.ORPHAN_WORKER)
     return [problem for problem in await problems_of(database) if problem.kind not in garbage] == []
 

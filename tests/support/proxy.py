@@ -51,6 +51,8 @@ class Proxy:
         """Writes that were answered after they had stayed on their way."""
         self.waiting = 0
         """Connections with such a reply."""
+        self.sent = 0
+        """Bytes that arrived at the server."""
         self.latency = 0.0
         """Seconds by which replies come later."""
         self.round_trips = 0
@@ -186,6 +188,7 @@ class _Link:
                 await self._proxy.requests.wait()
                 self._late = asyncio.Event()
             await self._proxy.passes.wait()
+            self._proxy.sent += len(chunk)
             self._forth.write(chunk)
             with contextlib.suppress(ConnectionError):
                 await self._requests.drain()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha1
 
+from server.database.backends.codec import Raw
 from server.database.backends.notes import FOLLOWED, LIFETIMES, PREFIX
 from server.database.backends.revision_count import MAX_REVISION
 from server.database.backends.write_set import WriteSet
-from server.database.models import EntityKind
+from server.database.models import EntityKind, Key
+from server.database.steps import Steps
 
 REVISION_KEY = f"{PREFIX}:revision"
 MARK = f"{PREFIX}:written:"
@@ -16,6 +19,8 @@ MARK = f"{PREFIX}:written:"
 MARK_SECONDS = 60
 MADE = "1"
 """The value of the mark of a write that was made."""
+_DIGESTED_TOGETHER = 20
+"""Records: it takes less than a millisecond, and some where each has a long list."""
 
 _RAISE = f"""
 local function raise_revision(key, revision, step)
@@ -36,9 +41,12 @@ STORE_SCRIPT = f"{_RAISE}return raise_revision(KEYS[1], tonumber(ARGV[1]), 0)"
 
 # KEYS[1] is the mark of this write: 1 where it was made, another text where it was withdrawn. KEYS[2] is the count of
 # revisions. The rest are what it touches. ARGV is a sequence of counted parts, read in order. Nothing is decoded or
-# encoded here: values are compared and written as the texts they are. Where memory is used up, Redis looks at the first
-# write of a script only, and refuses no DEL: what frees memory begins with one, of nothing.
-SCRIPT = f"""{_RAISE}
+# encoded here: texts are written as they are, and records are compared by digests of their texts, since the lists of a
+# large study are long. Where memory is used up, Redis looks at the first write of a script only, and refuses no DEL:
+# what frees memory begins with one, of nothing.
+SCRIPT = (
+    _RAISE
+    + """
 local position = 0
 local function take()
   position = position + 1
@@ -58,19 +66,36 @@ elseif mark then
   return 0
 end
 
+local function digest(record, fields)
+  local parts = {}
+  for start = 1, #fields, 1000 do
+    for _, value in ipairs(redis.call('HMGET', record, unpack(fields, start, math.min(start + 999, #fields)))) do
+      if not value then
+        return nil
+      end
+      parts[#parts + 1] = #value .. ':'
+      parts[#parts + 1] = value
+    end
+  end
+  return redis.sha1hex(table.concat(parts))
+end
+
+local layouts = {}
+for number = 1, count() do
+  layouts[number] = {}
+  for place = 1, count() do
+    layouts[number][place] = take()
+  end
+end
 local same = true
 for _ = 1, count() do
   local record = key()
-  local fields = count()
-  if fields == 0 then
+  local fields = layouts[count()]
+  local before = take()
+  if not fields then
     same = same and redis.call('EXISTS', record) == 0
   else
-    same = same and redis.call('HLEN', record) == fields
-    for _ = 1, fields do
-      local field = take()
-      local value = take()
-      same = same and redis.call('HGET', record, field) == value
-    end
+    same = same and redis.call('HLEN', record) == #fields and digest(record, fields) == before
   end
 end
 for _ = 1, count() do
@@ -128,6 +153,7 @@ for _ = 1, count() do
 end
 return 1
 """
+)
 SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 """By which Redis names the script."""
 
@@ -148,7 +174,7 @@ def frees_memory(batch: WriteSet) -> bool:
     return sum(len(text) - len(before or "") for before, text in stands) <= 0
 
 
-def program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequence[str | int]]:
+async def program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequence[str | int]]:
     """The script's keys and arguments."""
     numbers: dict[str, int] = {}
 
@@ -158,10 +184,7 @@ def program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequence[str
     def pairs(fields: Iterable[tuple[str, str]]) -> list[str]:
         return [text for pair in fields for text in pair]
 
-    compared = {key: raw for key, raw in batch.read.items() if raw is None or raw}
-    arguments: list[str | int] = [len(compared)]
-    for key, raw in compared.items():
-        arguments += [number(str(key)), len(raw or {}), *pairs((raw or {}).items())]
+    arguments: list[str | int] = await _compared(batch.read, number)
     arguments.append(len(batch.owners))
     for (kind, name), owner in batch.owners.items():
         arguments += [number(_name_map(kind)), name, "0" if owner is None else "1", owner or ""]
@@ -186,6 +209,36 @@ def program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequence[str
     for note, text in kept.items():
         arguments += [number(str(note)), LIFETIMES.get(note.kind, 0), text]
     return [MARK + batch.id, REVISION_KEY, *numbers], arguments
+
+
+async def _compared(read: Mapping[Key, Raw | None], number: Callable[[str], int]) -> list[str | int]:
+    """The part of the arguments that says how the records stood. Those of one layout have the same fields."""
+    layouts: dict[tuple[str, ...], int] = {}
+    records: list[str | int] = []
+    compared = {key: raw for key, raw in read.items() if raw is None or raw}
+    steps = Steps()
+    if len(compared) > _DIGESTED_TOGETHER:
+        await asyncio.sleep(0)  # to encode the batch took its time, too
+    for place, (key, raw) in enumerate(compared.items(), 1):
+        if not place % _DIGESTED_TOGETHER:
+            await steps.turn()
+        fields = tuple(sorted(raw or ()))
+        layout = layouts.setdefault(fields, len(layouts) + 1) if raw else 0
+        records += [number(str(key)), layout, _digest(raw[name] for name in fields) if raw else ""]
+    arguments: list[str | int] = [len(layouts)]
+    for fields in layouts:
+        arguments += [len(fields), *fields]
+    return [*arguments, len(compared), *records]
+
+
+def _digest(texts: Iterable[str]) -> str:
+    """As the script makes it. The lengths keep apart what stands in one field and what in the next."""
+    digest = sha1(usedforsecurity=False)
+    for text in texts:
+        stored = text.encode(errors="surrogateescape")
+        digest.update(b"%d:" % len(stored))
+        digest.update(stored)
+    return digest.hexdigest()
 
 
 def _name_map(kind: EntityKind) -> str:

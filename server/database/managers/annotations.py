@@ -12,7 +12,8 @@ from server.database.json_text import EMPTY, JSON, load
 from server.database.managers.entity_manager import EntityManager, merged
 from server.database.models import KINDS, Key, Model
 from server.database.names import check_words
-from server.database.transactions import ANNOTATIONS, Transaction, UnitOfWork
+from server.database.transactions import ANNOTATIONS, Transaction
+from server.database.unit_of_work import UnitOfWork
 
 MAX_CHARACTERS = 65_536
 """The length of all annotations of one entity, as JSON."""

@@ -23,7 +23,8 @@ from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
 from server.database.ordered import OrderedView
 from server.database.table import Table
-from server.database.transactions import ANNOTATIONS, Transaction, TransactionRunner, UnitOfWork
+from server.database.transactions import ANNOTATIONS, Transaction, TransactionRunner
+from server.database.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from server.database.merlin_database import MerlinDatabase

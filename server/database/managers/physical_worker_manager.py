@@ -17,7 +17,8 @@ from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case
 from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, WorkerStatus
 from server.database.names import check_name, check_pid, check_shown, check_text
-from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
+from server.database.transactions import Transaction, TransactionRunner
+from server.database.unit_of_work import UnitOfWork
 
 _FIELDS = frozenset(item.name for item in dataclasses.fields(PhysicalWorkerModel)) - {"id", "name"}
 _CHANGEABLE = _FIELDS - {"logical_worker_id", "host", "additional_data"}

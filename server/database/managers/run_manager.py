@@ -37,7 +37,8 @@ from server.database.models import (
     with_value,
 )
 from server.database.names import check_name, check_queue, check_words
-from server.database.transactions import Transaction, TransactionRunner, UnitOfWork
+from server.database.transactions import Transaction, TransactionRunner
+from server.database.unit_of_work import UnitOfWork
 
 _STORED = STORED_FIELDS[EntityKind.RUN]
 _GIVEN = _STORED.keys() - {"study_id", "workspace", "queues"}
