@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from server.database.models import SAVED_BY_MERLIN, Key
+from server.database.models import SAVED_BY_MERLIN, Key, Model
 
 
 class Action(StrEnum):
@@ -22,6 +22,10 @@ class Effect:
     action: Action
     key: Key
     fields: tuple[str, ...] = ()
+
+
+def changed_fields(before: Model, after: Model) -> tuple[str, ...]:
+    return tuple(item.name for item in fields(before) if getattr(before, item.name) != getattr(after, item.name))
 
 
 def described(effects: Iterable[Effect]) -> list[Mapping[str, str]]:

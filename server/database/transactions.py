@@ -22,7 +22,7 @@ from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
 from server.database.backends.notes import FOLLOWED, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
-from server.database.effects import Action, Effect, described, is_in_file
+from server.database.effects import Action, Effect, changed_fields, described, is_in_file
 from server.database.errors import (
     AlreadyBegunError,
     BackendError,
@@ -199,7 +199,7 @@ class Transaction:
                     effects.append(Effect(Action.DELETED, key))
             elif before is None:
                 effects.append(Effect(Action.CREATED, key))
-            elif fields := _changed(before, after) + self._annotated(key):
+            elif fields := changed_fields(before, after) + self._annotated(key):
                 effects.append(Effect(Action.UPDATED, key, fields))
         return effects
 
@@ -235,12 +235,6 @@ class Transaction:
         names = {name: id_ for name, id_ in self._owners_now.items() if id_ != self._owners.get(name)}
         notes = {key: self._notes[key] for key in self.changed_notes()}
         return WriteSet(id_, self._raw, self._owners, written, frozenset(deleted), names, self._read_notes, notes)
-
-
-def _changed(before: Model, after: Model) -> tuple[str, ...]:
-    return tuple(
-        item.name for item in dataclasses.fields(before) if getattr(before, item.name) != getattr(after, item.name)
-    )
 
 
 Change = Callable[[Transaction], Awaitable[Result]]
