@@ -29,6 +29,7 @@ async def test_a_long_deletion_says_what_it_has_done(
     """It ends between two of its steps, before --drain does: its answer names what is gone, and the rest stands."""
     draining = asyncio.Event()
     monkeypatch.setattr(server.app, "shutdown_event", lambda: contextlib.nullcontext(draining))
+    monkeypatch.setattr("server.database.managers.cleanup.RUNS_TOGETHER", 200)
     everything = [uid(number) for number in range(1, 2_001)]
     settings = Settings(no_auth=True, drain=0.1)
     async with Proxy(redis_server.port) as proxy:

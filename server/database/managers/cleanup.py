@@ -40,7 +40,7 @@ _MAX_LISTED = 20
 BATCH_SIZE = 200
 """Entities per transaction: it takes tens of milliseconds, and reads are answered between two of them."""
 
-RUNS_TOGETHER = 500
+RUNS_TOGETHER = 1000
 """Runs that are deleted in one transaction. Each writes the lists of all workers that had one of the runs: more of them
 take less time in all, and keep Redis for longer."""
 
