@@ -143,6 +143,7 @@ class Documents:
         if counts.tokens > self._limits.tokens:
             raise _limit_exceeded([Excess("tokens", counts.tokens, self._limits.tokens)])
         node = parse(text)
+        _unlink_tokens(node)
         for definition in node.definitions:
             if isinstance(definition, OperationDefinitionNode):
                 self._check(node, definition, counts)
@@ -192,6 +193,18 @@ class _Refusal(NamedTuple):
     code: str
     size: int
     """Bytes, about."""
+
+
+def _unlink_tokens(document: DocumentNode) -> None:
+    """Cuts the links to previous tokens, which only the parser needs.
+
+    With them, each document is a cycle: once it is forgotten it would stay until a collection of old garbage, which is
+    rare in a server.
+    """
+    token = None if document.loc is None else document.loc.start_token
+    while token is not None:
+        token.prev = None
+        token = token.next
 
 
 def _part(value: object) -> tuple[int, ...] | int | None:

@@ -19,7 +19,7 @@ from server.database.merlin_database import MerlinDatabase, opened
 from server.settings import Settings, SettingsError
 
 _DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
-_GC_THRESHOLDS = 20_000, 125, 50
+_GC_THRESHOLDS = 20_000, 25, 10
 """For `gc.set_threshold`. To collect so many new objects takes some 10 ms, when they are records. All that is new since
 the start is collected much more seldom, since that takes 80 ms if meanwhile each of 100,000 records has changed."""
 

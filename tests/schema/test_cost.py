@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -330,3 +331,22 @@ def test_what_is_remembered_is_bounded_by_bytes() -> None:
     for number in range(400):
         engine.parse(f"{{ {' '.join(f'a{n}_{number}: __typename' for n in range(300))} }}")
     assert engine.cache_sizes["documents"] <= 2**25 + 2**21
+
+
+def test_a_forgotten_document_is_freed_at_once() -> None:
+    """It is no cycle: the memory of many does not wait for a collection of old garbage, which a server seldom makes."""
+    engine = Engine(SCHEMA, DEFAULTS)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(5_000):
+            engine.parse(f"{{ a{number}: __typename runs(first: 1) {{ totalCount nodes {{ id workspace status }} }} }}")
+            if not number % 100:
+                gc.collect(1)  # the young garbage, that of validations
+        gc.collect(1)
+        assert len(engine._documents._known) < 5_000
+        before = len(gc.get_objects())
+        gc.collect()
+        assert before - len(gc.get_objects()) < 5_000
+    finally:
+        gc.enable()
