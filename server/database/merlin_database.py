@@ -309,6 +309,7 @@ async def opened(
                 yield database
         finally:
             await end_tasks(tasks)
+            await sharing.finish()
             await database.feed.stop()
     finally:
         await backend.close()

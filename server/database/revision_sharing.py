@@ -16,6 +16,8 @@ _INTERVAL = 1.0
 """Seconds between two looks at the count in the database."""
 _INTERVAL_AFTER_FAILURE = 30.0
 """Seconds until storing is tried again: a login may have no right to write."""
+_LAST_SECONDS = 1.0
+"""For storing at the end."""
 
 
 class RevisionSharing:
@@ -47,6 +49,17 @@ class RevisionSharing:
             except BackendError as error:
                 LOG.debug("The revision could not be stored: %s", error)
                 store_after = time.monotonic() + _INTERVAL_AFTER_FAILURE
+
+    async def finish(self) -> None:
+        """Leaves this server's number to the next one, which must not count anything under it again."""
+        number = self._backend.revisions.to_store
+        if number is None or not self._may_store or not self._feed.settled.is_set():
+            return
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self._backend.store_revision(number)
+        except (BackendError, TimeoutError) as error:
+            LOG.debug("The revision could not be stored: %s", error)
 
     @property
     def _may_store(self) -> bool:

@@ -281,5 +281,5 @@ async def test_a_large_deletion_holds_the_lock_shortly(tmp_path: Path, monkeypat
         await database.logical_workers.delete(logical_worker("sim").id)  # 600 runs change
         await database.studies.delete("shared")
         assert len(database.runs) == 4_400
-    assert len(held) > 6
+    assert len(held) > 4
     assert max(held) < 1, held

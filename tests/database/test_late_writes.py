@@ -15,7 +15,7 @@ import pytest
 from schema import engine
 from schema.build import make_schema
 from schema.engine import Engine
-from server.database import turns
+from server.database import revision_sharing, turns
 from server.database.backends import redis_script, redis_writer, sqlite_writer
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.memory import MemoryBackend
@@ -50,6 +50,7 @@ async def proxy(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> A
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.01)
     monkeypatch.setattr(redis_writer, "SETTLE_SECONDS", SETTLING)
     monkeypatch.setattr(engine, "GRACE_SECONDS", 10.0)
+    monkeypatch.setattr(revision_sharing, "_INTERVAL", 600.0)  # its writes would be counted, too
     with redis_server.client() as client:
         client.script_load(redis_script.SCRIPT)
     async with Proxy(redis_server.port) as proxy:
