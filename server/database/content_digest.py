@@ -25,6 +25,8 @@ class ContentDigest:
         """`get` returns the current record of a key."""
         self._get = get
         self._sum = 0
+        self._text_of, self._text = 0, "0"
+        """The sum as text, which is asked for much more often than it changes."""
         self._pending: dict[Key, Model | None] = {}
         """Changed records, each as it is in the sum."""
         self._parts: dict[tuple[str, ...], object] = {}
@@ -35,8 +37,11 @@ class ContentDigest:
         """None while so much has changed that it takes some steps to hash it."""
         if len(self._pending) > _AT_ONCE:
             return None
-        self._settle()
-        return f"{self._sum:x}"
+        if self._pending:
+            self._settle()
+        if self._text_of != self._sum:
+            self._text_of, self._text = self._sum, f"{self._sum:x}"
+        return self._text
 
     async def run(self) -> None:
         """Hashes much in steps, until it is cancelled."""

@@ -85,6 +85,9 @@ class MerlinDatabase:
         self._runner = TransactionRunner(backend, self.feed, self.read_model, dialect, self.run_metadata)
         self.outcomes = Outcomes(backend)
         self.sweep = AnnotationSweep(self.read_model, self._runner)
+        self._state_of: tuple[object, ...] = ()
+        self._state: State
+        """Made of those."""
         self._sizes = -1, sizes_of(self.read_model)
         """With the step of the copy to which they belong."""
         self._integrity = IntegrityCheck(backend, self.read_model, self.feed, self.run_metadata)
@@ -133,9 +136,13 @@ class MerlinDatabase:
     @property
     def state(self) -> State:
         """All that a query's result depends on, apart from the clock: equal states give equal results."""
-        local = f"{self._server}/{self.read_model.steps}/{self.feed.name_map_notices}"
-        digest = self.read_model.digest.value
-        return State(f"{self._identity}/{local if digest is None else digest}/{self.stale_since}", self.revision, local)
+        digest, revision = self.read_model.digest.value, self.revision
+        made_of = self.read_model.steps, self.feed.name_map_notices, self.feed.stale_since, revision, digest
+        if made_of != self._state_of:  # it is asked for with each request
+            local = f"{self._server}/{self.read_model.steps}/{self.feed.name_map_notices}"
+            content = f"{self._identity}/{local if digest is None else digest}/{self.stale_since}"
+            self._state_of, self._state = made_of, State(content, revision, local)
+        return self._state
 
     @property
     def position(self) -> Position:
