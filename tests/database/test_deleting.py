@@ -344,3 +344,21 @@ async def test_a_change_that_is_always_interfered_with_is_given_up(
         monkeypatch.setattr("server.database.transactions.RETRY_TIMEOUT", 0.05)
         monkeypatch.setattr(backend, "commit", losing)
         await refused(database, ConflictError, None, lambda: database.runs.delete(uid(11)))
+
+
+@pytest.mark.parametrize("kind", [Instances.DELETE, Instances.DELETE_STOPPED])
+async def test_instances_that_the_copy_does_not_have_go_with_their_worker(
+    backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch, kind: Instances
+) -> None:
+    """A copy may be behind, as after a SWAPDB: what the stored worker lists counts."""
+    async with database_of(backend, *linked()) as database:
+        members = [id_ for _, id_ in database.read_model.instances.members_of(ONE)]
+        assert members
+        monkeypatch.setattr(database.read_model.instances, "members_of", lambda _: ())
+        await doing(
+            database,
+            lambda work: database.logical_workers.delete(ONE, physical_workers=kind, force=True, unit=work),
+        )
+        monkeypatch.undo()
+        gone = {id_ for id_ in members if database.physical_workers.by_id(id_) is None}
+        assert gone == ({uid(21), uid(22)} if kind is Instances.DELETE else {uid(21)})

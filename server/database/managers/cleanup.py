@@ -7,7 +7,7 @@ noted as skipped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
@@ -102,11 +102,14 @@ class CascadingDelete:
                 raise kept_without_study(left)
             await self.delete_runs(left)
 
-    async def delete_logical_worker(self, id_: str) -> None:
-        """Deletes a logical worker and the references of runs to it; not its physical workers."""
+    async def delete_logical_worker(self, id_: str, doomed: Callable[[PhysicalWorkerModel], bool]) -> None:
+        """Deletes a logical worker, the references of runs to it, and those of its physical workers that are doomed.
+
+        Most of these were deleted before; here are those that were added since then, or that the copy did not have.
+        """
         for batch in _batches(run_id for _, run_id in self._copy.worker_runs.members_of(id_)):
             await self._unit.step(partial(self._release_runs, id_, batch))
-        await self._unit.step(partial(self._delete_logical_worker, id_))
+        await self._unit.step(partial(self._delete_logical_worker, id_, doomed))
 
     async def delete_stopped_instances(self, worker_id: str) -> None:
         """Deletes those physical workers of a logical worker that are still stopped when read again."""
@@ -204,9 +207,14 @@ class CascadingDelete:
             await self._delete(transaction, studies)
         return [run.id for run in left]
 
-    async def _delete_logical_worker(self, id_: str, transaction: Transaction) -> None:
+    async def _delete_logical_worker(
+        self, id_: str, doomed: Callable[[PhysicalWorkerModel], bool], transaction: Transaction
+    ) -> None:
         worker = await transaction.get(LogicalWorkerModel, id_)
         if worker is not None:
+            instances = await self._existing(transaction, PhysicalWorkerModel, worker.physical_workers)
+            gone = [instance.id for instance in instances if doomed(instance)]
+            await self._delete_physical_workers(gone, transaction)
             await self._release_runs(
                 id_, worker.runs, transaction
             )  # those added since then, and those that are missing

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from server.database.entities import EntityContext, LogicalWorkerEntity
 from server.database.errors import InvalidRequestError, LogicalWorkerNotFoundError
+from server.database.integrity import is_alive
 from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager, FilterKey
 from server.database.models import EntityKind, LogicalWorkerModel
@@ -125,10 +126,11 @@ class LogicalWorkerManager(EntityManager[LogicalWorkerEntity, LogicalWorkerModel
                 match physical_workers:
                     case Instances.DELETE_STOPPED:
                         await cleanup.delete_stopped_instances(id_)
+                        await cleanup.delete_logical_worker(id_, lambda instance: not is_alive(instance))
                     case Instances.DELETE:
                         instances = [other for _, other in self._entity_context.read_model.instances.members_of(id_)]
                         await cleanup.delete_physical_workers(instances)
+                        await cleanup.delete_logical_worker(id_, lambda _: True)
                     case Instances.DETACH | Instances.KEEP:
-                        pass
-                await cleanup.delete_logical_worker(id_)
+                        await cleanup.delete_logical_worker(id_, lambda _: False)
         return work.deleted_ids()
