@@ -87,6 +87,14 @@ for number = 1, count() do
     layouts[number][place] = take()
   end
 end
+local function as_read(stands)
+  local present = take()
+  local value = take()
+  if present == '1' then
+    return stands == value
+  end
+  return not stands
+end
 local same = true
 for _ = 1, count() do
   local record = key()
@@ -100,24 +108,10 @@ for _ = 1, count() do
 end
 for _ = 1, count() do
   local map = key()
-  local stands = redis.call('HGET', map, take())
-  local present = take()
-  local value = take()
-  if present == '1' then
-    same = same and stands == value
-  else
-    same = same and not stands
-  end
+  same = as_read(redis.call('HGET', map, take())) and same
 end
 for _ = 1, count() do
-  local stands = redis.call('GET', key())
-  local present = take()
-  local value = take()
-  if present == '1' then
-    same = same and stands == value
-  else
-    same = same and not stands
-  end
+  same = as_read(redis.call('GET', key())) and same
 end
 if not same then
   return 0
@@ -174,8 +168,8 @@ def frees_memory(batch: WriteSet) -> bool:
     return sum(len(text) - len(before or "") for before, text in stands) <= 0
 
 
-async def program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequence[str | int]]:
-    """The script's keys and arguments."""
+async def program(batch: WriteSet, revision: int, *, frees: bool) -> tuple[Sequence[str], Sequence[str | int]]:
+    """The script's keys and arguments. `frees`: what `frees_memory` says."""
     numbers: dict[str, int] = {}
 
     def number(key: str) -> int:
@@ -198,7 +192,7 @@ async def program(batch: WriteSet, revision: int) -> tuple[Sequence[str], Sequen
             drops += [number(_name_map(kind)), name]
         else:
             writes.setdefault(_name_map(kind), {})[name] = owner
-    arguments += ["1" if frees_memory(batch) else "0", MARK_SECONDS, len(drops) // 2, *drops]
+    arguments += ["1" if frees else "0", MARK_SECONDS, len(drops) // 2, *drops]
     gone = [*batch.deleted, *(note for note, text in batch.notes.items() if text is None)]
     arguments += [len(gone), *(number(str(key)) for key in gone)]
     arguments += [min(revision, MAX_REVISION), len(writes)]

@@ -104,7 +104,8 @@ class RedisWriter:
         A cancellation ends it as `ResultsBackend.commit` says.
         """
         started = time.monotonic()
-        write = _Write(*await program(batch, self._revisions.own), frees=frees_memory(batch))
+        frees = frees_memory(batch)
+        write = _Write(*await program(batch, self._revisions.own, frees=frees), frees=frees)
         is_made = await self._commit(write, on_delay)
         if is_made:
             self.acknowledged.add(batch, started)
