@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -160,9 +161,7 @@ class Documents:
         """Checks the limits, and returns the cost; without variables, its minimum. Raises `OperationError`."""
         measures = measure(self._schema, document, definition, variables, counts=counts, sizes=sizes, unknown=1)
         if found := excesses(measures, self._limits):
-            remedy = None
-            if measures.cost > (limit := self._limits.cost):
-                remedy = remedy_for(self._schema, document, definition, variables, sizes, limit)
+            remedy = remedy_for(self._schema, document, definition, variables, sizes, self._limits.cost)
             raise _limit_exceeded(found, remedy)
         return measures.cost
 
@@ -224,6 +223,14 @@ def _part(value: object) -> tuple[int, ...] | int | None:
 
 def _terms(value: object) -> tuple[int, int]:
     return terms_of(value, is_filter=True), terms_of(value, is_filter=False)
+
+
+def text_of(variables: Mapping[str, Any] | None) -> str:
+    """The variables as a text that is equal for equal ones. Raises `OperationError`."""
+    try:
+        return json.dumps(variables, sort_keys=True, default=repr)  # `repr` is for numbers that JSON can't hold exactly
+    except RecursionError:
+        raise too_deep("These variables are", "variables") from None
 
 
 def too_deep(what: str, argument: str) -> OperationError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -29,7 +28,7 @@ from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
-from schema.documents import Documents, too_deep
+from schema.documents import Documents, text_of, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
     FORBIDDEN,
@@ -265,12 +264,7 @@ class Engine:
             result = await _settled(self._result(operation, variables, context, event))
             return self._response(operation, result, cost)
 
-        try:
-            given = json.dumps(
-                variables.given, sort_keys=True, default=repr
-            )  # `repr` is for numbers that JSON can't hold exactly
-        except RecursionError:
-            raise too_deep("These variables are", "variables") from None
+        given = text_of(variables.given)
         key = operation.text, operation.name, given, context
         shared = self._shared.get(key)
         if shared is None:

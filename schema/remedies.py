@@ -54,7 +54,7 @@ def remedy_for(
     limit: int,
     unknown: int = 1,
 ) -> Remedy | None:
-    """Measured as `measure` does; None if no field stands out."""
+    """Measured as `measure` does; None if the cost is within the limit, or no field stands out."""
 
     def measured(instead: tuple[FieldNode, int | None] | None = None) -> tuple[int, list[Share]]:
         meter = Meter(schema, document, operation, variables, sizes, unknown, instead)
@@ -62,6 +62,8 @@ def remedy_for(
         return total.plain + total.paged, meter.shares
 
     cost, shares = measured()
+    if cost <= limit:
+        return None
     found: list[tuple[int, Remedy]] = []
     for share in nlargest(_CANDIDATES, shares, key=lambda share: share.cost):
         without, _ = measured((share.node, None))

@@ -73,10 +73,10 @@ def _check(
     message = f"{operation.operation.value} {name}: depth {measures.depth}, cost {measures.cost} of {limits.cost}."
     yield _finding(Level.NOTICE, "COST", message, operation)
     for excess in excesses(measures, limits):
-        remedy = None
+        message = f"{name}: {excess}"
         if excess.limit == "cost":
             remedy = remedy_for(schema, document, operation, None, sizes, limits.cost, MAX_PAGE_SIZE)
-        message = f"{name}: {excess}" if remedy is None else f"{name}: {excess} {remedy}"
+            message = message if remedy is None else f"{message} {remedy}"
         yield _finding(Level.ERROR, "TOO_COSTLY", message, operation)
 
 

@@ -51,8 +51,9 @@ def explain(
     found = excesses(measures, limits)
     summary = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}."
     lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {summary}", *map(str, found)]
-    if measures.cost > limits.cost:
-        lines.append(str(remedy_for(core, document, definition, known, sizes, limits.cost, MAX_PAGE_SIZE)))
+    remedy = remedy_for(core, document, definition, known, sizes, limits.cost, MAX_PAGE_SIZE)
+    if remedy is not None:
+        lines.append(str(remedy))
     steering = directive_variables(operation.definition, fragments_of(operation.document))
     if steering:
         lines.append(f"There is one compiled function for each value of {', '.join(f'${one}' for one in steering)}.")

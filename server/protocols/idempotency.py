@@ -12,6 +12,7 @@ from typing import Any
 
 from graphql import GraphQLError
 
+from schema.documents import text_of
 from schema.engine import GRACE_SECONDS
 from schema.errors import DEADLINE_EXCEEDED, LIMIT_EXCEEDED, UNKNOWN_OUTCOME, BadInput
 from schema.operation import GraphQLResponse, Operation, OperationError
@@ -39,12 +40,8 @@ class KeyedMutation:
     @classmethod
     def of(cls, key: str, who: str, operation: Operation, variables: Mapping[str, Any] | None) -> KeyedMutation:
         """Raises `OperationError`."""
-        try:
-            given = json.dumps(variables or {}, sort_keys=True, default=repr)
-        except RecursionError:
-            raise OperationError([BadInput("These variables are nested too deeply.", "variables")]) from None
         note = NoteKey(NoteKind.OUTCOME, _digest(who, key))
-        return cls(note, _digest(operation.text, operation.name or "", given))
+        return cls(note, _digest(operation.text, operation.name or "", text_of(variables or {})))
 
 
 async def execute_once(
