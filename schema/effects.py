@@ -171,14 +171,14 @@ async def run_mutation(
 async def _found_elsewhere(info: Info, act: Callable[[UnitOfWork], Awaitable[Result]], unit: UnitOfWork) -> Result:
     """Acts, and acts again if something was not found that another server may have created a moment ago."""
     database = info.context.database
-    before = database.read_model.steps  # from here on: the copy may get it between the look and the error
+    before = database.read_model.local_revision  # from here on: the copy may get it between the look and the error
     try:
         return await act(unit)
     except (EntityNotFoundError, MissingPartnerError):
         if unit.effects:
             raise
         await database.feed.catch_up()
-        if database.read_model.steps == before:
+        if database.read_model.local_revision == before:
             raise
         return await act(unit)
 

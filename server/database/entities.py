@@ -189,7 +189,7 @@ class RunEntity(DatabaseEntity[RunModel]):
     def study(self) -> StudyEntity | None:
         """The study that the run names, else one that lists the run."""
         entity_context = self._entity_context
-        if self._study_of != (step := entity_context.read_model.steps):
+        if self._study_of != (step := entity_context.read_model.local_revision):
             owners = entity_context.read_model.study_runs.owners_of(self.id)
             self._study = entity_context.studies[owners[0]] if owners else None
             self._study_of = step
@@ -204,7 +204,7 @@ class RunEntity(DatabaseEntity[RunModel]):
     def workers(self) -> list[LogicalWorkerEntity]:
         """The logical workers of the run. A cached list: callers must not change it."""
         entity_context = self._entity_context
-        if self._workers_of != (step := entity_context.read_model.steps):
+        if self._workers_of != (step := entity_context.read_model.local_revision):
             owners = entity_context.read_model.worker_runs.owners_of(self.id)
             self._workers = list(map(entity_context.logical_workers.__getitem__, owners))
             self._workers_of = step

@@ -94,7 +94,7 @@ class IntegrityCheck:
                 await end_tasks([search.task])
 
     def _state(self) -> State:
-        return self._read_model.steps, self._feed.name_map_notices
+        return self._read_model.local_revision, self._feed.name_map_notices
 
     def _end(self, search: _Search) -> None:
         """Nobody joins it any more."""

@@ -137,9 +137,9 @@ class MerlinDatabase:
     def state(self) -> State:
         """All that a query's result depends on, apart from the clock: equal states give equal results."""
         digest, revision = self.read_model.digest.value, self.revision
-        made_of = self.read_model.steps, self.feed.name_map_notices, self.feed.stale_since, revision, digest
+        made_of = self.read_model.local_revision, self.feed.name_map_notices, self.feed.stale_since, revision, digest
         if made_of != self._state_of:  # it is asked for with each request
-            local = f"{self._server}/{self.read_model.steps}/{self.feed.name_map_notices}"
+            local = f"{self._server}/{self.read_model.local_revision}/{self.feed.name_map_notices}"
             content = f"{self._identity}/{local if digest is None else digest}/{self.stale_since}"
             self._state_of, self._state = made_of, State(content, revision, local)
         return self._state
@@ -162,8 +162,8 @@ class MerlinDatabase:
     @property
     def sizes(self) -> Sizes:
         """Rounded, so that few changes change them."""
-        if self._sizes[0] != self.read_model.steps:
-            self._sizes = self.read_model.steps, sizes_of(self.read_model).rounded
+        if self._sizes[0] != self.read_model.local_revision:
+            self._sizes = self.read_model.local_revision, sizes_of(self.read_model).rounded
         return self._sizes[1]
 
     @property

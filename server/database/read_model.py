@@ -67,7 +67,7 @@ class ReadModel:
 
     def __init__(self, count: RevisionCount | None = None) -> None:
         self._revisions = RevisionCount() if count is None else count
-        self.steps = 0
+        self.local_revision = 0
         """Counts the changes of this copy alone, for what is cached of it."""
         self.digest = ContentDigest(self.get)
         self.studies = Table[StudyModel]()
@@ -298,7 +298,7 @@ class ReadModel:
             yield from links.rebuild()
 
     def _notify(self, changes: Sequence[Change]) -> None:
-        self.steps += 1
+        self.local_revision += 1
         self._revisions.advance()
         for kind, table in self.tables.items():
             self.digest.set_part(("names", kind), table.assigned_names() or None)

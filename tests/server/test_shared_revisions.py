@@ -224,12 +224,12 @@ async def test_a_number_alone_is_no_change(store: Store) -> None:
         heard = other.database.notifier.next
         await one.database.backend.store_revision(500)
         await until(lambda: other.database.revision == one.database.revision == 500)
-        size = other.database.read_model.steps
+        size = other.database.read_model.local_revision
         assert (await ask(other, STUDIES)).headers["etag"] == kept.headers["etag"]
         again = await ask(other, COUNTS)
         assert again.headers["etag"] != counted.headers["etag"]
         assert again.json()["data"]["database"]["revision"] == 500
-        assert other.database.read_model.steps == size
+        assert other.database.read_model.local_revision == size
         assert not heard.is_set()
 
 
