@@ -28,7 +28,8 @@ WORKERS: tuple[LogicalWorkerModel, ...] = tuple(logical_worker(f"w{number}") for
 STATUSES = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.COMPLETED, RunStatus.FAILED)
 CHANGES = 60
 """By each of our writers."""
-KILLS = 3
+KILLS = 10
+"""So many that some meet a change that reads: one that writes is sent again, and its client is told nothing of it."""
 SEEDS = [pytest.param(seed, marks=[pytest.mark.soak] if seed > 1 else []) for seed in range(1, 25)]
 REFERENCES = frozenset(
     {
