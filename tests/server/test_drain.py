@@ -69,16 +69,24 @@ async def started(home: Path, *arguments: str) -> AsyncIterator[tuple[Serving, A
 
 
 async def serve_all(processes: list[Path], address: Address) -> None:
-    """Waits until each of them answers, while the others are stopped."""
+    """Waits until each of them answers, while the others are stopped.
+
+    Not for long at a time: what is stopped may hold a lock on the database that another one needs to start.
+    """
     for process in processes:
         others = [int(other.name) for other in processes if other != process]
-        for other in others:
-            os.kill(other, signal.SIGSTOP)
-        async with connected(address) as (reader, writer):
-            writer.write(READY)
-            await answer(reader)
-        for other in others:
-            os.kill(other, signal.SIGCONT)
+        has_answered = False
+        while not has_answered:
+            for other in others:
+                os.kill(other, signal.SIGSTOP)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5), connected(address) as (reader, writer):
+                    writer.write(READY)
+                    await answer(reader)
+                    has_answered = True
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+            await asyncio.sleep(0.05)
 
 
 async def told(serving: Serving, address: Address) -> None:
