@@ -370,6 +370,7 @@ class Feed:
         for number, (some_entries, some_notes) in enumerate(steps):
             if number:  # a small change waits for nobody
                 await self._steps.turn()
+            await self._read_model.long_reads.ended()
             for change in self._read_model.apply(some_entries, some_notes):
                 if ambiguous is None:
                     continue
@@ -385,6 +386,7 @@ class Feed:
             for names in portions_of(list(self._read_model.tables[kind].duplicate_names()), _KEYS_TOGETHER):
                 owners |= await self._backend.name_owners(kind, names)
             if owners or self._read_model.tables[kind].name_owners:
+                await self._read_model.long_reads.ended()
                 self._read_model.assign_names(kind, owners)
 
     def _note_success(self, *, everything: bool) -> None:

@@ -21,6 +21,7 @@ from server.database.default_order import position_of
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.links import Links
+from server.database.long_reads import LongReads
 from server.database.models import (
     KINDS,
     EntityKind,
@@ -139,6 +140,7 @@ class ReadModel:
             EntityKind.LOGICAL_WORKER: (),
             EntityKind.PHYSICAL_WORKER: (self.instances,),
         }
+        self.long_reads = LongReads()
         self._listeners: dict[object, Listener] = {}
 
     @property
