@@ -38,10 +38,12 @@ from graphql import (
     is_non_null_type,
 )
 
+from schema.budget import TESTS_PER_POINT
 from schema.connections import DEFAULT_PAGE, MAX_PAGE_SIZE
 from schema.limits import Counts, Measures, count
 from server.database.json_numbers import integer
 from server.database.models import RunStatus, WorkerStatus
+from server.database.ordered import ORDER_TESTS
 from server.database.sizes import Sizes
 
 ASSUMED_LENGTH = 10
@@ -60,10 +62,6 @@ ASSUMED = Sizes(
 """Of a database of which nothing is known: a large one."""
 SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
 """Below all that hold something: what is too costly with these is so in every database."""
-TESTS = 10
-"""Conditions that are tested on a record, each at the cost of one tenth of a field."""
-ORDER_TERMS = 2
-"""An order takes as long as so many conditions on each record."""
 TERM_COST = 10
 """The cost of compiling one condition, for each list that it is applied to."""
 
@@ -277,11 +275,11 @@ class Meter:
     def _search(self, coordinate: str, given: Mapping[str, ValueNode], terms: int) -> int:
         """The cost of the records that are looked at to find those of the answer."""
         looked_at = self._length(_LOOKED_AT.get(coordinate, 0)) or 0
-        tests = terms + ORDER_TERMS * (not self._is_null(given.get(_ORDER)))
+        tests = terms + ORDER_TESTS * (not self._is_null(given.get(_ORDER)))
         if tests:
             searched = self._length(_SEARCHED.get(coordinate) or _LENGTHS.get(coordinate, 0)) or 0
             looked_at += searched * tests
-        return -(-looked_at // TESTS) + terms * TERM_COST
+        return -(-looked_at // TESTS_PER_POINT) + terms * TERM_COST
 
     def _length(self, known: str | int | None) -> int | None:
         return getattr(self._sizes, known) if isinstance(known, str) else known
