@@ -36,20 +36,25 @@ class Budget:
     Compiled functions and graphql-core count alike. To spend is also the moment at which long work gives way.
     """
 
-    __slots__ = ("_due", "_fields", "_parts", "_searched", "limit", "place")
+    __slots__ = ("_due", "_parts", "_searched", "_settled", "fields", "limit", "place")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """For another way to the same answer."""
         self.place: Place = ""
         """The field whose resolver runs."""
-        self._fields = 0
-        self._due = 0
+        self.fields = 0
+        """How many were resolved."""
+        self._due = self._settled = 0
         self._searched = 0
         self._parts: Counter[str] = Counter()
 
     @property
     def spent(self) -> int:
-        return self._fields + self._searched
+        return self.fields + self._searched
 
     @property
     def costliest(self) -> str:
@@ -61,18 +66,18 @@ class Budget:
 
         Returns at how many to call it again. Raises `BudgetExceededError`.
         """
-        self._spend(fields - self._fields, place)
-        self._fields = fields
+        self._spend(fields - self._settled, place)
+        self.fields = self._settled = fields
         self._end_step()
         self._due = fields + _SETTLE_AFTER
         return self._due
 
     def resolved(self, place: Path) -> None:
         """Notes one more field. Raises `BudgetExceededError`."""
-        if self._fields >= self._due:
-            self.settle(self._fields + 1, place)
+        if self.fields >= self._due:
+            self.settle(self.fields + 1, place)
         else:
-            self._fields += 1
+            self.fields += 1
 
     def search(self, tests: int) -> None:
         """Notes conditions that were tested for the current field. Raises `BudgetExceededError`."""
@@ -103,4 +108,8 @@ def metering(budget: Budget) -> GraphQLFieldResolver:
 
 
 def _dotted(path: Path) -> str:
-    return ".".join(key for key in path.as_list() if isinstance(key, str))
+    """The keys that lead to the innermost list of a path."""
+    keys = path.as_list()
+    while keys and not isinstance(keys[-1], int):
+        keys.pop()
+    return ".".join(key for key in keys or path.as_list() if isinstance(key, str))

@@ -243,7 +243,11 @@ class Engine:
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result of the compiled function, else graphql-core's on the same revision: nothing is awaited between."""
         data = self._data(operation, variables, context, event)
-        return self._by_core(operation, variables, context, event) if data is None else ExecutionResult(data, None)
+        if data is not None:
+            return ExecutionResult(data, None)
+        if context.budget is not None:
+            context.budget.begin_again()
+        return self._by_core(operation, variables, context, event)
 
     def _by_core(
         self, operation: Operation, variables: _Variables, context: Context, event: Any = None
