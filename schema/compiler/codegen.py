@@ -103,6 +103,8 @@ class _Writer:
         value = self._local(field)
         self._line(f"{value} = {read}")
         answer = self._complete_value(field.type, value, field)
+        if field.arguments is not None and field.selections:
+            self._line_if_metered(f"{value} = None")  # several large pages are not to be freed at once, at the end
         self._path.pop()
         if "\n" not in answer:
             return answer

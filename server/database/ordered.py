@@ -159,14 +159,17 @@ class OrderedView(Generic[E_co]):
         valued = _in_steps(
             lambda some: [(value_of(records[id_]), id_) for _, id_ in some], self.positions, RECORDS_PER_STEP
         )
-        nulls = _sorted([place for place in valued if place[0] is None])
+        nulls = [place for place in valued if place[0] is None]
+        give_way()
         rest = _sorted([place for place in valued if place[0] is not None] if nulls else valued)
         if descending:
             rest = _reversed(rest)
         direction = "DESC" if descending else "ASC"
         rank = _rank_descending if descending else _rank_ascending
         tests = self.tests + ORDER_TESTS * len(valued)
-        return OrderedView([*rest, *nulls], records, self._entities, f"{name}:{direction}", rank=rank, tests=tests)
+        return OrderedView(
+            [*rest, *_sorted(nulls)], records, self._entities, f"{name}:{direction}", rank=rank, tests=tests
+        )
 
     def _holds(self, place: SortKey) -> bool:
         index = bisect_left(self.positions, place)
@@ -203,7 +206,9 @@ def _reversed(places: list[SortKey]) -> list[SortKey]:
     """Sorted positions with their values in the reverse order, and equal values still by id."""
     if len(set(map(_value, places))) == len(places):
         return places[::-1]
+    give_way()
     result: list[SortKey] = []
     for _, group in groupby(reversed(places), key=_value):
         result += [*group][::-1]
+        give_way()
     return result

@@ -36,7 +36,7 @@ from schema.build import make_schema
 from schema.context import Context
 from schema.core import core_of
 from schema.encoding import encode_json
-from schema.engine import SHORT, Engine
+from schema.engine import UNMETERED, Engine
 from schema.limits import DEFAULTS, STRICT, Limits
 from schema.operation import OperationError
 from schema.roles import Role
@@ -164,7 +164,7 @@ async def test_an_operation_ends_when_it_has_spent_what_it_may(database: MerlinD
         operation = Engine(SCHEMA, UNLIMITED).parse(text)
         variables = engine._variables(operation, None)
         with pytest.raises(OperationError) as refused:
-            await engine._executed(operation, variables, context_of(database), SHORT + 1)
+            await engine._executed(operation, variables, context_of(database), UNMETERED + 1)
         (error,) = refused.value.errors
         assert error["extensions"]["code"] == refused.value.code == "LIMIT_EXCEEDED"
         assert (error["extensions"]["limit"], error["extensions"]["maximum"]) == ("cost", 1_000)
