@@ -192,17 +192,21 @@ class Engine:
         An operation that may take long is executed in slices, and the copy does not change in between. Raises
         `OperationError` if it spends more than an operation may.
         """
-        execute = self._by_core if cost <= SHORT else self._result  # where it is short, compiling it was of no use
         if cost <= SHORT_FOR_CORE:
             state = context.database.state
-            result = execute(operation, variables, context, event)
+            result = self._by_core(operation, variables, context, event)
         else:
-            if cost > UNMETERED or execute == self._by_core:
-                context = replace(context, budget=Budget(self._limits.cost))
+            of_both = operation, variables, replace(context, budget=Budget(self._limits.cost)), event
+
+            def execute() -> ExecutionResult | Awaitable[ExecutionResult]:
+                if cost <= SHORT:  # the compiled function has failed already
+                    return self._by_core(*of_both)
+                return self._result(*of_both, is_metered=cost > UNMETERED)
+
             async with context.database.read_model.long_reads.reading(context.who):
                 state = context.database.state
                 try:
-                    result = await in_slices(lambda: execute(operation, variables, context, event), self._slices.turn)
+                    result = await in_slices(execute, self._slices.turn)
                 except BudgetExceededError as error:
                     raise _exceeded(error.budget) from None
         if not isinstance(result, Awaitable):
@@ -227,7 +231,15 @@ class Engine:
             return 0
         return self._documents.cost(operation, variables.coerced.coerced, context.database.sizes)
 
-    def _data(self, operation: Operation, variables: _Variables, context: Context, event: Any) -> dict[str, Any] | None:
+    def _data(
+        self,
+        operation: Operation,
+        variables: _Variables,
+        context: Context,
+        event: Any = None,
+        *,
+        is_metered: bool = False,
+    ) -> dict[str, Any] | None:
         """The result of the compiled function; None if there is none, or it gave up."""
         if self._compiler is None or variables.coerced is None:
             return None
@@ -238,14 +250,20 @@ class Engine:
             variables.coerced,
             context,
             event,
-            is_metered=context.budget is not None,
+            is_metered=is_metered,
         )
 
     def _result(
-        self, operation: Operation, variables: _Variables, context: Context, event: Any = None
+        self,
+        operation: Operation,
+        variables: _Variables,
+        context: Context,
+        event: Any = None,
+        *,
+        is_metered: bool = False,
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result of the compiled function, else graphql-core's on the same revision: nothing is awaited between."""
-        data = self._data(operation, variables, context, event)
+        data = self._data(operation, variables, context, event, is_metered=is_metered)
         if data is not None:
             return ExecutionResult(data, None)
         if context.budget is not None:

@@ -147,7 +147,8 @@ def test_both_ways_spend_the_same_and_no_more_than_the_cost(world: World, random
         except OperationError:
             continue
         assert isinstance(expected, ExecutionResult)
-        data = world.compiled._data(operation, variables, replace(world.context, budget=compiled), None)
+        context = replace(world.context, budget=compiled)
+        data = world.compiled._data(operation, variables, context, is_metered=True)
         if data is None:
             continue
         assert encode_json(data) == encode_json(expected.data)
