@@ -25,10 +25,12 @@ class Clause:
     formula: Formula
     """Its meaning, for decisions that are made without a record."""
     candidates: Candidates | None = None
+    terms: int = 1
+    """How many conditions it has."""
 
 
-EVERYTHING = Clause("True", ALWAYS)
-NOTHING = Clause("False", NEVER, list)
+EVERYTHING = Clause("True", ALWAYS, terms=0)
+NOTHING = Clause("False", NEVER, list, terms=0)
 
 
 def all_of(clauses: Sequence[Clause]) -> Clause:
@@ -40,7 +42,8 @@ def all_of(clauses: Sequence[Clause]) -> Clause:
         return restricting[0]
     found = [clause.candidates for clause in restricting if clause.candidates is not None]
     candidates = (lambda: min((one() for one in found), key=lambda parts: sum(map(len, parts)))) if found else None
-    return Clause(_joined(" and ", restricting), All([clause.formula for clause in restricting]), candidates)
+    formula = All([clause.formula for clause in restricting])
+    return Clause(_joined(" and ", restricting), formula, candidates, _terms(restricting))
 
 
 def one_of(clauses: Sequence[Clause]) -> Clause:
@@ -51,11 +54,16 @@ def one_of(clauses: Sequence[Clause]) -> Clause:
         return clauses[0]
     found = [clause.candidates for clause in clauses if clause.candidates is not None]
     candidates = (lambda: [part for one in found for part in one()]) if len(found) == len(clauses) else None
-    return Clause(_joined(" or ", clauses), Some([clause.formula for clause in clauses]), candidates)
+    formula = Some([clause.formula for clause in clauses])
+    return Clause(_joined(" or ", clauses), formula, candidates, _terms(clauses))
 
 
 def none_of(clause: Clause) -> Clause:
-    return Clause(f"(not {clause.source})", Not(clause.formula))
+    return Clause(f"(not {clause.source})", Not(clause.formula), terms=clause.terms)
+
+
+def _terms(clauses: Sequence[Clause]) -> int:
+    return sum(clause.terms for clause in clauses)
 
 
 def _joined(by: str, clauses: Sequence[Clause]) -> str:
@@ -70,6 +78,10 @@ class Predicate:
         """Whether it tests the study or the logical workers of a run."""
         self._clause = clause
         self._names = {"__builtins__": {}, **constants}
+
+    @property
+    def terms(self) -> int:
+        return self._clause.terms
 
     @cached_property
     def matches(self) -> Callable[[Any], bool]:

@@ -107,7 +107,9 @@ def page_of(
 ) -> Page:
     """The page that the arguments of a connection select. Raises `BadInput`."""
     entity_context = info.context.database.entity_context
-    return _page(ordered(matching(items, filter, entity_context), order_by, entity_context), first, after, last, before)
+    found = ordered(matching(items, filter, entity_context), order_by, entity_context)
+    info.context.note_search(found.tests)
+    return _page(found, first, after, last, before)
 
 
 def _page(items: OrderedView[Any], first: int | None, after: str | None, last: int | None, before: str | None) -> Page:

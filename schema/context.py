@@ -9,6 +9,7 @@ from typing import TypeAlias
 import strawberry
 
 from schema.allowance import FREE, UNLIMITED, Allowance, Toll
+from schema.budget import Budget
 from schema.roles import Role
 from server.database.idempotency import Claim
 from server.database.merlin_database import MerlinDatabase
@@ -30,12 +31,19 @@ class Context:
     """When a mutation is given up, in seconds of the event loop's clock."""
     done: list[Mapping[str, str]] | None = field(default=None, compare=False)
     """What the earlier fields of this mutation have changed: an error of a later one takes their payloads away."""
+    budget: Budget | None = field(default=None, compare=False)
+    """What the operation may spend, where that is measured while it runs."""
     claim: Claim | None = field(default=None, compare=False)
     """Under which a mutation with an idempotency key is executed."""
     allowance: Allowance = field(default=UNLIMITED, compare=False)
     """What the viewer may still use."""
     toll: Toll = field(default=FREE, compare=False)
     """What each execution of a subscription costs; only the source of its events has it."""
+
+    def note_search(self, tests: int) -> None:
+        """Notes how many conditions the current field tested on records. Raises `BudgetExceededError`."""
+        if self.budget is not None:
+            self.budget.search(tests)
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
 
 import strawberry
 
 from schema.enums import RunStatus, WorkerStatus
 from server.database.entities import PhysicalWorkerEntity, RunEntity
 from server.database.ordered import OrderedView
+from server.database.slices import give_way
+from server.database.steps import RECORDS_PER_STEP, portions_of
 
 
 @strawberry.type(description="How many runs have one status.")
@@ -31,7 +36,7 @@ class QueueCount:
 
 
 def count_runs(runs: OrderedView[RunEntity]) -> list[RunStatusCount]:
-    return run_counts(Counter(run.run_status for run in runs.iter_records()))
+    return run_counts(_counted(runs, attrgetter("run_status")))
 
 
 def run_counts(counts: Counter[RunStatus]) -> list[RunStatusCount]:
@@ -39,7 +44,7 @@ def run_counts(counts: Counter[RunStatus]) -> list[RunStatusCount]:
 
 
 def count_workers(workers: OrderedView[PhysicalWorkerEntity]) -> list[WorkerStatusCount]:
-    return worker_counts(Counter(worker.worker_status for worker in workers.iter_records()))
+    return worker_counts(_counted(workers, attrgetter("worker_status")))
 
 
 def worker_counts(counts: Counter[WorkerStatus]) -> list[WorkerStatusCount]:
@@ -50,3 +55,11 @@ def queue_counts(runs: Counter[str], workers: Counter[str]) -> list[QueueCount]:
     return [
         QueueCount(queue=queue, runs=runs[queue], logical_workers=workers[queue]) for queue in sorted({*runs, *workers})
     ]
+
+
+def _counted(items: OrderedView[Any], value_of: Callable[[Any], Any]) -> Counter[Any]:
+    counts: Counter[Any] = Counter()
+    for some in portions_of(items.positions, RECORDS_PER_STEP):
+        counts.update(value_of(items.records[id_]) for _, id_ in some)
+        give_way()
+    return counts

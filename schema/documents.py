@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -162,8 +163,8 @@ class Documents:
         """Checks the limits, and returns the cost; without variables, its minimum. Raises `OperationError`."""
         measures = measure(self._schema, document, definition, variables, counts=counts, sizes=sizes, unknown=1)
         if found := excesses(measures, self._limits):
-            remedy = remedy_for(self._schema, document, definition, variables, sizes, self._limits.cost)
-            raise _limit_exceeded(found, remedy)
+            remedies = [remedy_for(self._schema, document, definition, variables, sizes, excess) for excess in found]
+            raise _limit_exceeded(found, remedies)
         return measures.cost
 
 
@@ -238,13 +239,13 @@ def too_deep(what: str, argument: str) -> OperationError:
     return OperationError([BadInput(f"{what} nested too deeply.", argument)])
 
 
-def _limit_exceeded(found: Sequence[Excess], remedy: Remedy | None = None) -> OperationError:
+def _limit_exceeded(found: Sequence[Excess], remedies: Iterable[Remedy | None] = repeat(None)) -> OperationError:
     """An error for each limit that is exceeded, with limit, value and maximum in its message and extensions."""
     errors = []
-    for excess in found:
+    for excess, remedy in zip(found, remedies, strict=False):
         told = {"code": LIMIT_EXCEEDED, **excess.as_extensions()}
         message = str(excess)
-        if remedy is not None and excess.limit == "cost":
+        if remedy is not None:
             told |= remedy.as_extensions()
             message = f"{message} {remedy}"
         errors.append(GraphQLError(message, extensions=told))

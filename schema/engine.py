@@ -23,6 +23,7 @@ from graphql import (
 from graphql.execution.values import VariableValues
 
 from schema.allowance import Toll, charge
+from schema.budget import Budget, BudgetExceededError, metering
 from schema.changes import LiveTick, SubscriptionEvent
 from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.compiler import Compiler, ExecutionCounts
@@ -33,6 +34,7 @@ from schema.documents import Documents, text_of, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
     FORBIDDEN,
+    LIMIT_EXCEEDED,
     UNKNOWN_OUTCOME,
     translate,
 )
@@ -41,11 +43,19 @@ from schema.operation import GraphQLResponse, Operation, OperationError, Scope
 from schema.roles import Role
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
+from server.database.merlin_database import State
 from server.database.replicas import confirmations
+from server.database.slices import in_slices
 from server.database.steps import Steps
 
 GRACE_SECONDS = 3.0
 """How long after its deadline a mutation may find out what of it was done."""
+SHORT = 4_000
+"""The cost up to which a compiled operation is executed at once: it takes less than 20 ms, whatever it searches."""
+SHORT_FOR_CORE = 500
+"""The same where graphql-core executes it."""
+UNMETERED = 25_000
+"""The cost up to which the fields of a compiled operation take less than 20 ms: only its searches give way."""
 
 T = TypeVar("T")
 
@@ -69,11 +79,12 @@ class Engine:
         self._schema = core_of(schema)
         self._compiler = Compiler(schema) if compiled else None
         self._reveal = introspection
+        self._limits = limits
         self._documents = Documents(self._schema, limits, introspection=introspection)
         self._deadline = deadline
-        self._max_cost = limits.cost
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._live_steps = Steps(rests=True)
+        self._slices = Steps()
         self._shared: WeakValueDictionary[Hashable, SharedAnswers[GraphQLResponse]] = WeakValueDictionary()
 
     @property
@@ -89,7 +100,7 @@ class Engine:
     @property
     def max_cost(self) -> int:
         """The cost that one operation may have."""
-        return self._max_cost
+        return self._limits.cost
 
     @property
     def execution_counts(self) -> ExecutionCounts:
@@ -135,9 +146,7 @@ class Engine:
         cost = self._cost(operation, given, context)
         match operation.type:
             case OperationType.QUERY:
-                charge(context.allowance, cost)
-                result = await self._within_deadline(self._result(operation, given, context))
-                yield self._response(operation, result, cost)
+                yield await self._queried(operation, given, context, cost)
             case OperationType.MUTATION:
                 charge(context.allowance, cost)
                 with confirmations() as confirmed:
@@ -147,7 +156,7 @@ class Engine:
             case OperationType.SUBSCRIPTION:
                 toll = Toll(context.allowance, cost)
                 executor = self._executor(operation, variables, replace(context, toll=toll))
-                shared = self._shared_responses(operation, given, context, cost)
+                shared = self._shared_responses(operation, given, context)
                 try:
                     async with (
                         aclosing(await self._events(executor)) as events,
@@ -158,23 +167,64 @@ class Engine:
                 finally:
                     toll.give_back()
 
-    def execute_sync(
+    async def query(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
-    ) -> GraphQLResponse | None:
-        """The response to a compiled query without errors; else None, and `execute` has to answer it.
+    ) -> GraphQLResponse:
+        """The response to a query. Raises `OperationError`, whatever goes wrong."""
+        try:
+            check_role(operation, context)
+            given = self._variables(operation, variables)
+            return await self._queried(operation, given, context, self._cost(operation, given, context))
+        except Exception as error:  # noqa: BLE001 - as in `execute`
+            raise self._failure(error) from None
 
-        Raises `OperationError`.
-        """
-        if self._compiler is None or operation.type is not OperationType.QUERY:
-            return None
-        check_role(operation, context)
-        given = self._variables(operation, variables)
-        cost = self._cost(operation, given, context)
+    async def _queried(
+        self, operation: Operation, variables: _Variables, context: Context, cost: int
+    ) -> GraphQLResponse:
         charge(context.allowance, cost)
-        data = self._data(operation, given, context, None)
-        if data is None:
-            context.allowance.give_back(max(cost, 1))
-        return None if data is None else self._response(operation, ExecutionResult(data, None), cost)
+        state = context.database.state
+        at_once = self._at_once(operation, variables, context, cost)
+        if at_once is not None:
+            return self._response(operation, at_once, cost, state=state)
+        result, of = await self._within_deadline(self._executed(operation, variables, context, cost))
+        return self._response(operation, result, cost, state=of)
+
+    def _at_once(
+        self, operation: Operation, variables: _Variables, context: Context, cost: int, event: Any = None
+    ) -> ExecutionResult | None:
+        """The result of a compiled operation that is short, and succeeds; else None, and it is for `_executed`."""
+        data = self._data(operation, variables, context, event) if cost <= SHORT else None
+        return None if data is None else ExecutionResult(data, None)
+
+    async def _executed(
+        self, operation: Operation, variables: _Variables, context: Context, cost: int, event: Any = None
+    ) -> tuple[ExecutionResult, State | None]:
+        """The result, and the state of the copy that it belongs to; None if that changed meanwhile.
+
+        An operation that may take long is executed in slices, and the copy does not change in between. Raises
+        `OperationError` if it spends more than an operation may.
+        """
+        if cost <= SHORT_FOR_CORE:
+            state = context.database.state
+            result = self._by_core(operation, variables, context, event)
+        else:
+            of_both = operation, variables, replace(context, budget=Budget(self._limits.cost)), event
+
+            def execute() -> ExecutionResult | Awaitable[ExecutionResult]:
+                if cost <= SHORT:  # the compiled function has failed already
+                    return self._by_core(*of_both)
+                return self._result(*of_both, is_metered=cost > UNMETERED)
+
+            async with context.database.read_model.long_reads.reading(context.who):
+                state = context.database.state
+                try:
+                    result = await in_slices(execute, self._slices.turn)
+                except BudgetExceededError as error:
+                    raise _exceeded(error.budget) from None
+        if not isinstance(result, Awaitable):
+            return result, state
+        settled = await result
+        return settled, state if context.database.state == state else None
 
     def _variables(self, operation: Operation, given: Mapping[str, Any] | None) -> _Variables:
         """Coerced once, for the measures and for the compiled function."""
@@ -193,21 +243,48 @@ class Engine:
             return 0
         return self._documents.cost(operation, variables.coerced.coerced, context.database.sizes)
 
-    def _data(self, operation: Operation, variables: _Variables, context: Context, event: Any) -> dict[str, Any] | None:
+    def _data(
+        self,
+        operation: Operation,
+        variables: _Variables,
+        context: Context,
+        event: Any = None,
+        *,
+        is_metered: bool = False,
+    ) -> dict[str, Any] | None:
         """The result of the compiled function; None if there is none, or it gave up."""
         if self._compiler is None or variables.coerced is None:
             return None
         return self._compiler.answer(
-            operation.text, operation.document, operation.definition, variables.coerced, context, event
+            operation.text,
+            operation.document,
+            operation.definition,
+            variables.coerced,
+            context,
+            event,
+            is_metered=is_metered,
         )
 
     def _result(
-        self, operation: Operation, variables: _Variables, context: Context, event: Any = None
+        self,
+        operation: Operation,
+        variables: _Variables,
+        context: Context,
+        event: Any = None,
+        *,
+        is_metered: bool = False,
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result of the compiled function, else graphql-core's on the same revision: nothing is awaited between."""
-        data = self._data(operation, variables, context, event)
+        data = self._data(operation, variables, context, event, is_metered=is_metered)
         if data is not None:
             return ExecutionResult(data, None)
+        if context.budget is not None:
+            context.budget.begin_again()
+        return self._by_core(operation, variables, context, event)
+
+    def _by_core(
+        self, operation: Operation, variables: _Variables, context: Context, event: Any = None
+    ) -> ExecutionResult | Awaitable[ExecutionResult]:
         executor = self._executor(operation, variables.given, context, event)
         is_event = operation.type is OperationType.SUBSCRIPTION
         return (execute_subscription_event if is_event else execute_root_selection_set)(executor)
@@ -224,6 +301,7 @@ class Engine:
                 raw_variable_values=None if variables is None else dict(variables),
                 operation_name=operation.name,
                 hide_suggestions=not self._reveal,
+                middleware=None if context.budget is None else [metering(context.budget)],
             )
         except RecursionError:
             raise too_deep("These variables are", "variables") from None
@@ -231,9 +309,7 @@ class Engine:
             raise OperationError(executor)
         return executor
 
-    async def _within_deadline(self, result: T | Awaitable[T]) -> T:
-        if not isinstance(result, Awaitable):
-            return result
+    async def _within_deadline(self, result: Awaitable[T]) -> T:
         message = f"This took longer than {self._deadline:g} s: ask for less." if self._deadline else ""
         return await within(
             asyncio.timeout(self._deadline), result, OperationError([GraphQLError(message)], DEADLINE_EXCEEDED)
@@ -266,19 +342,33 @@ class Engine:
         cost: int,
         position: str | None = None,
         replicas: Mapping[str, int] | None = None,
+        state: State | None = None,
     ) -> GraphQLResponse:
         return GraphQLResponse(
-            result, operation.deprecations, reveal=self._reveal, cost=cost, position=position, replicas=replicas
+            result,
+            operation.deprecations,
+            reveal=self._reveal,
+            cost=cost,
+            position=position,
+            replicas=replicas,
+            state=state,
         )
 
     def _shared_responses(
-        self, operation: Operation, variables: _Variables, context: Context, cost: int
+        self, operation: Operation, variables: _Variables, context: Context
     ) -> SharedAnswers[GraphQLResponse]:
         async def answer(event: SubscriptionEvent) -> GraphQLResponse:
             # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
             # the results of all events as long as the subscription lasts.
-            result = await _settled(self._result(operation, variables, context, event))
-            return self._response(operation, result, cost)
+            try:
+                now = self._cost(operation, variables, context)
+            except OperationError:  # the database has grown: it may spend what an operation may
+                now = UNMETERED + 1
+            at_once = self._at_once(operation, variables, context, now, event)
+            if at_once is not None:
+                return self._response(operation, at_once, now)
+            result, _ = await self._executed(operation, variables, context, now, event)
+            return self._response(operation, result, now)
 
         given = text_of(variables.given)
         key = operation.text, operation.name, given, context, context.who if operation.scope is Scope.CLIENT else None
@@ -322,6 +412,15 @@ class Engine:
                 return OperationError([error])
             case _:
                 return OperationError([translate(GraphQLError("", original_error=error), reveal=self._reveal)])
+
+
+def _exceeded(budget: Budget) -> OperationError:
+    told = {"code": LIMIT_EXCEEDED, "limit": "cost", "value": budget.spent, "maximum": budget.limit}
+    message = (
+        f"The operation spent more than {budget.limit} points, the most of them on `{budget.costliest}`: "
+        "ask for less there."
+    )
+    return OperationError([GraphQLError(message, extensions={**told, "field": budget.costliest})], LIMIT_EXCEEDED)
 
 
 class _Variables(NamedTuple):

@@ -72,7 +72,7 @@ class Compiler:
         self._depth -= 1
         if self._depth % _MAX_LEVELS == _MAX_LEVELS - 1 and clause is not EVERYTHING:
             test = Predicate(clause, dict(self.constants)).matches
-            return Clause(f"{self.bind(test)}(record)", clause.formula, clause.candidates)
+            return Clause(f"{self.bind(test)}(record)", clause.formula, clause.candidates, clause.terms)
         return clause
 
     def apart(self, given: Filter, path: str, about: Name) -> tuple[Clause, Predicate]:

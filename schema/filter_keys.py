@@ -173,7 +173,8 @@ def _study(compiler: Compiler, given: StudyFilter, path: str, about: Name) -> Cl
         return matches(study)
 
     formula = All((fact(*about, "study"), of_study.formula))
-    return Clause(f"{compiler.bind(test)}(record)", formula, _members(studies, predicate, links))
+    found = _members(studies, predicate, links)
+    return Clause(f"{compiler.bind(test)}(record)", formula, found, of_study.terms)
 
 
 def _worker(compiler: Compiler, given: LogicalWorkerFilter, path: str, about: Name) -> Clause:
@@ -190,7 +191,8 @@ def _worker(compiler: Compiler, given: LogicalWorkerFilter, path: str, about: Na
         return False
 
     formula = Exists((*about, "worker"), of_worker.formula, partial(repr, given))
-    return Clause(f"{compiler.bind(test)}(record)", formula, _members(workers, predicate, links))
+    found = _members(workers, predicate, links)
+    return Clause(f"{compiler.bind(test)}(record)", formula, found, of_worker.terms)
 
 
 def _members(owners: Table[Any], predicate: Predicate, links: Links[Any, Any]) -> Candidates:

@@ -22,8 +22,10 @@ class Measures:
     aliases: int
     terms: int
     """Conditions in its filters, variables included."""
+    bytes: int
+    """Of the large values in the response, at most: see `server.database.large_values`."""
     cost: int
-    """At most the number of fields in the response, and what its searches take."""
+    """At most the number of fields in the response, and what its searches and its large values take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,12 @@ class Limits:
     root_fields: int = 50
     aliases: int = 200
     terms: int = 200
+    bytes: int = 2**26
     cost: int = 250_000
 
 
 DEFAULTS = Limits()
-STRICT = Limits(directives=20, depth=12, root_fields=20, aliases=50, terms=100, cost=100_000)
+STRICT = Limits(directives=20, depth=12, root_fields=20, aliases=50, terms=100, bytes=2**24, cost=100_000)
 """For servers that strangers can reach; our own saved operations are well within them."""
 
 

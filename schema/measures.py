@@ -38,10 +38,13 @@ from graphql import (
     is_non_null_type,
 )
 
+from schema.budget import TESTS_PER_POINT
 from schema.connections import DEFAULT_PAGE, MAX_PAGE_SIZE
 from schema.limits import Counts, Measures, count
+from schema.response_sizes import EMPTY, ResponseSize, shown
 from server.database.json_numbers import integer
 from server.database.models import RunStatus, WorkerStatus
+from server.database.ordered import ORDER_TESTS
 from server.database.sizes import Sizes
 
 ASSUMED_LENGTH = 10
@@ -60,12 +63,10 @@ ASSUMED = Sizes(
 """Of a database of which nothing is known: a large one."""
 SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
 """Below all that hold something: what is too costly with these is so in every database."""
-TESTS = 10
-"""Conditions that are tested on a record, each at the cost of one tenth of a field."""
-ORDER_TERMS = 2
-"""An order takes as long as so many conditions on each record."""
 TERM_COST = 10
 """The cost of compiling one condition, for each list that it is applied to."""
+BYTES = 1024
+"""Bytes of large values that cost as much as a field."""
 
 _LENGTHS: Mapping[str, str | int] = {
     "Query.studies": "studies",
@@ -97,6 +98,7 @@ _LOOKED_AT: Mapping[str, str] = {
 """Records that are looked at even without a filter."""
 _META: Mapping[str, GraphQLField] = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
 _PAGED = frozenset({"nodes", "edges"})
+_EDGE = "Edge.node"
 _FILTER, _ORDER = "filter", "orderBy"
 
 
@@ -126,7 +128,8 @@ def measure(
         root_fields=total.fields,
         aliases=total.aliases,
         terms=total.terms,
-        cost=total.plain + total.paged,
+        bytes=total.response.total,
+        cost=total.cost,
     )
 
 
@@ -142,6 +145,12 @@ class Total:
     plain: int = 0
     paged: int = 0
     """The cost of the fields that a connection has once for each entity of its page."""
+    response: ResponseSize = EMPTY
+    """What its large values take."""
+
+    @property
+    def cost(self) -> int:
+        return self.plain + self.paged + self.response.total // BYTES
 
     def __add__(self, other: Total) -> Total:
         return Total(
@@ -151,6 +160,7 @@ class Total:
             self.terms + other.terms,
             self.plain + other.plain,
             self.paged + other.paged,
+            self.response + other.response,
         )
 
 
@@ -167,6 +177,8 @@ class Share:
     """The cost of looking for them."""
     cost: int
     """In all."""
+    bytes: int
+    """Of large values, in all."""
     is_page: bool
     """Whether a smaller page can be asked for."""
 
@@ -186,6 +198,7 @@ class Meter:
         self._schema = schema
         self._unknown = unknown
         self._sizes = sizes
+        self._large = shown(sizes.large)
         self._fragments = {
             node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)
         }
@@ -254,7 +267,7 @@ class Meter:
         coordinate = "" if parent is None else f"{parent.name}.{node.name.value}"
         search = self._search(coordinate, given, terms)
         if not is_composite_type(get_named_type(field.type)):
-            return Total(1, 1, aliases, terms, 1 + search)
+            return Total(1, 1, aliases, terms, 1 + search, response=self._own(coordinate))
         inner = self.selections(node.selection_set, get_named_type(field.type))
         size = self._size(coordinate, given, field)
         if self._instead is not None and node is self._instead[0]:
@@ -262,9 +275,18 @@ class Meter:
             size, search = (size, 0) if other is None else (other, search)
         answer = inner.plain + inner.paged * size if _is_connection(field) else (inner.plain + inner.paged) * size
         cost = 1 + search + answer
-        if size > 1 or search:
-            self.shares.append(Share(node, coordinate, size, search, cost, _is_connection(field)))
         is_paged = node.name.value in _PAGED and parent is not None and parent.name.endswith("Connection")
+        if is_paged:
+            response = inner.response.of_page()
+        elif coordinate.endswith(_EDGE):
+            response = inner.response  # its connection counts the entities of a page together
+        else:
+            is_connection = _is_connection(field)
+            is_distinct = is_connection or (coordinate in _LENGTHS and "ids" not in given)
+            response = inner.response.times(size, self._large, is_connection=is_connection, is_distinct=is_distinct)
+        if size > 1 or search:
+            share = cost + response.total // BYTES
+            self.shares.append(Share(node, coordinate, size, search, share, response.total, _is_connection(field)))
         return Total(
             inner.depth + 1,
             1,
@@ -272,16 +294,21 @@ class Meter:
             terms + inner.terms,
             plain=0 if is_paged else cost,
             paged=cost if is_paged else 0,
+            response=response,
         )
+
+    def _own(self, coordinate: str) -> ResponseSize:
+        """Of a field without a selection."""
+        return ResponseSize({coordinate: 1}) if coordinate in self._large else EMPTY
 
     def _search(self, coordinate: str, given: Mapping[str, ValueNode], terms: int) -> int:
         """The cost of the records that are looked at to find those of the answer."""
         looked_at = self._length(_LOOKED_AT.get(coordinate, 0)) or 0
-        tests = terms + ORDER_TERMS * (not self._is_null(given.get(_ORDER)))
+        tests = terms + ORDER_TESTS * (not self._is_null(given.get(_ORDER)))
         if tests:
             searched = self._length(_SEARCHED.get(coordinate) or _LENGTHS.get(coordinate, 0)) or 0
             looked_at += searched * tests
-        return -(-looked_at // TESTS) + terms * TERM_COST
+        return -(-looked_at // TESTS_PER_POINT) + terms * TERM_COST
 
     def _length(self, known: str | int | None) -> int | None:
         return getattr(self._sizes, known) if isinstance(known, str) else known

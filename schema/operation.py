@@ -26,6 +26,7 @@ from schema.errors import (
 )
 from schema.limits import Counts
 from schema.roles import RequiredRole
+from server.database.merlin_database import State
 
 
 class GraphQLResponse:
@@ -40,10 +41,15 @@ class GraphQLResponse:
         cost: int = 0,
         position: str | None = None,
         replicas: Mapping[str, int] | None = None,
+        state: State | None = None,
     ) -> None:
-        """`position`: the state of the copy after a mutation. `replicas`: where too few have confirmed it."""
+        """`position`: the state of the copy after a mutation. `replicas`: where too few have confirmed it.
+
+        `state`: what a query's result belongs to, as a whole.
+        """
         self.data = result.data
         self.cost = cost
+        self.state = state
         self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
         self.extensions: dict[str, Any] = {"deprecations": list(deprecations)} if deprecations else {}
         if position is not None:

@@ -221,7 +221,9 @@ class Query:
         database = info.context.database
         if filter is None:
             return run_counts(database.read_model.run_statuses.counts())
-        return count_runs(matching(database.runs.all(), filter, database.entity_context))
+        found = matching(database.runs.all(), filter, database.entity_context)
+        info.context.note_search(found.tests)
+        return count_runs(found)
 
     @strawberry.field(
         description="The number of physical workers with each status: all statuses, in the order of the enum."
@@ -231,7 +233,9 @@ class Query:
         database = info.context.database
         if filter is None:
             return worker_counts(database.read_model.worker_statuses.counts())
-        return count_workers(matching(database.physical_workers.all(), filter, database.entity_context))
+        found = matching(database.physical_workers.all(), filter, database.entity_context)
+        info.context.note_search(found.tests)
+        return count_workers(found)
 
     @strawberry.field(
         description="Every queue that a run or a logical worker names, by name, with the number of those that do."

@@ -14,7 +14,7 @@ from schema.node import Node
 from schema.orders import RunOrderArgument
 from schema.predicates import matching
 from schema.scalars import JSON
-from server.database.entities import StudyEntity
+from server.database.entities import LogicalWorkerEntity, StudyEntity
 
 if TYPE_CHECKING:
     from schema.logical_worker import LogicalWorker
@@ -54,11 +54,19 @@ class Study(Node):
     def run_counts(
         root: strawberry.Parent[StudyEntity], info: Info, filter: RunFilterArgument = None
     ) -> list[RunStatusCount]:
-        return count_runs(matching(root.runs, filter, info.context.database.entity_context))
+        found = matching(root.runs, filter, info.context.database.entity_context)
+        info.context.note_search(found.tests + len(found))
+        return count_runs(found)
 
-    workers: list[Annotated[LogicalWorker, strawberry.lazy("schema.logical_worker")]] = strawberry.field(
-        description="The distinct logical workers of its runs, by name."
+    @strawberry.field(
+        description="The distinct logical workers of its runs, by name.",
+        graphql_type=list[Annotated["LogicalWorker", strawberry.lazy("schema.logical_worker")]],
     )
+    @staticmethod
+    def workers(root: strawberry.Parent[StudyEntity], info: Info) -> list[LogicalWorkerEntity]:
+        info.context.note_search(len(root.runs))
+        return root.workers
+
     latest_run: Annotated[Run, strawberry.lazy("schema.run")] | None = strawberry.field(
         description="The run launched last; null while none has a launch time."
     )

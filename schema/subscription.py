@@ -76,8 +76,8 @@ class Subscription:
     @strawberry.subscription(
         description=(
             "Any query, live: the selection is sent at once and again whenever its result changes, at most every "
-            "`throttle` milliseconds, and less often if little of the client's budget remains. Fields that depend on the clock, such as `heartbeatAge`, are updated only when "
-            "the database changes."
+            "`throttle` milliseconds, and less often if little of the client's budget remains. Fields that depend on "
+            "the clock, such as `heartbeatAge`, are updated only when the database changes."
         ),
         graphql_type=AsyncGenerator[Query, None],
     )

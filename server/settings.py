@@ -275,6 +275,13 @@ class Settings:
         metavar="COUNT",
         production=STRICT.terms,
     )
+    max_bytes: int = setting(
+        DEFAULTS.bytes,
+        "The maximum size of the large values in a response, in bytes: of all texts, lists and objects of more than "
+        "1024 characters.",
+        metavar="BYTES",
+        production=STRICT.bytes,
+    )
     max_cost: int = setting(
         DEFAULTS.cost,
         "The maximum cost of an operation: about the number of fields in its response, and what its searches take.",

@@ -44,14 +44,20 @@ _WORTH_KEEPING = 2
 _LISTS = frozenset({list, tuple})
 
 
-def source_of(schema: GraphQLSchema, plan: Plan) -> tuple[str, dict[str, Any]]:
-    """The source, and the globals that it needs. Raises `NotCompilableError`, and what is wrong with arguments."""
-    return _Writer(schema).function(plan)
+def source_of(schema: GraphQLSchema, plan: Plan, *, is_metered: bool = False) -> tuple[str, dict[str, Any]]:
+    """The source, and the globals that it needs. Raises `NotCompilableError`, and what is wrong with arguments.
+
+    `is_metered`: whether the function spends the `Budget` of its context.
+    """
+    return _Writer(schema, is_metered=is_metered).function(plan)
 
 
 class _Writer:
-    def __init__(self, schema: GraphQLSchema) -> None:
+    def __init__(self, schema: GraphQLSchema, *, is_metered: bool) -> None:
         self._schema = schema
+        self._is_metered = is_metered
+        self._path: list[str] = []
+        """The keys of the response that lead to the current field."""
         self._head: list[str] = []
         self._lines: list[str] = []
         self._level = 1
@@ -69,7 +75,11 @@ class _Writer:
         }
 
     def function(self, plan: Plan) -> tuple[str, dict[str, Any]]:
+        if self._is_metered:
+            self._head.append(f"{_INDENT}budget, spent, due = info.context.budget, 0, 0")
         result = self._object("root", plan.fields)
+        if self._is_metered:
+            self._line(f"budget.settle(spent, {plan.fields[0].key!r})")
         lines = [_SIGNATURE, *self._head, *self._lines, f"{_INDENT}return {result}", ""]
         return "\n".join(lines), self.constants
 
@@ -77,6 +87,7 @@ class _Writer:
 
     def _object(self, parent: str, fields: Sequence[Field]) -> str:
         """The result for an object whose type is checked already."""
+        self._line_if_metered(f"spent += {len(fields)}")
         pairs = [f"{field.key!r}: {self._field(parent, field)}" for field in fields]
         inner = ", ".join(pairs)
         if len(inner) < _WIDEST:
@@ -87,10 +98,14 @@ class _Writer:
     def _field(self, parent: str, field: Field) -> str:
         if field.accessor is None:
             return repr(field.parent.name)
+        self._path.append(field.key)
         read = self._read(parent, field, field.accessor)
         value = self._local(field)
         self._line(f"{value} = {read}")
         answer = self._complete_value(field.type, value, field)
+        if field.arguments is not None and field.selections:
+            self._line_if_metered(f"{value} = None")  # several large pages are not to be freed at once, at the end
+        self._path.pop()
         if "\n" not in answer:
             return answer
         result = self._local(field)
@@ -105,6 +120,8 @@ class _Writer:
                 if field.arguments is not None:
                     self._given(field, field.arguments)  # it may be invalid even if it is not used
                 return parent
+        if reading.info is not None:
+            self._line_if_metered(f"budget.place = {self._place!r}")
         given = [parent] if reading.is_method else []
         given += [f"{name}={parent}" for name in reading.parents]
         given += [] if reading.info is None else [f"{reading.info}=info"]
@@ -155,9 +172,15 @@ class _Writer:
         seen, pair = self._variable("seen"), self._variable("pair")
         self._head.append(f"{_INDENT}{seen} = {{}}")
         self._line(f"{pair} = {seen}.get(id({value}))")
+        begun = self._variable("begun") if self._is_metered else ""
         with self._block(f"if {pair} is None:"):
             self._check(type_, value)
-            self._line(f"{pair} = {seen}[id({value})] = {value}, {self._object(value, fields)}")
+            self._line_if_metered(f"{begun} = spent")
+            spent = f", spent - {begun}" if self._is_metered else ""
+            self._line(f"{pair} = {seen}[id({value})] = {value}, {self._object(value, fields)}{spent}")
+        if self._is_metered:
+            with self._block("else:"):
+                self._line(f"spent += {pair}[2]")
         return f"{pair}[1]"
 
     def _list(self, type_: GraphQLOutputType, value: str, field: Field) -> str:
@@ -174,6 +197,9 @@ class _Writer:
         self._loops += 1
         with self._block(f"for {item} in {value}:"):
             self._line(f"{items}.append({self._complete_value(type_, item, field)})")
+            if self._is_metered:
+                with self._block("if spent >= due:"):
+                    self._line(f"due = budget.settle(spent, {self._place!r})")
         self._loops -= 1
         return items
 
@@ -229,6 +255,14 @@ class _Writer:
 
     def _line(self, text: str) -> None:
         self._lines.append(f"{_INDENT * self._level}{text}")
+
+    def _line_if_metered(self, text: str) -> None:
+        if self._is_metered:
+            self._line(text)
+
+    @property
+    def _place(self) -> str:
+        return ".".join(self._path)
 
     @contextmanager
     def _block(self, head: str) -> Iterator[None]:

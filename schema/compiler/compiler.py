@@ -71,15 +71,17 @@ def compile_operation(
     document: DocumentNode,
     operation: OperationDefinitionNode,
     variables: VariableValues = NO_VARIABLES,
+    *,
+    is_metered: bool = False,
 ) -> Compiled:
     """Compiles an operation of a valid document, for these values of the variables that @skip and @include use.
 
-    Raises `NotCompilableError`.
+    `is_metered`: whether the function spends the `Budget` of its context. Raises `NotCompilableError`.
     """
     core = core_of(schema)
     try:
         plan = plan_of(schema, operation, Selections(core, fragments_of(document), variables))
-        source, names = source_of(core, plan)
+        source, names = source_of(core, plan, is_metered=is_metered)
         function = _function(f"<operation {plan.name} {next(_numbers)}>", source, names)
     except NotCompilableError:
         raise
@@ -127,10 +129,15 @@ class Compiler:
         variables: VariableValues,
         context: object,
         root: object = None,
+        *,
+        is_metered: bool = False,
     ) -> dict[str, Any] | None:
-        """The data of an answer without errors, else None: then graphql-core is to execute the operation."""
+        """The data of an answer without errors, else None: then graphql-core is to execute the operation.
+
+        `is_metered`: whether to spend the `Budget` of the context. Raises `BudgetExceededError`.
+        """
         try:
-            function = self._function(text, document, operation, variables)
+            function = self._function(text, document, operation, variables, is_metered=is_metered)
             if function is None:
                 return None
             data = function(root, PlainInfo(context), variables)
@@ -142,7 +149,13 @@ class Compiler:
         return data
 
     def _function(
-        self, text: str, document: DocumentNode, operation: OperationDefinitionNode, variables: VariableValues
+        self,
+        text: str,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        variables: VariableValues,
+        *,
+        is_metered: bool,
     ) -> Function | None:
         name = None if operation.name is None else operation.name.value
         steering = self._steering.get((text, name))
@@ -152,10 +165,10 @@ class Compiler:
                 return None
             steering = directive_variables(operation, fragments_of(document))
             self._steering.put((text, name), steering, 2 * len(text))
-        key = text, name, *map(variables.coerced.get, steering)
+        key = text, name, is_metered, *map(variables.coerced.get, steering)
         compiled = self._functions.get(key)
         if compiled is None:
-            compiled = self._compiled(document, operation, variables)
+            compiled = self._compiled(document, operation, variables, is_metered=is_metered)
             source = compiled if isinstance(compiled, str) else compiled.source
             self._functions.put(key, compiled, 2 * len(text) + SOURCE_BYTES * len(source))
         if isinstance(compiled, str):
@@ -164,9 +177,14 @@ class Compiler:
         return compiled.function
 
     def _compiled(
-        self, document: DocumentNode, operation: OperationDefinitionNode, variables: VariableValues
+        self,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        variables: VariableValues,
+        *,
+        is_metered: bool,
     ) -> Compiled | str:
         try:
-            return compile_operation(self._schema, document, operation, variables)
+            return compile_operation(self._schema, document, operation, variables, is_metered=is_metered)
         except NotCompilableError as error:
             return str(error)

@@ -20,6 +20,7 @@ def sizes_in(path: Path) -> Sizes:
         raise UnreadableError(f"{path}: can't be read: {getattr(error, 'strerror', None) or error}.") from None
     if not isinstance(given, Mapping) or not all(type(size) is int and size >= 0 for size in given.values()):
         raise UnreadableError(f'{path}: write a JSON object of numbers, such as {{"runs": 5000, "workers_of_run": 3}}.')
-    if unknown := sorted(given.keys() - set(Sizes._fields)):
-        raise UnreadableError(f"{path}: {unknown[0]!r} is no size. Those are {', '.join(Sizes._fields)}.")
+    names = [name for name in Sizes._fields if name != "large"]
+    if unknown := sorted(given.keys() - set(names)):
+        raise UnreadableError(f"{path}: {unknown[0]!r} is no size. Those are {', '.join(names)}.")
     return ASSUMED._replace(**given)

@@ -70,13 +70,13 @@ def _check(
         yield _of_error(Level.WARNING, "DEPRECATED", error)
     measures = measure(schema, document, operation, sizes=sizes)
     name = operation.name.value if operation.name else "(anonymous)"
-    message = f"{operation.operation.value} {name}: depth {measures.depth}, cost {measures.cost} of {limits.cost}."
+    large = f", bytes {measures.bytes} of {limits.bytes}" if measures.bytes else ""
+    cost = f"depth {measures.depth}, cost {measures.cost} of {limits.cost}{large}"
+    message = f"{operation.operation.value} {name}: {cost}."
     yield _finding(Level.NOTICE, "COST", message, operation)
     for excess in excesses(measures, limits):
-        message = f"{name}: {excess}"
-        if excess.limit == "cost":
-            remedy = remedy_for(schema, document, operation, None, sizes, limits.cost, MAX_PAGE_SIZE)
-            message = message if remedy is None else f"{message} {remedy}"
+        remedy = remedy_for(schema, document, operation, None, sizes, excess, MAX_PAGE_SIZE)
+        message = f"{name}: {excess}" if remedy is None else f"{name}: {excess} {remedy}"
         yield _finding(Level.ERROR, "TOO_COSTLY", message, operation)
 
 

@@ -49,11 +49,11 @@ def explain(
     known = None if isinstance(coerced, list) else coerced.coerced
     measures = measure(core, document, definition, known, sizes=sizes)
     found = excesses(measures, limits)
-    summary = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}."
+    large = f", bytes {measures.bytes} of {limits.bytes}" if measures.bytes else ""
+    summary = f"depth {measures.depth} of {limits.depth}, cost {measures.cost} of {limits.cost}{large}."
     lines = [f"{operation.type.value} {operation.name or '(anonymous)'}: {summary}", *map(str, found)]
-    remedy = remedy_for(core, document, definition, known, sizes, limits.cost, MAX_PAGE_SIZE)
-    if remedy is not None:
-        lines.append(str(remedy))
+    remedies = [remedy_for(core, document, definition, known, sizes, excess, MAX_PAGE_SIZE) for excess in found]
+    lines += [str(remedy) for remedy in remedies if remedy is not None]
     steering = directive_variables(operation.definition, fragments_of(operation.document))
     if steering:
         lines.append(f"There is one compiled function for each value of {', '.join(f'${one}' for one in steering)}.")

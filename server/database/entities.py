@@ -22,6 +22,8 @@ from server.database.models import (
 )
 from server.database.ordered import OrderedView
 from server.database.read_model import ReadModel
+from server.database.slices import give_way
+from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.table import Table
 
 Record = TypeVar("Record", bound=Model)
@@ -142,9 +144,11 @@ class StudyEntity(DatabaseEntity[StudyModel]):
         """The distinct logical workers of its runs, by name."""
         entity_context = self._entity_context
         workers = entity_context.read_model.logical_workers
-        ids = {
-            id_ for run in self.runs.iter_records() for id_ in entity_context.read_model.worker_runs.owners_of(run.id)
-        }
+        owners_of = entity_context.read_model.worker_runs.owners_of
+        ids: set[str] = set()
+        for some in portions_of(self.runs.positions, RECORDS_PER_STEP):
+            ids.update(worker for _, run in some for worker in owners_of(run))
+            give_way()
         found = sorted(map(workers.records.__getitem__, ids), key=workers.position)
         return [entity_context.logical_workers[worker.id] for worker in found]
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from server.database.slices import give_way
+from server.database.steps import RECORDS_PER_STEP, portions_of
+
 E_co = TypeVar("E_co", covariant=True)
+Item = TypeVar("Item")
+R = TypeVar("R")
 
 Value: TypeAlias = int | str | None
 SortKey: TypeAlias = tuple[Any, str]
@@ -17,6 +22,12 @@ SortKey: TypeAlias = tuple[Any, str]
 
 _MIN_REDUCTION = 2
 """An index is used if it leaves less than one in so many records to test."""
+_TESTS_TOGETHER = 10_000
+"""Conditions that are tested between two looks at the time: it takes a millisecond, or some where they are slow."""
+_SORTED_TOGETHER = 5_000
+"""Positions that are sorted at once, which takes some milliseconds."""
+ORDER_TESTS = 2
+"""An order takes as long as so many conditions on each record."""
 
 
 class _Descending:
@@ -52,6 +63,10 @@ _value = itemgetter(0)
 class Selection(Protocol):
     """A filter, compiled for the records of one kind."""
 
+    @property
+    def terms(self) -> int:
+        """How many conditions it has."""
+
     def select(self, positions: Sequence[SortKey], records: Mapping[str, Any]) -> list[SortKey]:
         """The positions whose records match."""
 
@@ -63,7 +78,7 @@ class OrderedView(Generic[E_co]):
     """An ordered sequence of entities. A view, not a copy: valid until the read model changes, so do not keep it over
     an `await`."""
 
-    __slots__ = ("_entities", "_rank", "_whole", "order", "positions", "records")
+    __slots__ = ("_entities", "_rank", "_whole", "order", "positions", "records", "tests")
 
     def __init__(
         self,
@@ -74,6 +89,7 @@ class OrderedView(Generic[E_co]):
         *,
         whole: bool = False,
         rank: Callable[[SortKey], Any] | None = None,
+        tests: int = 0,
     ) -> None:
         self.positions = positions
         """Sorted, without duplicates."""
@@ -81,6 +97,8 @@ class OrderedView(Generic[E_co]):
         """Records by id; at least those of the view."""
         self.order = order
         """The name of the order: a position is valid within its order only."""
+        self.tests = tests
+        """How many conditions were tested on records to make this view; an order counts as two."""
         self._entities = entities
         self._whole = whole
         """Whether the view has all records of the kind."""
@@ -127,37 +145,70 @@ class OrderedView(Generic[E_co]):
         positions = self.positions
         parts = selection.candidates()
         if parts is not None and sum(map(len, parts)) * _MIN_REDUCTION < len(positions):
-            positions = parts[0] if len(parts) == 1 else sorted({place for part in parts for place in part})
+            positions = parts[0] if len(parts) == 1 else _sorted(list(set().union(*parts)))
             if not self._whole:
-                positions = [place for place in positions if self._holds(place)]
-        return OrderedView(selection.select(positions, self.records), self.records, self._entities, self.order)
+                positions = _in_steps(lambda some: filter(self._holds, some), positions, RECORDS_PER_STEP)
+        together = max(1, _TESTS_TOGETHER // max(1, selection.terms))
+        found = _in_steps(lambda some: selection.select(some, self.records), positions, together)
+        tests = self.tests + len(positions) * selection.terms
+        return OrderedView(found, self.records, self._entities, self.order, tests=tests)
 
     def by(self, name: str, value_of: Callable[[Any], Value], *, descending: bool) -> OrderedView[E_co]:
         """The entities in another order: by a value of the records (nulls last in both directions), then by id."""
-        valued = [(value_of(record), record.id) for record in self.iter_records()]
-        nulls = sorted(place for place in valued if place[0] is None)
-        rest = [place for place in valued if place[0] is not None] if nulls else valued
+        records = self.records
+        valued = _in_steps(
+            lambda some: [(value_of(records[id_]), id_) for _, id_ in some], self.positions, RECORDS_PER_STEP
+        )
+        nulls = [place for place in valued if place[0] is None]
+        give_way()
+        rest = _sorted([place for place in valued if place[0] is not None] if nulls else valued)
         if descending:
-            rest.sort(key=_value, reverse=True)
-            _sort_ties(rest)
-        else:
-            rest.sort()
+            rest = _reversed(rest)
         direction = "DESC" if descending else "ASC"
         rank = _rank_descending if descending else _rank_ascending
-        return OrderedView([*rest, *nulls], self.records, self._entities, f"{name}:{direction}", rank=rank)
+        tests = self.tests + ORDER_TESTS * len(valued)
+        return OrderedView(
+            [*rest, *_sorted(nulls)], records, self._entities, f"{name}:{direction}", rank=rank, tests=tests
+        )
 
     def _holds(self, place: SortKey) -> bool:
         index = bisect_left(self.positions, place)
         return index < len(self.positions) and self.positions[index] == place
 
 
-def _sort_ties(places: list[SortKey]) -> None:
-    """Sorts positions with equal values by id; equal values are adjacent already."""
+def _in_steps(step: Callable[[Sequence[Item]], Iterable[R]], items: Sequence[Item], size: int) -> list[R]:
+    """The results of one step after the other."""
+    if len(items) <= size:
+        return list(step(items))
+    results: list[R] = []
+    for some in portions_of(items, size):
+        results += step(some)
+        give_way()
+    return results
+
+
+def _sorted(places: list[SortKey]) -> list[SortKey]:
+    """Sorts small parts, then merges pairs of them: `sorted` notices that a list consists of two sorted ones."""
+    parts = []
+    for some in portions_of(places, _SORTED_TOGETHER):
+        parts.append(sorted(some))
+        give_way()
+    while len(parts) > 1:
+        merged = []
+        for pair in portions_of(parts, 2):
+            merged.append(sorted(chain(*pair)))
+            give_way()
+        parts = merged
+    return parts[0] if parts else []
+
+
+def _reversed(places: list[SortKey]) -> list[SortKey]:
+    """Sorted positions with their values in the reverse order, and equal values still by id."""
     if len(set(map(_value, places))) == len(places):
-        return
-    start = 0
-    for _, group in groupby(list(places), key=_value):
-        tied = list(group)
-        if len(tied) > 1:
-            places[start : start + len(tied)] = sorted(tied)
-        start += len(tied)
+        return places[::-1]
+    give_way()
+    result: list[SortKey] = []
+    for _, group in groupby(reversed(places), key=_value):
+        result += [*group][::-1]
+        give_way()
+    return result

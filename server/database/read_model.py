@@ -20,6 +20,7 @@ from server.database.content_digest import ContentDigest
 from server.database.default_order import position_of
 from server.database.dialects import Dialects
 from server.database.json_text import EMPTY, JSONText, object_text
+from server.database.large_values import LargeValues
 from server.database.links import Links
 from server.database.long_reads import LongReads
 from server.database.models import (
@@ -99,6 +100,7 @@ class ReadModel:
             EntityKind.LOGICAL_WORKER: Counter(),
         }
         """How many runs, and how many logical workers, name each queue."""
+        self.large = LargeValues()
         self.study_runs = Links(
             self.studies.records,
             self.runs.records,
@@ -230,8 +232,9 @@ class ReadModel:
                     self.tombstones.discard(id_)
                 else:
                     self.tombstones.add(id_)
-            elif self.annotations.get(id_, EMPTY) != (readable := object_text(text)):
+            elif (before := self.annotations.get(id_, EMPTY)) != (readable := object_text(text)):
                 annotated.add(id_)
+                self.large.annotations_changed(before, readable)
                 self.digest.set_part((kind, id_), None if readable == EMPTY else readable)
                 if readable == EMPTY:
                     del self.annotations[id_]
@@ -260,6 +263,7 @@ class ReadModel:
         return True
 
     def _count(self, change: Change) -> None:
+        self.large.changed(change.before, change.after)
         counter = self.queues.get(change.key.kind)
         if counter is None or _queues_of(change.before) == _queues_of(change.after):
             return
@@ -293,6 +297,10 @@ class ReadModel:
                         counter[queue] += count
                 yield
         for kind, table in self.tables.items():
+            self.large.forget(kind)
+            for records in portions_of(list(table.records.values()), RECORDS_PER_STEP):
+                self.large.add(kind, records)
+                yield
             yield from table.rebuild()
             if kind in self._value_indexes:
                 yield from self._value_indexes[kind].rebuild(table.order, table.records)

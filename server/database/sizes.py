@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from server.database.large_values import LargeField
 from server.database.models import EntityKind
 from server.database.read_model import ReadModel
+
+_DIGITS = 8
+"""Significant binary digits of a number of bytes."""
 
 
 class Sizes(NamedTuple):
@@ -22,6 +26,8 @@ class Sizes(NamedTuple):
     workers_of_run: int
     instances_of_worker: int
     """Physical workers of a logical one."""
+    large: tuple[LargeField, ...] = ()
+    """The fields that have large values."""
 
     @property
     def workers_of_study(self) -> int:
@@ -34,13 +40,19 @@ class Sizes(NamedTuple):
     @property
     def rounded(self) -> Sizes:
         """No smaller, at most an eighth larger, and seldom another one: what depends on it can be remembered."""
-        return Sizes(*map(rounded, self))
+        *counts, _ = self
+        return Sizes._make([*map(rounded, counts), tuple(map(_rounded_field, self.large))])
 
 
-def rounded(size: int) -> int:
-    """The next number with at most four significant binary digits."""
-    shift = max(0, size.bit_length() - 4)
+def rounded(size: int, digits: int = 4) -> int:
+    """The next number with at most so many significant binary digits."""
+    shift = max(0, size.bit_length() - digits)
     return -(-size >> shift) << shift
+
+
+def _rounded_field(field: LargeField) -> LargeField:
+    """At most a hundredth larger: what an answer may have in bytes is not much more than what one answer takes."""
+    return LargeField(field.name, rounded(field.largest, _DIGITS), rounded(field.total, _DIGITS))
 
 
 def sizes_of(model: ReadModel) -> Sizes:
@@ -54,4 +66,5 @@ def sizes_of(model: ReadModel) -> Sizes:
         runs_of_worker=model.worker_runs.most_members,
         workers_of_run=model.worker_runs.most_owners,
         instances_of_worker=model.instances.most_members,
+        large=model.large.fields,
     )

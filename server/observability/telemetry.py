@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -40,9 +40,8 @@ class Telemetry:
         """Records an operation; the block executes it, and fills in the outcome."""
         outcome = OperationOutcome()
         began = perf_counter()
-        attributes = {"graphql.operation.type": operation.type.value, "graphql.operation.name": operation.name or ""}
         try:
-            with self.tracing.step(f"graphql.{operation.type.value}", attributes):
+            with self.step(operation):
                 if operation.type is OperationType.SUBSCRIPTION:
                     with self.metrics.subscription():
                         yield outcome
@@ -50,6 +49,11 @@ class Telemetry:
                     yield outcome
         finally:
             self.note(operation, protocol, identity, outcome, perf_counter() - began)
+
+    def step(self, operation: Operation) -> AbstractContextManager[None]:
+        """The span of an operation's execution, if there is tracing."""
+        attributes = {"graphql.operation.type": operation.type.value, "graphql.operation.name": operation.name or ""}
+        return self.tracing.step(f"graphql.{operation.type.value}", attributes)
 
     def note(
         self, operation: Operation, protocol: str, identity: Identity, outcome: OperationOutcome, seconds: float

@@ -1,7 +1,7 @@
 """The fast path: answers the common request (a query by POST, in one piece, with a token) in few steps.
 
-It parses what is common, and lets `Service` answer. A request that is less common, or is refused, is handed to the slow
-path from its start, which then reports the error.
+It parses what is common, and lets `Service` answer. A request that is less common, or whose document is refused, is
+handed to the slow path from its start, which then reports the error.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from time import perf_counter
 from typing import Any, NamedTuple
 
 from graphql import OperationType
@@ -17,13 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schema.context import Context
 from schema.documents import TOKEN_BYTES
-from schema.operation import Operation
+from schema.encoding import encode_json
+from schema.operation import Operation, OperationError
 from schema.recent import Recent
 from schema.roles import Role
 from server.auth.identity import Identity
+from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase
+from server.database.positions import Position
 from server.middleware import SECURITY_HEADERS
-from server.protocols.http import GRAPHQL_JSON
+from server.protocols.http import GRAPHQL_JSON, retry_after, status_of
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
@@ -104,26 +106,27 @@ class FastPath:
         REQUEST_ID.set(id_)
         message = await receive()
         identity = self._identity(headers, scope)  # again, since the token may have expired while the body arrived
-        reply = None if identity is None else self._reply(message, headers, identity, scope)
+        reply = None if identity is None else await self._reply(message, headers, identity, scope)
         if reply is None:
             await self._slow_path(scope, _replay(message, receive), send)
             return
-        self._service.telemetry.metrics.count_request(reply.status)
+        response, position = reply
+        self._service.telemetry.metrics.count_request(response.status)
         start = {
             "type": "http.response.start",
-            "status": reply.status,
-            "headers": _headers_of(reply, headers, id_, scope["state"]["database"]),
+            "status": response.status,
+            "headers": _headers_of(response, headers, id_, position),
         }
         await send(start)
-        await send({"type": "http.response.body", "body": reply.body})
+        await send({"type": "http.response.body", "body": response.body})
 
     def _identity(self, headers: Mapping[bytes, bytes], scope: Scope) -> Identity | None:
         return self._service.access_control.identify_sync(headers.get(b"authorization"), scope)
 
-    def _reply(
+    async def _reply(
         self, message: Message, headers: Mapping[bytes, bytes], identity: Identity, scope: Scope
-    ) -> CachedResponse | None:
-        began = perf_counter()
+    ) -> tuple[CachedResponse, Position | None] | None:
+        """The response, with the position that it tells; None leaves the request to the slow path."""
         body = message.get("body", b"")
         if message["type"] != "http.request" or message.get("more_body") or len(body) > MAX_BODY_SIZE:
             return None
@@ -135,16 +138,19 @@ class FastPath:
                 return None
             database = scope["state"]["database"]
             question = _question(parsed, headers, identity, database)
-            answered = self._service.answer_sync(question, self._context(database, identity))
+            context = self._context(database, identity)
+            self._service.access_control.consume(identity)
         except Exception:
             LOG.debug("A request goes the slow path", exc_info=True)
             return None
-        if answered is None:
-            return None
-        reply, outcome = answered
-        self._service.access_control.consume(identity)
-        self._service.telemetry.note(parsed.operation, "http", identity, outcome, perf_counter() - began)
-        return reply
+        try:
+            response = await self._service.answer(question, context, lambda: visitor_of(scope), identity)
+        except OperationError as error:
+            status = status_of(error, _MEDIA_TYPES[headers.get(b"accept")].decode())
+            refused = CachedResponse(status, encode_json({"errors": error.errors}), None)
+            refused.headers += [(name.encode(), value.encode()) for name, value in retry_after(error).items()]
+            return refused, None
+        return response, database.position
 
     def _read(self, body: bytes) -> ParsedBody | None:
         """The content of a body; None if it is not a query. Raises `RequestError`, `OperationError`."""
@@ -177,10 +183,12 @@ def _question(
 
 
 def _headers_of(
-    reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str, database: MerlinDatabase
+    reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str, position: Position | None
 ) -> list[tuple[bytes, bytes]]:
-    own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode()), (b"x-position", str(database.position).encode())]
-    if reply.status == HTTPStatus.OK:
+    own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode())]
+    if position is not None:
+        own.append((b"x-position", str(position).encode()))
+    if reply.status != HTTPStatus.NOT_MODIFIED:
         own.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
     return reply.headers + own
 

@@ -14,16 +14,18 @@ from starlette.types import Receive, Scope, Send
 from schema.errors import BUDGET_EXCEEDED, DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
 from schema.operation import Operation, OperationError
 from server.auth.identity import AuthenticationError
+from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
+from server.database.merlin_database import MerlinDatabase
 from server.errors import RequestError
 from server.header_lists import joined
 from server.login_page import prefers_html
 from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.protocols.event_stream import EventStream
 from server.protocols.failures import is_cancelled
-from server.protocols.response_cache import CachedResponse
-from server.protocols.service import Service, conditions_of
-from server.requests import accepted, read_request
+from server.protocols.response_cache import CachedResponse, cache_key_of
+from server.protocols.service import Conditions, Question, Service, conditions_of
+from server.requests import GraphQLRequest, accepted, read_request
 from server.responses import JSON, json_response, refused, unauthenticated
 
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -52,17 +54,16 @@ class GraphQLApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         telemetry = self._service.telemetry
-        with telemetry.tracing.request("graphql", request.headers):
-            with ExitStack() as until_sent:
-                try:
-                    response = await self._respond(request, until_sent)
-                except RequestError as error:
-                    telemetry.refused(error.code)
-                    response = refused(error)
-                except AuthenticationError as error:
-                    telemetry.refused(error.code)
-                    response = unauthenticated(error)
-                await response(scope, receive, send)
+        with telemetry.tracing.request("graphql", request.headers), ExitStack() as until_sent:
+            try:
+                response = await self._respond(request, until_sent)
+            except RequestError as error:
+                telemetry.refused(error.code)
+                response = refused(error)
+            except AuthenticationError as error:
+                telemetry.refused(error.code)
+                response = unauthenticated(error)
+            await response(scope, receive, send)
 
     async def _respond(self, request: Request, until_sent: ExitStack) -> Response | EventStream:
         """`until_sent` ends when the response is sent. Raises `RequestError`, `AuthenticationError`."""
@@ -80,8 +81,8 @@ class GraphQLApp:
             error = self._service.failed(unknown)
         if media_type == EVENT_STREAM:
             return EventStream(error, self._service.failed)
-        status = _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
-        return json_response({"errors": error.errors}, status, _retry_after(error), media_type=media_type)
+        status = status_of(error, media_type)
+        return json_response({"errors": error.errors}, status, retry_after(error), media_type=media_type)
 
     async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
@@ -96,7 +97,7 @@ class GraphQLApp:
             conditions = conditions_of(
                 joined(request.headers, "cache-control"), joined(request.headers, "if-none-match")
             )
-            reply = await self._service.answer(given, operation, conditions, lease, request.state.database)
+            reply = await self._query(given, operation, conditions, lease, request.state.database)
             return _response(reply, media_type, request)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
@@ -108,10 +109,33 @@ class GraphQLApp:
             answer = await anext(answers)
         return Response(answer.encoded, headers=_position(request), media_type=media_type)
 
+    async def _query(
+        self,
+        given: GraphQLRequest,
+        operation: Operation,
+        conditions: Conditions,
+        lease: Lease,
+        database: MerlinDatabase,
+    ) -> CachedResponse:
+        """Raises `OperationError`, `AuthenticationError` and `BackendError`."""
+        if given.read_after is not None:
+            await database.catch_up(given.read_after)
+        identity = lease.identity()
+        key = None if given.wants_cost else cache_key_of(operation, given.variables, identity.role)
+        question = Question(operation, given.variables, key, conditions, database, given.wants_cost)
+        context = self._service.context(database, identity)
+        return await self._service.answer(question, context, lambda: lease.visitor, identity)
 
-def _retry_after(error: OperationError) -> dict[str, str] | None:
+
+def status_of(error: OperationError, media_type: str) -> int:
+    """The HTTP status of an operation that was refused."""
+    return _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
+
+
+def retry_after(error: OperationError) -> dict[str, str]:
+    """The header that tells a client when it may try again, if the error does."""
     seconds = error.errors[0]["extensions"].get("retryAfter")
-    return None if seconds is None else {"retry-after": str(seconds)}
+    return {} if seconds is None else {"retry-after": str(seconds)}
 
 
 def _position(request: Request) -> dict[str, str]:

@@ -5,10 +5,11 @@ records its outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from graphql import GraphQLError, OperationType
@@ -23,15 +24,16 @@ from server import __version__
 from server.auth.access_control import AccessControl
 from server.auth.identity import Identity
 from server.auth.lease import Lease
+from server.auth.visitor import Visitor
 from server.database.idempotency import Claim
-from server.database.merlin_database import MerlinDatabase, State
+from server.database.merlin_database import MerlinDatabase
 from server.errors import RequestError
 from server.header_lists import directives
 from server.observability.telemetry import OperationOutcome, Telemetry
 from server.protocols.failures import failed
 from server.protocols.idempotency import KeyedMutation, execute_once
 from server.protocols.persisted_documents import PersistedDocuments
-from server.protocols.response_cache import CachedResponse, CacheKey, ResponseCache, cache_key_of
+from server.protocols.response_cache import CachedResponse, CacheKey, ResponseCache
 from server.requests import GraphQLRequest
 
 
@@ -57,6 +59,8 @@ class Question(NamedTuple):
     """None where its response can't be cached."""
     conditions: Conditions
     database: MerlinDatabase
+    wants_cost: bool = False
+    """The response is to say what it costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,60 +113,59 @@ class Service:
         text = self.documents.text(request.query, request.document_hash)
         return self.engine.parse(text, request.operation_name)
 
-    def answer_sync(self, question: Question, context: Context) -> tuple[CachedResponse, OperationOutcome] | None:
-        """The response to a query, if it can be had without waiting; None leaves the query to `answer`.
-
-        The caller records the outcome. Raises `OperationError`, and what nobody foresaw.
-        """
-        state = question.database.state
-        cached = self._cached(question, state, context.allowance)
-        if cached is not None:
-            return cached
-        response = self.engine.execute_sync(question.operation, question.variables, context)
-        if response is None:
-            return None
-        return self._cache(question, state, response), OperationOutcome(response.cost)
-
     async def answer(
-        self,
-        request: GraphQLRequest,
-        operation: Operation,
-        conditions: Conditions,
-        lease: Lease,
-        database: MerlinDatabase,
+        self, question: Question, context: Context, visitor: Callable[[], Visitor], identity: Identity
     ) -> CachedResponse:
-        """The response to a query. Raises `OperationError`, `AuthenticationError` and `BackendError`."""
-        if request.read_after is not None:
-            await database.catch_up(request.read_after)
-            request = replace(request, read_after=None)
-        identity = lease.identity()
-        key = None if request.wants_cost else cache_key_of(operation, request.variables, identity.role)
-        question, state = Question(operation, request.variables, key, conditions, database), database.state
-        cached = self._cached(question, state, self.access_control.allowance(identity))
-        if cached is not None:
-            response, outcome = cached
-            self.telemetry.note(operation, lease.visitor.protocol, identity, outcome, 0.0)
-            return response
-        async with aclosing(self.stream(operation, request, database, lease)) as answers:
-            return self._cache(question, state, await anext(answers))
+        """The response to a query: a cached one, or that of an execution. Raises `OperationError`."""
+        began, outcome = perf_counter(), OperationOutcome()
+        try:
+            cached = self._cached(question, context.allowance)
+            if cached is not None:
+                outcome.cost, outcome.is_kept = cached.cost, True
+                return cached
+            with self.telemetry.step(question.operation):
+                response = await self.engine.query(question.operation, question.variables, context)
+                outcome.add_response(response)
+                if question.wants_cost:
+                    response = self._with_cost(response, context.allowance)
+                return self._cache(question, response)
+        except Exception as unknown:  # noqa: BLE001 - the client waits for a response
+            error = self._refused(unknown, outcome, question.operation, visitor, identity)
+            raise error from None
+        finally:
+            seconds = perf_counter() - began
+            self.telemetry.note(question.operation, "http", identity, outcome, seconds)
 
-    def _cached(
-        self, question: Question, state: State, allowance: Allowance
-    ) -> tuple[CachedResponse, OperationOutcome] | None:
+    def _cached(self, question: Question, allowance: Allowance) -> CachedResponse | None:
         """A response that costs one point. A client that has none is refused as for an execution."""
         if question.cache_key is None or question.conditions.no_cache:
             return None
-        response = self.response_cache.find(question.cache_key, state, question.conditions.if_none_match)
-        return (
-            None if response is None or allowance.take(1) else (response, OperationOutcome(response.cost, is_kept=True))
-        )
-
-    def _cache(self, question: Question, state: State, response: GraphQLResponse) -> CachedResponse:
-        """Errors are not cached, nor what a change during the execution may have made a mixture."""
-        if question.cache_key is None or response.errors or question.database.state != state:
-            return CachedResponse(200, response.encoded, None)
         known = question.conditions.if_none_match
-        return self.response_cache.put(question.cache_key, state, response.encoded, response.cost, known)
+        response = self.response_cache.find(question.cache_key, question.database.state, known)
+        return None if response is None or allowance.take(1) else response
+
+    def _cache(self, question: Question, response: GraphQLResponse) -> CachedResponse:
+        """Errors are not cached, nor what a change during the execution may have made a mixture."""
+        if question.cache_key is None or response.errors or response.state is None:
+            return CachedResponse(200, response.encoded, None, response.cost)
+        known = question.conditions.if_none_match
+        return self.response_cache.put(question.cache_key, response.state, response.encoded, response.cost, known)
+
+    def _refused(
+        self,
+        unknown: Exception,
+        outcome: OperationOutcome,
+        operation: Operation,
+        visitor: Callable[[], Visitor],
+        identity: Identity,
+    ) -> OperationError:
+        """The error that the client gets for an exception of an operation, noted and logged."""
+        error = self.failed(unknown)
+        outcome.add_errors(error.errors)
+        if error.code == FORBIDDEN:
+            what = f"{operation.type.value} {operation.name or 'without a name'}"
+            self.access_control.security_log.forbidden(visitor(), identity, what)
+        return error
 
     async def stream(
         self,
@@ -187,12 +190,7 @@ class Service:
                         _ = answer.encoded  # an encoding error belongs to the operation
                         yield self._with_cost(answer, context.allowance) if request.wants_cost else answer
             except Exception as unknown:  # noqa: BLE001 - the client waits for an end
-                error = self.failed(unknown)
-                outcome.add_errors(error.errors)
-                if error.code == FORBIDDEN:
-                    what = f"{operation.type.value} {operation.name or 'without a name'}"
-                    self.access_control.security_log.forbidden(lease.visitor, identity, what)
-                raise error from None
+                raise self._refused(unknown, outcome, operation, lambda: lease.visitor, identity) from None
 
     def _with_cost(self, answer: GraphQLResponse, allowance: Allowance) -> GraphQLResponse:
         told = {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import re
+import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from graphql import (
     ArgumentNode,
+    ExecutionResult,
     FieldNode,
     IntValueNode,
     NameNode,
@@ -27,10 +31,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schema import documents
+from schema.budget import Budget
 from schema.build import make_schema
 from schema.context import Context
 from schema.core import core_of
-from schema.engine import Engine
+from schema.encoding import encode_json
+from schema.engine import UNMETERED, Engine
 from schema.limits import DEFAULTS, STRICT, Limits
 from schema.operation import OperationError
 from schema.roles import Role
@@ -120,6 +126,72 @@ def test_no_response_has_more_fields_than_its_operation_costs(world: World, rand
         if fields is not None:
             variables = world.compiled._variables(operation, values)
             assert fields <= world.compiled._cost(operation, variables, world.context), (asked.text, values)
+
+
+@settings(SLOW, max_examples=150)
+@given(st.randoms(use_true_random=True, note_method_calls=False))
+def test_both_ways_spend_the_same_and_no_more_than_the_cost(world: World, random: Random) -> None:
+    """Compiled functions and graphql-core, with the same answer; what is searched once may be found twice."""
+    asked = DocumentMaker(CORE, WORDS, random).asked("query", times=3)
+    if "integrity" in asked.text:  # it is asynchronous
+        return
+    try:
+        operation = world.compiled.parse(asked.text, asked.name)
+    except OperationError:
+        return
+    for values in asked.variables:
+        variables = world.compiled._variables(operation, values)
+        by_core, compiled = Budget(sys.maxsize), Budget(sys.maxsize)
+        try:
+            expected = world.plain._by_core(operation, variables, replace(world.context, budget=by_core))
+        except OperationError:
+            continue
+        assert isinstance(expected, ExecutionResult)
+        context = replace(world.context, budget=compiled)
+        data = world.compiled._data(operation, variables, context, is_metered=True)
+        if data is None:
+            continue
+        assert encode_json(data) == encode_json(expected.data)
+        assert compiled.fields == by_core.fields
+        cost = world.compiled._cost(operation, variables, world.context)
+        assert compiled.spent <= by_core.spent <= cost, (asked.text, values)
+
+
+async def test_an_operation_ends_when_it_has_spent_what_it_may(database: MerlinDatabase) -> None:
+    """Whichever way it is executed: the error names the list that most was spent on."""
+    text = "{ database { runs } all: runs(first: 300) { nodes { id workers { name queues } } } }"
+    for is_compiled in (True, False):
+        engine = Engine(SCHEMA, replace(UNLIMITED, cost=1_000), compiled=is_compiled)
+        operation = Engine(SCHEMA, UNLIMITED).parse(text)
+        variables = engine._variables(operation, None)
+        with pytest.raises(OperationError) as refused:
+            await engine._executed(operation, variables, context_of(database), UNMETERED + 1)
+        (error,) = refused.value.errors
+        assert error["extensions"]["code"] == refused.value.code == "LIMIT_EXCEEDED"
+        assert (error["extensions"]["limit"], error["extensions"]["maximum"]) == ("cost", 1_000)
+        assert 1_000 < error["extensions"]["value"] < 2_000
+        assert error["extensions"]["field"].startswith("all.nodes")
+
+
+async def test_a_long_answer_belongs_to_one_revision(database: MerlinDatabase) -> None:
+    """Others are answered in the middle of it, and what changes meanwhile is seen after it."""
+    engine, context = Engine(SCHEMA, UNLIMITED), context_of(database)
+    page = "runs(first: 300) { nodes { id workers { runs(first: 300) { nodes { workspace } } } } }"
+    operation = engine.parse(f"{{ before: database {{ revision }} {page} after: database {{ revision }} }}")
+    asking = asyncio.ensure_future(engine.query(operation, None, context))
+    revisions = []
+    while not asking.done():
+        await asyncio.sleep(0)
+        revisions.append(database.revision)
+        (run_,) = list(database.runs.all())[:1]
+        changed = replace(run_.record, workspace=f"/{len(revisions)}")
+        await database.read_model.long_reads.ended()
+        database.read_model.apply([Entry(Key(EntityKind.RUN, run_.id), changed)])
+    answer = (await asking).data
+    assert answer is not None
+    assert answer["before"] == answer["after"]
+    assert len(revisions) < 10
+    assert answer["before"]["revision"] in revisions
 
 
 async def test_the_cost_is_close_to_the_work(database: MerlinDatabase) -> None:

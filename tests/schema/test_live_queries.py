@@ -122,14 +122,14 @@ async def test_a_long_subscription_keeps_nothing_of_its_past() -> None:
 async def test_subscribers_to_the_same_share_its_execution(monkeypatch: pytest.MonkeyPatch) -> None:
     """A change that many are told in the same way is executed once; another selection is executed for itself."""
     executed = 0
-    execute = Engine._result
+    execute = Engine._at_once
 
     def counted(*given: Any) -> Any:
         nonlocal executed
         executed += 1
         return execute(*given)
 
-    monkeypatch.setattr(Engine, "_result", counted)
+    monkeypatch.setattr(Engine, "_at_once", counted)
     monkeypatch.setattr(sharing, "_SHARED_FOR", 60.0)
     database = copy_of(run(11))
     async with AsyncExitStack() as stack:

@@ -8,6 +8,7 @@ import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from websockets.typing import Subprotocol
 
 import server.process.uvicorn_protocols
 from server.database.backends.memory import MemoryBackend
+from server.database.demo_data import bulk_records
 from server.process.connection_limits import RESERVED
 from server.process.uvicorn_protocols import HTTPConnection
 from server.settings import Settings
@@ -243,3 +245,24 @@ async def test_a_client_that_leaves_is_no_error(caplog: pytest.LogCaptureFixture
                 while 'http_requests_total{status="408"} 3.0' not in (await client.get(figures)).text:
                     await asyncio.sleep(0.01)
     assert "Traceback" not in caplog.text
+
+
+async def test_a_long_query_keeps_nobody_waiting_and_ends_at_the_deadline() -> None:
+    """It is executed in slices, between which others are answered; it is refused in the middle of one list."""
+    records = bulk_records(datetime(2026, 1, 1), 2_000)
+    page = "runs(first: 500) { nodes { workers { runs(first: 500) { nodes { workspace } } } } }"
+    settings = Settings(no_auth=True, max_cost=10_000_000, deadline=0.5, compiled=False)
+    async with (
+        serving(await memory_of(*records), settings=settings) as server,
+        httpx.AsyncClient(timeout=DEADLINE) as client,
+    ):
+        long = asyncio.ensure_future(client.post(server.http, json={"query": f"{{ {page} }}"}))
+        others = 0
+        while not long.done():
+            answer = await client.post(server.http, json={"query": "{ __typename }"})
+            assert answer.json() == {"data": {"__typename": "Query"}}
+            others += 1
+        refused = await long
+    assert code_of(refused.content) == "DEADLINE_EXCEEDED"
+    assert refused.status_code == 504
+    assert others > 5

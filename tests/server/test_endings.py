@@ -115,21 +115,20 @@ def fault_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> Iterator
 BEGINNING = [
     (PersistedDocuments, "text"),
     (Engine, "parse"),
-    (Engine, "execute"),
     (engine, "check_role"),
     (Engine, "_cost"),
     (Lease, "identity"),
     (AccessControl, "consume"),
     (Service, "context"),
     (Service, "prepare"),
-    (Service, "stream"),
-    (Telemetry, "operation"),
 ]
 """What every operation comes by before it has an answer."""
+STREAMED = [(Service, "stream"), (Engine, "execute"), (Telemetry, "operation")]
+"""And all but a query over HTTP."""
 ANSWERING = [(OperationOutcome, "add_response"), (GraphQLResponse, "__init__")]
 """And with each answer."""
 ENDING = [(Telemetry, "note"), (Metrics, "count_operation")]
-OF_QUERIES = [(Compiler, "answer"), (Engine, "_result"), (Engine, "_within_deadline")]
+OF_QUERIES = [(Compiler, "answer"), (Engine, "_at_once"), (Engine, "_queried")]
 OF_MUTATIONS = [(Engine, "_executor"), (engine, "execute_root_selection_set")]
 OF_SUBSCRIPTIONS = [
     *((Engine, "_shared_responses"), (Engine, "_events"), (engine, "create_source_event_stream")),
@@ -200,9 +199,9 @@ def check(errors: list[dict[str, Any]] | None, error: BaseException, caplog: pyt
 
 
 PLACES = {
-    QUERY: [*BEGINNING, *ANSWERING, *ENDING, *OF_QUERIES],
-    MUTATION: [*BEGINNING, *ANSWERING, *ENDING, *OF_MUTATIONS],
-    SNAPSHOT: [*BEGINNING, *ANSWERING, *OF_SUBSCRIPTIONS],
+    QUERY: [*BEGINNING, *STREAMED, *ANSWERING, *ENDING, *OF_QUERIES],
+    MUTATION: [*BEGINNING, *STREAMED, *ANSWERING, *ENDING, *OF_MUTATIONS],
+    SNAPSHOT: [*BEGINNING, *STREAMED, *ANSWERING, *OF_SUBSCRIPTIONS],
 }
 
 
@@ -279,7 +278,8 @@ async def test_a_query_over_http_ends_whatever_fails(
 ) -> None:
     """By 500, with the id that stands in the log."""
     async with httpx.AsyncClient(timeout=DEADLINE) as client:
-        for place in (*BEGINNING, *ANSWERING, *OF_QUERIES, *OF_STREAMS):
+        of_service = [(Service, "answer"), (Telemetry, "step"), (Engine, "query")]
+        for place in (*BEGINNING, *of_service, *ANSWERING, *OF_QUERIES, *OF_STREAMS):
             with fault_at(monkeypatch, *place) as fault:
                 for error in some():
                     fault.arm(error)

@@ -84,6 +84,7 @@ EVERYTHING = Settings(
     max_root_fields=5,
     max_aliases=6,
     max_terms=8,
+    max_bytes=10,
     max_cost=7,
 )
 

@@ -50,7 +50,9 @@ from tests.support.documents import Asked, Words
 from tests.support.records import logical_worker, physical_worker, run, uid
 
 SCHEMA = make_schema()
-UNLIMITED = Limits(cost=10**12, depth=10**3, tokens=10**6, characters=10**6, aliases=10**6, directives=10**6)
+UNLIMITED = Limits(
+    bytes=10**12, cost=10**12, depth=10**3, tokens=10**6, characters=10**6, aliases=10**6, directives=10**6
+)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
