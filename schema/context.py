@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import strawberry
 
+from schema.allowance import FREE, UNLIMITED, Allowance, Toll
 from schema.roles import Role
 from server.database.idempotency import Claim
 from server.database.merlin_database import MerlinDatabase
@@ -31,6 +32,10 @@ class Context:
     """What the earlier fields of this mutation have changed: an error of a later one takes their payloads away."""
     claim: Claim | None = field(default=None, compare=False)
     """Under which a mutation with an idempotency key is executed."""
+    allowance: Allowance = field(default=UNLIMITED, compare=False)
+    """What the viewer may still use."""
+    toll: Toll = field(default=FREE, compare=False)
+    """What each execution of a subscription costs; only the source of its events has it."""
 
 
 Info: TypeAlias = strawberry.Info[Context, None]

@@ -37,6 +37,7 @@ TOKEN_BYTES = 400
 MAX_COST_BYTES = 2**21
 SCOPES: Mapping[str, Scope] = MappingProxyType(
     {
+        "Viewer.budget": Scope.CLIENT,
         "PhysicalWorker.heartbeatAge": Scope.CLOCK,
         "Query.integrity": Scope.SERVER,
         "Database.revision": Scope.REVISION,

@@ -22,6 +22,7 @@ from graphql import (
 )
 from graphql.execution.values import VariableValues
 
+from schema.allowance import Toll, charge
 from schema.changes import LiveTick, SubscriptionEvent
 from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.compiler import Compiler, ExecutionCounts
@@ -36,7 +37,7 @@ from schema.errors import (
     translate,
 )
 from schema.limits import DEFAULTS, Limits
-from schema.operation import GraphQLResponse, Operation, OperationError
+from schema.operation import GraphQLResponse, Operation, OperationError, Scope
 from schema.roles import Role
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
@@ -70,6 +71,7 @@ class Engine:
         self._reveal = introspection
         self._documents = Documents(self._schema, limits, introspection=introspection)
         self._deadline = deadline
+        self._max_cost = limits.cost
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._live_steps = Steps(rests=True)
         self._shared: WeakValueDictionary[Hashable, SharedAnswers[GraphQLResponse]] = WeakValueDictionary()
@@ -83,6 +85,11 @@ class Engine:
     def deadline(self) -> float | None:
         """Seconds that a query or a mutation may take."""
         return self._deadline
+
+    @property
+    def max_cost(self) -> int:
+        """The cost that one operation may have."""
+        return self._max_cost
 
     @property
     def execution_counts(self) -> ExecutionCounts:
@@ -128,22 +135,28 @@ class Engine:
         cost = self._cost(operation, given, context)
         match operation.type:
             case OperationType.QUERY:
+                charge(context.allowance, cost)
                 result = await self._within_deadline(self._result(operation, given, context))
                 yield self._response(operation, result, cost)
             case OperationType.MUTATION:
+                charge(context.allowance, cost)
                 with confirmations() as confirmed:
                     result = await self._changed(operation, variables, context)
                 position, replicas = str(context.database.position), confirmed.as_extension()
                 yield self._response(operation, result, cost, position, replicas)
             case OperationType.SUBSCRIPTION:
-                executor = self._executor(operation, variables, context)
+                toll = Toll(context.allowance, cost)
+                executor = self._executor(operation, variables, replace(context, toll=toll))
                 shared = self._shared_responses(operation, given, context, cost)
-                async with (
-                    aclosing(await self._events(executor)) as events,
-                    aclosing(self._responses(events, shared)) as answers,
-                ):
-                    async for answer in answers:
-                        yield answer
+                try:
+                    async with (
+                        aclosing(await self._events(executor)) as events,
+                        aclosing(self._responses(events, shared, toll)) as answers,
+                    ):
+                        async for answer in answers:
+                            yield answer
+                finally:
+                    toll.give_back()
 
     def execute_sync(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
@@ -157,7 +170,10 @@ class Engine:
         check_role(operation, context)
         given = self._variables(operation, variables)
         cost = self._cost(operation, given, context)
+        charge(context.allowance, cost)
         data = self._data(operation, given, context, None)
+        if data is None:
+            context.allowance.give_back(max(cost, 1))
         return None if data is None else self._response(operation, ExecutionResult(data, None), cost)
 
     def _variables(self, operation: Operation, given: Mapping[str, Any] | None) -> _Variables:
@@ -265,7 +281,7 @@ class Engine:
             return self._response(operation, result, cost)
 
         given = text_of(variables.given)
-        key = operation.text, operation.name, given, context
+        key = operation.text, operation.name, given, context, context.who if operation.scope is Scope.CLIENT else None
         shared = self._shared.get(key)
         if shared is None:
             shared = self._shared[key] = SharedAnswers(answer, self._live_steps)
@@ -285,12 +301,12 @@ class Engine:
         return cast("AsyncGenerator[SubscriptionEvent]", source)
 
     async def _responses(
-        self, events: AsyncIterable[SubscriptionEvent], shared: SharedAnswers[GraphQLResponse]
+        self, events: AsyncIterable[SubscriptionEvent], shared: SharedAnswers[GraphQLResponse], toll: Toll
     ) -> AsyncGenerator[GraphQLResponse]:
         """The response to each event; a live query is answered only if its result has changed."""
         last: bytes | None = None
         async for event in events:
-            answer = await shared.to(event)
+            answer = await shared.to(event, toll.use)
             if isinstance(event, LiveTick):
                 if answer.encoded == last:
                     continue

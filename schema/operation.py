@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -56,6 +57,16 @@ class GraphQLResponse:
             parts["extensions"] = self.extensions
         self.encoded = encode_json(parts)
 
+    def with_extension(self, name: str, value: object) -> GraphQLResponse:
+        """The response with one more of its extensions, for one of the clients that receive it."""
+        told = copy(self)
+        told.extensions = {**self.extensions, name: value}
+        last = b"%b:%b}}" % (encode_json(name), encode_json(value))  # they are the last part, and may be left out
+        told.encoded = (
+            self.encoded[:-2] + b"," + last if self.extensions else self.encoded[:-1] + b',"extensions":{' + last
+        )
+        return told
+
     @classmethod
     def given_before(cls, encoded: bytes) -> GraphQLResponse:
         """A response that was encoded before, to be sent once more."""
@@ -84,6 +95,8 @@ class Scope(StrEnum):
     SERVER = "server"
     """What the server itself has noticed; at another one, or later, it may be something else."""
     CLOCK = "clock"
+    CLIENT = "client"
+    """Who asks, and what the client has asked before."""
 
 
 @dataclass(frozen=True, slots=True)

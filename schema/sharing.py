@@ -33,15 +33,16 @@ class SharedAnswers(Generic[A]):
         self._latest: tuple[int, A] | None = None
         """Its latest answer, with the value of `_ticks` since which it is that."""
 
-    async def to(self, event: SubscriptionEvent) -> A:
+    async def to(self, event: SubscriptionEvent, executing: Callable[[], None] = lambda: None) -> A:
+        """The answer; `executing` is called first where this call is the one that executes the operation."""
         known = self._known(event)
         if known is not None:
             return known
         if isinstance(event, LiveTick):
-            return await self._to_tick(event)
-        return await self._executed(event)
+            return await self._to_tick(event, executing)
+        return await self._executed(event, executing)
 
-    async def _to_tick(self, tick: LiveTick) -> A:
+    async def _to_tick(self, tick: LiveTick, executing: Callable[[], None]) -> A:
         """An answer no older than the tick: while live queries wait for their turn, the ticks of one become one."""
         came_at = self._ticks
         async with self._ticking:
@@ -49,10 +50,11 @@ class SharedAnswers(Generic[A]):
                 await self._steps.turn()
                 self._ticks += 1
                 number = self._ticks
-                self._latest = number, await self._executed(tick)
+                self._latest = number, await self._executed(tick, executing)
             return self._latest[1]
 
-    async def _executed(self, event: SubscriptionEvent) -> A:
+    async def _executed(self, event: SubscriptionEvent, executing: Callable[[], None]) -> A:
+        executing()
         answer = self._answers[event.identity] = await self._answer(event)
         return answer
 

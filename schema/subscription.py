@@ -9,6 +9,7 @@ from typing import Annotated
 
 import strawberry
 
+from schema.allowance import Toll
 from schema.changes import Change, LiveTick, RunChange
 from schema.context import Info
 from schema.enums import EntityKind
@@ -55,7 +56,7 @@ class Subscription:
         if ids is not None and len(ids) > MAX_IDS:
             raise BadInput(f"ids: ask for at most {MAX_IDS} at a time, not {len(ids)}.", "ids")
         database = info.context.database
-        return _changes(database, _interest_in(database, kinds, ids), snapshot=snapshot)
+        return _changes(database, _interest_in(database, kinds, ids), info.context.toll, snapshot=snapshot)
 
     @strawberry.subscription(
         description=(
@@ -70,13 +71,13 @@ class Subscription:
         info: Info, filter: RunFilterArgument = None, snapshot: Snapshot = False
     ) -> AsyncGenerator[RunChange, None]:
         database = info.context.database
-        return _run_changes(database, _interest_in_runs(database, filter), snapshot=snapshot)
+        return _run_changes(database, _interest_in_runs(database, filter), info.context.toll, snapshot=snapshot)
 
     @strawberry.subscription(
         description=(
             "Any query, live: the selection is sent at once and again whenever its result changes, at most every "
-            "`throttle` milliseconds. Fields that depend on the clock, such as `heartbeatAge`, are updated only when "
-            "the database changes."
+            "`throttle` milliseconds, and less often if little of the client's budget remains. Fields that "
+            "depend on the clock, such as `heartbeatAge`, are updated only when the database changes."
         ),
         graphql_type=AsyncGenerator[Query, None],
     )
@@ -90,7 +91,7 @@ class Subscription:
     ) -> AsyncGenerator[LiveTick, None]:
         if not 0 <= throttle <= MAX_THROTTLE:
             raise BadInput(f"throttle: pass 0 to {MAX_THROTTLE} milliseconds, not {throttle}.", "throttle")
-        return _live(info.context.database, throttle / 1000)
+        return _live(info.context.database, throttle / 1000, info.context.toll)
 
 
 def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: list[strawberry.ID] | None) -> Interest:
@@ -128,8 +129,10 @@ def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Inte
     return Interest(is_run, current_keys, lambda key: matches(records[key.id]), predicate.follows_links)
 
 
-async def _changes(database: MerlinDatabase, interest: Interest, *, snapshot: bool) -> AsyncGenerator[Change, None]:
-    async with aclosing(database.changes.follow(interest, snapshot=snapshot)) as events:
+async def _changes(
+    database: MerlinDatabase, interest: Interest, toll: Toll, *, snapshot: bool
+) -> AsyncGenerator[Change, None]:
+    async with aclosing(database.changes.follow(interest, snapshot=snapshot, gate=toll)) as events:
         async for kind, key in events:
             yield Change(
                 kind=kind,
@@ -141,17 +144,18 @@ async def _changes(database: MerlinDatabase, interest: Interest, *, snapshot: bo
 
 
 async def _run_changes(
-    database: MerlinDatabase, interest: Interest, *, snapshot: bool
+    database: MerlinDatabase, interest: Interest, toll: Toll, *, snapshot: bool
 ) -> AsyncGenerator[RunChange, None]:
-    async with aclosing(database.changes.follow(interest, snapshot=snapshot)) as events:
+    async with aclosing(database.changes.follow(interest, snapshot=snapshot, gate=toll)) as events:
         async for kind, key in events:
             run = None if kind is ChangeKind.DELETED else database.runs.by_id(key.id)
             yield RunChange(kind=kind, id=strawberry.ID(key.id), run=run, revision=database.revision)
 
 
-async def _live(database: MerlinDatabase, throttle: float) -> AsyncGenerator[LiveTick, None]:
+async def _live(database: MerlinDatabase, throttle: float, toll: Toll) -> AsyncGenerator[LiveTick, None]:
     while True:
+        await toll.opened()
         changed = database.notifier.next  # taken before the result is computed, so that no later change is missed
         yield LiveTick(database.state)
-        await asyncio.sleep(throttle)
+        await asyncio.sleep(max(throttle, toll.pause))
         await changed.wait()

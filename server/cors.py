@@ -20,6 +20,7 @@ _HEADERS = (
     "apollo-require-preflight",
     "x-idempotency-key",
     "x-read-after",
+    "x-cost",
 )
 _SECONDS = 3600
 """How long a browser may reuse the answer to a preflight."""

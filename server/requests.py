@@ -43,6 +43,8 @@ class GraphQLRequest:
     """The response must not be older than this state."""
     idempotency_key: str | None = None
     """A mutation that is sent again with the same key is not executed again."""
+    wants_cost: bool = False
+    """The response is to say what the operation costs, and what the client may still use."""
 
     def with_idempotency_key(self, header: str | None) -> GraphQLRequest:
         """The request with the key of its HTTP header. Raises `RequestError`."""
@@ -51,6 +53,14 @@ class GraphQLRequest:
         if self.idempotency_key not in (None, header):
             raise RequestError("Send one idempotency key: X-Idempotency-Key, or extensions.idempotencyKey.")
         return replace(self, idempotency_key=_checked_key(header, "X-Idempotency-Key"))
+
+    def with_cost_wanted(self, header: str | None) -> GraphQLRequest:
+        """The request with what its HTTP header X-Cost says. Raises `RequestError`."""
+        if header is None:
+            return self
+        if header != "1":
+            raise RequestError("X-Cost: send 1, or leave the header out.")
+        return replace(self, wants_cost=True)
 
 
 def parse_request(given: object) -> GraphQLRequest:
@@ -75,6 +85,7 @@ def parse_request(given: object) -> GraphQLRequest:
         operation_name or None,
         _read_after(extensions),
         _idempotency_key(extensions),
+        _wants_cost(extensions),
     )
 
 
@@ -94,6 +105,13 @@ def read_position(text: object, what: str) -> Position:
 def _idempotency_key(extensions: Mapping[str, Any]) -> str | None:
     key = extensions.get("idempotencyKey")
     return None if key is None else _checked_key(key, "extensions.idempotencyKey")
+
+
+def _wants_cost(extensions: Mapping[str, Any]) -> bool:
+    wanted = extensions.get("cost", False)
+    if not isinstance(wanted, bool):
+        raise RequestError("extensions.cost: pass true, or leave the key out.")
+    return wanted
 
 
 def _checked_key(key: object, what: str) -> str:

@@ -191,6 +191,25 @@ class Settings:
         metavar="COUNT",
         production=3_000,
     )
+    budget: int = setting(
+        60_000_000,
+        "Points that the operations of a client may cost in a minute, in a server process; as many are there after a "
+        "minute without any. At least --max-cost.",
+        metavar="POINTS",
+        production=12_000_000,
+    )
+    max_client_connections: int = setting(
+        1_000,
+        "The maximum number of websockets and event streams that a client may have open to a server process.",
+        metavar="COUNT",
+        production=200,
+    )
+    max_client_subscriptions: int = setting(
+        2_000,
+        "The maximum number of subscriptions of a client that a server process runs at once, over all its connections.",
+        metavar="COUNT",
+        production=500,
+    )
     allow_origins: str | None = setting(
         None,
         "Origins whose pages may send requests and open websockets, besides the server's own: such as "
@@ -279,6 +298,11 @@ class Settings:
     def _check_numbers(self) -> None:
         if not 0 <= self.port < 2**16:
             raise SettingsError(f"port: {self.port} is invalid; use 0 to 65535.")
+        if not self.max_cost <= self.budget < 2**31:  # else an operation within the limit could never be paid
+            raise SettingsError(
+                f"budget: {self.budget} is invalid; use {self.max_cost} (the maximum cost of one operation) to "
+                f"{2**31 - 1}."
+            )
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if (item.name.startswith("max_") or item.name == "workers") and value < 1:

@@ -9,12 +9,15 @@ from typing import TypeVar
 
 from starlette.types import Scope
 
+from schema.allowance import UNLIMITED, Allowance
 from schema.roles import Role
 from server.auth.authenticator import Authenticator
+from server.auth.client_budget import ClientBudget
 from server.auth.failed_logins import FailedLogins
 from server.auth.identity import AuthCode, AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.origins import is_own, is_own_or_allowed, may_be_forged
+from server.auth.quota import Quota
 from server.auth.rate_limit import RateLimit
 from server.auth.refused_origins import RefusedOrigins
 from server.auth.security_log import SecurityLog
@@ -29,12 +32,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """Authenticates requests, and checks origins, roles and rates."""
+    """Authenticates requests, checks origins, roles and rates, and knows what each client may still use."""
 
     authenticator: Authenticator
     allowed_origins: Collection[str] = ()
     """Origins whose pages are allowed in addition to the server's own."""
     rate_limit: RateLimit | None = None
+    budget: RateLimit | None = None
+    """Of points of cost."""
+    connections: Quota = field(default_factory=Quota)
+    """Websockets and event streams."""
+    subscriptions: Quota = field(default_factory=Quota)
     security_log: SecurityLog = field(default_factory=SecurityLog)
     _failed_logins: FailedLogins = field(default_factory=FailedLogins)
     _refused_origins: RefusedOrigins = field(default_factory=RefusedOrigins)
@@ -112,6 +120,10 @@ class AccessControl:
         if wait:
             seconds = math.ceil(wait)
             raise RequestError(f"Too many requests: try again in {seconds} s.", 429, {"retry-after": str(seconds)})
+
+    def allowance(self, identity: Identity) -> Allowance:
+        """The points that the operations of a client may still cost."""
+        return UNLIMITED if self.budget is None else ClientBudget(self.budget, identity.name)
 
     def _end_session(self, visitor: Visitor) -> None:
         session = self.authenticator.log_out(visitor)

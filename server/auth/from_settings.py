@@ -12,6 +12,7 @@ from schema.roles import Role
 from server.auth.access_control import AccessControl
 from server.auth.allowed_hosts import ANY, AllowedHosts, name_of
 from server.auth.authenticator import Authenticator, Provider
+from server.auth.quota import Quota
 from server.auth.rate_limit import RateLimit
 from server.auth.session_cookie import Sessions
 from server.auth.token_file import TokenFile, hash_of, new_token
@@ -72,7 +73,14 @@ def access_control_of(settings: Settings) -> AccessControl:
         max_role=Role.READ if settings.read_only else Role.ADMIN,
     )
     rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
-    return AccessControl(authenticator, settings.origins(), rate_limit)
+    return AccessControl(
+        authenticator,
+        settings.origins(),
+        rate_limit,
+        RateLimit(settings.budget),
+        Quota(settings.max_client_connections),
+        Quota(settings.max_client_subscriptions),
+    )
 
 
 def allowed_hosts_of(settings: Settings) -> AllowedHosts:

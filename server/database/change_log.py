@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequen
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from server.database.errors import TooFarBehindError
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
@@ -65,6 +65,19 @@ class Interest:
     """Whether a change of a run's study or logical workers can change whether the run matches."""
 
 
+class Gate(Protocol):
+    """Decides when a follower may read its next event."""
+
+    def try_open(self) -> bool:
+        """Opens it if that needs no waiting, and returns whether it is open."""
+
+    async def opened(self) -> None:
+        """Returns when it is open."""
+
+    def give_back(self) -> None:
+        """There was no event to read."""
+
+
 class _Entry(NamedTuple):
     number: int
     """The number of the last change."""
@@ -108,9 +121,12 @@ class ChangeLog:
     def followers(self) -> int:
         return len(self._followers)
 
-    async def follow(self, interest: Interest, *, snapshot: bool = False) -> AsyncGenerator[Event]:
+    async def follow(
+        self, interest: Interest, *, snapshot: bool = False, gate: Gate | None = None
+    ) -> AsyncGenerator[Event]:
         """The events of interest from now on; with `snapshot`, first all that exist, without gap or repeat.
 
+        An event is chosen and read when the gate is open. What happens while it is shut becomes one event an entity.
         Raises `TooFarBehindError`.
         """
         follower = _Follower(self, interest, self._number)
@@ -121,6 +137,9 @@ class ChangeLog:
         try:
             for key in follower.begin(snapshot=snapshot):
                 await self._steps.turn()
+                if snapshot and gate is not None and not gate.try_open():
+                    await gate.opened()
+                    follower.check()
                 if snapshot and follower.still_exists(key):
                     yield Event(ChangeKind.SNAPSHOT, key)
                     follower.check()
@@ -128,6 +147,10 @@ class ChangeLog:
                 follower.check()
                 change = self.notifier.next
                 while (found := self._after(follower.position, follows_links=interest.follows_links)) is not None:
+                    if gate is not None and not gate.try_open():
+                        await gate.opened()
+                        follower.check()
+                        continue  # a later change may have superseded this one
                     kind = follower.advance(*found)
                     if kind is not None:
                         yield Event(kind, found[1])
@@ -135,6 +158,8 @@ class ChangeLog:
                     follower.check()
                 follower.caught_up(self._number)
                 self._shorten()
+                if gate is not None:
+                    gate.give_back()
                 await change.wait()
         finally:
             self._leave(follower)

@@ -63,6 +63,13 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
+        connections = Gauge(
+            named("connections"),
+            "Open websockets and event streams of clients that are known.",
+            ["protocol"],
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
         self._revision = Gauge(
             named("revision"), "The revision of the copy.", registry=self._registry, multiprocess_mode="livemin"
         )
@@ -140,7 +147,7 @@ class Metrics:
         # To look up the counter of some labels takes longer than to count.
         self._operations, self._requests = cache(operations.labels), cache(requests.labels)
         self._errors, self._seconds = cache(errors.labels), cache(seconds.labels)
-        self._executions = cache(executions.labels)
+        self._executions, self._connections = cache(executions.labels), cache(connections.labels)
         self._draining = Gauge(
             named("draining"), "1 while the server shuts down.", registry=self._registry, multiprocess_mode="livemax"
         )
@@ -194,6 +201,15 @@ class Metrics:
             yield
         finally:
             self._subscribers.dec()
+
+    @contextmanager
+    def connection(self, protocol: str) -> Iterator[None]:
+        """`protocol`: `sse` or `websocket`."""
+        self._connections(protocol).inc()
+        try:
+            yield
+        finally:
+            self._connections(protocol).dec()
 
     def drain(self) -> None:
         self._draining.set(1)

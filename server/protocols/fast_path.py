@@ -46,7 +46,16 @@ _MEDIA_TYPES: Mapping[bytes | None, bytes] = {
 """The media type of the response for each common `Accept` header, the same as `requests.accepted` chooses."""
 _CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 _UNCOMMON = frozenset(
-    {b"origin", b"cookie", b"expect", b"content-encoding", b"transfer-encoding", b"traceparent", b"x-read-after"}
+    {
+        b"origin",
+        b"cookie",
+        b"expect",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"traceparent",
+        b"x-read-after",
+        b"x-cost",
+    }
 )
 _UNCONDITIONAL = Conditions(None, no_cache=False)
 _MAX_BYTES = 2**24
@@ -141,7 +150,7 @@ class FastPath:
         """The content of a body; None if it is not a query. Raises `RequestError`, `OperationError`."""
         request = parse_request(parse_json(body, "body"))
         operation = self._service.parse(request)
-        if operation.type is not OperationType.QUERY or request.read_after is not None:
+        if operation.type is not OperationType.QUERY or request.read_after is not None or request.wants_cost:
             return None
         parsed = ParsedBody(operation, request.variables, [])
         self._parsed.put(body, parsed, _SIZE * len(body) + TOKEN_BYTES * operation.counts.tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from http import HTTPStatus
 
 from graphql import OperationType
@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from schema.errors import DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
-from schema.operation import Operation
+from schema.errors import BUDGET_EXCEEDED, DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
+from schema.operation import Operation, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
@@ -36,7 +36,7 @@ CACHE_CONTROL = "private, no-cache"
 """The client may cache the response, and has to revalidate it each time."""
 VARY = "accept, authorization, cookie"
 SAFE_METHODS = ("GET", "HEAD")
-_STATUSES = {FORBIDDEN: 403, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
+_STATUSES = {FORBIDDEN: 403, BUDGET_EXCEEDED: 429, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
 """The status by error code for operations that can't be begun, whatever the media type."""
 
 
@@ -52,9 +52,9 @@ class GraphQLApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         telemetry = self._service.telemetry
-        with telemetry.tracing.request("graphql", request.headers):
+        with telemetry.tracing.request("graphql", request.headers), ExitStack() as until_sent:
             try:
-                response = await self._respond(request)
+                response = await self._respond(request, until_sent)
             except RequestError as error:
                 telemetry.refused(error.code)
                 response = refused(error)
@@ -63,14 +63,14 @@ class GraphQLApp:
                 response = unauthenticated(error)
             await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response | EventStream:
-        """Raises `RequestError`, `AuthenticationError`."""
+    async def _respond(self, request: Request, until_sent: ExitStack) -> Response | EventStream:
+        """`until_sent` ends when the response is sent. Raises `RequestError`, `AuthenticationError`."""
         has_no_query = request.method in SAFE_METHODS and not request.scope["query_string"]
         if self._has_page and has_no_query and prefers_html(request.headers):
             return RedirectResponse(PAGE, HTTPStatus.SEE_OTHER)
         media_type = accepted(joined(request.headers, "accept"), OFFERED)
         try:
-            return await self._answer(request, media_type)
+            return await self._answer(request, media_type, until_sent)
         except (RequestError, AuthenticationError):
             raise
         except (Exception, asyncio.CancelledError) as unknown:
@@ -80,14 +80,15 @@ class GraphQLApp:
         if media_type == EVENT_STREAM:
             return EventStream(error, self._service.failed)
         status = _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
-        return json_response({"errors": error.errors}, status, media_type=media_type)
+        return json_response({"errors": error.errors}, status, _retry_after(error), media_type=media_type)
 
-    async def _answer(self, request: Request, media_type: str) -> Response | EventStream:
+    async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
         is_stream = media_type == EVENT_STREAM
         lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, get_queries=self._get_queries or is_stream)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
+        given = given.with_cost_wanted(joined(request.headers, "x-cost"))
         operation = self._service.prepare(given)
         _check(operation, request.method, media_type)
         if operation.type is OperationType.QUERY and not is_stream:
@@ -98,12 +99,18 @@ class GraphQLApp:
             return _response(reply, media_type, request)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
+            until_sent.enter_context(self._service.connection(lease.identity(), "sse"))
             if operation.type is not OperationType.SUBSCRIPTION:
                 return EventStream(answers, self._service.failed)
             return EventStream(answers, self._service.failed, request.state.draining, lease)
         async with aclosing(answers):
             answer = await anext(answers)
         return Response(answer.encoded, headers=_position(request), media_type=media_type)
+
+
+def _retry_after(error: OperationError) -> dict[str, str] | None:
+    seconds = error.errors[0]["extensions"].get("retryAfter")
+    return None if seconds is None else {"retry-after": str(seconds)}
 
 
 def _position(request: Request) -> dict[str, str]:

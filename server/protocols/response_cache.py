@@ -47,9 +47,9 @@ class CacheKey(NamedTuple):
 def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role: Role | None) -> CacheKey | None:
     """The key of a response: all that it depends on besides the database.
 
-    None if the response also depends on the clock, or the variables can't be encoded.
+    None if the response also depends on the clock or the client, or the variables can't be encoded.
     """
-    if operation.scope is Scope.CLOCK:
+    if operation.scope in (Scope.CLOCK, Scope.CLIENT):
         return None
     try:
         given = orjson.dumps(variables or {}, option=orjson.OPT_SORT_KEYS)

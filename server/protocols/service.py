@@ -5,23 +5,27 @@ records its outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from graphql import OperationType
+from graphql import GraphQLError, OperationType
 
+from schema.allowance import Allowance
 from schema.context import Context
 from schema.engine import Engine, check_role
-from schema.errors import FORBIDDEN
+from schema.errors import FORBIDDEN, LIMIT_EXCEEDED
 from schema.operation import GraphQLResponse, Operation, OperationError
+from schema.scalars import rfc3339
 from server import __version__
 from server.auth.access_control import AccessControl
 from server.auth.identity import Identity
 from server.auth.lease import Lease
 from server.database.idempotency import Claim
 from server.database.merlin_database import MerlinDatabase, State
+from server.errors import RequestError
 from server.header_lists import directives
 from server.observability.telemetry import OperationOutcome, Telemetry
 from server.protocols.failures import failed
@@ -68,7 +72,23 @@ class Service:
     """Mutations with an idempotency key."""
 
     def context(self, database: MerlinDatabase, identity: Identity) -> Context:
-        return Context(database, __version__, identity.role, identity.name, self.engine.reveals)
+        allowance = self.access_control.allowance(identity)
+        return Context(database, __version__, identity.role, identity.name, self.engine.reveals, allowance=allowance)
+
+    @contextmanager
+    def connection(self, identity: Identity, protocol: str) -> Iterator[None]:
+        """Counts a websocket or an event stream, as long as it is open. Raises `RequestError` for one too many."""
+        open_, client = self.access_control.connections, identity.name
+        if not open_.enter(client):
+            raise RequestError(
+                f"This client has {open_.maximum} websockets and event streams open, and may have no more: close one.",
+                HTTPStatus.TOO_MANY_REQUESTS,
+            )
+        try:
+            with self.telemetry.metrics.connection(protocol):
+                yield
+        finally:
+            open_.leave(client)
 
     def failed(self, error: BaseException) -> OperationError:
         """The error that a client gets for an exception; an unexpected one is logged."""
@@ -95,7 +115,7 @@ class Service:
         The caller records the outcome. Raises `OperationError`, and what nobody foresaw.
         """
         state = question.database.state
-        cached = self._cached(question, state)
+        cached = self._cached(question, state, context.allowance)
         if cached is not None:
             return cached
         response = self.engine.execute_sync(question.operation, question.variables, context)
@@ -116,9 +136,9 @@ class Service:
             await database.catch_up(request.read_after)
             request = replace(request, read_after=None)
         identity = lease.identity()
-        key = cache_key_of(operation, request.variables, identity.role)
+        key = None if request.wants_cost else cache_key_of(operation, request.variables, identity.role)
         question, state = Question(operation, request.variables, key, conditions, database), database.state
-        cached = self._cached(question, state)
+        cached = self._cached(question, state, self.access_control.allowance(identity))
         if cached is not None:
             response, outcome = cached
             self.telemetry.note(operation, lease.visitor.protocol, identity, outcome, 0.0)
@@ -126,11 +146,16 @@ class Service:
         async with aclosing(self.stream(operation, request, database, lease)) as answers:
             return self._cache(question, state, await anext(answers))
 
-    def _cached(self, question: Question, state: State) -> tuple[CachedResponse, OperationOutcome] | None:
+    def _cached(
+        self, question: Question, state: State, allowance: Allowance
+    ) -> tuple[CachedResponse, OperationOutcome] | None:
+        """A response that costs one point. A client that has none is refused as for an execution."""
         if question.cache_key is None or question.conditions.no_cache:
             return None
         response = self.response_cache.find(question.cache_key, state, question.conditions.if_none_match)
-        return None if response is None else (response, OperationOutcome(response.cost, is_kept=True))
+        return (
+            None if response is None or allowance.take(1) else (response, OperationOutcome(response.cost, is_kept=True))
+        )
 
     def _cache(self, question: Question, state: State, response: GraphQLResponse) -> CachedResponse:
         """Errors are not cached, nor what a change during the execution may have made a mixture."""
@@ -160,7 +185,7 @@ class Service:
                     async for answer in answers:
                         outcome.add_response(answer)
                         _ = answer.encoded  # an encoding error belongs to the operation
-                        yield answer
+                        yield self._with_cost(answer, context.allowance) if request.wants_cost else answer
             except Exception as unknown:  # noqa: BLE001 - the client waits for an end
                 error = self.failed(unknown)
                 outcome.add_errors(error.errors)
@@ -169,6 +194,29 @@ class Service:
                     self.access_control.security_log.forbidden(lease.visitor, identity, what)
                 raise error from None
 
+    def _with_cost(self, answer: GraphQLResponse, allowance: Allowance) -> GraphQLResponse:
+        told = {
+            "estimated": answer.cost,
+            "limit": self.engine.max_cost,
+            "remaining": allowance.remaining,
+            "resetAt": rfc3339(allowance.reset_at),
+        }
+        return answer.with_extension("cost", told)
+
+    @contextmanager
+    def _subscription(self, context: Context) -> Iterator[None]:
+        """Counts a subscription as long as it runs. Raises `OperationError` for one too many."""
+        running, client = self.access_control.subscriptions, context.who or ""
+        if not running.enter(client):
+            message = f"This client runs {running.maximum} subscriptions, and may run no more: complete one."
+            told = {"limit": "subscriptions", "value": int(running.maximum) + 1, "maximum": running.maximum}
+            error = GraphQLError(message, extensions={"code": LIMIT_EXCEEDED, **told})
+            raise OperationError([error], LIMIT_EXCEEDED)
+        try:
+            yield
+        finally:
+            running.leave(client)
+
     async def _executed(
         self, operation: Operation, request: GraphQLRequest, database: MerlinDatabase, context: Context
     ) -> AsyncGenerator[GraphQLResponse]:
@@ -176,9 +224,11 @@ class Service:
         if operation.type is OperationType.MUTATION and request.idempotency_key is not None:
             yield await self._once(operation, request, request.idempotency_key, database, context)
             return
-        async with aclosing(self.engine.execute(operation, request.variables, context)) as answers:
-            async for answer in answers:
-                yield answer
+        is_subscription = operation.type is OperationType.SUBSCRIPTION
+        with self._subscription(context) if is_subscription else nullcontext():
+            async with aclosing(self.engine.execute(operation, request.variables, context)) as answers:
+                async for answer in answers:
+                    yield answer
 
     async def _once(
         self, operation: Operation, request: GraphQLRequest, key: str, database: MerlinDatabase, context: Context

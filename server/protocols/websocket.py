@@ -97,6 +97,8 @@ class Connection:
         """Set when the connection is acknowledged."""
         loop = asyncio.get_running_loop()  # futures, since an event or a queue takes a kB or three of each connection
         self._acknowledged: asyncio.Future[Lease] = loop.create_future()
+        self._until_closed = contextlib.ExitStack()
+        """What ends with the connection."""
         self._active: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         """The active operations, and cancelled ones that have not ended yet."""
@@ -136,7 +138,10 @@ class Connection:
             tasks.clear()
             done = set()
             del receiving, endings, ending
-            await self._end_all()
+            try:
+                await self._end_all()
+            finally:
+                self._until_closed.close()
 
     async def _drain(self, receiving: asyncio.Task[None]) -> None:
         """Starts what has arrived, waits for all operations but subscriptions, then closes. Raises `CloseError`."""
@@ -221,6 +226,11 @@ class Connection:
         except (AuthenticationError, RequestError) as error:
             self._service.telemetry.refused(error.code)
             raise _forbidden(error) from None
+        try:
+            self._until_closed.enter_context(self._service.connection(lease.identity(), self._visitor.protocol))
+        except RequestError as error:  # graphql-ws connects again after this code, and gives up after some attempts
+            self._service.telemetry.refused(error.code)
+            raise CloseError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
         if (become_known := self._socket.scope.get("extensions", {}).pop(KNOWN, None)) is not None:
             become_known()
         await self._send({"type": "connection_ack"})
