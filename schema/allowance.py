@@ -109,7 +109,7 @@ class Toll:
 
     async def opened(self) -> None:
         """Returns when the next execution is paid."""
-        while seconds := self._pay():
+        while seconds := self._pay():  # noqa: ASYNC110 - points come with time, and no event tells of them
             await asyncio.sleep(seconds)
 
     def use(self) -> None:
