@@ -87,7 +87,9 @@ class Service:
     def parse(self, request: GraphQLRequest) -> Operation:
         """Raises `OperationError`, and what nobody foresaw."""
         text = self.documents.text(request.query, request.document_hash)
-        return self.engine.parse(text, request.operation_name)
+        operation = self.engine.parse(text, request.operation_name)
+        self.documents.register(request.query, request.document_hash)
+        return operation
 
     def answer_sync(self, question: Question, context: Context) -> tuple[CachedResponse, OperationOutcome] | None:
         """The response to a query, if it can be had without waiting; None leaves the query to `answer`.
