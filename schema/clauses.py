@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from types import CodeType
 from typing import Any, TypeAlias
 
 from schema.certainty import ALWAYS, NEVER, All, Formula, Not, Some, can_exclude
 from server.database.ordered import SortKey
+from server.database.recent import Recent
 
 Parts: TypeAlias = Sequence[Sequence[SortKey]]
 Candidates: TypeAlias = Callable[[], Parts]
@@ -29,6 +30,8 @@ class Clause:
     """How many conditions it has."""
 
 
+_CODE_BYTES, _SOURCE_BYTES = 1_000, 6
+"""Bytes that the code of a filter takes, and those for each character of its source, about."""
 EVERYTHING = Clause("True", ALWAYS, terms=0)
 NOTHING = Clause("False", NEVER, list, terms=0)
 
@@ -73,10 +76,14 @@ def _joined(by: str, clauses: Sequence[Clause]) -> str:
 class Predicate:
     """A compiled filter for the records of one kind; later changes of the records are respected."""
 
-    def __init__(self, clause: Clause, constants: Mapping[str, Any], *, follows_links: bool = False) -> None:
+    def __init__(
+        self, clause: Clause, constants: Mapping[str, Any], code: Recent[str, CodeType], *, follows_links: bool = False
+    ) -> None:
+        """`code`: that of the filters before, by its source."""
         self.follows_links = follows_links
         """Whether it tests the study or the logical workers of a run."""
         self._clause = clause
+        self._code = code
         self._names = {"__builtins__": {}, **constants}
 
     @property
@@ -85,7 +92,7 @@ class Predicate:
 
     @cached_property
     def matches(self) -> Callable[[Any], bool]:
-        test: Callable[[Any], bool] = eval(_compiled(f"lambda record: {self._clause.source}"), self._names)  # noqa: S307 - our own source: what a client sends is among the constants
+        test: Callable[[Any], bool] = eval(self._compiled(f"lambda record: {self._clause.source}"), self._names)  # noqa: S307 - our own source: what a client sends is among the constants
         return test
 
     @cached_property
@@ -96,14 +103,16 @@ class Predicate:
     def select(self, positions: Sequence[SortKey], records: Mapping[str, Any]) -> list[SortKey]:
         source = f"[place for place in places for record in (records[place[1]],) if {self._clause.source}]"
         found: list[SortKey] = eval(  # noqa: S307 - as above
-            _compiled(f"lambda places, records: {source}"), self._names
+            self._compiled(f"lambda places, records: {source}"), self._names
         )(positions, records)
         return found
 
     def candidates(self) -> Parts | None:
         return None if self._clause.candidates is None else self._clause.candidates()
 
-
-@lru_cache(maxsize=512)
-def _compiled(source: str) -> CodeType:
-    return compile(source, "<filter>", "eval")
+    def _compiled(self, source: str) -> CodeType:
+        code = self._code.get(source)
+        if code is None:
+            code = compile(source, "<filter>", "eval")
+            self._code.put(source, code, _CODE_BYTES + _SOURCE_BYTES * len(source))
+        return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import repeat
+from sys import getsizeof
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -26,16 +27,20 @@ from schema.errors import LIMIT_EXCEEDED, MAX_ERRORS, PARSE_FAILED, VALIDATION_F
 from schema.limits import Counts, Excess, Limits, count, excesses
 from schema.measures import SMALLEST, measure, terms_of
 from schema.operation import Operation, OperationError, Scope
-from schema.recent import Recent
 from schema.remedies import Remedy, remedy_for
 from schema.roles import required_role_of_all
+from server.database.recent import Recent
 from server.database.sizes import Sizes
 
-MAX_BYTES = 2**25
+MAX_BYTES = 2**24
 """Of documents that are remembered."""
 TOKEN_BYTES = 400
 """Bytes that a syntax tree takes for each token, about."""
+_DOCUMENT_BYTES = 1_000
+"""Bytes that a document takes besides, about."""
 MAX_COST_BYTES = 2**21
+_VARIABLE_BYTES = 150
+"""Bytes that what is remembered of a variable takes, about."""
 SCOPES: Mapping[str, Scope] = MappingProxyType(
     {
         "Viewer.budget": Scope.CLIENT,
@@ -87,7 +92,7 @@ class Documents:
                 cost = self._check(operation.document, operation.definition, operation.counts, variables, sizes)
             except RecursionError:
                 raise too_deep("These variables are", "variables") from None
-            self._costs.put(key, cost, 0)
+            self._costs.put(key, cost, getsizeof(operation.text) + _VARIABLE_BYTES * len(variables))
         return cost
 
     def _document(self, text: str) -> _Document:
@@ -184,7 +189,7 @@ class _Document(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes, about."""
-        return TOKEN_BYTES * self.counts.tokens + 2 * self.counts.characters
+        return _DOCUMENT_BYTES + TOKEN_BYTES * self.counts.tokens + 2 * self.counts.characters
 
 
 class _Refusal(NamedTuple):

@@ -71,7 +71,7 @@ class Compiler:
         clause = self.clause(given, path, about)
         self._depth -= 1
         if self._depth % _MAX_LEVELS == _MAX_LEVELS - 1 and clause is not EVERYTHING:
-            test = Predicate(clause, dict(self.constants)).matches
+            test = Predicate(clause, dict(self.constants), self.entity_context.filter_code).matches
             return Clause(f"{self.bind(test)}(record)", clause.formula, clause.candidates, clause.terms)
         return clause
 
@@ -80,7 +80,7 @@ class Compiler:
         self.follows_links = True
         other = Compiler(self.entity_context, self._keys)
         clause = other.clause(given, path, about)
-        return clause, Predicate(clause, other.constants)
+        return clause, Predicate(clause, other.constants, self.entity_context.filter_code)
 
     def bind(self, value: object) -> str:
         """Adds a constant, and returns its name in the source."""

@@ -24,7 +24,7 @@ def predicate_of(given: Filter | None, entity_context: EntityContext, path: str 
     clause = compiler.clause(given, path)
     if clause is EVERYTHING:
         return None
-    return Predicate(clause, compiler.constants, follows_links=compiler.follows_links)
+    return Predicate(clause, compiler.constants, entity_context.filter_code, follows_links=compiler.follows_links)
 
 
 def matching(items: OrderedView[E], given: Filter | None, entity_context: EntityContext) -> OrderedView[E]:

@@ -24,6 +24,8 @@ from server.auth.allowed_hosts import AllowedHosts
 from server.auth.from_settings import access_control_of, allowed_hosts_of
 from server.contract.manifest import read_manifest
 from server.cors import cors
+from server.database.backends.codec import LONG_LISTS
+from server.database.json_text import LONG_TEXTS
 from server.database.merlin_database import MerlinDatabase
 from server.database.tasks import end_tasks
 from server.endpoints.graphiql import graphiql_routes
@@ -121,12 +123,16 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
     metrics.watch_cache("functions", lambda: engine.cache_sizes["functions"])
     metrics.watch_cache("persisted", lambda: documents.registered.size)
     metrics.watch_cache("responses", lambda: service.response_cache.size)
+    metrics.watch_cache("tokens", lambda: access_control.authenticator.size)
+    metrics.watch_cache("lists", lambda: LONG_LISTS.size)
+    metrics.watch_cache("texts", lambda: LONG_TEXTS.size)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
         await access_control.authenticator.open()
         async with open_database(settings) if database is None else nullcontext(database) as served:
             served.run_metadata.listen(metrics.count_file)
+            metrics.watch_cache("filters", lambda: served.entity_context.filter_code.size)
             loop, authenticator = asyncio.get_running_loop(), access_control.authenticator
             reload = partial(loop.call_soon_threadsafe, authenticator.reload)
             with shutdown_event() as draining, on_hangup(reload):

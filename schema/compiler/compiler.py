@@ -24,14 +24,16 @@ from schema.compiler.errors import NotCompilableError
 from schema.compiler.plan import Plan, plan_of
 from schema.compiler.selections import Selections, directive_variables, fragments_of
 from schema.core import core_of
-from schema.recent import Recent
+from server.database.recent import Recent
 
 LOG = logging.getLogger(__name__)
 
-MAX_BYTES = 2**25
+MAX_BYTES = 2**24
 """Of functions that are kept."""
 MAX_LENGTH = 20_000
 """Characters of a document that is compiled."""
+FUNCTION_BYTES = 5_000
+"""Bytes that a function takes besides its source, about."""
 SOURCE_BYTES = 6
 """Bytes that a function takes for each character of its source, about."""
 
@@ -170,7 +172,7 @@ class Compiler:
         if compiled is None:
             compiled = self._compiled(document, operation, variables, is_metered=is_metered)
             source = compiled if isinstance(compiled, str) else compiled.source
-            self._functions.put(key, compiled, 2 * len(text) + SOURCE_BYTES * len(source))
+            self._functions.put(key, compiled, FUNCTION_BYTES + 2 * len(text) + SOURCE_BYTES * len(source))
         if isinstance(compiled, str):
             self.execution_counts.not_compilable += 1
             return None

@@ -58,6 +58,10 @@ class Provider(Protocol):
         """The identity, if the credential is still valid. Raises `AuthenticationError`."""
 
     @property
+    def size(self) -> int:
+        """Bytes, about, of the tokens that it remembers."""
+
+    @property
     def proofs(self) -> Iterable[str]:
         """The proofs of all credentials that can be valid now."""
 
@@ -88,6 +92,11 @@ class Authenticator:
         self._max_role = max_role
         self._changes = Notifier()
         self._seals: tuple[tuple[int, ...], Mapping[str, str]] = (), {}
+
+    @property
+    def size(self) -> int:
+        """Bytes, about, of the verified tokens that are remembered."""
+        return 0 if self._provider is None else self._provider.size
 
     async def open(self) -> None:
         """Reads the identity provider's keys. Raises `ProviderError`."""

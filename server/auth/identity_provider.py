@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -25,6 +24,7 @@ from jwt.exceptions import ExpiredSignatureError, InvalidTokenError, PyJWTError
 from schema.roles import Role
 from server.auth.authenticator import KEY, ProviderError
 from server.auth.identity import Credential, Identity, expired, invalid
+from server.database.recent import Recent
 from server.http_client import SCHEMES, FetchError, begin_to_fetch
 
 LOG = logging.getLogger(__name__)
@@ -44,8 +44,10 @@ _FILE_CHECK_INTERVAL = 0.5
 _TIMEOUT = 5.0
 """Seconds for a whole response of the provider."""
 _MAX_RESPONSE_SIZE = 2**20
-_CACHE_SIZE = 1_000
-"""Verified tokens."""
+_MAX_BYTES = 2**21
+"""Of verified tokens."""
+_CREDENTIAL_BYTES = 1_000
+"""Bytes that what is known of a token takes, about."""
 _CACHE_SECONDS = 60.0
 """How long a verified token is accepted without verifying it again."""
 _MAX_NAME_LENGTH = 255
@@ -77,7 +79,7 @@ class IdentityProvider:
         """Set when a token named an unknown key."""
         self._asked = asyncio.Event()
         """Set when the keys are to be read at once."""
-        self._known: OrderedDict[str, tuple[float, Credential]] = OrderedDict()
+        self._known: Recent[str, tuple[float, Credential]] = Recent(_MAX_BYTES)
         self.version = 0
         """Counts up whenever the set of keys changes."""
 
@@ -138,9 +140,8 @@ class IdentityProvider:
             raise invalid() from None
         identity = Identity(name, role_of(_at(claims, self._roles_claim)), expires)
         credential = Credential(identity, KEY + key.thumbprint)
-        self._known[token] = min(time.time() + _CACHE_SECONDS, expires), credential
-        if len(self._known) > _CACHE_SIZE:
-            self._known.popitem(last=False)
+        until = min(time.time() + _CACHE_SECONDS, expires)
+        self._known.put(token, (until, credential), len(token) + _CREDENTIAL_BYTES)
         return credential
 
     def still(self, credential: Credential) -> Identity:
@@ -150,6 +151,11 @@ class IdentityProvider:
         if credential.identity.expires is not None and credential.identity.expires <= time.time():
             raise expired()
         return credential.identity
+
+    @property
+    def size(self) -> int:
+        """Bytes, about, of the verified tokens that are remembered."""
+        return self._known.size
 
     @property
     def proofs(self) -> Iterable[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from types import EllipsisType
+from types import CodeType, EllipsisType
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from server.database.default_order import BY_LAUNCH, BY_NAME
@@ -22,6 +22,7 @@ from server.database.models import (
 )
 from server.database.ordered import OrderedView
 from server.database.read_model import ReadModel
+from server.database.recent import Recent
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.table import Table
@@ -31,6 +32,8 @@ E = TypeVar("E")
 
 _CACHE_SIZE = 20_000
 """Cached entities of one kind."""
+_MAX_CODE_BYTES = 2**23
+"""Of the code of filters."""
 
 
 class Entities(dict[str, E]):
@@ -55,11 +58,22 @@ class Entities(dict[str, E]):
 class EntityContext:
     """What entities share: the read model, the other entities and the site's time zone."""
 
-    __slots__ = ("entities", "logical_workers", "physical_workers", "read_model", "runs", "studies", "time_zone")
+    __slots__ = (
+        "entities",
+        "filter_code",
+        "logical_workers",
+        "physical_workers",
+        "read_model",
+        "runs",
+        "studies",
+        "time_zone",
+    )
 
     def __init__(self, read_model: ReadModel, time_zone: tzinfo | None) -> None:
         self.read_model = read_model
         self.time_zone = time_zone
+        self.filter_code: Recent[str, CodeType] = Recent(_MAX_CODE_BYTES)
+        """The code of the filters of entities, by its source."""
         self.studies = Entities(StudyEntity, read_model.studies, self)
         self.runs = Entities(RunEntity, read_model.runs, self)
         self.logical_workers = Entities(LogicalWorkerEntity, read_model.logical_workers, self)

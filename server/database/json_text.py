@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from sys import getsizeof
 from typing import Any, TypeAlias
 
 import orjson
 
+from server.database.recent import Recent
 from server.database.slices import give_way
 
 JSON: TypeAlias = Any
@@ -34,6 +36,9 @@ _SHARED_LENGTH = 400
 
 _LONG = 100_000
 """Texts of more characters take milliseconds to check; what was written is read back soon after."""
+
+LONG_TEXTS: Recent[str, JSONText] = Recent(2**24, max_share=2)
+"""The long texts that were checked last."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _ESCAPES = re.compile(
@@ -81,7 +86,13 @@ def checked(text: JSONText) -> JSONText:
     """The same text, if it is readable JSON. Raises ValueError."""
     if len(text) <= _SHARED_LENGTH:
         return _shared(text)
-    return _recent(text) if len(text) > _LONG else _checked(text)
+    if len(text) <= _LONG:
+        return _checked(text)
+    known = LONG_TEXTS.get(text)
+    if known is None:
+        known = _checked(text)
+        LONG_TEXTS.put(text, known, getsizeof(text))
+    return known
 
 
 def is_same_json(one: JSON, other: JSON) -> bool:
@@ -121,7 +132,6 @@ def _checked(text: str) -> str:
 
 
 _shared = lru_cache(maxsize=4096)(_checked)
-_recent = lru_cache(maxsize=8)(_checked)
 
 
 def _check_depth(text: str) -> None:

@@ -120,7 +120,7 @@ class Metrics:
         )
         self._cache_bytes = Gauge(
             named("cache_bytes"),
-            "Bytes, about, that each cache takes: documents, functions, bodies, persisted and responses.",
+            "Bytes, about, that each cache takes.",
             ["cache"],
             registry=self._registry,
             multiprocess_mode="livesum",

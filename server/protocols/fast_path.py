@@ -18,12 +18,12 @@ from schema.context import Context
 from schema.documents import TOKEN_BYTES
 from schema.encoding import encode_json
 from schema.operation import Operation, OperationError
-from schema.recent import Recent
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.auth.visitor import visitor_of
 from server.database.merlin_database import MerlinDatabase
 from server.database.positions import Position
+from server.database.recent import Recent
 from server.middleware import SECURITY_HEADERS
 from server.protocols.http import GRAPHQL_JSON, retry_after, status_of
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
@@ -60,10 +60,12 @@ _UNCOMMON = frozenset(
     }
 )
 _UNCONDITIONAL = Conditions(None, no_cache=False)
-_MAX_BYTES = 2**24
+_MAX_BYTES = 2**23
 """Of parsed bodies that are remembered."""
 _SIZE = 4
 """Bytes that a parsed body takes for each of its own, about, besides the document, which others may have too."""
+_LIST, _OBJECT = 72, 240
+"""Bytes that each list and each object takes besides, at most about."""
 
 
 class ParsedBody(NamedTuple):
@@ -133,7 +135,8 @@ class FastPath:
         if self._service.access_control.is_rate_limited(identity):
             return None
         try:
-            parsed = self._parsed.get(body) or self._read(body)
+            known = self._parsed.get(body)
+            parsed = known or self._read(body)
             if parsed is None:
                 return None
             database = scope["state"]["database"]
@@ -150,6 +153,8 @@ class FastPath:
             refused = CachedResponse(status, encode_json({"errors": error.errors}), None)
             refused.headers += [(name.encode(), value.encode()) for name, value in retry_after(error).items()]
             return refused, None
+        if known is None:
+            self._parsed.put(body, parsed, _size_of(body, parsed))
         return response, database.position
 
     def _read(self, body: bytes) -> ParsedBody | None:
@@ -158,9 +163,7 @@ class FastPath:
         operation = self._service.parse(request)
         if operation.type is not OperationType.QUERY or request.read_after is not None or request.wants_cost:
             return None
-        parsed = ParsedBody(operation, request.variables, [])
-        self._parsed.put(body, parsed, _SIZE * len(body) + TOKEN_BYTES * operation.counts.tokens)
-        return parsed
+        return ParsedBody(operation, request.variables, [])
 
     def _context(self, database: MerlinDatabase, identity: Identity) -> Context:
         """The context, reused from the previous request if that had the same role, name and database."""
@@ -168,6 +171,12 @@ class FastPath:
         if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
             last = self._last_context = self._service.context(database, identity)
         return last
+
+
+def _size_of(body: bytes, parsed: ParsedBody) -> int:
+    """Bytes, about."""
+    variables = _SIZE * len(body) + _LIST * body.count(b"[") + _OBJECT * body.count(b"{")
+    return variables + TOKEN_BYTES * parsed.operation.counts.tokens
 
 
 def _question(

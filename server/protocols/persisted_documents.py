@@ -12,8 +12,8 @@ from types import MappingProxyType
 from graphql import GraphQLError
 
 from schema.operation import OperationError
-from schema.recent import Recent
 from server.contract.manifest import hash_of
+from server.database.recent import Recent
 
 NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
 MISMATCH = "PERSISTED_QUERY_HASH_MISMATCH"
@@ -53,8 +53,12 @@ class PersistedDocuments:
             return self._known_text(hash_)
         if hash_of(query) != hash_:
             raise _refused("The hash is not the SHA-256 of the query that came with it.", MISMATCH)
-        self.registered.put(hash_, query, 2 * len(query))
         return query
+
+    def register(self, query: str | None, hash_: str | None) -> None:
+        """Remembers a valid document under the hash that came with it, which `text` has checked."""
+        if query is not None and hash_ is not None and not self._only_trusted:
+            self.registered.put(hash_, query, 2 * len(query))
 
     def _trusted_text(self, query: str | None, hash_: str | None) -> str:
         if query is not None and query in self._bodies:

@@ -7,7 +7,6 @@ cached.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -18,14 +17,13 @@ import orjson
 from schema.operation import Operation, Scope
 from schema.roles import Role
 from server.database.merlin_database import State
+from server.database.recent import Recent
 from server.header_lists import tags
 
 _Version: TypeAlias = tuple[object, ...]
 
-_MAX_SHARE = 8
-"""One response may take at most this fraction, 1/8, of the cache."""
-_OVERHEAD = 250
-"""Bytes that a cached response takes besides its body, about."""
+_OVERHEAD = 600
+"""Bytes that a cached response takes besides its body and its place in the cache, about."""
 
 
 class CacheKey(NamedTuple):
@@ -83,11 +81,9 @@ class ResponseCache:
 
     def __init__(self, max_bytes: int, settings: str = "") -> None:
         """`settings`: those that responses depend on. Only servers with equal ones give equal ETags."""
-        self._max_bytes = max_bytes
         self._settings = settings
-        self._kept: OrderedDict[tuple[str, _Version], CachedResponse] = OrderedDict()
+        self._kept: Recent[tuple[str, _Version], CachedResponse] = Recent(max_bytes)
         """The responses by the digests and versions of their keys."""
-        self._size = 0
         self._content: str | None = None
         """The content that all cached responses belong to."""
 
@@ -128,27 +124,16 @@ class ResponseCache:
         if kept is not None:
             return kept
         reply = CachedResponse(200, answer, self.etag(key, state), cost)
-        size = len(answer) + _OVERHEAD
-        if size <= self._max_bytes // _MAX_SHARE:
-            self._kept[named] = reply
-            self._size += size
-            self._make_room()
+        self._kept.put(named, reply, len(answer) + _OVERHEAD)
         return reply
-
-    def _make_room(self) -> None:
-        """The oldest goes first."""
-        while self._size > self._max_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._size -= len(oldest.body) + _OVERHEAD
 
     @property
     def size(self) -> int:
         """Bytes, about."""
-        return self._size
+        return self._kept.size
 
     def _begin(self, state: State) -> None:
         self._kept.clear()
-        self._size = 0
         self._content = state.content
 
 

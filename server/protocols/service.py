@@ -111,7 +111,9 @@ class Service:
     def parse(self, request: GraphQLRequest) -> Operation:
         """Raises `OperationError`, and what nobody foresaw."""
         text = self.documents.text(request.query, request.document_hash)
-        return self.engine.parse(text, request.operation_name)
+        operation = self.engine.parse(text, request.operation_name)
+        self.documents.register(request.query, request.document_hash)
+        return operation
 
     async def answer(
         self, question: Question, context: Context, visitor: Callable[[], Visitor], identity: Identity

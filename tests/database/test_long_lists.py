@@ -1,4 +1,4 @@
-"""Long lists are stored as Merlin writes them, read once, and forgotten when there are too many."""
+"""Long lists are stored as Merlin writes them, and read as they were written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.database.backends.codec import decode, encode, encode_value
-from server.database.backends.long_lists import LongLists
 from server.database.models import EntityKind
 from tests.support.records import study, uid
 
@@ -26,15 +25,3 @@ def test_a_long_list_that_was_written_is_read_as_it_is() -> None:
         assert decode(EntityKind.STUDY, record.id, encode(record)).record == record
     broken = decode(EntityKind.STUDY, uid(1), encode(study(1, runs=("\ud800", *map(uid, range(100))))))
     assert [problem.field for problem in broken.problems] == ["runs"]
-
-
-def test_only_the_latest_lists_are_kept() -> None:
-    """As many as have so many characters together; what is too long by itself is not kept at all."""
-    lists = LongLists(most=10)
-    lists.keep("a" * 4, ("a",))
-    lists.keep("b" * 4, ("b",))
-    assert lists.get("a" * 4) == ("a",)
-    lists.keep("c" * 4, ("c",))
-    lists.keep("d" * 11, ("d",))
-    assert [lists.get(letter * 4) for letter in "abc"] == [("a",), None, ("c",)]
-    assert lists.get("d" * 11) is None

@@ -402,7 +402,7 @@ def test_what_is_remembered_is_bounded_by_bytes() -> None:
     engine = Engine(SCHEMA, Limits(root_fields=1_000, aliases=1_000))
     for number in range(400):
         engine.parse(f"{{ {' '.join(f'a{n}_{number}: __typename' for n in range(300))} }}")
-    assert engine.cache_sizes["documents"] <= 2**25 + 2**21
+    assert engine.cache_sizes["documents"] <= documents.MAX_BYTES + documents.MAX_COST_BYTES
 
 
 def test_a_forgotten_document_is_freed_at_once() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from time import monotonic, time
 
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
 
 from tests.benchmarks.load import memory_of
 from tests.support.records import run, study, uid
@@ -25,6 +30,9 @@ ROUNDS = int(os.environ.get("SOAK_ROUNDS", "6"))
 """Of about a minute each: 60 of them are an hour's worth."""
 MOST = 20.0
 """Megabytes that the server may have more after any later round than after the second."""
+WARM = 100
+"""Operations before the first measurement, which load what is loaded at the first use."""
+FILTERED = "query ($f: RunFilter, $n: Int) { runs(first: $n, filter: $f) { totalCount nodes { id workspace } } }"
 DOCUMENTS, TOKENS, STREAMS, CHANGED = 10_000, 500, 300, 5_000
 
 
@@ -53,6 +61,48 @@ async def test_memory_is_level(tmp_path: Path) -> None:
                 print("megabytes:", taken[-1], flush=True)
         writer.close()
     assert max(taken[1:]) - taken[1] <= MOST, taken
+
+
+@pytest.mark.parametrize("times", [5_000, pytest.param(100_000, marks=pytest.mark.soak)], ids=["short", "long"])
+async def test_what_comes_only_once_leaves_nothing(tmp_path: Path, times: int) -> None:
+    """So many unique documents, variables and tokens, sent to a server that has answered a few."""
+    home, tokens_file, key = tmp_path / "home", tmp_path / "tokens.toml", Ed25519PrivateKey.generate()
+    public = {**json.loads(OKPAlgorithm.to_jwk(key.public_key())), "alg": "EdDSA"}
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [public]}))
+    made = command(home, "token", "create", "--file", str(tokens_file), "--name", "soak", "--role", "READ")
+    headers = {"authorization": f"Bearer {made.stdout.split()[-1]}"}
+    numbers = count()
+    with Serving(
+        home, "--demo", "--token-file", str(tokens_file), "--jwks", str(tmp_path / "keys.json"), login=True
+    ) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, headers=headers) as client:
+            await unique(client, numbers, key, WARM)
+            before = memory_of(server.process.pid)
+            began = monotonic()
+            await unique(client, numbers, key, times)
+            after = memory_of(server.process.pid)
+            text = (await client.get("/metrics")).text
+    print(f"{before:.1f} MB, then {after:.1f} MB, {monotonic() - began:.0f} s")
+    print("\n".join(line for line in text.splitlines() if "cache_bytes{" in line))
+    assert after - before <= MOST
+
+
+async def unique(client: httpx.AsyncClient, numbers: Iterator[int], key: Ed25519PrivateKey, times: int) -> None:
+    """Each round: a document, variables, and a valid token that nobody has sent before."""
+
+    async def ask() -> None:
+        number = next(numbers)
+        text = f"query Q{number} {{ a{number}: runs(first: 3) {{ totalCount nodes {{ id status workspace }} }} }}"
+        assert (await client.post("/graphql", json={"query": text})).status_code == 200
+        variables = {"f": {"workspace": {"contains": str(number)}}, "n": 1 + number % 100}
+        body = {"query": FILTERED, "variables": variables}
+        assert (await client.post("/graphql", json=body)).status_code == 200
+        token = jwt.encode({"sub": str(number), "exp": time() + 300, "roles": "READ"}, key, "EdDSA")
+        own = {"authorization": f"Bearer {token}"}
+        assert (await client.post("/graphql", json=body, headers=own)).status_code == 200
+
+    for _ in range(times // 10):
+        await asyncio.gather(*(ask() for _ in range(10)))
 
 
 async def documents(client: httpx.AsyncClient, numbers: Iterator[int]) -> None:

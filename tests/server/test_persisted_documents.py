@@ -72,20 +72,33 @@ async def test_a_hash_of_another_document_is_refused() -> None:
 
 
 def test_what_is_registered_is_bounded() -> None:
-    """The document that was asked for longest ago goes first; a very long one is answered, and not kept."""
+    """What is in use stays, the others go, the oldest first; a very long one is answered, and not kept."""
     documents = PersistedDocuments(max_bytes=10_000)
+
+    def register(text: str) -> None:
+        assert documents.text(text, hash_of(text)) == text
+        documents.register(text, hash_of(text))
+
     texts = [f"{{ a{number}: __typename }}" for number in range(30)]
     for text in texts:
-        documents.text(text, hash_of(text))
+        register(text)
         documents.text(None, hash_of(texts[0]))
     assert documents.text(None, hash_of(texts[-1])) == texts[-1]
     with pytest.raises(OperationError):
         documents.text(None, hash_of(texts[1]))
     assert documents.registered.size <= 10_000
     long = "{ __typename }" + " " * 20_000
-    assert documents.text(long, hash_of(long)) == long
+    register(long)
     with pytest.raises(OperationError):
         documents.text(None, hash_of(long))
+
+
+async def test_only_a_valid_document_is_registered() -> None:
+    """Another one would take the room of what clients use."""
+    async with client_of(Settings(no_auth=True)) as (client, _):
+        invalid = "{ nothing }"
+        assert await codes(client, {"query": invalid, "extensions": persisted(invalid)}) == ["VALIDATION_FAILED"]
+        assert await codes(client, {"extensions": persisted(invalid)}) == ["PERSISTED_QUERY_NOT_FOUND"]
 
 
 @pytest.mark.parametrize("style", ["apollo", "folder", "map"])

@@ -18,7 +18,6 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
-from server.database.backends.long_lists import LongLists
 from server.database.json_text import EMPTY, JSONText, checked, load, readable, readable_json
 from server.database.models import (
     KINDS,
@@ -35,6 +34,7 @@ from server.database.models import (
     UnreadableValue,
     WorkerStatus,
 )
+from server.database.recent import Recent
 
 Raw: TypeAlias = Mapping[str, Any]
 """A stored record: text by field name; SQLite also has numbers and None."""
@@ -58,7 +58,10 @@ class Dialect:
     """`worker_status` with `RUNNING` (2.0.0b3 on), not `status` with `WorkerStatus.RUNNING`."""
 
 
-_LONG_LISTS = LongLists(most=16_000_000)
+LONG_LISTS: Recent[str, tuple[str, ...]] = Recent(2**26, max_share=2)
+"""Long lists as they were read or written last: a study's list of runs is read again after every change."""
+_ITEM_BYTES = 100
+"""Bytes that each text of a list takes, about."""
 
 CURRENT = Dialect()
 LEGACY = Dialect(run_status=False, worker_status=False)
@@ -122,7 +125,7 @@ def encode_value(value: Any) -> str:
         case tuple():
             text = _list_text(value)
             if len(text) > _SHARED_LENGTH:
-                _LONG_LISTS.keep(text, value)
+                _keep(text, value)
             return text
         case datetime():
             return value.isoformat()
@@ -380,12 +383,18 @@ def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
 _shared_texts = lru_cache(maxsize=4096)(_texts)
 
 
+def _keep(text: str, value: tuple[str, ...]) -> None:
+    """Only of a JSON without escapes: then it says what it says in one way."""
+    if "\\" not in text:
+        LONG_LISTS.put(text, value, len(text) + _ITEM_BYTES * len(value))
+
+
 def _long_texts(text: str) -> tuple[tuple[str, ...], str | None]:
-    if (known := _LONG_LISTS.get(text)) is not None:
+    if (known := LONG_LISTS.get(text)) is not None:
         return known, None
     texts, why = _texts(text)
     if why is None:
-        _LONG_LISTS.keep(text, texts)
+        _keep(text, texts)
     return texts, why
 
 
