@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from schema.limits import DEFAULTS, STRICT, Limits
 from server.allow_lists import check_origin, check_proxies, parts_of
 from server.errors import UsageError
+from server.setting_types import kind_of, type_of
 
 PREFIX = "MERLIN_GRAPHQL_"
 _ALL_MODES = 0o777
@@ -421,37 +422,7 @@ def _parsed(item: dataclasses.Field[Any], text: str) -> Any:
         value = type_of(item)(text)
     except ValueError:
         shown = repr(text) if item.repr else "this"
-        raise SettingsError(f"{variable_of(item)}: {shown} is not {_kind_of(item)}.") from None
+        raise SettingsError(f"{variable_of(item)}: {shown} is not {kind_of(item)}.") from None
     if (choices := item.metadata["choices"]) and text not in choices:
         raise SettingsError(f"{variable_of(item)}: {text!r} is not one of {', '.join(choices)}.")
     return value
-
-
-def boolean(text: str) -> bool:
-    try:
-        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
-    except KeyError:
-        raise ValueError(text) from None
-
-
-def paths(text: str) -> tuple[Path, ...]:
-    return tuple(Path(path) for path in text.split(os.pathsep) if path)
-
-
-_TYPES: Mapping[str, Any] = {
-    "str": str,
-    "str | None": str,
-    "Path | None": Path,
-    "tuple[Path, ...] | None": paths,
-    "int": int,
-    "float": float,
-    "bool": boolean,
-}
-
-
-def type_of(item: dataclasses.Field[Any]) -> Any:
-    return _TYPES[str(item.type)]
-
-
-def _kind_of(item: dataclasses.Field[Any]) -> str:
-    return {"int": "a whole number", "float": "a number", "bool": "true or false"}[str(item.type)]

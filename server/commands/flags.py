@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from schema.limits import Limits
-from server.settings import PREFIX, Settings, boolean, flag_of, paths, type_of, variable_of
+from server.setting_types import boolean, paths, type_of
+from server.settings import PREFIX, Settings, flag_of, variable_of
 
 _NEARLY = 0.9
 """From this similarity on, as difflib measures it, one variable may be a misspelling of another."""

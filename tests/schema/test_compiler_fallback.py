@@ -262,7 +262,7 @@ def test_the_operations_of_a_document_are_told_apart(world: World) -> None:
 
 def test_functions_are_kept_within_bounds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest are forgotten, with the lines that tracebacks would show of them."""
-    before, largest = len(kept_lines()), 40_000
+    before, largest = len(kept_lines()), 200_000
     monkeypatch.setattr(compiler, "MAX_BYTES", largest)
     server = Engine(SCHEMA, UNLIMITED)
     for number in range(100):

@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from schema import errors as schema_errors
+from schema.budget import BudgetExceededError
 from schema.compiler.errors import NotCompilableError, UnexpectedError
 from schema.effects import UserErrorCode
 from schema.errors import DEADLINE_EXCEEDED, INTERNAL, BadInput, PartlyDoneError, code_of
@@ -63,6 +64,7 @@ ROOTS = (ExpectedError, RequestError, AuthenticationError, CloseError, Operation
 INTERNAL_ERRORS: Mapping[type[BaseException], str] = {
     NotCompilableError: "schema/compiler/compiler.py leaves the operation to graphql-core",
     UnexpectedError: "schema/compiler/compiler.py leaves the operation to graphql-core",
+    BudgetExceededError: "schema/engine.py makes it an OperationError",
     GoneError: "nobody is there to be told: the protocols end without a word",
     Conflict: "server/database/backends/sqlite.py tells the transaction to read again",
     OutsideError: "server/database/files/metadata_file.py answers with a FileState",

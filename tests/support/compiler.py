@@ -189,12 +189,26 @@ WORDS = Words(
 )
 
 
+class Untouched:
+    """An allowance that is the same at all times."""
+
+    limit = remaining = 1_000
+    per_second = 10.0
+    reset_at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def take(self, _points: int) -> float:
+        return 0.0
+
+    def give_back(self, points: int) -> None:
+        pass
+
+
 class World:
     """A database that is open, with two servers of it: one that compiles, and one that does not."""
 
     def __init__(self, runner: asyncio.Runner, database: MerlinDatabase) -> None:
         self.runner = runner
-        self.context = Context(database, "1", Role.ADMIN)
+        self.context = Context(database, "1", Role.ADMIN, allowance=Untouched())
         self.plain = Engine(SCHEMA, UNLIMITED, compiled=False)
         self.compiled = Engine(SCHEMA, UNLIMITED)
 
