@@ -14,7 +14,6 @@ from typing import Protocol
 from graphql import GRAPHQL_MAX_INT, GraphQLError
 
 from schema.errors import BUDGET_EXCEEDED
-from schema.operation import OperationError
 from schema.scalars import rfc3339
 
 _SHORT = 4
@@ -68,23 +67,22 @@ UNLIMITED: Allowance = _Unlimited()
 
 
 def charge(allowance: Allowance, cost: int) -> None:
-    """Takes the cost of an operation that is to be executed, at least one point. Raises `OperationError`."""
+    """Takes the cost of an operation that is to be executed, at least one point. Raises `GraphQLError`."""
     seconds = allowance.take(max(cost, 1))
     if seconds:
         raise _exceeded(allowance, cost, seconds)
 
 
-def _exceeded(allowance: Allowance, cost: int, seconds: float) -> OperationError:
+def _exceeded(allowance: Allowance, cost: int, seconds: float) -> GraphQLError:
     remaining = allowance.remaining
-    told = {"cost": cost, "remaining": remaining, "resetAt": rfc3339(allowance.reset_at)}
+    told: dict[str, str | int] = {"cost": cost, "remaining": remaining, "resetAt": rfc3339(allowance.reset_at)}
     message = f"This operation costs {cost} points, and {remaining} of this client's {allowance.limit} remain"
     if cost > allowance.limit:
-        error = GraphQLError(f"{message}: ask for less.", extensions={"code": BUDGET_EXCEEDED, **told})
+        message = f"{message}: ask for less."
     else:
-        wait = math.ceil(seconds)
-        told["retryAfter"] = wait
-        error = GraphQLError(f"{message}: try again in {wait} s.", extensions={"code": BUDGET_EXCEEDED, **told})
-    return OperationError([error], BUDGET_EXCEEDED)
+        told["retryAfter"] = math.ceil(seconds)
+        message = f"{message}: try again in {told['retryAfter']} s."
+    return GraphQLError(message, extensions={"code": BUDGET_EXCEEDED, **told})
 
 
 class Toll:
@@ -96,7 +94,7 @@ class Toll:
     __slots__ = ("_allowance", "_cost", "_is_paid")
 
     def __init__(self, allowance: Allowance, cost: int) -> None:
-        """Raises `OperationError` for a cost that the client can never pay."""
+        """Raises `GraphQLError` for a cost that the client can never pay."""
         self._allowance = allowance
         self._cost = max(cost, 1)
         self._is_paid = False

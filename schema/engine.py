@@ -163,7 +163,7 @@ class Engine:
     ) -> GraphQLResponse | None:
         """The response to a compiled query without errors; else None, and `execute` has to answer it.
 
-        Raises `OperationError`.
+        Raises `OperationError`, and `GraphQLError` where the points of the client do not suffice.
         """
         if self._compiler is None or operation.type is not OperationType.QUERY:
             return None
