@@ -52,8 +52,7 @@ class RateLimit:
         if bucket is None:
             bucket = self._add(client, now)
         left = bucket.left + (now - bucket.since) * self.per_second
-        if left > self.capacity:
-            left = self.capacity
+        left = min(left, self.capacity)
         is_allowed = left >= tokens
         bucket.left = left - tokens if is_allowed else left
         bucket.since = now
