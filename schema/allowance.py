@@ -75,12 +75,14 @@ def charge(allowance: Allowance, cost: int) -> None:
 
 def _exceeded(allowance: Allowance, cost: int, seconds: float) -> GraphQLError:
     remaining = allowance.remaining
-    told = {"cost": cost, "remaining": remaining, "resetAt": rfc3339(allowance.reset_at)}
+    told: dict[str, str | int] = {"cost": cost, "remaining": remaining, "resetAt": rfc3339(allowance.reset_at)}
     message = f"This operation costs {cost} points, and {remaining} of this client's {allowance.limit} remain"
     if cost > allowance.limit:
-        return GraphQLError(f"{message}: ask for less.", extensions={"code": BUDGET_EXCEEDED, **told})
-    told["retryAfter"] = wait = math.ceil(seconds)
-    return GraphQLError(f"{message}: try again in {wait} s.", extensions={"code": BUDGET_EXCEEDED, **told})
+        message = f"{message}: ask for less."
+    else:
+        told["retryAfter"] = math.ceil(seconds)
+        message = f"{message}: try again in {told['retryAfter']} s."
+    return GraphQLError(message, extensions={"code": BUDGET_EXCEEDED, **told})
 
 
 class Toll:

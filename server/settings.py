@@ -194,8 +194,7 @@ class Settings:
     )
     budget: int = setting(
         60_000_000,
-        "Points that the operations of a client may cost in a minute, in a server process; as many are there after a "
-        "minute without any. At least --max-cost.",
+        "Points that the operations of a client may cost in a minute, in a server process; at least --max-cost.",
         metavar="POINTS",
         production=12_000_000,
     )
@@ -306,11 +305,8 @@ class Settings:
     def _check_numbers(self) -> None:
         if not 0 <= self.port < 2**16:
             raise SettingsError(f"port: {self.port} is invalid; use 0 to 65535.")
-        if not self.max_cost <= self.budget < 2**31:  # else an operation within the limit could never be paid
-            raise SettingsError(
-                f"budget: {self.budget} is invalid; use {self.max_cost} (the maximum cost of one operation) to "
-                f"{2**31 - 1}."
-            )
+        if not self.max_cost <= self.budget < 2**31:  # else one within the limits could never be paid
+            raise SettingsError(f"budget: {self.budget} is invalid; use {self.max_cost} (--max-cost) to {2**31 - 1}.")
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if (item.name.startswith("max_") or item.name == "workers") and value < 1:

@@ -12,11 +12,6 @@ class Quota:
         self.maximum = maximum
         self._counts: dict[str, int] = {}
 
-    @property
-    def total(self) -> int:
-        """How many all clients have together."""
-        return sum(self._counts.values())
-
     def enter(self, client: str) -> bool:
         """Counts one more, and returns whether the client may have it; if not, nothing is counted."""
         count = self._counts.get(client, 0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from graphql import GraphQLError, OperationType
 
-from schema.allowance import Allowance
+from schema.allowance import Allowance, charge
 from schema.context import Context
 from schema.engine import Engine, check_role
 from schema.errors import FORBIDDEN, LIMIT_EXCEEDED
@@ -235,6 +235,7 @@ class Service:
     ) -> GraphQLResponse:
         """Goes on to its end, even if the client disconnects: it may ask again."""
         check_role(operation, context)
+        charge(context.allowance, 1)  # for looking up the first answer, which may be all that is done
         mutation = KeyedMutation.of(key, context.who or "", operation, request.variables)
 
         async def execute(claim: Claim) -> GraphQLResponse:

@@ -26,6 +26,7 @@ from server.database.backends.factory import BackendOptions, make_backend
 from server.database.demo_data import bulk_records
 from server.database.models import RunModel
 from tests.support.servers import RedisServer, binaries
+from tests.support.serving import UNBOUNDED
 
 DOCUMENT = "subscription { runChanges { kind id run { workspace status study { name } } } }"
 HANDSHAKE = (
@@ -121,7 +122,7 @@ def main() -> None:
     for engine, binary in binaries().items():
         with tempfile.TemporaryDirectory() as directory, RedisServer.start(binary, Path(directory)) as server:
             asyncio.run(fill(server.url))
-            command = [sys.executable, "-m", "server", "serve", "--port", "0", "--database", server.url]
+            command = [sys.executable, "-m", "server", "serve", *UNBOUNDED, "--port", "0", "--database", server.url]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 try:
                     assert process.stdout is not None

@@ -38,6 +38,7 @@ from server.database.demo_data import bulk_records
 from server.database.models import RunModel
 from tests.benchmarks.changes import HANDSHAKE
 from tests.support.servers import RedisServer, binaries
+from tests.support.serving import UNBOUNDED
 
 RUNS = 1_000
 DOCUMENT = "subscription { runChanges { kind id run { workspace status study { name } } } }"
@@ -105,6 +106,7 @@ def serving(*options: str) -> Iterator[Server]:
             "--port",
             "0",
             "--no-auth",
+            *UNBOUNDED,
             "--database",
             database.url,
             *options,

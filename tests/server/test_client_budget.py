@@ -274,7 +274,7 @@ async def until_free(live: Live, client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("way", ["close", "abort"])
+@pytest.mark.parametrize("way", ["close", "abort", "break the protocol"])
 async def test_connections_of_a_client_are_bounded_and_free_again_however_they_end(way: str) -> None:
     """A websocket too many is closed by 1013, after which clients connect again; an event stream gets 429."""
     async with asking(max_client_connections=1) as (live, client):
@@ -291,6 +291,10 @@ async def test_connections_of_a_client_are_bounded_and_free_again_however_they_e
                 assert refused.json()["errors"][0]["extensions"] == {"code": "RATE_LIMITED"}
                 if way == "abort":
                     socket.connection.transport.abort()
+                elif way == "break the protocol":
+                    await socket.connection.send("{")
+                    async with asyncio.timeout(DEADLINE):
+                        await socket.connection.wait_closed()
             await until(lambda: live.database.changes.followers == 0)
             await until_free(live, client)
 
@@ -304,6 +308,19 @@ async def test_a_stream_whose_client_is_gone_is_free_again() -> None:
                 await until(lambda: live.database.changes.followers == 1)
             await until(lambda: live.database.changes.followers == 0)
             await until_free(live, client)
+
+
+@pytest.mark.usefixtures("clock")
+async def test_a_repeated_mutation_with_a_key_takes_one_point() -> None:
+    """It is looked up, and not executed again."""
+    async with asking() as (live, client):
+        own, key = await cost_of(live, client, BUDGET), {"x-idempotency-key": "k"}
+        cost = (await client.post(live.http, json={"query": MUTATION}, headers=key | {"x-cost": "1"})).json()
+        start = await remaining(live, client)
+        assert start == cost["extensions"]["cost"]["remaining"] - own
+        again = await client.post(live.http, json={"query": MUTATION}, headers=key)
+        assert again.json()["data"] == cost["data"]
+        assert await remaining(live, client) == start - 1 - own
 
 
 @pytest.mark.usefixtures("clock")

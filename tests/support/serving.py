@@ -21,6 +21,11 @@ os.execv(sys.executable, [sys.executable, "-m", "server", *sys.argv[1:]])
 """
 UNPRIVILEGED = (sys.executable, "-c", _DROP)
 """For which the modes of files hold, though root runs the tests."""
+UNBOUNDED = (
+    *("--budget", "2147483647"),
+    *("--max-client-connections", "100000", "--max-client-subscriptions", "100000"),
+)
+"""Flags for benchmarks, in which one client asks for as much as the server can do."""
 DEADLINE = 30.0  # seconds that a start or an end may take on a busy machine
 _URL = re.compile(r"GraphQL: (http://\S+)/graphql ")
 _PAGE = re.compile(r"^GraphiQL: (\S+)", re.MULTILINE)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from tests.benchmarks.load import memory_of
 from tests.benchmarks.serving.contestants.static_bytes import ANSWER
 from tests.support.merlin_process import Merlin
+from tests.support.serving import UNBOUNDED
 
 ROOT = Path(__file__).parents[3]
 CONTESTANTS = {
@@ -141,7 +142,7 @@ class Process:
 
 def _command(name: str, url: str) -> list[str]:
     if name == "main":
-        return [sys.executable, "-m", "server", "serve", "--no-auth", "--port", "0", "--database", url]
+        return [sys.executable, "-m", "server", "serve", "--no-auth", *UNBOUNDED, "--port", "0", "--database", url]
     return [sys.executable, "-m", "tests.benchmarks.serving.contestants", name, url]
 
 
