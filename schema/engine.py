@@ -40,11 +40,17 @@ from schema.operation import GraphQLResponse, Operation, OperationError
 from schema.roles import Role
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
+from server.database.recent import Recent
 from server.database.replicas import confirmations
 from server.database.steps import Steps
 
 GRACE_SECONDS = 3.0
 """How long after its deadline a mutation may find out what of it was done."""
+
+MAX_SHARED_BYTES = 2**24
+"""Of responses that subscribers to the same operation share."""
+_PARSED = 6
+"""Bytes that a response takes for each byte that is sent of it, about."""
 
 T = TypeVar("T")
 
@@ -72,6 +78,7 @@ class Engine:
         self._deadline = deadline
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._live_steps = Steps(rests=True)
+        self._shared_answers: Recent[Hashable, GraphQLResponse] = Recent(MAX_SHARED_BYTES, max_share=2)
         self._shared: WeakValueDictionary[Hashable, SharedAnswers[GraphQLResponse]] = WeakValueDictionary()
 
     @property
@@ -93,7 +100,7 @@ class Engine:
     def cache_sizes(self) -> Mapping[str, int]:
         """Bytes, about, that each cache takes."""
         functions = 0 if self._compiler is None else self._compiler.size
-        return {"documents": self._documents.size, "functions": functions}
+        return {"documents": self._documents.size, "functions": functions, "shared": self._shared_answers.size}
 
     def parse(self, text: str, name: str | None = None) -> Operation:
         """Parses and validates a document; returns its operation of that name, or its only one.
@@ -268,7 +275,7 @@ class Engine:
         key = operation.text, operation.name, given, context
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = SharedAnswers(answer, self._live_steps)
+            shared = self._shared[key] = SharedAnswers(answer, self._live_steps, self._shared_answers, _size_of)
         return shared
 
     async def _shielded(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
@@ -322,6 +329,10 @@ def check_role(operation: Operation, context: Context) -> None:
     if role is None or not (required.role is Role.READ or role.includes(required.role)):
         message = f"{required.field} needs the role {required.role}, and this client has {role or 'none'}."
         raise OperationError([GraphQLError(message, extensions={"code": FORBIDDEN, "needs": required.role})], FORBIDDEN)
+
+
+def _size_of(response: GraphQLResponse) -> int:
+    return _PARSED * len(response.encoded)
 
 
 async def _settled(value: T | Awaitable[T]) -> T:
