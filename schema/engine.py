@@ -44,6 +44,7 @@ from schema.roles import Role
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
 from server.database.merlin_database import State
+from server.database.recent import Recent
 from server.database.replicas import confirmations
 from server.database.slices import in_slices
 from server.database.steps import Steps
@@ -56,6 +57,11 @@ SHORT_FOR_CORE = 500
 """The same where graphql-core executes it."""
 UNMETERED = 25_000
 """The cost up to which the fields of a compiled operation take less than 20 ms: only its searches give way."""
+
+MAX_SHARED_BYTES = 2**24
+"""Of responses that subscribers to the same operation share."""
+_PARSED = 6
+"""Bytes that a response takes for each byte that is sent of it, about."""
 
 T = TypeVar("T")
 
@@ -85,6 +91,7 @@ class Engine:
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._live_steps = Steps(rests=True)
         self._slices = Steps()
+        self._shared_answers: Recent[Hashable, GraphQLResponse] = Recent(MAX_SHARED_BYTES, max_share=2)
         self._shared: WeakValueDictionary[Hashable, SharedAnswers[GraphQLResponse]] = WeakValueDictionary()
 
     @property
@@ -111,7 +118,7 @@ class Engine:
     def cache_sizes(self) -> Mapping[str, int]:
         """Bytes, about, that each cache takes."""
         functions = 0 if self._compiler is None else self._compiler.size
-        return {"documents": self._documents.size, "functions": functions}
+        return {"documents": self._documents.size, "functions": functions, "shared": self._shared_answers.size}
 
     def parse(self, text: str, name: str | None = None) -> Operation:
         """Parses and validates a document; returns its operation of that name, or its only one.
@@ -374,7 +381,7 @@ class Engine:
         key = operation.text, operation.name, given, context, context.who if operation.scope is Scope.CLIENT else None
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = SharedAnswers(answer, self._live_steps)
+            shared = self._shared[key] = SharedAnswers(answer, self._live_steps, self._shared_answers, _size_of)
         return shared
 
     async def _shielded(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
@@ -437,6 +444,10 @@ def check_role(operation: Operation, context: Context) -> None:
     if role is None or not (required.role is Role.READ or role.includes(required.role)):
         message = f"{required.field} needs the role {required.role}, and this client has {role or 'none'}."
         raise OperationError([GraphQLError(message, extensions={"code": FORBIDDEN, "needs": required.role})], FORBIDDEN)
+
+
+def _size_of(response: GraphQLResponse) -> int:
+    return _PARSED * len(response.encoded)
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -8,30 +8,43 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from schema.changes import LiveTick, SubscriptionEvent
+from server.database.recent import Recent
 from server.database.steps import Steps
 
 A = TypeVar("A")
 
 _SHARED_FOR = 0.05
 """Seconds that a response may be shared, since it may depend on the clock."""
-_SHARED_AT_MOST = 256
-"""Answers of one operation."""
 
 
 class SharedAnswers(Generic[A]):
     """The responses to the latest events of one operation with its variables."""
 
-    def __init__(self, answer: Callable[[SubscriptionEvent], Awaitable[A]], steps: Steps) -> None:
-        """`steps`: those of all live queries."""
+    def __init__(
+        self,
+        answer: Callable[[SubscriptionEvent], Awaitable[A]],
+        steps: Steps,
+        kept: Recent[Hashable, A],
+        size: Callable[[A], int],
+    ) -> None:
+        """`steps`: those of all live queries. `kept`: the answers of all operations.
+
+        `size`: the bytes, about, that an answer takes.
+        """
         self._answer = answer
         self._steps = steps
-        self._answers: dict[Hashable, A] = {}
+        self._kept = kept
+        self._size = size
+        self._own = object()
+        """Tells its answers from those of the others."""
+        self._keys: list[Hashable] = []
         self._since = 0.0
         self._ticking = asyncio.Lock()
         self._ticks = 0
         """How often the live query was executed, or begun to be."""
         self._latest: tuple[int, A] | None = None
-        """Its latest answer, with the value of `_ticks` since which it is that."""
+        """Its latest answer, with the value of `_ticks` since which it is that; None while nobody waits for it."""
+        self._waiting = 0
 
     async def to(self, event: SubscriptionEvent, executing: Callable[[], None] = lambda: None) -> A:
         """The answer; `executing` is called first where this call is the one that executes the operation."""
@@ -45,22 +58,33 @@ class SharedAnswers(Generic[A]):
     async def _to_tick(self, tick: LiveTick, executing: Callable[[], None]) -> A:
         """An answer no older than the tick: while live queries wait for their turn, the ticks of one become one."""
         came_at = self._ticks
-        async with self._ticking:
-            if self._latest is None or self._latest[0] <= came_at:
-                await self._steps.turn()
-                self._ticks += 1
-                number = self._ticks
-                self._latest = number, await self._executed(tick, executing)
-            return self._latest[1]
+        self._waiting += 1
+        try:
+            async with self._ticking:
+                if self._latest is None or self._latest[0] <= came_at:
+                    await self._steps.turn()
+                    self._ticks += 1
+                    number = self._ticks
+                    self._latest = number, await self._executed(tick, executing)
+                return self._latest[1]
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._latest = None
 
     async def _executed(self, event: SubscriptionEvent, executing: Callable[[], None]) -> A:
         executing()
-        answer = self._answers[event.identity] = await self._answer(event)
+        answer = await self._answer(event)
+        key = self._own, event.identity
+        self._kept.put(key, answer, self._size(answer))
+        self._keys.append(key)
         return answer
 
     def _known(self, event: SubscriptionEvent) -> A | None:
         now = monotonic()
-        if now - self._since > _SHARED_FOR or len(self._answers) >= _SHARED_AT_MOST:
-            self._answers.clear()
+        if now - self._since > _SHARED_FOR:
+            for key in self._keys:
+                self._kept.drop(key)
+            self._keys.clear()
             self._since = now
-        return self._answers.get(event.identity)
+        return self._kept.get((self._own, event.identity))

@@ -121,6 +121,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
 
     metrics.watch_cache("documents", lambda: engine.cache_sizes["documents"])
     metrics.watch_cache("functions", lambda: engine.cache_sizes["functions"])
+    metrics.watch_cache("shared", lambda: engine.cache_sizes["shared"])
     metrics.watch_cache("persisted", lambda: documents.registered.size)
     metrics.watch_cache("responses", lambda: service.response_cache.size)
     metrics.watch_cache("tokens", lambda: access_control.authenticator.size)

@@ -62,7 +62,7 @@ class Recent(Generic[K, V]):
         if entry is None:
             return None
         if entry.uses >= _TRIALS:
-            self._remove(key)
+            self.drop(key)
             self._use(key, entry)
         else:
             self._new[key] = entry._replace(uses=entry.uses + 1)
@@ -71,7 +71,7 @@ class Recent(Generic[K, V]):
     def put(self, key: K, value: V, size: int) -> None:
         """Replaces an entry with the same key."""
         is_used = key in self._used
-        self._remove(key)
+        self.drop(key)
         entry = _Entry(value, size + OVERHEAD, 1)
         if entry.size > self._largest:
             return
@@ -112,7 +112,7 @@ class Recent(Generic[K, V]):
         if len(self._dropped) > _MAX_REMEMBERED:
             self._dropped.popitem(last=False)
 
-    def _remove(self, key: K) -> None:
+    def drop(self, key: K) -> None:
         if (entry := self._new.pop(key, None)) is not None:
             self._new_size -= entry.size
         elif (entry := self._used.pop(key, None)) is not None:

@@ -123,6 +123,7 @@ class ResponseCache:
         kept = self._kept.get(named)
         if kept is not None:
             return kept
+        answer = bytes(memoryview(answer))  # in memory of its own size: orjson leaves the rest of its buffer behind it
         reply = CachedResponse(200, answer, self.etag(key, state), cost)
         self._kept.put(named, reply, len(answer) + _OVERHEAD)
         return reply

@@ -12,6 +12,7 @@ from schema.sharing import SharedAnswers
 from server.database import change_log
 from server.database import steps as steps_module
 from server.database.models import Entry
+from server.database.recent import Recent
 from server.database.steps import Steps
 from tests.support.records import run
 from tests.support.subscribers import RUN_CHANGES, copy_of, key_of, put, subscribed
@@ -74,7 +75,7 @@ class Query:
 
     def __init__(self, steps: Steps) -> None:
         self.executed = 0
-        self.answers = SharedAnswers(self._execute, steps)
+        self.answers = SharedAnswers(self._execute, steps, Recent(100_000), lambda _: 100)
 
     async def _execute(self, _event: SubscriptionEvent) -> int:
         self.executed += 1

@@ -97,7 +97,8 @@ async def test_only_a_valid_document_is_registered() -> None:
     """Another one would take the room of what clients use."""
     async with client_of(Settings(no_auth=True)) as (client, _):
         invalid = "{ nothing }"
-        assert await codes(client, {"query": invalid, "extensions": persisted(invalid)}) == ["VALIDATION_FAILED"]
+        request = {"query": invalid, "extensions": persisted(invalid)}
+        assert await codes(client, request) == ["GRAPHQL_VALIDATION_FAILED"]
         assert await codes(client, {"extensions": persisted(invalid)}) == ["PERSISTED_QUERY_NOT_FOUND"]
 
 
