@@ -13,12 +13,14 @@ from graphql import (
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
+    OverlappingFieldsCanBeMergedRule,
     get_operation_ast,
     parse,
     specified_rules,
     validate,
 )
 
+from schema.comparisons import LimitedOverlappingFieldsRule, TooManyComparisonsError
 from schema.coordinates import coordinates_of, name_of
 from schema.deprecations import deprecated, uses_of
 from schema.errors import LIMIT_EXCEEDED, MAX_ERRORS, PARSE_FAILED, VALIDATION_FAILED, BadInput
@@ -35,6 +37,12 @@ MAX_BYTES = 2**25
 TOKEN_BYTES = 400
 """Bytes that a syntax tree takes for each token, about."""
 MAX_COST_BYTES = 2**21
+MAX_LINES = 10_000
+"""Lines of a document: the place of an error is told by its line, and each may be a comment."""
+MAX_OPERATIONS = 50
+"""Operations of a document: each is followed through its fragments."""
+MAX_VALUES = 5_000
+"""Values in the variables of a query or a subscription, which are all read before anything is executed."""
 SCOPES: Mapping[str, Scope] = MappingProxyType(
     {
         "PhysicalWorker.heartbeatAge": Scope.CLOCK,
@@ -53,7 +61,11 @@ class Documents:
         self._schema = schema
         self._limits = limits
         self._reveal = introspection
-        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        rules = [
+            LimitedOverlappingFieldsRule if rule is OverlappingFieldsCanBeMergedRule else rule
+            for rule in specified_rules
+        ]
+        self._rules = rules if introspection else [*rules, NoSchemaIntrospectionCustomRule]
         self._has_deprecated = bool(deprecated(schema))
         self._known: Recent[str, _Document | _Refusal] = Recent(MAX_BYTES)
         self._costs: Recent[Hashable, int] = Recent(MAX_COST_BYTES)
@@ -78,14 +90,14 @@ class Documents:
 
         It is remembered by what of the variables affects it.
         """
-        key = operation.text, operation.name, sizes, *((name, _part(value)) for name, value in variables.items())
-        cost = self._costs.get(key)
-        if cost is None:
-            try:
+        try:
+            key = operation.text, operation.name, sizes, *((name, _part(value)) for name, value in variables.items())
+            cost = self._costs.get(key)
+            if cost is None:
                 cost = self._check(operation.document, operation.definition, operation.counts, variables, sizes)
-            except RecursionError:
-                raise too_deep("These variables are", "variables") from None
-            self._costs.put(key, cost, 0)
+                self._costs.put(key, cost, 0)
+        except RecursionError:
+            raise too_deep("These variables are", "variables") from None
         return cost
 
     def _document(self, text: str) -> _Document:
@@ -108,6 +120,9 @@ class Documents:
                 max_errors=MAX_ERRORS - 1,  # graphql-core adds one that says that there are more
                 hide_suggestions=not self._reveal,
             )
+        except TooManyComparisonsError as error:
+            errors = _errors_of([Excess("comparisons", error.count, error.maximum)])
+            return _Refusal(errors, LIMIT_EXCEEDED, 2 * len(text))
         except GraphQLError as error:
             return _Refusal([error], PARSE_FAILED, 2 * len(text))
         except RecursionError:
@@ -140,11 +155,17 @@ class Documents:
         """Parses a document, and checks its limits before its validation, which takes long for an excessive one."""
         if len(text) > self._limits.characters:
             raise _limit_exceeded([Excess("characters", len(text), self._limits.characters)])
+        lines = 1 + text.count("\n") + text.count("\r") - text.count("\r\n")
+        if lines > MAX_LINES:
+            raise _limit_exceeded([Excess("lines", lines, MAX_LINES)])
         counts = count(text, self._limits)
         if counts.tokens > self._limits.tokens:
             raise _limit_exceeded([Excess("tokens", counts.tokens, self._limits.tokens)])
         node = parse(text)
         _unlink_tokens(node)
+        operations = sum(isinstance(definition, OperationDefinitionNode) for definition in node.definitions)
+        if operations > MAX_OPERATIONS:
+            raise _limit_exceeded([Excess("operations", operations, MAX_OPERATIONS)])
         for definition in node.definitions:
             if isinstance(definition, OperationDefinitionNode):
                 self._check(node, definition, counts)
@@ -194,6 +215,25 @@ class _Refusal(NamedTuple):
     """Bytes, about."""
 
 
+def check_values(variables: Mapping[str, Any]) -> None:
+    """Refuses variables of so many values that it takes long to read them. Raises `OperationError`."""
+    rest: list[Any] = [variables]
+    found = 0
+    for one in rest:
+        match one:
+            case dict():
+                found += len(one)
+                held = one.values()
+            case list():
+                found += len(one)
+                held = one
+            case _:
+                continue
+        if found > MAX_VALUES:
+            raise _limit_exceeded([Excess("values", found, MAX_VALUES)])
+        rest += held
+
+
 def _unlink_tokens(document: DocumentNode) -> None:
     """Cuts the links to previous tokens, which only the parser needs.
 
@@ -238,6 +278,10 @@ def too_deep(what: str, argument: str) -> OperationError:
 
 
 def _limit_exceeded(found: Sequence[Excess], remedy: Remedy | None = None) -> OperationError:
+    return OperationError(_errors_of(found, remedy), LIMIT_EXCEEDED)
+
+
+def _errors_of(found: Sequence[Excess], remedy: Remedy | None = None) -> list[GraphQLError]:
     """An error for each limit that is exceeded, with limit, value and maximum in its message and extensions."""
     errors = []
     for excess in found:
@@ -247,4 +291,4 @@ def _limit_exceeded(found: Sequence[Excess], remedy: Remedy | None = None) -> Op
             told |= remedy.as_extensions()
             message = f"{message} {remedy}"
         errors.append(GraphQLError(message, extensions=told))
-    return OperationError(errors, LIMIT_EXCEEDED)
+    return errors

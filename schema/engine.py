@@ -28,7 +28,7 @@ from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
-from schema.documents import Documents, text_of, too_deep
+from schema.documents import Documents, check_values, text_of, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
     FORBIDDEN,
@@ -161,12 +161,16 @@ class Engine:
         return None if data is None else self._response(operation, ExecutionResult(data, None), cost)
 
     def _variables(self, operation: Operation, given: Mapping[str, Any] | None) -> _Variables:
-        """Coerced once, for the measures and for the compiled function."""
+        """Coerced once, for the measures and for the compiled function. Raises `OperationError`."""
+        if given and operation.type is not OperationType.MUTATION:
+            check_values(given)
         definitions = operation.definition.variable_definitions
         if not definitions:
             return _Variables(given, NO_VARIABLES)
         try:
-            coerced = get_variable_values(self._schema, definitions, dict(given or {}))
+            coerced = get_variable_values(
+                self._schema, definitions, dict(given or {}), max_errors=1, hide_suggestions=True
+            )
         except RecursionError:
             raise too_deep("These variables are", "variables") from None
         return _Variables(given, None if isinstance(coerced, list) else coerced)
