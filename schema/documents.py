@@ -15,12 +15,15 @@ from graphql import (
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
+    OverlappingFieldsCanBeMergedRule,
+    ValidationRule,
     get_operation_ast,
     parse,
     specified_rules,
     validate,
 )
 
+from schema.comparisons import LimitedOverlappingFieldsRule, TooManyComparisonsError
 from schema.coordinates import coordinates_of, name_of
 from schema.deprecations import deprecated, uses_of
 from schema.errors import LIMIT_EXCEEDED, MAX_ERRORS, PARSE_FAILED, VALIDATION_FAILED, BadInput
@@ -31,6 +34,7 @@ from schema.remedies import Remedy, remedy_for
 from schema.roles import required_role_of_all
 from server.database.recent import Recent
 from server.database.sizes import Sizes
+from server.database.slices import give_way
 
 MAX_BYTES = 2**24
 """Of documents that are remembered."""
@@ -41,6 +45,14 @@ _DOCUMENT_BYTES = 1_000
 MAX_COST_BYTES = 2**21
 _VARIABLE_BYTES = 150
 """Bytes that what is remembered of a variable takes, about."""
+_SHORT = 2_000
+"""Characters of a document that is read and validated at once: it takes less than 20 ms."""
+MAX_LINES = 10_000
+"""Lines of a document: the place of an error is told by its line, and each may be a comment."""
+MAX_OPERATIONS = 50
+"""Operations of a document: each is followed through its fragments."""
+MAX_VALUES = 5_000
+"""Values in the variables of a query or a subscription, which are all read before anything is executed."""
 SCOPES: Mapping[str, Scope] = MappingProxyType(
     {
         "Viewer.budget": Scope.CLIENT,
@@ -60,7 +72,12 @@ class Documents:
         self._schema = schema
         self._limits = limits
         self._reveal = introspection
-        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        rules = [
+            LimitedOverlappingFieldsRule if rule is OverlappingFieldsCanBeMergedRule else rule
+            for rule in specified_rules
+        ]
+        rules = rules if introspection else [*rules, NoSchemaIntrospectionCustomRule]
+        self._rules = [*rules, _GivingWayRule]
         self._has_deprecated = bool(deprecated(schema))
         self._known: Recent[str, _Document | _Refusal] = Recent(MAX_BYTES)
         self._costs: Recent[Hashable, int] = Recent(MAX_COST_BYTES)
@@ -69,6 +86,10 @@ class Documents:
     def size(self) -> int:
         """Bytes that are taken by what is remembered, about."""
         return self._known.size + self._costs.size
+
+    def is_short(self, text: str) -> bool:
+        """Whether its operation is found within some milliseconds, for that it is short or known."""
+        return len(text) <= _SHORT or self._known.get(text) is not None
 
     def operation(self, text: str, name: str | None) -> Operation:
         """The operation of that name, or the only one. Raises `OperationError`, and what nobody foresaw."""
@@ -85,14 +106,14 @@ class Documents:
 
         It is remembered by what of the variables affects it.
         """
-        key = operation.text, operation.name, sizes, *((name, _part(value)) for name, value in variables.items())
-        cost = self._costs.get(key)
-        if cost is None:
-            try:
+        try:
+            key = operation.text, operation.name, sizes, *((name, _part(value)) for name, value in variables.items())
+            cost = self._costs.get(key)
+            if cost is None:
                 cost = self._check(operation.document, operation.definition, operation.counts, variables, sizes)
-            except RecursionError:
-                raise too_deep("These variables are", "variables") from None
-            self._costs.put(key, cost, getsizeof(operation.text) + _VARIABLE_BYTES * len(variables))
+                self._costs.put(key, cost, getsizeof(operation.text) + _VARIABLE_BYTES * len(variables))
+        except RecursionError:
+            raise too_deep("These variables are", "variables") from None
         return cost
 
     def _document(self, text: str) -> _Document:
@@ -115,6 +136,9 @@ class Documents:
                 max_errors=MAX_ERRORS - 1,  # graphql-core adds one that says that there are more
                 hide_suggestions=not self._reveal,
             )
+        except TooManyComparisonsError as error:
+            errors = _errors_of([Excess("comparisons", error.count, error.maximum)])
+            return _Refusal(errors, LIMIT_EXCEEDED, 2 * len(text))
         except GraphQLError as error:
             return _Refusal([error], PARSE_FAILED, 2 * len(text))
         except RecursionError:
@@ -126,7 +150,9 @@ class Documents:
 
     def _operations(self, text: str, document: _Parsed) -> Mapping[str, Operation]:
         deprecations = uses_of(self._schema, document.node) if self._has_deprecated else ()
+        give_way()
         fields = coordinates_of(self._schema, document.node)
+        give_way()
         return {
             name_of(node): Operation(
                 text,
@@ -147,14 +173,23 @@ class Documents:
         """Parses a document, and checks its limits before its validation, which takes long for an excessive one."""
         if len(text) > self._limits.characters:
             raise _limit_exceeded([Excess("characters", len(text), self._limits.characters)])
+        lines = 1 + text.count("\n") + text.count("\r") - text.count("\r\n")
+        if lines > MAX_LINES:
+            raise _limit_exceeded([Excess("lines", lines, MAX_LINES)])
         counts = count(text, self._limits)
+        give_way()
         if counts.tokens > self._limits.tokens:
             raise _limit_exceeded([Excess("tokens", counts.tokens, self._limits.tokens)])
         node = parse(text)
         _unlink_tokens(node)
+        give_way()
+        operations = sum(isinstance(definition, OperationDefinitionNode) for definition in node.definitions)
+        if operations > MAX_OPERATIONS:
+            raise _limit_exceeded([Excess("operations", operations, MAX_OPERATIONS)])
         for definition in node.definitions:
             if isinstance(definition, OperationDefinitionNode):
                 self._check(node, definition, counts)
+                give_way()
         return _Parsed(node, counts)
 
     def _check(
@@ -171,6 +206,13 @@ class Documents:
             remedies = [remedy_for(self._schema, document, definition, variables, sizes, excess) for excess in found]
             raise _limit_exceeded(found, remedies)
         return measures.cost
+
+
+class _GivingWayRule(ValidationRule):
+    """No rule: lets the event loop go on during a long validation."""
+
+    def enter(self, *_: object) -> None:
+        give_way()
 
 
 class _Parsed(NamedTuple):
@@ -199,6 +241,25 @@ class _Refusal(NamedTuple):
     code: str
     size: int
     """Bytes, about."""
+
+
+def check_values(variables: Mapping[str, Any]) -> None:
+    """Refuses variables of so many values that it takes long to read them. Raises `OperationError`."""
+    rest: list[Any] = [variables]
+    found = 0
+    for one in rest:
+        match one:
+            case dict():
+                found += len(one)
+                held = one.values()
+            case list():
+                found += len(one)
+                held = one
+            case _:
+                continue
+        if found > MAX_VALUES:
+            raise _limit_exceeded([Excess("values", found, MAX_VALUES)])
+        rest += held
 
 
 def _unlink_tokens(document: DocumentNode) -> None:
@@ -245,6 +306,10 @@ def too_deep(what: str, argument: str) -> OperationError:
 
 
 def _limit_exceeded(found: Sequence[Excess], remedies: Iterable[Remedy | None] = repeat(None)) -> OperationError:
+    return OperationError(_errors_of(found, remedies), LIMIT_EXCEEDED)
+
+
+def _errors_of(found: Sequence[Excess], remedies: Iterable[Remedy | None] = repeat(None)) -> list[GraphQLError]:
     """An error for each limit that is exceeded, with limit, value and maximum in its message and extensions."""
     errors = []
     for excess, remedy in zip(found, remedies, strict=False):
@@ -254,4 +319,4 @@ def _limit_exceeded(found: Sequence[Excess], remedies: Iterable[Remedy | None] =
             told |= remedy.as_extensions()
             message = f"{message} {remedy}"
         errors.append(GraphQLError(message, extensions=told))
-    return OperationError(errors, LIMIT_EXCEEDED)
+    return errors

@@ -30,7 +30,7 @@ from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
-from schema.documents import Documents, text_of, too_deep
+from schema.documents import Documents, check_values, text_of, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
     FORBIDDEN,
@@ -119,6 +119,10 @@ class Engine:
         """Bytes, about, that each cache takes."""
         functions = 0 if self._compiler is None else self._compiler.size
         return {"documents": self._documents.size, "functions": functions, "shared": self._shared_answers.size}
+
+    def is_short(self, text: str) -> bool:
+        """Whether `parse` takes some milliseconds at most. Else it is to be called in slices."""
+        return self._documents.is_short(text)
 
     def parse(self, text: str, name: str | None = None) -> Operation:
         """Parses and validates a document; returns its operation of that name, or its only one.
@@ -234,12 +238,16 @@ class Engine:
         return settled, state if context.database.state == state else None
 
     def _variables(self, operation: Operation, given: Mapping[str, Any] | None) -> _Variables:
-        """Coerced once, for the measures and for the compiled function."""
+        """Coerced once, for the measures and for the compiled function. Raises `OperationError`."""
+        if given and operation.type is not OperationType.MUTATION:
+            check_values(given)
         definitions = operation.definition.variable_definitions
         if not definitions:
             return _Variables(given, NO_VARIABLES)
         try:
-            coerced = get_variable_values(self._schema, definitions, dict(given or {}))
+            coerced = get_variable_values(
+                self._schema, definitions, dict(given or {}), max_errors=1, hide_suggestions=True
+            )
         except RecursionError:
             raise too_deep("These variables are", "variables") from None
         return _Variables(given, None if isinstance(coerced, list) else coerced)

@@ -205,10 +205,11 @@ def _contains_all(compiler: Compiler, values: Iterable[str], _path: str, field: 
 def _each(compiler: Compiler, values: Iterable[str], field: Values) -> list[Clause]:
     """A clause for each value; only the first few have an expression."""
     name = field.subject.name
+    holds_some = Not(fact(name, "is empty"))
     return [
         Clause(
             f"{compiler.bind(value)} in {field.source}" if number < _MANY else "",
-            All((Not(fact(name, "is empty")), fact(name, value))),
+            All((holds_some, fact(name, value))),
         )
         for number, value in enumerate(sorted(values))
     ]

@@ -87,7 +87,7 @@ def load_exactly(text: bytes | str) -> JSON:
         if not _may_be_unkept(text):
             raise
     else:
-        if not (_holds_float(value) and _may_be_unkept(text)):
+        if not (_may_be_unkept(text) and _holds_float(value)):
             return value
     characters = text.decode() if isinstance(text, bytes) else text
     if readable_json(characters) != characters:

@@ -158,8 +158,10 @@ class FastPath:
         return response, database.position
 
     def _read(self, body: bytes) -> ParsedBody | None:
-        """The content of a body; None if it is not a query. Raises `RequestError`, `OperationError`."""
+        """The content of a body; None if it is no query, or a long one. Raises `RequestError`, `OperationError`."""
         request = parse_request(parse_json(body, "body"))
+        if request.query is not None and not self._service.engine.is_short(request.query):
+            return None
         operation = self._service.parse(request)
         if operation.type is not OperationType.QUERY or request.read_after is not None or request.wants_cost:
             return None

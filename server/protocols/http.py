@@ -91,7 +91,7 @@ class GraphQLApp:
         given = await read_request(request, get_queries=self._get_queries or is_stream)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
         given = given.with_cost_wanted(joined(request.headers, "x-cost"))
-        operation = self._service.prepare(given)
+        operation = await self._service.prepare(given)
         _check(operation, request.method, media_type)
         if operation.type is OperationType.QUERY and not is_stream:
             conditions = conditions_of(

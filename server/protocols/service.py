@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from server.auth.lease import Lease
 from server.auth.visitor import Visitor
 from server.database.idempotency import Claim
 from server.database.merlin_database import MerlinDatabase
+from server.database.slices import in_slices
+from server.database.steps import Steps
 from server.errors import RequestError
 from server.header_lists import directives
 from server.observability.telemetry import OperationOutcome, Telemetry
@@ -72,6 +75,8 @@ class Service:
     access_control: AccessControl
     telemetry: Telemetry
     response_cache: ResponseCache
+    reading: Steps = field(default_factory=Steps)
+    """The slices in which long documents are read."""
     finishing: set[asyncio.Future[GraphQLResponse]] = field(default_factory=set)
     """Mutations with an idempotency key."""
 
@@ -98,11 +103,13 @@ class Service:
         """The error that a client gets for an exception; an unexpected one is logged."""
         return failed(error, reveal=self.engine.reveals)
 
-    def prepare(self, request: GraphQLRequest) -> Operation:
+    async def prepare(self, request: GraphQLRequest) -> Operation:
         """Finds and parses the document of a request. Raises `OperationError`, whatever goes wrong."""
         try:
             with self.telemetry.tracing.step("graphql.read", {}):
-                return self.parse(request)
+                if request.query is None or self.engine.is_short(request.query):
+                    return self.parse(request)
+                return await in_slices(partial(self.parse, request), self.reading.turn)
         except Exception as unknown:  # noqa: BLE001 - the client waits for a response
             error = self.failed(unknown)
             self.telemetry.refused(error.code)

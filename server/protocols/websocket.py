@@ -312,7 +312,7 @@ class Connection:
     async def _answer(self, id_: str, request: GraphQLRequest, lease: Lease) -> None:
         """Sends a `next` message for each response. Raises `CloseError`, `OperationError`, and what nobody foresaw."""
         REQUEST_ID.set(request_id_of(None))
-        operation = self._service.prepare(request)
+        operation = await self._service.prepare(request)
         if operation.type is OperationType.SUBSCRIPTION:
             self._endless.add(self._active[id_])
         head = f'{{"id":{encode_json(id_).decode()},"type":"next","payload":'

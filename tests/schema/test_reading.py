@@ -1,0 +1,152 @@
+"""What is done with a request before its execution is bounded, and the bound is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from graphql import OverlappingFieldsCanBeMergedRule, parse, validate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schema.build import make_schema
+from schema.comparisons import LimitedOverlappingFieldsRule
+from schema.documents import MAX_LINES, MAX_OPERATIONS, MAX_VALUES, check_values
+from schema.engine import Engine
+from schema.operation import OperationError
+from server.database.merlin_database import opened
+from tests.support.asking import execute
+from tests.support.hostile import DOCUMENTS, VARIABLES
+from tests.support.records import memory_of, run
+
+ENGINE = Engine(make_schema())
+SCHEMA = make_schema()._schema
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("fields that differ in a value", "comparisons"),
+        ("fragments of a run side by side", "comparisons"),
+        ("many objects", "comparisons"),
+        ("one field of a run, often", "comparisons"),
+        ("many operations", "operations"),
+        ("a comment of many lines", "lines"),
+        ("an error at the end of many lines", "lines"),
+    ],
+)
+def test_a_document_that_takes_long_to_validate_is_refused(name: str, limit: str) -> None:
+    """With the limit, its value and the maximum, each time."""
+    for _ in range(2):
+        with pytest.raises(OperationError) as refused:
+            ENGINE.parse(DOCUMENTS[name])
+        (error,) = refused.value.errors
+        told = error["extensions"]
+        assert (told["code"], told["limit"]) == ("LIMIT_EXCEEDED", limit)
+        assert told["value"] > told["maximum"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "name",
+    ["100,000 values of `in`", "300,000 wrong values", "unknown keys", "empty filters in a list", "100,000 queues"],
+)
+async def test_variables_of_too_many_values_are_refused(name: str) -> None:
+    """Before any of them is read."""
+    hostile = VARIABLES[name]
+    assert hostile.variables is not None
+    async with opened(await memory_of(run(1))) as database:
+        result = await execute(database, hostile.query, dict(hostile.variables))
+    assert result.errors[0].extensions["limit"] == "values"
+
+
+@pytest.mark.anyio
+async def test_a_list_of_a_few_thousand_ids_is_answered() -> None:
+    async with opened(await memory_of(run(1))) as database:
+        query = "query ($f: RunFilter) { runs(filter: $f) { totalCount } }"
+        ids = [run(number).id for number in range(MAX_VALUES - 10)]
+        result = await execute(database, query, {"f": {"id": {"in": ids}}})
+    assert (result.errors, result.data) == ([], {"runs": {"totalCount": 1}})
+
+
+@pytest.mark.anyio
+async def test_a_deep_annotation_is_refused() -> None:
+    """As bad input, not as an error of the server."""
+    hostile = VARIABLES["a deep annotation"]
+    assert hostile.variables is not None
+    async with opened(await memory_of(run(1))) as database:
+        result = await execute(database, hostile.query, dict(hostile.variables))
+    assert result.errors[0].extensions["code"] == "BAD_USER_INPUT"
+
+
+def test_as_many_fragments_as_a_generated_document_has_are_accepted() -> None:
+    """One for each component, spread where that component stands, and each with the key fields of its entity."""
+    names = range(200)
+    chains = (
+        f"fragment f{n} on Run {{ id status {'parent { id ...f%d }' % (n + 1) if n % 10 != 9 else ''} }}" for n in names
+    )
+    spread = " ".join(f"...f{n}" for n in names if n % 10 == 0)
+    ENGINE.parse(f"{{ runs(first: 1) {{ nodes {{ id {spread} }} }} }} {' '.join(chains)}")
+
+
+def naive_count(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(1 + naive_count(item) for item in inner)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=2), inner)
+    ).map(lambda value: {"v": value}),
+    st.integers(0, 3),
+)
+def test_values_are_counted_wherever_they_stand(value: dict[str, Any], more: int) -> None:
+    """As a simple count of all that lists and objects hold says."""
+    filling = MAX_VALUES - naive_count(value) - 2 + more
+    variables = {**value, "filling": list(range(filling))}
+    if naive_count(variables) <= MAX_VALUES:
+        check_values(json.loads(json.dumps(variables)))
+    else:
+        with pytest.raises(OperationError, match="values"):
+            check_values(variables)
+
+
+FIELDS = (
+    "id",
+    "status",
+    "a: id",
+    "a: status",
+    "a: workspace",
+    "parent { id }",
+    "parent { id: status }",
+    "...f",
+    "...g",
+)
+
+
+@settings(max_examples=60)
+@given(*[st.lists(st.sampled_from(FIELDS), min_size=1, max_size=6)] * 3)
+def test_the_bounded_rule_gives_the_verdicts_of_graphql_core(
+    first: list[str], second: list[str], third: list[str]
+) -> None:
+    """The same errors for documents below its bound."""
+    parts = [" ".join(part) for part in (first, second, third)]
+    document = parse(
+        f"{{ run(id: 1) {{ {parts[0]} }} }} fragment f on Run {{ {parts[1]} }} fragment g on Run {{ {parts[2]} }}"
+    )
+    mine, theirs = (
+        validate(SCHEMA, document, [rule]) for rule in (LimitedOverlappingFieldsRule, OverlappingFieldsCanBeMergedRule)
+    )
+    assert mine == theirs
+
+
+@pytest.mark.parametrize(
+    "text", ["{ __typename" + "\n" * (MAX_LINES - 1) + "}", "query q { __typename } " * 0 + "{ __typename }"]
+)
+def test_what_is_at_a_limit_is_accepted(text: str) -> None:
+    ENGINE.parse(text)
+
+
+def test_as_many_operations_as_the_limit_says_are_accepted() -> None:
+    ENGINE.parse(" ".join(f"query q{n} {{ __typename }}" for n in range(MAX_OPERATIONS)), "q0")
