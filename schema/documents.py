@@ -248,18 +248,12 @@ def check_values(variables: Mapping[str, Any]) -> None:
     rest: list[Any] = [variables]
     found = 0
     for one in rest:
-        match one:
-            case dict():
-                found += len(one)
-                held = one.values()
-            case list():
-                found += len(one)
-                held = one
-            case _:
-                continue
+        if not isinstance(one, dict | list):
+            continue
+        found += len(one)
         if found > MAX_VALUES:
             raise _limit_exceeded([Excess("values", found, MAX_VALUES)])
-        rest += held
+        rest += one.values() if isinstance(one, dict) else one
 
 
 def _unlink_tokens(document: DocumentNode) -> None:

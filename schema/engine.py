@@ -33,14 +33,11 @@ from schema.deadlines import within
 from schema.documents import Documents, check_values, text_of, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
-    FORBIDDEN,
-    LIMIT_EXCEEDED,
     UNKNOWN_OUTCOME,
     translate,
 )
 from schema.limits import DEFAULTS, Limits
-from schema.operation import GraphQLResponse, Operation, OperationError, Scope
-from schema.roles import Role
+from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
 from schema.sharing import SharedAnswers
 from server.database.errors import OverdueError
 from server.database.merlin_database import State
@@ -231,7 +228,7 @@ class Engine:
                 try:
                     result = await in_slices(execute, self._slices.turn)
                 except BudgetExceededError as error:
-                    raise _exceeded(error.budget) from None
+                    raise exceeded(error.budget) from None
         if not isinstance(result, Awaitable):
             return result, state
         settled = await result
@@ -429,13 +426,8 @@ class Engine:
                 return OperationError([translate(GraphQLError("", original_error=error), reveal=self._reveal)])
 
 
-def _exceeded(budget: Budget) -> OperationError:
-    told = {"code": LIMIT_EXCEEDED, "limit": "cost", "value": budget.spent, "maximum": budget.limit}
-    message = (
-        f"The operation spent more than {budget.limit} points, the most of them on `{budget.costliest}`: "
-        "ask for less there."
-    )
-    return OperationError([GraphQLError(message, extensions={**told, "field": budget.costliest})], LIMIT_EXCEEDED)
+def _size_of(response: GraphQLResponse) -> int:
+    return _PARSED * len(response.encoded)
 
 
 class _Variables(NamedTuple):
@@ -444,18 +436,6 @@ class _Variables(NamedTuple):
     given: Mapping[str, Any] | None
     coerced: VariableValues | None
     """None if they are invalid: graphql-core finds the errors again, and reports them."""
-
-
-def check_role(operation: Operation, context: Context) -> None:
-    """Raises `OperationError`."""
-    required, role = operation.required_role, context.role
-    if role is None or not (required.role is Role.READ or role.includes(required.role)):
-        message = f"{required.field} needs the role {required.role}, and this client has {role or 'none'}."
-        raise OperationError([GraphQLError(message, extensions={"code": FORBIDDEN, "needs": required.role})], FORBIDDEN)
-
-
-def _size_of(response: GraphQLResponse) -> int:
-    return _PARSED * len(response.encoded)
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -18,14 +18,18 @@ from graphql import (
     OperationType,
 )
 
+from schema.budget import Budget
+from schema.context import Context
 from schema.encoding import encode_json
 from schema.errors import (
     BAD_USER_INPUT,
+    FORBIDDEN,
+    LIMIT_EXCEEDED,
     format_errors,
     translate,
 )
 from schema.limits import Counts
-from schema.roles import RequiredRole
+from schema.roles import RequiredRole, Role
 from server.database.merlin_database import State
 
 
@@ -119,3 +123,21 @@ class Operation:
     """A sentence for each deprecated element of its document, with what to use instead."""
     required_role: RequiredRole
     scope: Scope
+
+
+def check_role(operation: Operation, context: Context) -> None:
+    """Raises `OperationError`."""
+    required, role = operation.required_role, context.role
+    if role is None or not (required.role is Role.READ or role.includes(required.role)):
+        message = f"{required.field} needs the role {required.role}, and this client has {role or 'none'}."
+        raise OperationError([GraphQLError(message, extensions={"code": FORBIDDEN, "needs": required.role})], FORBIDDEN)
+
+
+def exceeded(budget: Budget) -> OperationError:
+    """The error of an operation that has spent more than it may."""
+    told = {"code": LIMIT_EXCEEDED, "limit": "cost", "value": budget.spent, "maximum": budget.limit}
+    message = (
+        f"The operation spent more than {budget.limit} points, the most of them on `{budget.costliest}`: "
+        "ask for less there."
+    )
+    return OperationError([GraphQLError(message, extensions={**told, "field": budget.costliest})], LIMIT_EXCEEDED)

@@ -17,9 +17,9 @@ from graphql import GraphQLError, OperationType
 
 from schema.allowance import Allowance, charge
 from schema.context import Context
-from schema.engine import Engine, check_role
+from schema.engine import Engine
 from schema.errors import FORBIDDEN, LIMIT_EXCEEDED
-from schema.operation import GraphQLResponse, Operation, OperationError
+from schema.operation import GraphQLResponse, Operation, OperationError, check_role
 from schema.scalars import rfc3339
 from server import __version__
 from server.auth.access_control import AccessControl

@@ -16,8 +16,10 @@ from schema.documents import MAX_LINES, MAX_OPERATIONS, MAX_VALUES, check_values
 from schema.engine import Engine
 from schema.operation import OperationError
 from server.database.merlin_database import opened
+from server.errors import RequestError
+from server.requests import MAX_COMMAS, parse_json
 from tests.support.asking import execute
-from tests.support.hostile import DOCUMENTS, VARIABLES
+from tests.support.hostile import BODIES, DOCUMENTS, VARIABLES
 from tests.support.records import memory_of, run
 
 ENGINE = Engine(make_schema())
@@ -84,7 +86,7 @@ def test_as_many_fragments_as_a_generated_document_has_are_accepted() -> None:
     """One for each component, spread where that component stands, and each with the key fields of its entity."""
     names = range(200)
     chains = (
-        f"fragment f{n} on Run {{ id status {'parent { id ...f%d }' % (n + 1) if n % 10 != 9 else ''} }}" for n in names
+        f"fragment f{n} on Run {{ id status {'' if n % 10 == 9 else f'parent {{ id ...f{n + 1} }}'} }}" for n in names
     )
     spread = " ".join(f"...f{n}" for n in names if n % 10 == 0)
     ENGINE.parse(f"{{ runs(first: 1) {{ nodes {{ id {spread} }} }} }} {' '.join(chains)}")
@@ -141,12 +143,19 @@ def test_the_bounded_rule_gives_the_verdicts_of_graphql_core(
     assert mine == theirs
 
 
-@pytest.mark.parametrize(
-    "text", ["{ __typename" + "\n" * (MAX_LINES - 1) + "}", "query q { __typename } " * 0 + "{ __typename }"]
-)
-def test_what_is_at_a_limit_is_accepted(text: str) -> None:
-    ENGINE.parse(text)
+def test_as_many_lines_as_the_limit_says_are_accepted() -> None:
+    ENGINE.parse("{ __typename" + "\n" * (MAX_LINES - 1) + "}")
 
 
 def test_as_many_operations_as_the_limit_says_are_accepted() -> None:
     ENGINE.parse(" ".join(f"query q{n} {{ __typename }}" for n in range(MAX_OPERATIONS)), "q0")
+
+
+@pytest.mark.parametrize("name", ["500,000 empty lists", "500,000 numbers", "large exponents"])
+def test_a_body_of_too_many_values_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match=str(MAX_COMMAS)):
+        parse_json(BODIES[name], "body")
+
+
+def test_a_body_of_as_many_values_as_the_limit_says_is_read() -> None:
+    assert len(parse_json("[" + "1," * MAX_COMMAS + "1]", "body")) == MAX_COMMAS + 1

@@ -81,7 +81,7 @@ DOCUMENTS: Mapping[str, str] = {
     ),
     "fragments of a run side by side": _selected(
         "run(id: 1) { " + _joined(lambda n: f"...f{n}", 350) + " }",
-        _fragments(350, lambda n: "id workspace status", "Run"),
+        _fragments(350, lambda _: "id workspace status", "Run"),
     ),
     "fragments that all spread all": _selected(
         "...f0", _fragments(55, lambda n: _joined(lambda m: f"...f{m}", 40) if n < 50 else "__typename")
@@ -109,6 +109,9 @@ DOCUMENTS: Mapping[str, str] = {
     "variables that nobody uses": "query (" + _joined(lambda n: f"$v{n}: Int", 1_200) + ") { __typename }",
     "variables that nobody defines": _selected(_joined(lambda n: f"a: run(id: $v{n}) {{ id }}", 400)),
     "many operations": _joined(lambda n: f"query q{n} {{ __typename }}", 800),
+    "50 operations": _joined(
+        lambda n: f"query q{n} {{ runs {{ nodes {{ {'id status workspace ' * 8} study {{ id name }} }} }} }}", 49
+    ),
     "operations without a name": "{ __typename } " * 1_200,
     # suggestions
     "a long unknown field": _selected("a" * 99_000),
@@ -217,6 +220,17 @@ VARIABLES: Mapping[str, Hostile] = {
         + " }",
         {"ids": _ids(25_000)},
     ),
+    "4,900 wrong values": _runs_where({"workspace": {"in": [1] * 4_900}}),
+    "4,900 queues": _runs_where({"queues": {"containsAny": [f"q{n}" for n in range(4_900)]}}),
+    "4,900 unknown keys": _runs_where({f"key{n}": 1 for n in range(4_900)}),
+    "4,900 empty filters in a list": _runs_where({"or": [{}] * 4_900}),
+    "4,900 wrong filters in a list": _runs_where({"or": [{"idd": 1}] * 2_450}),
+    "49 lists of 4,900 ids": Hostile(
+        "query ($ids: [ID!]) { "
+        + _joined(lambda n: f"a{n}: runs(filter: {{id: {{in: $ids}}}}) {{ totalCount }}", 49)
+        + " }",
+        {"ids": _ids(4_900)},
+    ),
     "a long cursor": Hostile("query ($c: String) { runs(after: $c) { totalCount } }", {"c": "a" * 1_000_000}),
     "a long cursor, often": Hostile(
         "query ($c: String) { " + _joined(lambda n: f"a{n}: runs(after: $c) {{ totalCount }}", 49) + " }",
@@ -256,9 +270,8 @@ BODIES: Mapping[str, bytes] = {
     + b"}}",
     "a text of escapes": b'{"query": "{ __typename }", "variables": {"a": "' + b"\\u0041" * 140_000 + b'"}}',
     "halves of surrogate pairs": b'{"query": "{ __typename }", "variables": {"a": "' + b"\\ud800" * 170_000 + b'"}}',
-    "halves of surrogate pairs and a fraction": b'{"query": "{ __typename }", "variables": {"b": 0.12345678901234567, "a": "'
-    + b"\\ud83d\\ude00" * 85_000
-    + b'"}}',
+    "halves of surrogate pairs and a fraction": b'{"query": "{ __typename }", "variables": {"b": 0.12345678901234567, '
+    b'"a": "' + b"\\ud83d\\ude00" * 85_000 + b'"}}',
     "a long query": b'{"query": "' + b"a" * 1_000_000 + b'"}',
     "a query of another alphabet": b'{"query": "{ __typename } #' + "é".encode() * 500_000 + b'"}',
     "a long hash": b'{"documentId": "' + b"a" * 1_000_000 + b'"}',
