@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from graphql import OverlappingFieldsCanBeMergedRule, SelectionSetNode, ValidationContext
+from graphql.validation.rules.overlapping_fields_can_be_merged import RuleContext
 from graphql.validation.validate import ValidationAbortedError
+
+from server.database.slices import give_way
 
 MAX_COMPARISONS = 50_000
 """Steps of graphql-core's rule, two for each pair of fields with one name: they take some 50 ms."""
@@ -20,11 +23,27 @@ class TooManyComparisonsError(Exception):
         self.maximum = maximum
 
 
+class _Comparing(RuleContext):
+    """graphql-core's state of the rule, which lets the event loop go on while it counts down."""
+
+    __slots__ = ("_left",)
+
+    @property
+    def remaining_complexity_budget(self) -> int:
+        return self._left
+
+    @remaining_complexity_budget.setter
+    def remaining_complexity_budget(self, left: int) -> None:
+        self._left = left
+        give_way()
+
+
 class LimitedOverlappingFieldsRule(OverlappingFieldsCanBeMergedRule):
     """graphql-core's rule. Raises `TooManyComparisonsError`."""
 
     def __init__(self, context: ValidationContext) -> None:
         super().__init__(context)
+        self.rule_context = _Comparing()
         self.rule_context.remaining_complexity_budget = MAX_COMPARISONS
 
     def enter_selection_set(self, selection_set: SelectionSetNode, _key: Any, parent: Any, *_args: Any) -> None:

@@ -243,8 +243,8 @@ class _Refusal(NamedTuple):
     """Bytes, about."""
 
 
-def check_values(variables: Mapping[str, Any]) -> None:
-    """Refuses variables of so many values that it takes long to read them. Raises `OperationError`."""
+def count_values(variables: Mapping[str, Any]) -> int:
+    """Counts the values in variables. Raises `OperationError` for so many that it takes long to read them."""
     rest: list[Any] = [variables]
     found = 0
     for one in rest:
@@ -254,6 +254,7 @@ def check_values(variables: Mapping[str, Any]) -> None:
         if found > MAX_VALUES:
             raise _limit_exceeded([Excess("values", found, MAX_VALUES)])
         rest += one.values() if isinstance(one, dict) else one
+    return found
 
 
 def _unlink_tokens(document: DocumentNode) -> None:

@@ -30,7 +30,7 @@ from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
-from schema.documents import Documents, check_values, text_of, too_deep
+from schema.documents import Documents, count_values, text_of, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
     UNKNOWN_OUTCOME,
@@ -52,6 +52,8 @@ SHORT = 4_000
 """The cost up to which a compiled operation is executed at once: it takes less than 20 ms, whatever it searches."""
 SHORT_FOR_CORE = 500
 """The same where graphql-core executes it."""
+SHORT_INPUT = 1_000
+"""Tokens of a document and values of variables up to which its filters are compiled within some milliseconds."""
 UNMETERED = 25_000
 """The cost up to which the fields of a compiled operation take less than 20 ms: only its searches give way."""
 
@@ -201,7 +203,8 @@ class Engine:
         self, operation: Operation, variables: _Variables, context: Context, cost: int, event: Any = None
     ) -> ExecutionResult | None:
         """The result of a compiled operation that is short, and succeeds; else None, and it is for `_executed`."""
-        data = self._data(operation, variables, context, event) if cost <= SHORT else None
+        is_short = cost <= SHORT and operation.counts.tokens + variables.size <= SHORT_INPUT
+        data = self._data(operation, variables, context, event) if is_short else None
         return None if data is None else ExecutionResult(data, None)
 
     async def _executed(
@@ -212,14 +215,16 @@ class Engine:
         An operation that may take long is executed in slices, and the copy does not change in between. Raises
         `OperationError` if it spends more than an operation may.
         """
-        if cost <= SHORT_FOR_CORE:
+        is_small = operation.counts.tokens + variables.size <= SHORT_INPUT
+        if is_small and cost <= SHORT_FOR_CORE:
             state = context.database.state
             result = self._by_core(operation, variables, context, event)
         else:
-            of_both = operation, variables, replace(context, budget=Budget(self._limits.cost)), event
+            budget = Budget(self._limits.cost)
+            of_both = operation, variables, replace(context, budget=budget), event
 
             def execute() -> ExecutionResult | Awaitable[ExecutionResult]:
-                if cost <= SHORT:  # the compiled function has failed already
+                if is_small and cost <= SHORT:  # the compiled function has failed already
                     return self._by_core(*of_both)
                 return self._result(*of_both, is_metered=cost > UNMETERED)
 
@@ -229,6 +234,8 @@ class Engine:
                     result = await in_slices(execute, self._slices.turn)
                 except BudgetExceededError as error:
                     raise exceeded(error.budget) from None
+            if budget.spent > cost:  # by introspection, of which nothing is known before
+                context.allowance.take(budget.spent - cost)
         if not isinstance(result, Awaitable):
             return result, state
         settled = await result
@@ -236,18 +243,17 @@ class Engine:
 
     def _variables(self, operation: Operation, given: Mapping[str, Any] | None) -> _Variables:
         """Coerced once, for the measures and for the compiled function. Raises `OperationError`."""
-        if given and operation.type is not OperationType.MUTATION:
-            check_values(given)
+        size = count_values(given) if given and operation.type is not OperationType.MUTATION else 0
         definitions = operation.definition.variable_definitions
         if not definitions:
-            return _Variables(given, NO_VARIABLES)
+            return _Variables(given, NO_VARIABLES, size)
         try:
             coerced = get_variable_values(
                 self._schema, definitions, dict(given or {}), max_errors=1, hide_suggestions=True
             )
         except RecursionError:
             raise too_deep("These variables are", "variables") from None
-        return _Variables(given, None if isinstance(coerced, list) else coerced)
+        return _Variables(given, None if isinstance(coerced, list) else coerced, size)
 
     def _cost(self, operation: Operation, variables: _Variables, context: Context) -> int:
         """0 if the variables are invalid. Raises `OperationError`."""
@@ -436,6 +442,8 @@ class _Variables(NamedTuple):
     given: Mapping[str, Any] | None
     coerced: VariableValues | None
     """None if they are invalid: graphql-core finds the errors again, and reports them."""
+    size: int
+    """How many values there are, those of lists and objects included; of a mutation 0."""
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

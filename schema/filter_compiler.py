@@ -14,6 +14,7 @@ from schema.errors import BadInput
 from schema.filters import Filter
 from server.database.entities import EntityContext
 from server.database.read_model import ReadModel
+from server.database.slices import give_way
 
 _MAX_LEVELS = 20
 """Levels of nesting in one expression: Python's parser refuses about a hundred nested parentheses."""
@@ -63,6 +64,7 @@ class Compiler:
             if value is None and not key.takes_null:
                 raise BadInput(f"{here}: null has no meaning here; leave the key out.", "filter")
             clauses.append(key.clause(self, value, here, about))
+            give_way()
         return all_of(clauses)
 
     def inner(self, given: Filter, path: str, about: Name) -> Clause:

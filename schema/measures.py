@@ -357,7 +357,7 @@ class Meter:
                     self._terms(item.value, is_filter=is_filter or item.name.value == _FILTER) for item in value.fields
                 )
             case ListValueNode() if any(isinstance(item, ObjectValueNode | VariableNode) for item in value.values):
-                return sum(self._terms(item, is_filter=is_filter) for item in value.values)
+                return sum(self._terms(item, is_filter=is_filter) or is_filter for item in value.values)
             case VariableNode(name=name):
                 if self._variables is None:
                     return self._terms(self._defaults.get(name.value), is_filter=is_filter)
@@ -390,7 +390,9 @@ def terms_of(value: object, *, is_filter: bool) -> int:
         case dict():
             return sum(terms_of(item, is_filter=is_filter or name == _FILTER) for name, item in value.items())
         case list() if any(isinstance(item, dict | list) for item in value):
-            return sum(terms_of(item, is_filter=is_filter) for item in value)
+            return sum(
+                terms_of(item, is_filter=is_filter) or is_filter for item in value
+            )  # an empty one takes time, too
         case _:
             return int(is_filter)
 
