@@ -313,7 +313,9 @@ async def test_a_page_counts_no_more_than_there_are(database: MerlinDatabase) ->
 
 # --- what is refused
 
-TERMS = {"f": {"or": [{"workspace": {"contains": str(number)}} for number in range(3_000)]}}
+TERMS, MORE_TERMS = (
+    {"f": {"or": [{"workspace": {"contains": str(number)}} for number in range(count)]}} for count in (1_000, 3_000)
+)
 NESTED = " ".join(
     f"a{n}: runs(orderBy: {{field: STATUS, direction: ASC}}, first: 1) {{ totalCount }}" for n in range(49)
 )
@@ -324,11 +326,16 @@ PAGES = """{ runs(first: 500) { nodes { workers { runs(first: 500) { nodes { id 
     ("text", "variables", "limit"),
     [
         ("query ($f: RunFilter) { runs(filter: $f) { totalCount } }", TERMS, "terms"),
+        ("query ($f: RunFilter) { runs(filter: $f) { totalCount } }", MORE_TERMS, "values"),
         (f"{{ logicalWorkers(first: 60) {{ nodes {{ {NESTED} }} }} }}", None, "cost"),
         (PAGES, None, "cost"),
-        ("mutation ($f: RunFilter!) { deleteRuns(input: {filter: $f, dryRun: true}) { deletedIds } }", TERMS, "terms"),
+        (
+            "mutation ($f: RunFilter!) { deleteRuns(input: {filter: $f, dryRun: true}) { deletedIds } }",
+            MORE_TERMS,
+            "terms",
+        ),
     ],
-    ids=["conditions", "nested orders", "pages", "conditions of a mutation"],
+    ids=["conditions", "more conditions", "nested orders", "pages", "conditions of a mutation"],
 )
 def test_what_takes_long_is_refused(text: str, variables: dict[str, Any] | None, limit: str) -> None:
     """Before it is executed, by the measure that it exceeds."""

@@ -22,6 +22,7 @@ from websockets.typing import Subprotocol
 
 from schema import errors as schema_errors
 from schema.budget import BudgetExceededError
+from schema.comparisons import TooManyComparisonsError
 from schema.compiler.errors import NotCompilableError, UnexpectedError
 from schema.effects import UserErrorCode
 from schema.errors import DEADLINE_EXCEEDED, INTERNAL, BadInput, PartlyDoneError, code_of
@@ -65,6 +66,7 @@ INTERNAL_ERRORS: Mapping[type[BaseException], str] = {
     NotCompilableError: "schema/compiler/compiler.py leaves the operation to graphql-core",
     UnexpectedError: "schema/compiler/compiler.py leaves the operation to graphql-core",
     BudgetExceededError: "schema/engine.py makes it an OperationError",
+    TooManyComparisonsError: "schema/documents.py makes it a refusal, which is remembered",
     GoneError: "nobody is there to be told: the protocols end without a word",
     Conflict: "server/database/backends/sqlite.py tells the transaction to read again",
     OutsideError: "server/database/files/metadata_file.py answers with a FileState",
