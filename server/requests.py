@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,11 +13,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from server.database.json_numbers import load_exactly
 from server.database.positions import Position, parse_position
+from server.database.slices import in_slices
 from server.errors import RequestError
 from server.header_lists import joined, members, pieces, unquoted
 
 MAX_BODY_SIZE = 2**20
 """Bytes."""
+LONG_JSON = 2**16
+"""Characters; shorter JSON takes some milliseconds at most."""
 MAX_OPENINGS = 50_000
 """Lists and objects of a JSON text, brackets and braces within strings included: each takes a microsecond or two."""
 MAX_PARAMETERS = 100
@@ -161,8 +165,20 @@ def parse_json(text: bytes | str, what: str) -> Any:
         raise RequestError(f"{what}: this is not valid JSON: {error}.") from None
 
 
-async def read_request(request: Request, *, get_queries: bool = True) -> GraphQLRequest:
-    """Reads the parameters of a GET request, or the body of a POST request. Raises `RequestError`."""
+async def parse_long_json(text: bytes | str, what: str, turn: Callable[[], Awaitable[None]]) -> Any:
+    """As `parse_json`, in slices if it is long; `turn` is awaited before each. Raises `RequestError`."""
+    if len(text) <= LONG_JSON:
+        return parse_json(text, what)
+    return await in_slices(partial(parse_json, text, what), turn)
+
+
+async def read_request(
+    request: Request, turn: Callable[[], Awaitable[None]], *, get_queries: bool = True
+) -> GraphQLRequest:
+    """Reads the parameters of a GET request, or the body of a POST request. Raises `RequestError`.
+
+    A long body is read in slices; `turn` is awaited before each.
+    """
     after = request.headers.get("x-read-after")
     position = None if after is None else read_position(after, "X-Read-After")
     match request.method:
@@ -170,7 +186,7 @@ async def read_request(request: Request, *, get_queries: bool = True) -> GraphQL
             parsed = parse_parameters(request.query_params)
         case "POST":
             _check_content_type(joined(request.headers, "content-type") or "")
-            parsed = parse_request(parse_json(await read_body(request, MAX_BODY_SIZE), "body"))
+            parsed = parse_request(await parse_long_json(await read_body(request, MAX_BODY_SIZE), "body", turn))
         case _:
             allowed, methods = ("GET, HEAD, POST", "GET or POST") if get_queries else ("POST", "POST")
             raise RequestError(f"Send {methods}.", 405, {"allow": allowed})

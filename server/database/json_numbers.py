@@ -14,6 +14,7 @@ from typing import NoReturn
 import orjson
 
 from server.database.json_text import JSON, readable_json
+from server.database.slices import give_way
 
 _SURELY_KEPT = 15
 """Decimal digits that a double keeps, whatever they are."""
@@ -49,6 +50,7 @@ def integer(text: str) -> int | UnkeptNumber:
 
 def decimal(text: str) -> float | UnkeptNumber:
     """Of a number with a fraction or an exponent, as JSON writes it: kept if its digits are those of the double."""
+    give_way()
     value = float(text)
     if not isfinite(value):
         return UnkeptNumber(text)
@@ -87,8 +89,10 @@ def load_exactly(text: bytes | str) -> JSON:
         if not _may_be_unkept(text):
             raise
     else:
+        give_way()
         if not (_may_be_unkept(text) and _holds_float(value)):
             return value
+    give_way()
     characters = text.decode() if isinstance(text, bytes) else text
     if readable_json(characters) != characters:
         raise ValueError("a text in it holds half of a surrogate pair")

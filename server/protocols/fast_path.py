@@ -29,7 +29,7 @@ from server.protocols.http import GRAPHQL_JSON, retry_after, status_of
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
-from server.requests import MAX_BODY_SIZE, parse_json, parse_request
+from server.requests import LONG_JSON, parse_json, parse_request
 from server.responses import JSON
 
 LOG = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class FastPath:
     ) -> tuple[CachedResponse, Position | None] | None:
         """The response, with the position that it tells; None leaves the request to the slow path."""
         body = message.get("body", b"")
-        if message["type"] != "http.request" or message.get("more_body") or len(body) > MAX_BODY_SIZE:
+        if message["type"] != "http.request" or message.get("more_body") or len(body) > LONG_JSON:
             return None
         if self._service.access_control.is_rate_limited(identity):
             return None

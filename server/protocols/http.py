@@ -88,7 +88,7 @@ class GraphQLApp:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
         is_stream = media_type == EVENT_STREAM
         lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
-        given = await read_request(request, get_queries=self._get_queries or is_stream)
+        given = await read_request(request, self._service.reading.turn, get_queries=self._get_queries or is_stream)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
         given = given.with_cost_wanted(joined(request.headers, "x-cost"))
         operation = await self._service.prepare(given)

@@ -26,7 +26,7 @@ from server.errors import RequestError
 from server.protocols.failures import GoneError, is_cancelled
 from server.protocols.service import Service
 from server.request_id import REQUEST_ID, request_id_of
-from server.requests import GraphQLRequest, parse_json, parse_request
+from server.requests import GraphQLRequest, parse_long_json, parse_request
 from server.responses import refused
 
 PROTOCOL = "graphql-transport-ws"
@@ -186,7 +186,7 @@ class Connection:
         if text is None:
             raise CloseError(CloseCode.BAD_REQUEST, "Send text, not binary frames")
         try:
-            given = parse_json(text, "message")
+            given = await parse_long_json(text, "message", self._service.reading.turn)
         except RequestError as error:
             raise CloseError(CloseCode.BAD_REQUEST, str(error)) from None
         if not isinstance(given, dict):

@@ -20,7 +20,7 @@ from server.database import slices
 from server.database.merlin_database import opened
 from server.database.slices import in_slices
 from server.errors import RequestError
-from server.requests import MAX_OPENINGS, parse_json
+from server.requests import MAX_OPENINGS, parse_json, parse_long_json
 from tests.support.asking import execute
 from tests.support.hostile import BODIES, DOCUMENTS, VARIABLES
 from tests.support.records import memory_of, run
@@ -195,3 +195,18 @@ async def test_long_lists_are_compiled_in_slices(monkeypatch: pytest.MonkeyPatch
             others += 1
         assert not (await asking).errors
     assert others > 3
+
+
+@pytest.mark.anyio
+async def test_a_long_body_is_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can give way after each of its numbers."""
+    monkeypatch.setattr(slices, "STEP_SECONDS", 0.0)
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    body = b"[" + b",".join([b"0.1234567890123456"] * 5_000) + b"]"
+    assert await parse_long_json(body, "body", turn) == parse_json(body, "body")
+    assert turns > 5_000
