@@ -14,6 +14,14 @@ TESTS_PER_POINT = 10
 """Conditions that are tested on a record, each at a tenth of what a field costs."""
 _SETTLE_AFTER = 500
 """Fields, which take about 0.2 ms."""
+SHORT = 4_000
+"""The cost up to which a compiled operation is executed at once: it takes less than 20 ms, whatever it searches."""
+SHORT_FOR_CORE = 500
+"""The same where graphql-core executes it."""
+SHORT_INPUT = 1_000
+"""Tokens of a document and values of variables up to which its filters are compiled within some milliseconds."""
+UNMETERED = 25_000
+"""The cost up to which the fields of a compiled operation take less than 20 ms: only its searches give way."""
 
 Place: TypeAlias = str | Path
 """A place in the response: its keys, joined by dots, or graphql-core's path."""

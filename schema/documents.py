@@ -22,6 +22,7 @@ from graphql import (
     specified_rules,
     validate,
 )
+from graphql.execution.values import VariableValues
 
 from schema.comparisons import LimitedOverlappingFieldsRule, TooManyComparisonsError
 from schema.coordinates import coordinates_of, name_of
@@ -52,7 +53,9 @@ MAX_LINES = 10_000
 MAX_OPERATIONS = 50
 """Operations of a document: each is followed through its fragments."""
 MAX_VALUES = 5_000
-"""Values in the variables of a query or a subscription, which are all read before anything is executed."""
+"""Values in the variables of a query or a subscription, which are all read before anything is executed. An object
+counts as five of them, and a long text as one for each hundred characters."""
+_OBJECT, _LONG_TEXT = 4, 100
 SCOPES: Mapping[str, Scope] = MappingProxyType(
     {
         "Viewer.budget": Scope.CLIENT,
@@ -208,6 +211,16 @@ class Documents:
         return measures.cost
 
 
+class Variables(NamedTuple):
+    """The values of an operation's variables."""
+
+    given: Mapping[str, Any] | None
+    coerced: VariableValues | None
+    """None if they are invalid: graphql-core finds the errors again, and reports them."""
+    size: int
+    """How many values there are, those of lists and objects included; of a mutation 0."""
+
+
 class _GivingWayRule(ValidationRule):
     """No rule: lets the event loop go on during a long validation."""
 
@@ -248,12 +261,21 @@ def count_values(variables: Mapping[str, Any]) -> int:
     rest: list[Any] = [variables]
     found = 0
     for one in rest:
-        if not isinstance(one, dict | list):
-            continue
-        found += len(one)
+        match one:
+            case str():
+                found += len(one) // _LONG_TEXT
+            case list():
+                found += len(one)
+            case dict():
+                found += _OBJECT + len(one)
         if found > MAX_VALUES:
             raise _limit_exceeded([Excess("values", found, MAX_VALUES)])
-        rest += one.values() if isinstance(one, dict) else one
+        match one:
+            case list():
+                rest += one
+            case dict():
+                rest += one.keys()
+                rest += one.values()
     return found
 
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar, cast
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import strawberry
@@ -20,17 +21,24 @@ from graphql import (
     execute_subscription_event,
     get_variable_values,
 )
-from graphql.execution.values import VariableValues
 
 from schema.allowance import Toll, charge
-from schema.budget import Budget, BudgetExceededError, metering
+from schema.budget import (
+    SHORT,
+    SHORT_FOR_CORE,
+    SHORT_INPUT,
+    UNMETERED,
+    Budget,
+    BudgetExceededError,
+    metering,
+)
 from schema.changes import LiveTick, SubscriptionEvent
 from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
-from schema.documents import Documents, count_values, text_of, too_deep
+from schema.documents import Documents, Variables, count_values, text_of, too_deep
 from schema.errors import (
     DEADLINE_EXCEEDED,
     UNKNOWN_OUTCOME,
@@ -48,19 +56,9 @@ from server.database.steps import Steps
 
 GRACE_SECONDS = 3.0
 """How long after its deadline a mutation may find out what of it was done."""
-SHORT = 4_000
-"""The cost up to which a compiled operation is executed at once: it takes less than 20 ms, whatever it searches."""
-SHORT_FOR_CORE = 500
-"""The same where graphql-core executes it."""
-SHORT_INPUT = 1_000
-"""Tokens of a document and values of variables up to which its filters are compiled within some milliseconds."""
-UNMETERED = 25_000
-"""The cost up to which the fields of a compiled operation take less than 20 ms: only its searches give way."""
-
 MAX_SHARED_BYTES = 2**24
 """Of responses that subscribers to the same operation share."""
-_PARSED = 6
-"""Bytes that a response takes for each byte that is sent of it, about."""
+
 
 T = TypeVar("T")
 
@@ -152,8 +150,7 @@ class Engine:
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
     ) -> AsyncGenerator[GraphQLResponse]:
         check_role(operation, context)
-        given = self._variables(operation, variables)
-        cost = self._cost(operation, given, context)
+        given, cost = await self._measured(operation, variables, context)
         match operation.type:
             case OperationType.QUERY:
                 yield await self._queried(operation, given, context, cost)
@@ -183,13 +180,27 @@ class Engine:
         """The response to a query. Raises `OperationError`, whatever goes wrong."""
         try:
             check_role(operation, context)
-            given = self._variables(operation, variables)
-            return await self._queried(operation, given, context, self._cost(operation, given, context))
+            given, cost = await self._measured(operation, variables, context)
+            return await self._queried(operation, given, context, cost)
         except Exception as error:  # noqa: BLE001 - as in `execute`
             raise self._failure(error) from None
 
+    async def _measured(
+        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
+    ) -> tuple[Variables, int]:
+        """The coerced variables and the cost. Raises `OperationError`."""
+        size = count_values(variables) if variables and operation.type is not OperationType.MUTATION else 0
+
+        def measure() -> tuple[Variables, int]:
+            given = self._variables(operation, variables, size)
+            return given, self._cost(operation, given, context)
+
+        if operation.counts.tokens + size <= SHORT_INPUT:
+            return measure()
+        return await in_slices(measure, self._slices.turn)
+
     async def _queried(
-        self, operation: Operation, variables: _Variables, context: Context, cost: int
+        self, operation: Operation, variables: Variables, context: Context, cost: int
     ) -> GraphQLResponse:
         charge(context.allowance, cost)
         state = context.database.state
@@ -200,7 +211,7 @@ class Engine:
         return self._response(operation, result, cost, state=of)
 
     def _at_once(
-        self, operation: Operation, variables: _Variables, context: Context, cost: int, event: Any = None
+        self, operation: Operation, variables: Variables, context: Context, cost: int, event: Any = None
     ) -> ExecutionResult | None:
         """The result of a compiled operation that is short, and succeeds; else None, and it is for `_executed`."""
         is_short = cost <= SHORT and operation.counts.tokens + variables.size <= SHORT_INPUT
@@ -208,7 +219,7 @@ class Engine:
         return None if data is None else ExecutionResult(data, None)
 
     async def _executed(
-        self, operation: Operation, variables: _Variables, context: Context, cost: int, event: Any = None
+        self, operation: Operation, variables: Variables, context: Context, cost: int, event: Any = None
     ) -> tuple[ExecutionResult, State | None]:
         """The result, and the state of the copy that it belongs to; None if that changed meanwhile.
 
@@ -241,21 +252,20 @@ class Engine:
         settled = await result
         return settled, state if context.database.state == state else None
 
-    def _variables(self, operation: Operation, given: Mapping[str, Any] | None) -> _Variables:
+    def _variables(self, operation: Operation, given: Mapping[str, Any] | None, size: int = 0) -> Variables:
         """Coerced once, for the measures and for the compiled function. Raises `OperationError`."""
-        size = count_values(given) if given and operation.type is not OperationType.MUTATION else 0
         definitions = operation.definition.variable_definitions
         if not definitions:
-            return _Variables(given, NO_VARIABLES, size)
+            return Variables(given, NO_VARIABLES, size)
         try:
             coerced = get_variable_values(
                 self._schema, definitions, dict(given or {}), max_errors=1, hide_suggestions=True
             )
         except RecursionError:
             raise too_deep("These variables are", "variables") from None
-        return _Variables(given, None if isinstance(coerced, list) else coerced, size)
+        return Variables(given, None if isinstance(coerced, list) else coerced, size)
 
-    def _cost(self, operation: Operation, variables: _Variables, context: Context) -> int:
+    def _cost(self, operation: Operation, variables: Variables, context: Context) -> int:
         """0 if the variables are invalid. Raises `OperationError`."""
         if variables.coerced is None:
             return 0
@@ -264,7 +274,7 @@ class Engine:
     def _data(
         self,
         operation: Operation,
-        variables: _Variables,
+        variables: Variables,
         context: Context,
         event: Any = None,
         *,
@@ -286,7 +296,7 @@ class Engine:
     def _result(
         self,
         operation: Operation,
-        variables: _Variables,
+        variables: Variables,
         context: Context,
         event: Any = None,
         *,
@@ -301,7 +311,7 @@ class Engine:
         return self._by_core(operation, variables, context, event)
 
     def _by_core(
-        self, operation: Operation, variables: _Variables, context: Context, event: Any = None
+        self, operation: Operation, variables: Variables, context: Context, event: Any = None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         executor = self._executor(operation, variables.given, context, event)
         is_event = operation.type is OperationType.SUBSCRIPTION
@@ -373,7 +383,7 @@ class Engine:
         )
 
     def _shared_responses(
-        self, operation: Operation, variables: _Variables, context: Context
+        self, operation: Operation, variables: Variables, context: Context
     ) -> SharedAnswers[GraphQLResponse]:
         async def answer(event: SubscriptionEvent) -> GraphQLResponse:
             # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
@@ -392,7 +402,9 @@ class Engine:
         key = operation.text, operation.name, given, context, context.who if operation.scope is Scope.CLIENT else None
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = SharedAnswers(answer, self._live_steps, self._shared_answers, _size_of)
+            shared = self._shared[key] = SharedAnswers(
+                answer, self._live_steps, self._shared_answers, attrgetter("size")
+            )
         return shared
 
     async def _shielded(self, result: ExecutionResult | Awaitable[ExecutionResult]) -> ExecutionResult:
@@ -430,20 +442,6 @@ class Engine:
                 return OperationError([error])
             case _:
                 return OperationError([translate(GraphQLError("", original_error=error), reveal=self._reveal)])
-
-
-def _size_of(response: GraphQLResponse) -> int:
-    return _PARSED * len(response.encoded)
-
-
-class _Variables(NamedTuple):
-    """The values of an operation's variables."""
-
-    given: Mapping[str, Any] | None
-    coerced: VariableValues | None
-    """None if they are invalid: graphql-core finds the errors again, and reports them."""
-    size: int
-    """How many values there are, those of lists and objects included; of a mutation 0."""
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -46,6 +46,7 @@ from server.database.json_numbers import integer
 from server.database.models import RunStatus, WorkerStatus
 from server.database.ordered import ORDER_TESTS
 from server.database.sizes import Sizes
+from server.database.slices import give_way
 
 ASSUMED_LENGTH = 10
 """The length that is assumed for a list of which nothing is known, such as the problems of a report."""
@@ -193,8 +194,12 @@ class Meter:
         sizes: Sizes,
         unknown: int,
         instead: tuple[FieldNode, int | None] | None = None,
+        terms: dict[tuple[str, bool], int] | None = None,
     ) -> None:
-        """`instead`: a field and another size of it, or None for the same one without its search."""
+        """`instead`: a field and another size of it, or None for the same one without its search.
+
+        `terms`: the conditions in variables, shared by all meters of these variables.
+        """
         self._schema = schema
         self._unknown = unknown
         self._sizes = sizes
@@ -205,6 +210,7 @@ class Meter:
         self._known: dict[str, Total] = {}
         self.shares: list[Share] = []
         self._instead = instead
+        self._terms_of_variables = {} if terms is None else terms
         self._variables = variables
         self._defaults = {node.variable.name.value: node.default_value for node in operation.variable_definitions or ()}
 
@@ -254,6 +260,7 @@ class Meter:
         return self._known[name]
 
     def _field(self, node: FieldNode, parent: GraphQLNamedType | None) -> Total:
+        give_way()
         field = _field_of(parent, node.name.value)
         aliases = 0 if node.alias is None else 1
         if field is None:
@@ -353,15 +360,19 @@ class Meter:
         """The conditions in a value: those of a filter, or of one inside of an input."""
         match value:
             case ObjectValueNode():
-                return sum(
+                terms = sum(
                     self._terms(item.value, is_filter=is_filter or item.name.value == _FILTER) for item in value.fields
                 )
+                return terms or int(is_filter and bool(value.fields))
             case ListValueNode() if any(isinstance(item, ObjectValueNode | VariableNode) for item in value.values):
                 return sum(self._terms(item, is_filter=is_filter) or is_filter for item in value.values)
             case VariableNode(name=name):
                 if self._variables is None:
                     return self._terms(self._defaults.get(name.value), is_filter=is_filter)
-                return terms_of(self._variables.get(name.value), is_filter=is_filter)
+                key = name.value, is_filter
+                if key not in self._terms_of_variables:
+                    self._terms_of_variables[key] = terms_of(self._variables.get(name.value), is_filter=is_filter)
+                return self._terms_of_variables[key]
             case None:
                 return 0
             case _:
@@ -388,7 +399,8 @@ def terms_of(value: object, *, is_filter: bool) -> int:
     """The conditions in a coerced value. A list of values is one."""
     match value:
         case dict():
-            return sum(terms_of(item, is_filter=is_filter or name == _FILTER) for name, item in value.items())
+            terms = sum(terms_of(item, is_filter=is_filter or name == _FILTER) for name, item in value.items())
+            return terms or int(is_filter and bool(value))  # `not: {}` is tested on each record, too
         case list() if any(isinstance(item, dict | list) for item in value):
             return sum(
                 terms_of(item, is_filter=is_filter) or is_filter for item in value

@@ -32,6 +32,9 @@ from schema.limits import Counts
 from schema.roles import RequiredRole, Role
 from server.database.merlin_database import State
 
+_SIZE = 6
+"""Bytes of memory that a response takes for each byte that is sent of it, about."""
+
 
 class GraphQLResponse:
     """The result of an operation, encoded as JSON once for all clients that receive it."""
@@ -66,6 +69,11 @@ class GraphQLResponse:
         if self.extensions:
             parts["extensions"] = self.extensions
         self.encoded = encode_json(parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes, about."""
+        return _SIZE * len(self.encoded)
 
     def with_extension(self, name: str, value: object) -> GraphQLResponse:
         """The response with one more of its extensions, for one of the clients that receive it."""

@@ -70,8 +70,10 @@ def remedy_for(
         return None
     is_bytes, limit = excess.limit == "bytes", excess.maximum
 
+    terms: dict[tuple[str, bool], int] = {}
+
     def measured(instead: _Instead = None) -> tuple[Total, list[Share]]:
-        meter = Meter(schema, document, operation, variables, sizes, unknown, instead)
+        meter = Meter(schema, document, operation, variables, sizes, unknown, instead, terms)
         return meter.selections(operation.selection_set, schema.get_root_type(operation.operation)), meter.shares
 
     def amount(instead: _Instead = None) -> int:

@@ -10,8 +10,8 @@ from functools import partial
 from operator import eq, ge, gt, le, lt
 from typing import Any
 
-from schema.certainty import All, Atom, Formula, Measure, Not, Subject, Text, fact, is_null
-from schema.clauses import EVERYTHING, NOTHING, Candidates, Clause, Parts, all_of, none_of, one_of
+from schema.certainty import All, Atom, Formula, Measure, Not, Some, Subject, Text, fact, is_null
+from schema.clauses import EVERYTHING, NOTHING, Candidates, Clause, Parts, none_of
 from schema.errors import BadInput
 from schema.filter_compiler import Compiler, Key, Keys
 from schema.filters import (
@@ -186,33 +186,37 @@ def _contains_any(compiler: Compiler, values: Iterable[str], _path: str, field: 
     among = frozenset(map(field.spelled, values))
     if not among:
         return NOTHING
-    clause = one_of(_each(compiler, among, field))
-    source = clause.source if len(among) <= _MANY else f"(not {compiler.bind(among)}.isdisjoint({field.source}))"
-    return Clause(source, clause.formula, field.candidates(among))
+    if len(among) > _MANY:
+        source = f"(not {compiler.bind(among)}.isdisjoint({field.source}))"
+    else:
+        source = f"({' or '.join(_each(compiler, among, field))})"
+    return Clause(source, All((_holds_some(field), Some(_facts(among, field)))), field.candidates(among))
 
 
 def _contains_all(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
     needed = frozenset(map(field.spelled, values))
     if not needed:
         return EVERYTHING
-    clause = all_of(_each(compiler, needed, field))
-    source = clause.source if len(needed) <= _MANY else f"{compiler.bind(needed)}.issubset({field.source})"
+    if len(needed) > _MANY:
+        source = f"{compiler.bind(needed)}.issubset({field.source})"
+    else:
+        source = f"({' and '.join(_each(compiler, needed, field))})"
     find = field.find
     candidates = None if find is None else (lambda: [min(find(needed), key=len)])
-    return Clause(source, clause.formula, candidates)
+    return Clause(source, All((_holds_some(field), *_facts(needed, field))), candidates)
 
 
-def _each(compiler: Compiler, values: Iterable[str], field: Values) -> list[Clause]:
-    """A clause for each value; only the first few have an expression."""
-    name = field.subject.name
-    holds_some = Not(fact(name, "is empty"))
-    return [
-        Clause(
-            f"{compiler.bind(value)} in {field.source}" if number < _MANY else "",
-            All((holds_some, fact(name, value))),
-        )
-        for number, value in enumerate(sorted(values))
-    ]
+def _each(compiler: Compiler, values: Iterable[str], field: Values) -> list[str]:
+    """An expression for each value: whether the list holds it."""
+    return [f"{compiler.bind(value)} in {field.source}" for value in sorted(values)]
+
+
+def _holds_some(field: Values) -> Formula:
+    return Not(fact(field.subject.name, "is empty"))
+
+
+def _facts(values: Iterable[str], field: Values) -> list[Formula]:
+    return [fact(field.subject.name, value) for value in sorted(values)]
 
 
 def _is_empty(_compiler: Compiler, wanted: bool, _path: str, field: Values) -> Clause:

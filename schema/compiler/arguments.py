@@ -27,6 +27,7 @@ from strawberry.types.base import StrawberryOptional
 from schema.compiler.accessors import DEFINITION, NO_INFO
 from schema.compiler.errors import UnexpectedError
 from schema.core import scalars_of
+from server.database.slices import give_way
 
 NO_VARIABLES = VariableValues({}, {})
 
@@ -65,6 +66,7 @@ class Arguments:
 
     def read(self, variables: VariableValues, info: Any) -> Mapping[str, Any]:
         """The values by the names of the resolver's parameters. Raises the error of an invalid argument."""
+        give_way()  # a list of thousands of values may stand in many fields
         found = dict(self._fixed)
         for argument in self._bare:
             argument.read(variables.coerced, found)

@@ -148,7 +148,7 @@ class OrderedView(Generic[E_co]):
             positions = parts[0] if len(parts) == 1 else _sorted(list(set().union(*parts)))
             if not self._whole:
                 positions = _in_steps(lambda some: filter(self._holds, some), positions, RECORDS_PER_STEP)
-        together = max(1, _TESTS_TOGETHER // max(1, selection.terms))
+        together = max(1, min(RECORDS_PER_STEP, _TESTS_TOGETHER // max(1, selection.terms)))
         found = _in_steps(lambda some: selection.select(some, self.records), positions, together)
         tests = self.tests + len(positions) * selection.terms
         return OrderedView(found, self.records, self._entities, self.order, tests=tests)

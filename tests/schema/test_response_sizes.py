@@ -87,7 +87,7 @@ def bytes_of(text: str, name: str | None, variables: dict[str, Any] | None, size
     return 0
 
 
-@settings(SLOW, max_examples=15)
+@settings(SLOW, max_examples=5)
 @given(st.integers(0, 2**32))
 def test_no_response_has_more_bytes_than_estimated(runner: asyncio.Runner, seed: int) -> None:
     """Whatever is asked, whichever values are large; cursors and queues too."""
@@ -95,7 +95,7 @@ def test_no_response_has_more_bytes_than_estimated(runner: asyncio.Runner, seed:
         assert shown <= estimated, text
 
 
-@settings(SLOW, max_examples=25)
+@settings(SLOW, max_examples=15)
 @given(st.randoms(use_true_random=False))
 def test_what_is_noted_follows_the_records(random: Random) -> None:
     """Record by record it is what a copy that is filled at once has, and nothing is left of what is gone."""
