@@ -29,7 +29,7 @@ async def test_a_long_deletion_says_what_it_has_done(
     """It ends between two of its steps, before --drain does: its answer names what is gone, and the rest stands."""
     draining = asyncio.Event()
     monkeypatch.setattr(server.app, "shutdown_event", lambda: contextlib.nullcontext(draining))
-    monkeypatch.setattr("server.database.managers.cleanup.RUNS_TOGETHER", 200)
+    monkeypatch.setattr("server.database.managers.cleanup.RUNS_TOGETHER", 50)
     everything = [uid(number) for number in range(1, 2_001)]
     settings = Settings(no_auth=True, drain=0.1)
     async with Proxy(redis_server.port) as proxy:
@@ -42,7 +42,7 @@ async def test_a_long_deletion_says_what_it_has_done(
                 answering = asyncio.create_task(client.post(live.http, json={"query": deletion}))
                 await until(lambda: len(left_of(everything, writer)) < len(everything))
                 proxy.replies.clear()
-                await until(lambda: proxy.waiting == 1)
+                await until(lambda: proxy.waiting >= 1)  # the count of revisions may be written as well
                 draining.set()
                 await until(lambda: live.database._runner.is_ending)
                 proxy.replies.set()
