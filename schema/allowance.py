@@ -16,7 +16,7 @@ from graphql import GRAPHQL_MAX_INT, GraphQLError
 from schema.errors import BUDGET_EXCEEDED
 from schema.scalars import rfc3339
 
-_SHORT = 4
+_LOW = 4
 """Live queries slow down when less than this fraction, 1/4, of the points remains."""
 
 
@@ -124,7 +124,7 @@ class Toll:
     def pause(self) -> float:
         """Seconds until what one execution cost has come back, if few points remain; else 0.0."""
         allowance = self._allowance
-        return self._cost / allowance.per_second if allowance.remaining < allowance.limit / _SHORT else 0.0
+        return self._cost / allowance.per_second if allowance.remaining < allowance.limit / _LOW else 0.0
 
     def _pay(self) -> float:
         """Returns the seconds until the next execution can be paid; 0.0: it is paid."""

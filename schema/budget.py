@@ -44,10 +44,12 @@ class Budget:
     Compiled functions and graphql-core count alike. To spend is also the moment at which long work gives way.
     """
 
-    __slots__ = ("_due", "_parts", "_searched", "_settled", "fields", "limit", "place")
+    __slots__ = ("_due", "_parts", "_searched", "_settled", "counts_fields", "fields", "limit", "place")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, counts_fields: bool = True) -> None:
+        """`counts_fields`: whether a compiled function notes its fields, too, and not only its searches."""
         self.limit = limit
+        self.counts_fields = counts_fields
         self.begin_again()
 
     def begin_again(self) -> None:

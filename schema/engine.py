@@ -195,7 +195,7 @@ class Engine:
             given = self._variables(operation, variables, size)
             return given, self._cost(operation, given, context)
 
-        if operation.counts.tokens + size <= SHORT_INPUT:
+        if _is_small(operation, size):
             return measure()
         return await in_slices(measure, self._slices.turn)
 
@@ -214,7 +214,7 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context, cost: int, event: Any = None
     ) -> ExecutionResult | None:
         """The result of a compiled operation that is short, and succeeds; else None, and it is for `_executed`."""
-        is_short = cost <= SHORT and operation.counts.tokens + variables.size <= SHORT_INPUT
+        is_short = cost <= SHORT and _is_small(operation, variables.size)
         data = self._data(operation, variables, context, event) if is_short else None
         return None if data is None else ExecutionResult(data, None)
 
@@ -226,18 +226,18 @@ class Engine:
         An operation that may take long is executed in slices, and the copy does not change in between. Raises
         `OperationError` if it spends more than an operation may.
         """
-        is_small = operation.counts.tokens + variables.size <= SHORT_INPUT
+        is_small = _is_small(operation, variables.size)
         if is_small and cost <= SHORT_FOR_CORE:
             state = context.database.state
             result = self._by_core(operation, variables, context, event)
         else:
-            budget = Budget(self._limits.cost)
+            budget = Budget(self._limits.cost, counts_fields=cost > UNMETERED)
             of_both = operation, variables, replace(context, budget=budget), event
 
             def execute() -> ExecutionResult | Awaitable[ExecutionResult]:
                 if is_small and cost <= SHORT:  # the compiled function has failed already
                     return self._by_core(*of_both)
-                return self._result(*of_both, is_metered=cost > UNMETERED)
+                return self._result(*of_both)
 
             async with context.database.read_model.long_reads.reading(context.who):
                 state = context.database.state
@@ -272,13 +272,7 @@ class Engine:
         return self._documents.cost(operation, variables.coerced.coerced, context.database.sizes)
 
     def _data(
-        self,
-        operation: Operation,
-        variables: Variables,
-        context: Context,
-        event: Any = None,
-        *,
-        is_metered: bool = False,
+        self, operation: Operation, variables: Variables, context: Context, event: Any = None
     ) -> dict[str, Any] | None:
         """The result of the compiled function; None if there is none, or it gave up."""
         if self._compiler is None or variables.coerced is None:
@@ -290,20 +284,14 @@ class Engine:
             variables.coerced,
             context,
             event,
-            is_metered=is_metered,
+            is_metered=context.budget is not None and context.budget.counts_fields,
         )
 
     def _result(
-        self,
-        operation: Operation,
-        variables: Variables,
-        context: Context,
-        event: Any = None,
-        *,
-        is_metered: bool = False,
+        self, operation: Operation, variables: Variables, context: Context, event: Any = None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         """The result of the compiled function, else graphql-core's on the same revision: nothing is awaited between."""
-        data = self._data(operation, variables, context, event, is_metered=is_metered)
+        data = self._data(operation, variables, context, event)
         if data is not None:
             return ExecutionResult(data, None)
         if context.budget is not None:
@@ -442,6 +430,11 @@ class Engine:
                 return OperationError([error])
             case _:
                 return OperationError([translate(GraphQLError("", original_error=error), reveal=self._reveal)])
+
+
+def _is_small(operation: Operation, values: int) -> bool:
+    """Whether little is to be read before the execution. `values`: of its variables."""
+    return operation.counts.tokens + values <= SHORT_INPUT
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -402,9 +402,7 @@ def terms_of(value: object, *, is_filter: bool) -> int:
             terms = sum(terms_of(item, is_filter=is_filter or name == _FILTER) for name, item in value.items())
             return terms or int(is_filter and bool(value))  # `not: {}` is tested on each record, too
         case list() if any(isinstance(item, dict | list) for item in value):
-            return sum(
-                terms_of(item, is_filter=is_filter) or is_filter for item in value
-            )  # an empty one takes time, too
+            return sum(terms_of(item, is_filter=is_filter) or is_filter for item in value)  # empty ones take time, too
         case _:
             return int(is_filter)
 

@@ -138,11 +138,6 @@ def retry_after(error: OperationError) -> dict[str, str]:
     return {} if seconds is None else {"retry-after": str(seconds)}
 
 
-def _retry_after(error: OperationError) -> dict[str, str] | None:
-    seconds = error.errors[0]["extensions"].get("retryAfter")
-    return None if seconds is None else {"retry-after": str(seconds)}
-
-
 def _position(request: Request) -> dict[str, str]:
     return {"x-position": str(request.state.database.position)}
 

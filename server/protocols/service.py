@@ -76,7 +76,7 @@ class Service:
     telemetry: Telemetry
     response_cache: ResponseCache
     reading: Steps = field(default_factory=Steps)
-    """The slices in which long documents are read."""
+    """The slices in which long bodies and documents are read."""
     finishing: set[asyncio.Future[GraphQLResponse]] = field(default_factory=set)
     """Mutations with an idempotency key."""
 

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from schema.core import core_of
 from schema.encoding import encode_json
 from schema.engine import Engine
 from schema.limits import DEFAULTS, STRICT, Limits
-from schema.operation import OperationError
+from schema.operation import Operation, OperationError
 from schema.roles import Role
 from server.database.demo_data import bulk_records
 from server.database.merlin_database import MerlinDatabase, opened
@@ -107,6 +107,18 @@ def cost_of(engine: Engine, text: str, variables: dict[str, Any] | None, sizes: 
     return engine._documents.cost(operation, coerced.coerced, sizes)
 
 
+def asked_of(world: World, random: Random) -> Iterator[tuple[Operation, dict[str, Any]]]:
+    """A random query, several times with other variables; nothing if it is invalid, or asynchronous."""
+    asked = DocumentMaker(CORE, WORDS, random).asked("query", times=3)
+    if "integrity" in asked.text:
+        return
+    try:
+        operation = world.compiled.parse(asked.text, asked.name)
+    except OperationError:
+        return
+    yield from ((operation, values) for values in asked.variables)
+
+
 # --- an upper bound
 
 
@@ -114,32 +126,18 @@ def cost_of(engine: Engine, text: str, variables: dict[str, Any] | None, sizes: 
 @given(st.randoms(use_true_random=True, note_method_calls=False))
 def test_no_response_has_more_fields_than_its_operation_costs(world: World, random: Random) -> None:
     """Whatever is asked of whatever data, with any variables."""
-    asked = DocumentMaker(CORE, WORDS, random).asked("query", times=3)
-    if "integrity" in asked.text:  # it is asynchronous
-        return
-    try:
-        operation = world.compiled.parse(asked.text, asked.name)
-    except OperationError:
-        return
-    for values in asked.variables:
+    for operation, values in asked_of(world, random):
         fields = fields_of(CORE, operation, values, world.context)
         if fields is not None:
             variables = world.compiled._variables(operation, values)
-            assert fields <= world.compiled._cost(operation, variables, world.context), (asked.text, values)
+            assert fields <= world.compiled._cost(operation, variables, world.context), (operation.text, values)
 
 
 @settings(SLOW, max_examples=150)
 @given(st.randoms(use_true_random=True, note_method_calls=False))
 def test_both_ways_spend_the_same_and_no_more_than_the_cost(world: World, random: Random) -> None:
     """Compiled functions and graphql-core, with the same answer; what is searched once may be found twice."""
-    asked = DocumentMaker(CORE, WORDS, random).asked("query", times=3)
-    if "integrity" in asked.text:  # it is asynchronous
-        return
-    try:
-        operation = world.compiled.parse(asked.text, asked.name)
-    except OperationError:
-        return
-    for values in asked.variables:
+    for operation, values in asked_of(world, random):
         variables = world.compiled._variables(operation, values)
         by_core, compiled = Budget(sys.maxsize), Budget(sys.maxsize)
         try:
@@ -148,13 +146,13 @@ def test_both_ways_spend_the_same_and_no_more_than_the_cost(world: World, random
             continue
         assert isinstance(expected, ExecutionResult)
         context = replace(world.context, budget=compiled)
-        data = world.compiled._data(operation, variables, context, is_metered=True)
+        data = world.compiled._data(operation, variables, context)
         if data is None:
             continue
         assert encode_json(data) == encode_json(expected.data)
         assert compiled.fields == by_core.fields
         cost = world.compiled._cost(operation, variables, world.context)
-        assert compiled.spent <= by_core.spent <= cost, (asked.text, values)
+        assert compiled.spent <= by_core.spent <= cost, (operation.text, values)
 
 
 async def test_an_operation_ends_when_it_has_spent_what_it_may(database: MerlinDatabase) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
-from graphql import ExecutionResult, GraphQLResolveInfo, GraphQLSchema, execute_sync, get_named_type, is_leaf_type
+from graphql import GraphQLResolveInfo, GraphQLSchema, get_named_type, is_leaf_type
 
 from schema.context import Context
 from schema.encoding import encode_json
 from schema.operation import Operation
 from server.database.models import Model
 from tests.support.records import logical_worker, physical_worker, run, study, uid
+from tests.support.work import succeeds_by
 
 COUNTED = 7_000
 """Bytes that no value of up to 1,024 characters takes."""
@@ -80,13 +81,4 @@ def large_bytes_of(
             found += size if size > COUNTED else 0
         return value
 
-    result = execute_sync(
-        schema,
-        operation.document,
-        context_value=context,
-        variable_values=None if variables is None else dict(variables),
-        operation_name=operation.name,
-        middleware=[weigh],
-    )
-    assert isinstance(result, ExecutionResult)
-    return None if result.errors else found
+    return found if succeeds_by(weigh, schema, operation, variables, context) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from graphql import ExecutionResult, GraphQLSchema, execute_sync
+from graphql import ExecutionResult, GraphQLFieldResolver, GraphQLSchema, execute_sync
 
 from schema.context import Context
 from schema.operation import Operation
@@ -22,13 +22,24 @@ def fields_of(
         resolved += 1
         return resolve(*arguments, **named)
 
+    return resolved if succeeds_by(count, schema, operation, variables, context) else None
+
+
+def succeeds_by(
+    middleware: GraphQLFieldResolver,
+    schema: GraphQLSchema,
+    operation: Operation,
+    variables: Mapping[str, Any] | None,
+    context: Context,
+) -> bool:
+    """Lets graphql-core execute a query, each field by the middleware. Returns whether there is no error."""
     result = execute_sync(
         schema,
         operation.document,
         context_value=context,
         variable_values=None if variables is None else dict(variables),
         operation_name=operation.name,
-        middleware=[count],
+        middleware=[middleware],
     )
     assert isinstance(result, ExecutionResult)
-    return None if result.errors else resolved
+    return not result.errors
