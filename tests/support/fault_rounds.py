@@ -38,7 +38,7 @@ SWAPPING = {swapped, replaced}
 """Faults that Redis tells nobody of: only a comparison finds them."""
 COMPARE_INTERVAL = 1.0
 GARBAGE = ("EMPTY_STUDY", "ORPHAN_WORKER")
-INTEGRITY = "{ integrity { problems { kind entityId otherId field message } } }"
+INTEGRITY = "{ integrity { problems { kind entityId otherId field message repairable } } }"
 REPAIR = "mutation { repair(input: {dryRun: false}) { userErrors { message } } }"
 DELETE_RUN = "mutation($id: ID!) { deleteRun(input: {id: $id, force: true}) { userErrors { message } } }"
 COMMANDS = ("all-studies", "all-runs", "all-logical-workers", "all-physical-workers")
@@ -122,7 +122,7 @@ async def check(
     for name, replay in zip("12345", replays, strict=False):
         findings += [f"told by server {name}: {each}" for each in replay.check(stored)]
     findings += [str(problem) for problem in await problems_of(lives[0]) if not is_explained(problem, stored, told)]
-    findings += await unrepaired(lives[0], told)
+    findings += await unrepaired(lives[0], told, stored)
     with server.client() as client:
         stored = in_redis(client)
     findings += [f"by Merlin: {each}" for each in difference(by_merlin(merlin), without_annotations(stored))]
@@ -141,8 +141,11 @@ async def problems_of(live: Live) -> list[dict[str, Any]]:
     return [problem for problem in problems if problem["kind"] not in GARBAGE]
 
 
-async def unrepaired(live: Live, told: Told) -> list[str]:
-    """What is left after a repair. A run of Merlin's whose study was lost has no name for it: it has to be deleted."""
+async def unrepaired(live: Live, told: Told, stored: Entities) -> list[str]:
+    """What is left after a repair, and should not be. A fault may leave what no repair can mend without losing data.
+
+    A run of Merlin's whose study was lost has no name for it: it has to be deleted.
+    """
     findings = []
     async with httpx.AsyncClient(timeout=QUIET) as http:
         await http.post(live.http, json={"query": REPAIR})
@@ -151,16 +154,12 @@ async def unrepaired(live: Live, told: Told) -> list[str]:
                 variables = {"id": problem["entityId"]}
                 answer = (await http.post(live.http, json={"query": DELETE_RUN, "variables": variables})).json()
                 findings += [f"deleteRun: {error}" for error in answer["data"]["deleteRun"]["userErrors"]]
-    left = [problem for problem in await problems_of(live) if not is_twin_of_merlin(problem)]
-    return findings + [f"after a repair: {problem}" for problem in left]
-
-
-def is_twin_of_merlin(problem: Mapping[str, Any]) -> bool:
-    """Whether it is a study that Merlin created twice, since a fault took the name of the first one for a while.
-
-    No repair can tell which of them is meant.
-    """
-    return problem["kind"] == "DUPLICATE_NAME" and "/merlin'" in problem["message"]
+    left = await problems_of(live)
+    return findings + [
+        f"after a repair: {problem}"
+        for problem in left
+        if problem["repairable"] or not is_explained(problem, stored, told)
+    ]
 
 
 def is_explained(problem: Mapping[str, Any], stored: Entities, told: Told) -> bool:
