@@ -154,8 +154,11 @@ class Feed:
         """
         try:
             async with asyncio.timeout(_CATCH_UP_TIMEOUT):
-                await self._backend.synchronize()
-                await self.read_again(())
+                losses = None
+                while losses != self._losses:  # what was noticed and not yet read counts for nothing after a loss
+                    losses = self._losses
+                    await self._backend.synchronize()
+                    await self.read_again(())
         except TimeoutError:
             raise BackendUnavailableError(
                 f"The copy of this server is behind the database for more than {_CATCH_UP_TIMEOUT:g} s: try again."

@@ -34,6 +34,13 @@ class Puppet(MemoryBackend):
         self.fetched: list[frozenset[Key]] = []
         self.loads = 0
         self.swallows = False
+        self.synchronizations = 0
+        self.synchronized = asyncio.Event()
+        self.synchronized.set()
+
+    async def synchronize(self) -> None:
+        self.synchronizations += 1
+        await self.synchronized.wait()
 
     async def load(self, progress: Progress = no_progress) -> AsyncGenerator[list[Entry]]:
         self.loads += 1
@@ -152,6 +159,29 @@ async def test_an_old_list_makes_nothing_fresh(puppet: Puppet) -> None:
         await until(lambda: database.stale_since is None)
         assert holds(database, study(1))
         assert seen == [True]
+
+
+async def test_a_loss_delays_who_wants_to_catch_up(puppet: Puppet) -> None:
+    """What was noticed before a loss and not yet read is forgotten: only what is noticed after it counts."""
+    async with fed(puppet) as database:
+        puppet.hold()
+        puppet.tell(Reload())
+        await within(puppet.waiting)
+        await puppet.insert([study(1)])
+        caught_up = asyncio.create_task(database.feed.catch_up())
+        found: list[bool] = []
+        caught_up.add_done_callback(lambda _: found.append(holds(database, study(1))))
+        await until(lambda: puppet.synchronizations)
+        puppet.synchronized.clear()
+        puppet.tell(Reload(), Lost("gone."))
+        await until(puppet.told.empty)
+        puppet.gate.set()
+        await until(lambda: found or puppet.synchronizations > 1)
+        puppet.tell(Reload())
+        await until(puppet.told.empty)
+        puppet.synchronized.set()
+        await asyncio.wait_for(caught_up, DEADLINE)
+        assert found == [True]
 
 
 async def test_a_key_that_changes_while_it_is_read_is_read_again(puppet: Puppet) -> None:
