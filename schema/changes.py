@@ -48,10 +48,11 @@ class Change:
         graphql_type=Node | None, description="The entity as it is now; null once deleted."
     )
     revision: int = strawberry.field(description=_REVISION)
+    state: strawberry.Private[Hashable] = None
 
     @property
     def identity(self) -> Hashable:
-        return self.kind, self.id, self.revision
+        return self.kind, self.id, self.state
 
 
 @strawberry.type(description="The changes of a run since the subscriber's last event of it, as one.")
@@ -62,10 +63,11 @@ class RunChange:
         graphql_type=Run | None, description="The run as it is now, also for LEFT; null once deleted."
     )
     revision: int = strawberry.field(description=_REVISION)
+    state: strawberry.Private[Hashable] = None
 
     @property
     def identity(self) -> Hashable:
-        return self.kind, self.id, self.revision
+        return self.kind, self.id, self.state
 
 
 SubscriptionEvent: TypeAlias = Change | RunChange | LiveTick

@@ -37,6 +37,10 @@ class Context:
     """Under which a mutation with an idempotency key is executed."""
     allowance: Allowance = field(default=UNLIMITED, compare=False)
     """What the viewer may still use."""
+    unread: set[str] | None = field(default=None, compare=False)
+    """Takes the ids of runs whose workspaces have to be read first, where the operation is executed again after it."""
+    observes: bool = field(default=False, compare=False)
+    """Whether the operation depends on what this server observes, and not only on what is stored."""
     toll: Toll = field(default=FREE, compare=False)
     """What each execution of a subscription costs; only the source of its events has it."""
 

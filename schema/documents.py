@@ -6,7 +6,6 @@ import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import repeat
 from sys import getsizeof
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from graphql import (
@@ -30,9 +29,10 @@ from schema.deprecations import deprecated, uses_of
 from schema.errors import LIMIT_EXCEEDED, MAX_ERRORS, PARSE_FAILED, VALIDATION_FAILED, BadInput
 from schema.limits import Counts, Excess, Limits, count, excesses
 from schema.measures import SMALLEST, measure, terms_of
-from schema.operation import Operation, OperationError, Scope
+from schema.operation import Operation, OperationError
 from schema.remedies import Remedy, remedy_for
 from schema.roles import required_role_of_all
+from schema.scopes import OF_FILES, scope_of
 from server.database.recent import Recent
 from server.database.sizes import Sizes
 from server.database.slices import give_way
@@ -56,15 +56,6 @@ MAX_VALUES = 5_000
 """Values in the variables of a query or a subscription, which are all read before anything is executed. An object
 counts as five of them, and a long text as one for each hundred characters."""
 _OBJECT, _LONG_TEXT = 4, 100
-SCOPES: Mapping[str, Scope] = MappingProxyType(
-    {
-        "Viewer.budget": Scope.CLIENT,
-        "PhysicalWorker.heartbeatAge": Scope.CLOCK,
-        "Query.integrity": Scope.SERVER,
-        "Database.revision": Scope.REVISION,
-    }
-)
-"""Fields whose values depend on more than the content of the database, the most dependent ones first."""
 
 
 class Documents:
@@ -166,7 +157,8 @@ class Documents:
                 document.counts,
                 deprecations,
                 required_role_of_all(fields[name_of(node)]),
-                next((scope for field, scope in SCOPES.items() if field in fields[name_of(node)]), Scope.CONTENT),
+                scope_of(fields[name_of(node)], text),
+                not OF_FILES.isdisjoint(fields[name_of(node)]),
             )
             for node in document.node.definitions
             if isinstance(node, OperationDefinitionNode)

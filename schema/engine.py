@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -26,7 +27,6 @@ from schema.allowance import Toll, charge
 from schema.budget import (
     SHORT,
     SHORT_FOR_CORE,
-    SHORT_INPUT,
     UNMETERED,
     Budget,
     BudgetExceededError,
@@ -39,14 +39,12 @@ from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
 from schema.documents import Documents, Variables, count_values, text_of, too_deep
-from schema.errors import (
-    DEADLINE_EXCEEDED,
-    UNKNOWN_OUTCOME,
-    translate,
-)
+from schema.errors import DEADLINE_EXCEEDED, UNKNOWN_OUTCOME, translate
 from schema.limits import DEFAULTS, Limits
 from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
+from schema.scopes import with_filters
 from schema.sharing import SharedAnswers
+from schema.unread import after_reading
 from server.database.errors import OverdueError
 from server.database.merlin_database import State
 from server.database.recent import Recent
@@ -162,7 +160,8 @@ class Engine:
                 yield self._response(operation, result, cost, position, replicas)
             case OperationType.SUBSCRIPTION:
                 toll = Toll(context.allowance, cost)
-                executor = self._executor(operation, variables, replace(context, toll=toll))
+                observes = not with_filters(operation.scope, text_of(variables)).is_stored
+                executor = self._executor(operation, variables, replace(context, toll=toll, observes=observes))
                 shared = self._shared_responses(operation, given, context)
                 try:
                     async with (
@@ -195,7 +194,7 @@ class Engine:
             given = self._variables(operation, variables, size)
             return given, self._cost(operation, given, context)
 
-        if _is_small(operation, size):
+        if operation.is_small(size):
             return measure()
         return await in_slices(measure, self._slices.turn)
 
@@ -203,6 +202,14 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context, cost: int
     ) -> GraphQLResponse:
         charge(context.allowance, cost)
+        if operation.reads_files:
+            answer = partial(self._response_to_query, operation, variables, cost=cost)
+            return await self._within_deadline(after_reading(context, answer))
+        return await self._response_to_query(operation, variables, context, cost)
+
+    async def _response_to_query(
+        self, operation: Operation, variables: Variables, context: Context, cost: int
+    ) -> GraphQLResponse:
         state = context.database.state
         at_once = self._at_once(operation, variables, context, cost)
         if at_once is not None:
@@ -214,7 +221,7 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context, cost: int, event: Any = None
     ) -> ExecutionResult | None:
         """The result of a compiled operation that is short, and succeeds; else None, and it is for `_executed`."""
-        is_short = cost <= SHORT and _is_small(operation, variables.size)
+        is_short = cost <= SHORT and operation.is_small(variables.size)
         data = self._data(operation, variables, context, event) if is_short else None
         return None if data is None else ExecutionResult(data, None)
 
@@ -226,7 +233,7 @@ class Engine:
         An operation that may take long is executed in slices, and the copy does not change in between. Raises
         `OperationError` if it spends more than an operation may.
         """
-        is_small = _is_small(operation, variables.size)
+        is_small = operation.is_small(variables.size)
         if is_small and cost <= SHORT_FOR_CORE:
             state = context.database.state
             result = self._by_core(operation, variables, context, event)
@@ -374,6 +381,11 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context
     ) -> SharedAnswers[GraphQLResponse]:
         async def answer(event: SubscriptionEvent) -> GraphQLResponse:
+            if operation.reads_files:
+                return await after_reading(context, partial(answer_in, event))
+            return await answer_in(event, context)
+
+        async def answer_in(event: SubscriptionEvent, context: Context) -> GraphQLResponse:
             # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
             # the results of all events as long as the subscription lasts.
             try:
@@ -430,11 +442,6 @@ class Engine:
                 return OperationError([error])
             case _:
                 return OperationError([translate(GraphQLError("", original_error=error), reveal=self._reveal)])
-
-
-def _is_small(operation: Operation, values: int) -> bool:
-    """Whether little is to be read before the execution. `values`: of its variables."""
-    return operation.counts.tokens + values <= SHORT_INPUT
 
 
 async def _settled(value: T | Awaitable[T]) -> T:

@@ -18,7 +18,7 @@ from graphql import (
     OperationType,
 )
 
-from schema.budget import Budget
+from schema.budget import SHORT_INPUT, Budget
 from schema.context import Context
 from schema.encoding import encode_json
 from schema.errors import (
@@ -116,6 +116,11 @@ class Scope(StrEnum):
     CLIENT = "client"
     """Who asks, and what the client has asked before."""
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the response depends only on what the database stores."""
+        return self in (Scope.CONTENT, Scope.REVISION)
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -131,6 +136,12 @@ class Operation:
     """A sentence for each deprecated element of its document, with what to use instead."""
     required_role: RequiredRole
     scope: Scope
+    reads_files: bool
+    """Whether it asks for something that stands in the workspaces of runs."""
+
+    def is_small(self, values: int) -> bool:
+        """Whether little is to be read before the execution. `values`: of its variables."""
+        return self.counts.tokens + values <= SHORT_INPUT
 
 
 def check_role(operation: Operation, context: Context) -> None:

@@ -20,6 +20,7 @@ from schema.query import Query
 from server.database.change_log import ChangeKind, Interest
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import Key
+from server.database.notifier import Notifier
 
 MAX_IDS = 500
 MAX_THROTTLE = 3_600_000
@@ -91,7 +92,9 @@ class Subscription:
     ) -> AsyncGenerator[LiveTick, None]:
         if not 0 <= throttle <= MAX_THROTTLE:
             raise BadInput(f"throttle: pass 0 to {MAX_THROTTLE} milliseconds, not {throttle}.", "throttle")
-        return _live(info.context.database, throttle / 1000, info.context.toll)
+        database = info.context.database
+        notifier = database.observations.notifier if info.context.observes else database.notifier
+        return _live(database, notifier, throttle / 1000, info.context.toll)
 
 
 def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: list[strawberry.ID] | None) -> Interest:
@@ -140,6 +143,7 @@ async def _changes(
                 id=strawberry.ID(key.id),
                 node=database.entity(key),
                 revision=database.revision,
+                state=database.state,
             )
 
 
@@ -149,13 +153,16 @@ async def _run_changes(
     async with aclosing(database.changes.follow(interest, snapshot=snapshot, gate=toll)) as events:
         async for kind, key in events:
             run = None if kind is ChangeKind.DELETED else database.runs.by_id(key.id)
-            yield RunChange(kind=kind, id=strawberry.ID(key.id), run=run, revision=database.revision)
+            state = database.state
+            yield RunChange(kind=kind, id=strawberry.ID(key.id), run=run, revision=state.revision, state=state)
 
 
-async def _live(database: MerlinDatabase, throttle: float, toll: Toll) -> AsyncGenerator[LiveTick, None]:
+async def _live(
+    database: MerlinDatabase, notifier: Notifier, throttle: float, toll: Toll
+) -> AsyncGenerator[LiveTick, None]:
     while True:
         await toll.opened()
-        changed = database.notifier.next  # taken before the result is computed, so that no later change is missed
+        changed = notifier.next  # taken before the result is computed, so that no later change is missed
         yield LiveTick(database.state)
         await asyncio.sleep(max(throttle, toll.pause))
         await changed.wait()

@@ -38,6 +38,7 @@ from server.observability.metrics import Metrics, mark_draining
 from server.observability.telemetry import Telemetry
 from server.observability.tracing import open_tracing
 from server.open_database import open_database
+from server.open_work import open_work
 from server.process.shutdown_signal import shutdown_event
 from server.process.signals import on_hangup
 from server.protocols.fast_path import FastPath
@@ -143,7 +144,8 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
                     asyncio.create_task(mark_draining(metrics, draining)),
                     asyncio.create_task(_end_changes(served, draining, settings.drain * _CHANGING_SHARE)),
                 ]
-                yield {"database": served, "draining": draining}
+                async with open_work(settings, served):
+                    yield {"database": served, "draining": draining}
                 await end_tasks(tasks)
         tracing.close()
 

@@ -20,12 +20,14 @@ from server.database.models import (
     RunModel,
     StudyModel,
 )
+from server.database.observations import LiveWorker, Observations, RunObservation
 from server.database.ordered import OrderedView
 from server.database.read_model import ReadModel
 from server.database.recent import Recent
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.table import Table
+from server.database.workspaces import Progress
 
 Record = TypeVar("Record", bound=Model)
 E = TypeVar("E")
@@ -62,6 +64,7 @@ class EntityContext:
         "entities",
         "filter_code",
         "logical_workers",
+        "observations",
         "physical_workers",
         "read_model",
         "runs",
@@ -71,6 +74,7 @@ class EntityContext:
 
     def __init__(self, read_model: ReadModel, time_zone: tzinfo | None) -> None:
         self.read_model = read_model
+        self.observations = Observations(read_model.observe)
         self.time_zone = time_zone
         self.filter_code: Recent[str, CodeType] = Recent(_MAX_CODE_BYTES)
         """The code of the filters of entities, by its source."""
@@ -229,6 +233,15 @@ class RunEntity(DatabaseEntity[RunModel]):
         return self._workers
 
     @property
+    def observation(self) -> RunObservation:
+        """What this server sees of its tasks."""
+        return self._entity_context.observations.run(self.id)
+
+    @property
+    def progress(self) -> Progress | None:
+        return self.observation.progress
+
+    @property
     def parent(self) -> RunEntity | None:
         return _first_run(self._entity_context, self._entity_context.read_model.children.owners_of(self.id))
 
@@ -313,6 +326,11 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
     @property
     def started_at(self) -> datetime | None:
         return self._entity_context.instant(self.record.latest_start_time)
+
+    @property
+    def live(self) -> LiveWorker | None:
+        """The process of its name that this server heard of last."""
+        return self._entity_context.observations.worker(self.name)
 
     @property
     def logical_worker(self) -> LogicalWorkerEntity | None:

@@ -80,7 +80,7 @@ class Feed:
         self._last_seen = datetime.now(UTC)
         self.notifier = Notifier()
         """Notifies when a query's result may have changed: when the copy, a name map or `stale_since` changes."""
-        read_model.listen(lambda _revision, _changes: self.notifier.notify())
+        read_model.listen(lambda _, changes: None if changes and changes[0].observed else self.notifier.notify())
         self.lag = 0.0
         """Seconds from the notice of the latest change until the copy had it."""
         self.reconnects = 0

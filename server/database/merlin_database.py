@@ -92,6 +92,8 @@ class MerlinDatabase:
         """With the step of the copy to which they belong."""
         self._integrity = IntegrityCheck(backend, self.read_model, self.feed, self.run_metadata)
         self.entity_context = entity_context = EntityContext(self.read_model, time_zone)
+        self.observations = entity_context.observations
+        self.feed.notifier.also = self.observations.notifier
         self.clock_check = ClockCheck(entity_context, is_fresh=lambda: self.feed.stale_since is None)
         self._runner.before_commit = self.clock_check.expect
         self.studies = StudyManager(entity_context, self._runner)
@@ -137,9 +139,10 @@ class MerlinDatabase:
     def state(self) -> State:
         """All that a query's result depends on, apart from the clock: equal states give equal results."""
         digest, revision = self.read_model.digest.value, self.revision
-        made_of = self.read_model.local_revision, self.feed.name_map_notices, self.feed.stale_since, revision, digest
+        copy, observed = self.read_model.local_revision, self.observations.revision
+        made_of = copy, self.feed.name_map_notices, self.feed.stale_since, revision, digest, observed
         if made_of != self._state_of:  # it is asked for with each request
-            local = f"{self._server}/{self.read_model.local_revision}/{self.feed.name_map_notices}"
+            local = f"{self._server}/{copy}/{self.feed.name_map_notices}/{observed}"
             content = f"{self._identity}/{local if digest is None else digest}/{self.stale_since}"
             self._state_of, self._state = made_of, State(content, revision, local)
         return self._state

@@ -13,7 +13,11 @@ class Notifier:
 
     def __init__(self) -> None:
         self.next = asyncio.Event()
+        self.also: Notifier | None = None
+        """One that notifies at each notification of this one, too."""
 
     def notify(self) -> None:
         self.next.set()
         self.next = asyncio.Event()
+        if self.also is not None:
+            self.also.notify()

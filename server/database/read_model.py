@@ -58,6 +58,8 @@ class Change:
     after: Model | None
     annotated: bool = False
     """Whether the annotations changed; then `before` and `after` may be equal."""
+    observed: bool = False
+    """Whether only what this server observes of it changed, and nothing that is stored."""
 
 
 Listener: TypeAlias = Callable[[int, Sequence[Change]], None]
@@ -213,6 +215,12 @@ class ReadModel:
         yield from self._rebuild()
         self._notify(())
 
+    def observe(self, keys: Iterable[Key]) -> None:
+        """Tells the listeners that these entities look different now, though nothing that is stored of them changed."""
+        records = ((key, self.get(key)) for key in keys)
+        if changes := [Change(key, record, record, observed=True) for key, record in records if record is not None]:
+            self._tell(changes)
+
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
         for links in self._links:
@@ -312,6 +320,9 @@ class ReadModel:
         self._revisions.advance()
         for kind, table in self.tables.items():
             self.digest.set_part(("names", kind), table.assigned_names() or None)
+        self._tell(changes)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
         for listener in tuple(self._listeners.values()):
             try:
                 listener(self.revision, changes)

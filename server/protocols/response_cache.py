@@ -16,6 +16,7 @@ import orjson
 
 from schema.operation import Operation, Scope
 from schema.roles import Role
+from schema.scopes import with_filters
 from server.database.merlin_database import State
 from server.database.recent import Recent
 from server.header_lists import tags
@@ -55,7 +56,8 @@ def cache_key_of(operation: Operation, variables: Mapping[str, Any] | None, role
     except (TypeError, UnicodeEncodeError):  # numbers beyond 64 bits, lone surrogates
         return None
     sized = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-    return CacheKey(hashlib.blake2b(sized, digest_size=16).hexdigest(), operation.scope)
+    scope = with_filters(operation.scope, given.decode()) if variables else operation.scope
+    return CacheKey(hashlib.blake2b(sized, digest_size=16).hexdigest(), scope)
 
 
 @dataclass(slots=True)

@@ -264,7 +264,7 @@ async def test_subscribers_hear_of_annotations(new_url: Callable[[], str]) -> No
         made = await database.runs.create("hello", "/runs/a_20260101-000000", ["q"])
         assert made.study is not None
         async with asyncio.timeout(20):
-            while other.runs.by_id(made.id) is None:
+            while other.by_id(made.id) is None or other.by_id(made.study.id) is None:
                 await asyncio.sleep(0.005)
         said = {"study": {"annotation": {"key": "star", "eq": True}}}
         everything = await stack.enter_async_context(subscribed(database, CHANGES))

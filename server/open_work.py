@@ -1,0 +1,23 @@
+"""Opens the sources of observations that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server.database.merlin_database import MerlinDatabase
+from server.settings import Settings
+from server.work.source import WorkSource
+from server.work.watching import watching
+
+
+@asynccontextmanager
+async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterator[None]:
+    """Observes the work beside a database until the block ends. Raises `SettingsError`."""
+    async with watching(database.observations, sources_of(settings, database)):
+        yield
+
+
+def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:  # noqa: ARG001 - sources come
+    """Those that the settings name."""
+    return []

@@ -1,0 +1,1 @@
+"""What runs right now: sources of observations, beside Merlin's records."""
