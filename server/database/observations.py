@@ -5,7 +5,7 @@ Sources (`server/work/`) write them, entities read them. They belong to this ser
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -66,6 +66,9 @@ class WorkspaceReader(Protocol):
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
         """The last bytes of a log of a task; None if there is none, or it is not in reach."""
 
+    def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:
+        """The end of a log, then what is added to it as it grows, as `tail -F` does; it begins when there is one."""
+
 
 class NoReader(WorkspaceReader):
     """Reads nothing: no workspace is in reach."""
@@ -78,6 +81,11 @@ class NoReader(WorkspaceReader):
 
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
         pass
+
+    async def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:  # noqa: ARG002 - as above
+        nothing: tuple[LogTail, ...] = ()
+        for tail in nothing:
+            yield tail
 
 
 class Observations:
