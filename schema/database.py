@@ -8,6 +8,7 @@ from typing import Any
 import strawberry
 
 from schema.context import Info
+from schema.enums import Source
 from server.database.merlin_database import MerlinDatabase
 
 
@@ -65,6 +66,16 @@ class Database:
             "while the database can't be reached, the time when it was last reached."
         )
     )
+
+    @strawberry.field(
+        description=(
+            "The sources of observations that work now, in the order of the enum. What comes from another one is null "
+            "or empty, or as it was when that worked last. Each server has its own."
+        )
+    )
+    @staticmethod
+    def sources(root: strawberry.Parent[MerlinDatabase]) -> list[Source]:
+        return list(root.observations.sources)
 
     @strawberry.field(description="The version of this server.")
     @staticmethod

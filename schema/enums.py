@@ -8,6 +8,7 @@ from enum import StrEnum
 import strawberry
 
 from server.database.models import EntityKind, RunStatus, WorkerStatus
+from server.database.workspaces import Source
 
 
 def describe(
@@ -85,5 +86,18 @@ describe(
         WorkerStatus.UNKNOWN: "The stored value is not one of these.",
     },
 )
+describe(
+    Source,
+    "Where this server sees the work itself, beside Merlin's records.",
+    {
+        Source.CELERY_EVENTS: (
+            "What Celery's workers tell on the broker: heartbeats, starts and stops, and the events of tasks."
+        ),
+        Source.CELERY_RESULTS: "The results of tasks that Celery keeps for a day: how many there are of a run.",
+        Source.BROKER_QUEUES: "The queues of the broker: how many messages wait in each.",
+        Source.WORKSPACE_FILES: "The files in the workspaces of runs: the specification, status files, logs.",
+        Source.OWN_HISTORY: "This server's own record of the changes of runs.",
+    },
+)
 
-__all__ = ["EntityKind", "RunStatus", "WorkerStatus", "describe"]
+__all__ = ["EntityKind", "RunStatus", "Source", "WorkerStatus", "describe"]

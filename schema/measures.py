@@ -60,6 +60,7 @@ ASSUMED = Sizes(
     runs_of_worker=10_000,
     workers_of_run=ASSUMED_LENGTH,
     instances_of_worker=100,
+    live_workers=10_000,
 )
 """Of a database of which nothing is known: a large one."""
 SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
@@ -75,6 +76,7 @@ _LENGTHS: Mapping[str, str | int] = {
     "Query.logicalWorkers": "logical_workers",
     "Query.physicalWorkers": "physical_workers",
     "Query.queues": "queues",
+    "Query.liveWorkers": "live_workers",
     "Query.runCounts": len(RunStatus),
     "Query.physicalWorkerCounts": len(WorkerStatus),
     "Study.runs": "runs_of_study",

@@ -55,3 +55,28 @@ class PhysicalWorker(Node):
     additional_data: JSON = strawberry.field(
         description="What Merlin, or a user of its API, stored besides the fields."
     )
+    is_alive: bool | None = strawberry.field(
+        description=(
+            "Whether a process of this name is alive, whatever the record says. Celery's workers send a heartbeat "
+            "every two seconds. One that was killed counts as dead when it has missed four; one that was stopped says "
+            "so. "
+            "null: nothing was heard of it since this server began to listen, or nobody listens "
+            "(CELERY_EVENTS is not among `database.sources`)."
+        )
+    )
+    last_seen_at: datetime | None = strawberry.field(
+        description="When it was last heard of, by this server's clock. A dead one is forgotten after an hour."
+    )
+    live_pid: str | None = strawberry.field(
+        description=(
+            "The process id of the one that is alive; of several under this name, of the one that started last. "
+            "`liveWorkers` has all of them."
+        )
+    )
+    active_tasks: int | None = strawberry.field(description="How many tasks it works on; null unless it is alive.")
+    processed_tasks: int | None = strawberry.field(
+        description="How many tasks it has begun since its start, as it said last. It begins at 0 with each start."
+    )
+    load_average: list[float] | None = strawberry.field(
+        description="The load of its machine over 1, 5 and 15 minutes; null unless it is alive."
+    )

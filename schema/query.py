@@ -19,7 +19,7 @@ from schema.counts import (
     worker_counts,
 )
 from schema.database import Database
-from schema.enums import EntityKind
+from schema.enums import EntityKind, Source
 from schema.errors import BadInput
 from schema.filters import (
     LogicalWorkerFilterArgument,
@@ -28,6 +28,7 @@ from schema.filters import (
     StudyFilterArgument,
 )
 from schema.integrity import IntegrityReport, Report
+from schema.live_worker import LiveWorker
 from schema.logical_worker import LogicalWorker
 from schema.node import ID_DESCRIPTION, Node
 from schema.orders import (
@@ -41,6 +42,7 @@ from schema.predicates import matching
 from schema.run import Run
 from schema.study import Study
 from schema.viewer import Viewer
+from server.database import observations
 from server.database.entities import (
     Entity,
     LogicalWorkerEntity,
@@ -244,6 +246,19 @@ class Query:
     def queues(info: Info) -> list[QueueCount]:
         queues = info.context.database.read_model.queues
         return queue_counts(queues[EntityKind.RUN], queues[EntityKind.LOGICAL_WORKER])
+
+    @strawberry.field(
+        description=(
+            "The processes that work as Celery's workers, by name, also those that no record names; and those that "
+            "ended within the last hour. Of one name the living ones come first, and of those the one that started "
+            "last. Empty while nobody listens: see `PhysicalWorker.isAlive`. At most 10,000 are remembered."
+        ),
+        graphql_type=list[LiveWorker],
+    )
+    @staticmethod
+    def live_workers(info: Info) -> list[observations.LiveWorker]:
+        observed = info.context.database.observations
+        return list(observed.workers()) if observed.has(Source.CELERY_EVENTS) else []
 
     @strawberry.field(
         description="The database that is served, and how fresh the responses are.", graphql_type=Database

@@ -27,7 +27,7 @@ from server.database.recent import Recent
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.table import Table
-from server.database.workspaces import Progress
+from server.database.workspaces import Progress, Source
 
 Record = TypeVar("Record", bound=Model)
 E = TypeVar("E")
@@ -331,6 +331,37 @@ class PhysicalWorkerEntity(DatabaseEntity[PhysicalWorkerModel]):
     def live(self) -> LiveWorker | None:
         """The process of its name that this server heard of last."""
         return self._entity_context.observations.worker(self.name)
+
+    @property
+    def _working(self) -> LiveWorker | None:
+        """The same, while somebody listens and it is alive."""
+        return live if self.is_alive and (live := self.live) is not None else None
+
+    @property
+    def is_alive(self) -> bool | None:
+        """None if nothing was ever heard of it, or while nobody listens."""
+        live = self.live
+        return live.is_alive if live and self._entity_context.observations.has(Source.CELERY_EVENTS) else None
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        return None if (live := self.live) is None else live.last_seen_at
+
+    @property
+    def processed_tasks(self) -> int | None:
+        return None if (live := self.live) is None else live.processed_tasks
+
+    @property
+    def live_pid(self) -> str | None:
+        return None if (working := self._working) is None else working.pid
+
+    @property
+    def active_tasks(self) -> int | None:
+        return None if (working := self._working) is None else working.active_tasks
+
+    @property
+    def load_average(self) -> Sequence[float] | None:
+        return None if (working := self._working) is None else working.load_average
 
     @property
     def logical_worker(self) -> LogicalWorkerEntity | None:

@@ -88,8 +88,8 @@ class MerlinDatabase:
         self._state_of: tuple[object, ...] = ()
         self._state: State
         """Made of those."""
-        self._sizes = -1, sizes_of(self.read_model)
-        """With the step of the copy to which they belong."""
+        self._sizes = (-1, 0), sizes_of(self.read_model)
+        """With the step of the copy, and the number of live workers, to which they belong."""
         self._integrity = IntegrityCheck(backend, self.read_model, self.feed, self.run_metadata)
         self.entity_context = entity_context = EntityContext(self.read_model, time_zone)
         self.observations = entity_context.observations
@@ -165,8 +165,9 @@ class MerlinDatabase:
     @property
     def sizes(self) -> Sizes:
         """Rounded, so that few changes change them."""
-        if self._sizes[0] != self.read_model.local_revision:
-            self._sizes = self.read_model.local_revision, sizes_of(self.read_model).rounded
+        made_of = self.read_model.local_revision, self.observations.worker_count
+        if self._sizes[0] != made_of:
+            self._sizes = made_of, sizes_of(self.read_model, self.observations.worker_count).rounded
         return self._sizes[1]
 
     @property

@@ -5,6 +5,7 @@ Sources (`server/work/`) write them, entities read them. They belong to this ser
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,6 +99,10 @@ class Observations:
         self.notifier = Notifier()
         """Notifies of each observation."""
         self.reader: WorkspaceReader = NoReader()
+        self.ignored: Counter[Source] = Counter()
+        """Messages, by the source that could not make sense of them."""
+        self.worker_count = 0
+        """How many `workers` gives."""
         self._sources: set[Source] = set()
         self._workers: dict[str, tuple[LiveWorker, ...]] = {}
         self._queues: Mapping[str, QueueLength] = {}
@@ -142,10 +147,9 @@ class Observations:
 
         `entities`: the ids of the physical workers that now look different to whoever follows them.
         """
+        self.worker_count += len(workers) - len(self._workers.pop(name, ()))
         if workers:
             self._workers[name] = tuple(workers)
-        else:
-            self._workers.pop(name, None)
         self._changed([Key(EntityKind.PHYSICAL_WORKER, id_) for id_ in entities])
 
     def set_queues(self, queues: Mapping[str, QueueLength]) -> None:

@@ -26,6 +26,8 @@ class Sizes(NamedTuple):
     workers_of_run: int
     instances_of_worker: int
     """Physical workers of a logical one."""
+    live_workers: int = 1
+    """Processes of which this server heard, even if no record names them."""
     large: tuple[LargeField, ...] = ()
     """The fields that have large values."""
 
@@ -55,7 +57,7 @@ def _rounded_field(field: LargeField) -> LargeField:
     return LargeField(field.name, rounded(field.largest, _DIGITS), rounded(field.total, _DIGITS))
 
 
-def sizes_of(model: ReadModel) -> Sizes:
+def sizes_of(model: ReadModel, live_workers: int = 0) -> Sizes:
     return Sizes(
         studies=len(model.studies),
         runs=len(model.runs),
@@ -66,5 +68,6 @@ def sizes_of(model: ReadModel) -> Sizes:
         runs_of_worker=model.worker_runs.most_members,
         workers_of_run=model.worker_runs.most_owners,
         instances_of_worker=model.instances.most_members,
+        live_workers=live_workers,
         large=model.large.fields,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +23,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from schema.compiler.compiler import ExecutionCounts
 from server.database.files.metadata_file import FileState
 from server.database.merlin_database import MerlinDatabase
+from server.database.observations import Observations
+from server.database.workspaces import Source
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The library's variable for the directory that processes share; it must be set before the library is imported."""
@@ -118,6 +121,19 @@ class Metrics:
             "Writes that fewer replicas than --min-replicas confirmed within a second.",
             registry=self._registry,
         )
+        self._source_up = Gauge(
+            named("source_up"),
+            "1 while the source of observations works, in each server process; else 0.",
+            ["source"],
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        self._ignored = Counter(
+            named("ignored_messages"),
+            "Messages of others that a source of observations made no sense of, and ignored.",
+            ["source"],
+            registry=self._registry,
+        )
         self._cache_bytes = Gauge(
             named("cache_bytes"),
             "Bytes, about, that each cache takes.",
@@ -126,6 +142,8 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self._caches: dict[str, Callable[[], int]] = {}
+        self._observations: Observations | None = None
+        self._ignored_before: Counted[Source] = Counted()
         executions = Counter(
             named("executions"),
             "How operations were executed: by a compiled function, by graphql-core because there is none "
@@ -159,6 +177,16 @@ class Metrics:
     def _note_caches(self) -> None:
         for name, size in self._caches.items():
             self._cache_bytes.labels(name).set(size())
+
+    def _note_sources(self) -> None:
+        if self._observations is None:
+            return
+        for source in Source:
+            self._source_up.labels(source.value).set(self._observations.has(source))
+        ignored = self._observations.ignored.copy()
+        for source, more in (ignored - self._ignored_before).items():
+            self._ignored.labels(source.value).inc(more)
+        self._ignored_before = ignored
 
     def count_request(self, status: int) -> None:
         self._requests(status).inc()
@@ -215,10 +243,10 @@ class Metrics:
         self._draining.set(1)
 
     async def follow(self, database: MerlinDatabase) -> None:
-        """Updates the gauges of the copy whenever it changes, until cancelled."""
+        """Updates the gauges of the copy and of the observations whenever these change, until cancelled."""
         missed = lost = underreplicated = 0
         while True:
-            beat = database.notifier.next
+            beat = database.observations.notifier.next  # which notifies of both
             since = database.stale_since
             self._revision.set(database.revision)
             self._stale_since.set(0 if since is None else since.timestamp())
@@ -232,12 +260,15 @@ class Metrics:
             lost = database.backend.lost_writes
             self._underreplicated.inc(database.backend.underreplicated_writes - underreplicated)
             underreplicated = database.backend.underreplicated_writes
+            self._observations = database.observations
+            self._note_sources()
             self._note_caches()  # for the process that is asked, if it is another one
             await beat.wait()
 
     def text(self) -> bytes:
         """Prometheus' text format."""
         self._note_caches()
+        self._note_sources()
         if DIRECTORY_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()

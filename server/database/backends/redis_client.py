@@ -116,6 +116,10 @@ class RedisClients:
         self._master: Address | None = None
         """Whom the sentinels named last."""
 
+    @property
+    def database_number(self) -> int:
+        return int(self._arguments.get("db") or 0)
+
     def make(self, *, protocol: int = 2, retries: int = 2) -> Redis:
         """Whoever makes a client closes it, and then these."""
         arguments = self._arguments | _TIMEOUTS | _TEXTS | {"protocol": protocol, "socket_read_size": _READ_SIZE}
