@@ -31,7 +31,7 @@ class TaskEventRequests:
         """`key_prefix`: kombu's `global_keyprefix`."""
         self._clients = clients
         self._client = clients.make()
-        self._channel = f"{key_prefix}/{clients.database_number}.{_EXCHANGE}"
+        self._channel = f"{key_prefix}/{clients.database}.{_EXCHANGE}"
         self._wanted = asyncio.Event()
 
     def ask_soon(self) -> None:
