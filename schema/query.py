@@ -19,7 +19,6 @@ from schema.counts import (
     worker_counts,
 )
 from schema.database import Database
-from schema.enums import EntityKind
 from schema.errors import BadInput
 from schema.filters import (
     LogicalWorkerFilterArgument,
@@ -242,8 +241,8 @@ class Query:
     )
     @staticmethod
     def queues(info: Info) -> list[QueueCount]:
-        queues = info.context.database.read_model.queues
-        return queue_counts(queues[EntityKind.RUN], queues[EntityKind.LOGICAL_WORKER])
+        database = info.context.database
+        return queue_counts(database.read_model, database.observations)
 
     @strawberry.field(
         description="The database that is served, and how fresh the responses are.", graphql_type=Database
