@@ -195,6 +195,10 @@ class TaskRegister:
                 case _Phase.RUNNING | _Phase.RUNNING_AGAIN as phase if old is not None:
                     self._set(run_id, tasks, path, old - phase + _Phase.ENDED, old)
 
+    def is_of_run(self, task_id: str) -> bool:
+        """Whether the task belongs to a run in the copy."""
+        return self._find(task_id) is not None
+
     def _set(self, run_id: str, tasks: _RunTasks, path: str, state: int, old: int | None) -> None:
         if old is not None and state <= old:
             return
