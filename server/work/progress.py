@@ -146,7 +146,8 @@ class TaskRegister:
         """By id."""
         self._whole: dict[str, _RunTasks] = {}
         """Those that are not folded; the one of which was heard last comes last."""
-        self._bytes = 0
+        self.size = 0
+        """Bytes, estimated."""
         self._listings = 0
         self._changed: dict[str, None] = {}
         """Runs to be shown, or to be forgotten where there are no such tasks any more."""
@@ -204,18 +205,18 @@ class TaskRegister:
             return
         before = tasks.bytes
         tasks.set(path, state)
-        self._bytes += tasks.bytes - before
+        self.size += tasks.bytes - before
         if tasks.bytes > _MAX_RUN_BYTES and run_id in self._whole:
             self._fold(run_id)
-        while self._bytes > _MAX_BYTES and self._whole:
+        while self.size > _MAX_BYTES and self._whole:
             self._fold(next(iter(self._whole)))
         self._show(run_id)
 
     def _fold(self, run_id: str) -> None:
         tasks = self._whole.pop(run_id)
-        self._bytes -= tasks.bytes
+        self.size -= tasks.bytes
         tasks.fold(self._listings)
-        self._bytes += tasks.bytes
+        self.size += tasks.bytes
 
     def _tasks(self, run_id: str) -> _RunTasks:
         if (tasks := self._runs.get(run_id)) is None:
@@ -243,7 +244,12 @@ class TaskRegister:
         named = self._read_model.runs.named
         return named(workspace) or named(f"{workspace}/")
 
-    # --- what is shown
+    # --- what is known, and shown
+
+    def progress(self, run_id: str) -> Progress | None:
+        """What is known now; None if nothing was heard of the run's tasks."""
+        tasks = self._runs.get(run_id)
+        return None if tasks is None else tasks.progress()
 
     @asynccontextmanager
     async def showing(self) -> AsyncIterator[None]:
@@ -268,7 +274,7 @@ class TaskRegister:
             await asyncio.sleep(_PAUSE)
 
     def _show_now(self, run_ids: Sequence[str]) -> None:
-        known = {run_id: self._runs[run_id].progress() for run_id in run_ids if run_id in self._runs}
+        known = {run_id: progress for run_id in run_ids if (progress := self.progress(run_id)) is not None}
         self._observations.set_runs({run_id: RunObservation(progress) for run_id, progress in known.items()})
         if gone := [run_id for run_id in run_ids if run_id not in known]:
             for source in (Source.CELERY_EVENTS, Source.CELERY_RESULTS):
@@ -282,7 +288,7 @@ class TaskRegister:
         for run_id in _deleted_runs(changes):
             if (tasks := self._runs.pop(run_id, None)) is not None:
                 self._whole.pop(run_id, None)
-                self._bytes -= tasks.bytes
+                self.size -= tasks.bytes
                 self._show(run_id)
 
 
