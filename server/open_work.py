@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase
-from server.database.tasks import end_tasks
+from server.database.tasks import alongside
 from server.open_database import first_line
 from server.settings import Settings, SettingsError
 from server.work.broker import Broker, BrokerError, make_broker
+from server.work.progress import TaskRegister
 from server.work.queues import BrokerQueues
 from server.work.source import WorkSource
 from server.work.stuck_runs import StuckRuns
@@ -21,12 +21,13 @@ from server.work.watching import watching
 @asynccontextmanager
 async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterator[None]:
     """Observes the work beside a database until the block ends. Raises `SettingsError`."""
-    async with watching(database.observations, sources_of(settings, database)):
-        stuck_runs = asyncio.create_task(StuckRuns(database).run())
-        try:
-            yield
-        finally:
-            await end_tasks([stuck_runs])
+    tasks = TaskRegister(database.read_model, database.observations)
+    sources = [*_broker_sources(settings, database, tasks), *_results(database, tasks)]
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tasks.showing())
+        await stack.enter_async_context(alongside(StuckRuns(database).run()))
+        await stack.enter_async_context(watching(database.observations, sources))
+        yield
 
 
 def broker_of(settings: Settings) -> Broker | None:
@@ -42,21 +43,32 @@ def broker_of(settings: Settings) -> Broker | None:
         raise SettingsError(f"broker: {error}") from None
 
 
-def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
-    """Those that the settings name."""
-    sources: list[WorkSource] = []
-    if (broker := broker_of(settings)) is not None:
-        sources.append(BrokerQueues(broker, database))
-        if broker.is_redis:
-            sources.append(_celery_events(broker, database, asks_for_tasks=settings.enable_task_events))
-    return sources
+def _broker_sources(settings: Settings, database: MerlinDatabase, tasks: TaskRegister) -> list[WorkSource]:
+    broker = broker_of(settings)
+    if broker is None:
+        return []
+    queues = BrokerQueues(broker, database)
+    return [queues, _celery_events(broker, settings, database, tasks)] if broker.is_redis else [queues]
 
 
-def _celery_events(broker: Broker, database: MerlinDatabase, *, asks_for_tasks: bool) -> WorkSource:
+def _celery_events(broker: Broker, settings: Settings, database: MerlinDatabase, tasks: TaskRegister) -> WorkSource:
     from server.database.backends.redis_client import RedisClients  # noqa: PLC0415 - a driver is loaded where it is used
     from server.work.celery_events import CeleryEvents  # noqa: PLC0415 - as above
     from server.work.task_event_requests import TaskEventRequests  # noqa: PLC0415 - as above
 
     clients = RedisClients(broker.url, broker.password, broker.tls, noun="broker")
-    requests = TaskEventRequests(clients) if asks_for_tasks else None
-    return CeleryEvents(clients, database.observations, database.read_model, requests=requests)
+    requests = TaskEventRequests(clients) if settings.enable_task_events else None
+    observations, copy = database.observations, database.read_model
+    return CeleryEvents(clients, observations, copy, listeners=[tasks.note], requests=requests)
+
+
+def _results(database: MerlinDatabase, tasks: TaskRegister) -> list[WorkSource]:
+    """Celery keeps its results in the database, if that is Redis."""
+    if database.kind != "redis":
+        return []
+    from server.database.backends.redis import RedisBackend  # noqa: PLC0415 - a driver is loaded where it is used
+    from server.work.results import CeleryResults  # noqa: PLC0415 - as above
+
+    if not isinstance(database.backend, RedisBackend):
+        return []
+    return [CeleryResults(database.backend.clients, database.observations, database.read_model, tasks)]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from server.database.models import EntityKind, Key, RunModel
@@ -110,7 +110,9 @@ class Observations:
         self._sources: set[Source] = set()
         self._workers: dict[str, tuple[LiveWorker, ...]] = {}
         self._queues: Mapping[str, QueueLength] = {}
+        self._told_of_runs: dict[str, dict[Source, RunObservation]] = {}
         self._runs: dict[str, RunObservation] = {}
+        """The best of that."""
         self.stuck: AbstractSet[str] = frozenset()
         """The ids of the active runs that are stuck."""
         self._undecided: AbstractSet[str] | None = None
@@ -186,15 +188,34 @@ class Observations:
         self.stuck, self._undecided = stuck, undecided
         self._changed(())
 
-    def set_runs(self, runs: Mapping[str, RunObservation | None]) -> None:
-        """None forgets a run."""
+    def set_runs(self, runs: Mapping[str, RunObservation | None], source: Source | None = None) -> None:
+        """What a source knows of some runs: by default the source of their progress.
+
+        Each source replaces its own word only. None forgets it, or what all have said if no source is named.
+        """
+        changed = []
         for run_id, observation in runs.items():
-            if observation is None:
-                self._runs.pop(run_id, None)
+            told = self._told_of_runs.setdefault(run_id, {})
+            if observation is not None:
+                told[source or _source_of(observation)] = observation
+            elif source is None:
+                told.clear()
             else:
-                self._runs[run_id] = observation
-        if runs:
-            self._changed([Key(EntityKind.RUN, run_id) for run_id in runs])
+                told.pop(source, None)
+            if self._combine(run_id, told):
+                changed.append(Key(EntityKind.RUN, run_id))
+        if changed:
+            self._changed(changed)
+
+    def _combine(self, run_id: str, told: Mapping[Source, RunObservation]) -> bool:
+        """Returns whether the run looks different now."""
+        before = self.run(run_id)
+        if not told:
+            del self._told_of_runs[run_id]
+            return self._runs.pop(run_id, None) is not None
+        workspace = next((one.workspace for one in told.values() if one.workspace is not None), None)
+        now = self._runs[run_id] = RunObservation(_best_progress(told.values()), workspace)
+        return now.progress != before.progress or now.workspace is not before.workspace
 
     def _changed(self, keys: Sequence[Key]) -> None:
         self.revision += 1
@@ -203,4 +224,27 @@ class Observations:
         self.notifier.notify()
 
 
+def _source_of(observation: RunObservation) -> Source:
+    return Source.WORKSPACE_FILES if observation.progress is None else observation.progress.source
+
+
+def _best_progress(observations: Iterable[RunObservation]) -> Progress | None:
+    """That of the source that knows most, unless it is outdated: another one knows of more tasks that are done.
+
+    Then the total is still of the former.
+    """
+    told = [one.progress for one in observations if one.progress is not None]
+    best: Progress | None = None
+    for progress in sorted(told, key=lambda one: _BY_KNOWLEDGE.index(one.source)):
+        if best is None:
+            best = progress
+        elif progress.done > best.done and progress.as_of - best.as_of > _OUTDATED:
+            best = progress if best.total is None else progress.among(best.total) or best
+    return best
+
+
+_BY_KNOWLEDGE = (Source.WORKSPACE_FILES, Source.CELERY_EVENTS, Source.CELERY_RESULTS)
+"""The sources of progress, the one that knows most first: only files tell of every task."""
+_OUTDATED = timedelta(seconds=5)
+"""By which a source is behind another one before its word counts less."""
 _UNKNOWN_QUEUE, _UNKNOWN_RUN = QueueLength(), RunObservation()

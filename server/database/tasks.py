@@ -1,9 +1,10 @@
-"""The end of background tasks, and reads that run side by side."""
+"""Background tasks and their end, and reads that run side by side."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 _CANCEL_AGAIN_AFTER = 0.5
@@ -26,3 +27,13 @@ async def together(*reads: Awaitable[Any]) -> list[Any]:
         if isinstance(result, BaseException):
             raise result
     return results
+
+
+@asynccontextmanager
+async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs something until the end of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        await end_tasks([task])

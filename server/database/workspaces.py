@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -48,10 +48,12 @@ class Progress:
     """None where no specification was read."""
     source: Source
     as_of: datetime
+    ended: int = 0
+    """Of the UNKNOWN ones: how many have ended, though not known how."""
 
     @property
     def done(self) -> int:
-        return sum(count for status, count in self.counts.items() if status.is_done)
+        return self.ended + sum(count for status, count in self.counts.items() if status.is_done)
 
     @property
     def failed(self) -> int:
@@ -63,6 +65,15 @@ class Progress:
         if self.total is None:
             return None
         return self.done / self.total if self.total else 1.0
+
+    def among(self, total: int) -> Progress | None:
+        """The same of so many tasks, of which the others wait. None if there are fewer than are known."""
+        known = sum(self.counts.values())
+        if known > total:
+            return None
+        waiting = self.counts.get(TaskStatus.WAITING, 0) + total - known
+        counts = {**self.counts, TaskStatus.WAITING: waiting} if waiting else self.counts
+        return replace(self, counts=counts, total=total)
 
 
 class RunTime(NamedTuple):

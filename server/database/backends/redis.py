@@ -50,6 +50,7 @@ from server.database.backends.redis_replies import (
     read_reply,
 )
 from server.database.backends.redis_script import REVISION_KEY
+from server.database.backends.redis_tracking import tracking
 from server.database.backends.redis_writer import RedisWriter
 from server.database.backends.tls import TLS
 from server.database.backends.write_set import WriteSet
@@ -98,6 +99,11 @@ class RedisBackend(ResultsBackend):
         self._echoes: dict[str, Waiting] = {}
         """Those that wait for what was sent on that connection to come back."""
         self._numbers = itertools.count()
+
+    @property
+    def clients(self) -> RedisClients:
+        """Makes more clients of the same server, until `close`."""
+        return self._clients
 
     async def open(self) -> None:
         self._clients.check_files()
@@ -338,26 +344,16 @@ class RedisBackend(ResultsBackend):
 
     @asynccontextmanager
     async def _tracking(self) -> AsyncIterator[AbstractConnection]:
-        """A connection of its own, on which the server tells of every change below the four prefixes.
-
-        In broadcast mode the server keeps no memory of keys for us. Only RESP3 carries both answers and notices.
-        """
-        pool = self._watcher.connection_pool
-        connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's decorator
+        """A connection on which the server tells of every change below the four prefixes, and of notes."""
+        places = [*EntityKind, *(f"{PREFIX}:{kind}" for kind in FOLLOWED)]
         try:
-            connection._parser.set_invalidation_push_handler(_as_it_is)  # noqa: SLF001 - there is no public way to it
-            places = [*EntityKind, *(f"{PREFIX}:{kind}" for kind in FOLLOWED)]
-            prefixes = [word for place in places for word in ("PREFIX", f"{place}:")]
-            await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
-            await connection.read_response()
-            yield connection
+            async with tracking(self._watcher, [f"{place}:" for place in places]) as connection:
+                yield connection
         finally:
             self._tracker = None
             for waiting in self._echoes.values():
                 self._barriers.put_back(waiting)
             self._echoes.clear()
-            await connection.disconnect()
-            await pool.release(connection)
 
     async def _listen(self, connection: AbstractConnection) -> AsyncGenerator[Notice]:
         """The notices of a connection as long as it stands. While the server is silent nothing is missed, only late."""
@@ -440,7 +436,3 @@ class RedisBackend(ResultsBackend):
         except ResponseError:
             return {}
         return info
-
-
-async def _as_it_is(notification: PushNotification) -> PushNotification:
-    return notification

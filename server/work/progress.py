@@ -1,0 +1,314 @@
+"""The progress of runs without files: what Celery's events and result keys tell of the tasks of each run.
+
+A task of Merlin has its directory as its id, so the run is found by its workspace. How many tasks a run will have,
+neither source knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from enum import IntEnum
+
+from server.database.models import EntityKind, Model, RunModel
+from server.database.observations import Observations, RunObservation
+from server.database.read_model import Change, ReadModel
+from server.database.steps import portions_of
+from server.database.tasks import end_tasks
+from server.database.workspaces import Progress, Source, TaskStatus
+from server.work.celery_messages import TaskEvent, TaskEventType
+
+_MAX_BYTES, _MAX_RUN_BYTES = 64 * 2**20, 48 * 2**20
+"""Of the tasks of all runs, and of one run: 200,000 and 150,000 tasks with paths of 120 characters."""
+_TASK_BYTES = 200
+"""Of the memory that a task takes beside its path."""
+_MAX_OPEN = 2_000
+"""Tasks that are not done, of a run whose other tasks are only counted."""
+_MAX_DEPTH = 16
+"""Directories between a workspace and a task: step, parameters, and some levels of samples."""
+_PAUSE = 0.3
+"""Seconds between two times at which what is new of a run is shown."""
+_PORTION = 200
+"""Runs that are shown before other tasks run."""
+
+
+class _Phase(IntEnum):
+    """What is known of a task. Of two at one time the greater one is the later."""
+
+    WAITING = 0
+    RUNNING = 1
+    RUNNING_AGAIN = 2
+    """It had a result before."""
+    ENDED = 3
+    """Not known how."""
+    RETRYING = 4
+    CANCELLED = 5
+    DRY_RUN = 6
+    FAILED = 7
+    SUCCEEDED = 8
+
+    @property
+    def is_open(self) -> bool:
+        return self in (_Phase.WAITING, _Phase.RUNNING, _Phase.RUNNING_AGAIN, _Phase.RETRYING)
+
+
+_STATUSES: Mapping[_Phase, TaskStatus] = {
+    _Phase.WAITING: TaskStatus.WAITING,
+    _Phase.RUNNING: TaskStatus.RUNNING,
+    _Phase.RUNNING_AGAIN: TaskStatus.RUNNING,
+    _Phase.ENDED: TaskStatus.UNKNOWN,
+    _Phase.RETRYING: TaskStatus.RETRYING,
+    _Phase.CANCELLED: TaskStatus.CANCELLED,
+    _Phase.DRY_RUN: TaskStatus.DRY_RUN,
+    _Phase.FAILED: TaskStatus.FAILED,
+    _Phase.SUCCEEDED: TaskStatus.SUCCEEDED,
+}
+_PHASES: Mapping[TaskEventType, _Phase] = {
+    TaskEventType.RECEIVED: _Phase.WAITING,
+    TaskEventType.STARTED: _Phase.RUNNING,
+    TaskEventType.RETRIED: _Phase.RETRYING,
+    TaskEventType.FAILED: _Phase.FAILED,
+    TaskEventType.REVOKED: _Phase.CANCELLED,
+}
+"""What events other than SUCCEEDED say. Merlin's hard failure is an exception, hence FAILED."""
+_RETURN_CODES: Mapping[str | None, _Phase] = {
+    "0": _Phase.SUCCEEDED,
+    "101": _Phase.FAILED,
+    "103": _Phase.DRY_RUN,
+    "105": _Phase.CANCELLED,
+}
+"""What SUCCEEDED says, by Merlin's return code: OK, SOFT_FAIL, DRY_OK and STOP_WORKERS, as its status files have it.
+Merlin calls all others unrecognized."""
+_MOMENTS_PER_SECOND = 1_000_000
+_PER_MOMENT = len(_Phase)
+
+
+class _RunTasks:
+    """The tasks of one run. A state is a time and a phase in one number, of which the greater is the later."""
+
+    __slots__ = ("bytes", "counts", "has_events", "is_folded", "listing", "states")
+
+    def __init__(self) -> None:
+        self.states: dict[str, int] = {}
+        """By the path of the task below the workspace."""
+        self.counts = [0] * len(_Phase)
+        self.bytes = 0
+        """Estimated."""
+        self.has_events = False
+        self.is_folded = False
+        """Whether tasks that are done are only counted: then what is told twice counts twice."""
+        self.listing = 0
+        """During which it was folded."""
+
+    def set(self, path: str, state: int) -> None:
+        is_open = _Phase(state % _PER_MOMENT).is_open
+        old = self.states.get(path)
+        if old is None and self.is_folded and is_open and len(self.states) >= _MAX_OPEN:
+            return
+        if old is not None:
+            self.counts[old % _PER_MOMENT] -= 1
+        self.counts[state % _PER_MOMENT] += 1
+        if not self.is_folded or is_open:
+            self.states[path] = state
+            self.bytes += _bytes_of(path) if old is None else 0
+        elif old is not None:
+            del self.states[path]
+            self.bytes -= _bytes_of(path)
+
+    def fold(self, listing: int) -> None:
+        """Keeps of the tasks that are done nothing but their number."""
+        self.is_folded, self.listing = True, listing
+        open_ = {path: state for path, state in self.states.items() if _Phase(state % _PER_MOMENT).is_open}
+        newest = sorted(open_.items(), key=lambda item: item[1])[-_MAX_OPEN:]
+        for path in open_.keys() - dict(newest).keys():
+            self.counts[open_[path] % _PER_MOMENT] -= 1
+        self.states = dict(newest)
+        self.bytes = sum(map(_bytes_of, self.states))
+
+    def progress(self) -> Progress:
+        counts: dict[TaskStatus, int] = {}
+        for phase, status in _STATUSES.items():
+            if count := self.counts[phase]:
+                counts[status] = counts.get(status, 0) + count
+        source = Source.CELERY_EVENTS if self.has_events else Source.CELERY_RESULTS
+        return Progress(counts, None, source, datetime.now(UTC), ended=self.counts[_Phase.ENDED])
+
+
+class TaskRegister:
+    """Knows the tasks of the runs in the copy, as far as its memory goes, and shows the progress that follows."""
+
+    def __init__(self, read_model: ReadModel, observations: Observations) -> None:
+        self._read_model = read_model
+        self._observations = observations
+        self._runs: dict[str, _RunTasks] = {}
+        """By id."""
+        self._whole: dict[str, _RunTasks] = {}
+        """Those that are not folded; the one of which was heard last comes last."""
+        self.size = 0
+        """Bytes, estimated."""
+        self._listings = 0
+        self._changed: dict[str, None] = {}
+        """Runs to be shown, or to be forgotten where there are no such tasks any more."""
+        self._woken = asyncio.Event()
+
+    # --- what sources tell
+
+    def note(self, events: Sequence[TaskEvent]) -> None:
+        """In any order, also repeatedly: of each task, the latest counts."""
+        for event in events:
+            phase = _phase_of(event)
+            if phase is None or (found := self._find(event.uuid)) is None:
+                continue
+            run_id, path = found
+            tasks = self._tasks(run_id)
+            tasks.has_events = True
+            old = tasks.states.get(path)
+            # That it waits says only that it is there: one that is retried waits, too.
+            time = 0 if phase is _Phase.WAITING else int(event.timestamp * _MOMENTS_PER_SECOND)
+            if phase is _Phase.RUNNING and old is not None and old % _PER_MOMENT >= _Phase.RUNNING_AGAIN:
+                phase = _Phase.RUNNING_AGAIN
+            self._set(run_id, tasks, path, time * _PER_MOMENT + phase, old)
+
+    def begin_listing(self) -> None:
+        """To be called before result keys are listed: one listing gives each at most once or twice."""
+        self._listings += 1
+
+    def note_results(self, ids: Iterable[str], *, is_listing: bool) -> None:
+        """Ids of tasks that have a result: each has ended or is retried, at whatever time before.
+
+        Unless it is a listing, the results are new.
+        """
+        for id_ in ids:
+            if (found := self._find(id_)) is None:
+                continue
+            run_id, path = found
+            tasks = self._tasks(run_id)
+            if tasks.is_folded and (tasks.has_events or (is_listing and tasks.listing != self._listings)):
+                continue  # it is counted by its event, or was counted before
+            old = tasks.states.get(path)
+            match None if old is None else old % _PER_MOMENT:
+                case None | _Phase.WAITING:
+                    self._set(run_id, tasks, path, int(_Phase.ENDED), old)
+                case _Phase.RUNNING_AGAIN if is_listing:
+                    pass  # the result is of an earlier try
+                case _Phase.RUNNING | _Phase.RUNNING_AGAIN as phase if old is not None:
+                    self._set(run_id, tasks, path, old - phase + _Phase.ENDED, old)
+
+    def is_of_run(self, task_id: str) -> bool:
+        """Whether the task belongs to a run in the copy."""
+        return self._find(task_id) is not None
+
+    def _set(self, run_id: str, tasks: _RunTasks, path: str, state: int, old: int | None) -> None:
+        if old is not None and state <= old:
+            return
+        before = tasks.bytes
+        tasks.set(path, state)
+        self.size += tasks.bytes - before
+        if tasks.bytes > _MAX_RUN_BYTES and run_id in self._whole:
+            self._fold(run_id)
+        while self.size > _MAX_BYTES and self._whole:
+            self._fold(next(iter(self._whole)))
+        self._show(run_id)
+
+    def _fold(self, run_id: str) -> None:
+        tasks = self._whole.pop(run_id)
+        self.size -= tasks.bytes
+        tasks.fold(self._listings)
+        self.size += tasks.bytes
+
+    def _tasks(self, run_id: str) -> _RunTasks:
+        if (tasks := self._runs.get(run_id)) is None:
+            tasks = self._runs[run_id] = _RunTasks()
+        if not tasks.is_folded:
+            self._whole.pop(run_id, None)
+            self._whole[run_id] = tasks
+        return tasks
+
+    def _find(self, task_id: str) -> tuple[str, str] | None:
+        """The run of a task, and its path below the workspace; None for another task, such as Merlin's own."""
+        if not task_id.startswith("/"):
+            return None
+        task_id = task_id.rstrip("/")
+        end = len(task_id)
+        for _ in range(_MAX_DEPTH):
+            end = task_id.rfind("/", 0, end)
+            if end <= 0:
+                return None
+            if (run := self._named(task_id[:end])) is not None:
+                return run.id, task_id[end + 1 :]
+        return None
+
+    def _named(self, workspace: str) -> RunModel | None:
+        named = self._read_model.runs.named
+        return named(workspace) or named(f"{workspace}/")
+
+    # --- what is known, and shown
+
+    def progress(self, run_id: str) -> Progress | None:
+        """What is known now; None if nothing was heard of the run's tasks."""
+        tasks = self._runs.get(run_id)
+        return None if tasks is None else tasks.progress()
+
+    @asynccontextmanager
+    async def showing(self) -> AsyncIterator[None]:
+        """Shows what is new a few times a second, and forgets the runs that are deleted, until the end of the block."""
+        stop = self._read_model.listen(self._forget_deleted)
+        task = asyncio.create_task(self._keep_showing())
+        try:
+            yield
+        finally:
+            stop()
+            await end_tasks([task])
+
+    async def _keep_showing(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            changed, self._changed = self._changed, {}
+            for run_ids in portions_of(list(changed), _PORTION):
+                await self._read_model.long_reads.ended()
+                self._show_now(run_ids)
+                await asyncio.sleep(0)
+            await asyncio.sleep(_PAUSE)
+
+    def _show_now(self, run_ids: Sequence[str]) -> None:
+        known = {run_id: progress for run_id in run_ids if (progress := self.progress(run_id)) is not None}
+        self._observations.set_runs({run_id: RunObservation(progress) for run_id, progress in known.items()})
+        if gone := [run_id for run_id in run_ids if run_id not in known]:
+            for source in (Source.CELERY_EVENTS, Source.CELERY_RESULTS):
+                self._observations.set_runs(dict.fromkeys(gone), source)
+
+    def _show(self, run_id: str) -> None:
+        self._changed[run_id] = None
+        self._woken.set()
+
+    def _forget_deleted(self, _: int, changes: Sequence[Change]) -> None:
+        for run_id in _deleted_runs(changes):
+            if (tasks := self._runs.pop(run_id, None)) is not None:
+                self._whole.pop(run_id, None)
+                self.size -= tasks.bytes
+                self._show(run_id)
+
+
+def _phase_of(event: TaskEvent) -> _Phase | None:
+    """None for an event that says nothing of that."""
+    if event.type is TaskEventType.SUCCEEDED:
+        return _RETURN_CODES.get(event.result, _Phase.ENDED)
+    return _PHASES.get(event.type)
+
+
+def _deleted_runs(changes: Sequence[Change]) -> Iterator[str]:
+    """Also those that have another workspace now."""
+    for change in changes:
+        if change.key.kind is EntityKind.RUN and _workspace(change.before) not in (None, _workspace(change.after)):
+            yield change.key.id
+
+
+def _workspace(record: Model | None) -> str | None:
+    return record.workspace if isinstance(record, RunModel) else None
+
+
+def _bytes_of(path: str) -> int:
+    return len(path) + _TASK_BYTES
