@@ -60,6 +60,7 @@ ASSUMED = Sizes(
     runs_of_worker=10_000,
     workers_of_run=ASSUMED_LENGTH,
     instances_of_worker=100,
+    changes_of_run=ASSUMED_LENGTH,
 )
 """Of a database of which nothing is known: a large one."""
 SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
@@ -81,6 +82,7 @@ _LENGTHS: Mapping[str, str | int] = {
     "Study.runCounts": len(RunStatus),
     "Study.workers": "workers_of_study",
     "Run.workers": "workers_of_run",
+    "Run.statusHistory": "changes_of_run",
     "LogicalWorker.runs": "runs_of_worker",
     "LogicalWorker.physicalWorkers": "instances_of_worker",
 }

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from server.database.merlin_database import MerlinDatabase
 from server.settings import Settings
+from server.work.history import HistoryRecorder
 from server.work.source import WorkSource
 from server.work.watching import watching
 
@@ -18,6 +19,9 @@ async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterat
         yield
 
 
-def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:  # noqa: ARG001 - sources come
+def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
     """Those that the settings name."""
-    return []
+    sources: list[WorkSource] = []
+    if not settings.read_only:
+        sources.append(HistoryRecorder(database))
+    return sources

@@ -26,6 +26,8 @@ class Sizes(NamedTuple):
     workers_of_run: int
     instances_of_worker: int
     """Physical workers of a logical one."""
+    changes_of_run: int = 1
+    """Of its status."""
     large: tuple[LargeField, ...] = ()
     """The fields that have large values."""
 
@@ -66,5 +68,6 @@ def sizes_of(model: ReadModel) -> Sizes:
         runs_of_worker=model.worker_runs.most_members,
         workers_of_run=model.worker_runs.most_owners,
         instances_of_worker=model.instances.most_members,
+        changes_of_run=model.histories.longest,
         large=model.large.fields,
     )
