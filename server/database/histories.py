@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -193,16 +194,12 @@ def _settle_times(changes: list[StatusChange]) -> None:
 
 def _bounded(changes: Sequence[StatusChange]) -> tuple[StatusChange, ...]:
     """The first changes and the last; of those between, the first start and the first failure."""
-    if len(changes) <= MAX_CHANGES:
-        return tuple(changes)
-    head, tail = changes[:_FIRST_CHANGES], changes[_FIRST_CHANGES:]
-    middle, end = tail[: -(MAX_CHANGES - _FIRST_CHANGES)], tail[-(MAX_CHANGES - _FIRST_CHANGES) :]
-    kept: list[StatusChange] = []
-    for status in (RunStatus.RUNNING, RunStatus.FAILED):
-        if all(change.status is not status for change in head):
-            kept += [change for change in middle if change.status is status][:1]
-    kept.sort(key=middle.index)
-    return (*head, *kept, *end[len(kept) :])
+    statuses = [change.status for change in changes]
+    kept = {statuses.index(status) for status in (RunStatus.RUNNING, RunStatus.FAILED) if status in statuses}
+    kept.update(range(_FIRST_CHANGES))
+    droppable = (place for place in range(len(changes)) if place not in kept)
+    dropped = set(islice(droppable, max(0, len(changes) - MAX_CHANGES)))
+    return tuple(change for place, change in enumerate(changes) if place not in dropped)
 
 
 def _started(changes: Sequence[StatusChange]) -> int | None:
