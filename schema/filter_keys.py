@@ -260,7 +260,12 @@ def _of_history(name: str, time: str) -> Key:
 
 
 def _has_failed(compiler: Compiler, wanted: bool, _path: str, about: Name) -> Clause:
-    clause = Clause(f"{compiler.bind(compiler.entity_context.has_failed)}(record)", fact(*about, "hasFailed"))
+    """As `EntityContext.has_failed`, without its calls: it is asked of each record."""
+    history = f"(history := {compiler.bind(compiler.model.histories.by_run.get)}(record.id))"
+    is_seen = f"({history} is not None and history.has_failed)"
+    has_task = f"{compiler.bind(compiler.entity_context.observations.has_failed_task)}(record.id)"
+    source = f"(record.run_status is {compiler.bind(RunStatus.FAILED)} or {is_seen} or {has_task})"
+    clause = Clause(source, fact(*about, "hasFailed"))
     return clause if wanted else none_of(clause)
 
 
@@ -321,7 +326,7 @@ KEYS: Keys = {
         "worker": Key(_worker),
         "launched_at": _about(_launched),
         "started_at": _of_history("startedAt", "history.started"),
-        "finished_at": _of_history("finishedAt", "history.finished_as(record.run_status)"),
+        "finished_at": _of_history("finishedAt", "(history.finished if history.last is record.run_status else None)"),
         "has_failed": Key(_has_failed),
         "annotation": _annotation(_RUNS),
     },

@@ -106,11 +106,8 @@ class EntityContext:
         """Whether a run is FAILED or was, as far as a server saw it, or one of its tasks is."""
         if run.run_status is RunStatus.FAILED:
             return True
-        history = self.read_model.histories.get(run.id)
-        if history is not None and history.has_failed:
-            return True
-        progress = self.observations.run(run.id).progress
-        return progress is not None and progress.failed > 0
+        history = self.read_model.histories.by_run.get(run.id)
+        return (history is not None and history.has_failed) or self.observations.has_failed_task(run.id)
 
     def local(self, instant: datetime) -> datetime:
         """A time as Merlin stores it: naive and local to its site; without `fold`, so a repeated hour is ambiguous.

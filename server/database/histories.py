@@ -19,10 +19,11 @@ from server.database.models import RunStatus
 MAX_CHANGES = 100
 """The changes of a run that are kept: its first ones, and its last."""
 _FIRST_CHANGES = 20
+_NUMBERS = (int, float)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_CHARACTERS = 16_384
 """Nobody writes a longer history."""
-_MAX_MILLISECONDS = 253_402_300_799_000
+_MAX_SECONDS = 253_402_300_799
 """The end of the year 9999."""
 _STATUSES: Mapping[str, RunStatus] = {status.value: status for status in RunStatus}
 
@@ -81,9 +82,9 @@ class History:
         """The present status, as far as servers have seen it."""
         self.started = _started(changes)
         """When it was RUNNING for the first time, in milliseconds since 1970; None if no server saw that."""
-        self.finished = changes[-1].milliseconds if changes and _is_end(changes[-1]) else None
+        self.finished = _finished(changes)
         """When it took its present status, if that is a finished one; None also if no server saw that."""
-        self.has_failed = any(change.status is RunStatus.FAILED for change in changes)
+        self.has_failed = '"FAILED"' in text
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and self.text == other.text
@@ -204,16 +205,19 @@ def _bounded(changes: Sequence[StatusChange]) -> tuple[StatusChange, ...]:
 
 def _started(changes: Sequence[StatusChange]) -> int | None:
     """Of a run that came to an end before it was seen RUNNING, nobody saw the start."""
-    for change in changes:
-        if change.status is RunStatus.RUNNING:
-            return None if change.is_late else change.milliseconds
-        if change.status in (RunStatus.COMPLETED, RunStatus.FAILED):
+    for status, milliseconds, is_late in changes:
+        if status is RunStatus.RUNNING:
+            return None if is_late else milliseconds
+        if status is RunStatus.COMPLETED or status is RunStatus.FAILED:
             return None
     return None
 
 
-def _is_end(change: StatusChange) -> bool:
-    return change.status.is_finished and not change.is_late
+def _finished(changes: Sequence[StatusChange]) -> int | None:
+    if not changes:
+        return None
+    status, milliseconds, is_late = changes[-1]
+    return milliseconds if status.is_finished and not is_late else None
 
 
 def _read(text: str) -> tuple[StatusChange, ...] | None:
@@ -221,20 +225,16 @@ def _read(text: str) -> tuple[StatusChange, ...] | None:
     if len(text) > _MAX_CHARACTERS or text[:1] != "[":
         return None
     try:
-        return tuple(map(_change, orjson.loads(text)))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return tuple([_change(*item) for item in orjson.loads(text)])
+    except (ValueError, TypeError, KeyError):
         return None
 
 
-def _change(item: Any) -> StatusChange:
+def _change(status: Any, seconds: Any, late: Any = 0) -> StatusChange:
     """Raises ValueError, TypeError or KeyError."""
-    status, seconds, *rest = item
-    if not isinstance(seconds, int | float):
-        raise TypeError(item)
-    milliseconds = round(seconds * 1000)
-    if not 0 <= milliseconds <= _MAX_MILLISECONDS or rest not in ([], [1]):
-        raise ValueError(item)
-    return StatusChange(_STATUSES[status], milliseconds, bool(rest))
+    if not isinstance(seconds, _NUMBERS) or not 0 <= seconds <= _MAX_SECONDS or late not in (0, 1):
+        raise ValueError(seconds)
+    return StatusChange(_STATUSES[status], round(seconds * 1000), bool(late))
 
 
 _FOREIGN = History("", ())
