@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from schema.certainty import All, Choice, Exists, Fact, Measure, Text, fact
+from schema.certainty import All, Choice, Exists, Fact, Measure, Some, Text, fact
 from schema.clauses import EVERYTHING, Candidates, Clause, Parts, Predicate, all_of, none_of, one_of
 from schema.errors import BadInput
 from schema.filter_compiler import Compiler, Key, Keys, Name, check_keys
@@ -259,13 +259,14 @@ def _of_history(name: str, time: str) -> Key:
     return _about(times)
 
 
-def _has_failed(compiler: Compiler, wanted: bool, _path: str, about: Name) -> Clause:
+def _has_failed(compiler: Compiler, wanted: bool, path: str, about: Name) -> Clause:
     """As `EntityContext.has_failed`, without its calls: it is asked of each record."""
     history = f"(history := {compiler.bind(compiler.model.histories.by_run.get)}(record.id))"
     is_seen = f"({history} is not None and history.has_failed)"
     has_task = f"{compiler.bind(compiler.entity_context.observations.has_failed_task)}(record.id)"
-    source = f"(record.run_status is {compiler.bind(RunStatus.FAILED)} or {is_seen} or {has_task})"
-    clause = Clause(source, fact(*about, "hasFailed"))
+    failed = status_in(compiler, [RunStatus.FAILED], path, _run_status(compiler, about))
+    source = f"({failed.source} or {is_seen} or {has_task})"
+    clause = Clause(source, Some((failed.formula, fact(*about, "hasFailed"))))
     return clause if wanted else none_of(clause)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC
 from typing import Any
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from server.database import ordered
 from server.database.backends.factory import BackendOptions, make_backend
+from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.write_set import WriteSet
 from server.database.merlin_database import opened
 from server.database.models import (
     LogicalWorkerModel,
@@ -21,6 +24,7 @@ from server.database.models import (
 )
 from tests.support.asking import ask
 from tests.support.filter_reference import (
+    BASE,
     DATES,
     GONE,
     NAMES,
@@ -42,6 +46,7 @@ from tests.support.records import logical_worker, physical_worker, run, study, u
 
 pytestmark = pytest.mark.anyio
 
+NEW_YEAR = int(BASE.replace(tzinfo=UTC).timestamp()) * 1000
 QUEUES = ["[merlin]_a", "[merlin]_b", "q"]
 STUDY_IDS = [uid(number) for number in range(1, 4)]
 RUN_IDS = [uid(number) for number in range(11, 17)]
@@ -55,11 +60,24 @@ def maybe(values: Sequence[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from([None, *values])
 
 
+HISTORY = st.lists(
+    st.tuples(st.sampled_from(["QUEUED", "RUNNING", "COMPLETED", "FAILED"]), st.integers(-1, 3), st.booleans()),
+    max_size=4,
+).map(
+    lambda seen: [
+        (status, NEW_YEAR + at, is_late)
+        for at, (status, _, is_late) in zip(sorted(it[1] for it in seen), seen, strict=True)
+    ]
+)
+"""Around the times that filters name."""
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Small databases with dangling and one-sided links, nulls and duplicate names."""
     names = st.sampled_from(NAMES)
     run_ids = some([*RUN_IDS, GONE], 4)
+    runs = draw(some(RUN_IDS, 6))
     return World(
         [study(int(id_[-4:]), draw(names), runs=draw(run_ids)) for id_ in draw(some(STUDY_IDS))],
         [
@@ -71,7 +89,7 @@ def worlds(draw: st.DrawFn) -> World:
                 queues=draw(some(QUEUES)),
                 run_status=draw(st.sampled_from(RunStatus)),
             )
-            for id_ in draw(some(RUN_IDS, 6))
+            for id_ in runs
         ],
         [
             logical_worker(name, queues, runs=draw(run_ids), physical_workers=draw(some([*PROCESS_IDS, GONE])))
@@ -89,6 +107,7 @@ def worlds(draw: st.DrawFn) -> World:
             )
             for id_ in draw(some(PROCESS_IDS, 4))
         ],
+        {id_: history for id_ in runs if (history := draw(HISTORY))},
     )
 
 
@@ -147,6 +166,9 @@ RUN = nested(
         workerIds=text_list([*WORKER_IDS, GONE]),
         worker=WORKER,
         launchedAt=TIME,
+        startedAt=TIME,
+        finishedAt=TIME,
+        hasFailed=FLAGS,
     )
 )
 PROCESS = nested(
@@ -223,10 +245,21 @@ def test_every_one_of_many_questions_is_answered(
     anyio.run(answer_all, new_url(), worth_it, world, questions)
 
 
+def notes_of(world: World) -> dict[NoteKey, str]:
+    """The histories, as they are stored."""
+    return {
+        NoteKey(NoteKind.HISTORY, id_): json.dumps(
+            [[status, at / 1000, int(is_late)][: 2 + is_late] for status, at, is_late in seen]
+        )
+        for id_, seen in world.histories.items()
+    }
+
+
 async def answer_all(url: str, worth_it: int, world: World, questions: list[Said]) -> None:
     backend = make_backend(url, BackendOptions())
     await backend.open()
     await backend.insert(world.records)
+    await backend.commit(WriteSet(uid(1), {}, {}, {}, frozenset(), {}, {}, notes_of(world)))
     before, ordered._MIN_REDUCTION = ordered._MIN_REDUCTION, worth_it
     try:
         async with opened(backend, time_zone=UTC) as database:
