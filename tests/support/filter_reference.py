@@ -58,10 +58,10 @@ class World:
 
     def started_at(self, one: RunModel) -> datetime | None:
         """The first RUNNING, unless it is late, or the run was done before."""
-        seen = list(self.histories.get(one.id, ()))
-        first = next((at for status, at, is_late in seen if status == "RUNNING" and not is_late), None)
-        before = [status for status, _, _ in seen[: [at for _, at, _ in seen].index(first)]] if first else []
-        return None if first is None or {"RUNNING", "COMPLETED", "FAILED"} & set(before) else since_1970(first)
+        for status, at, is_late in self.histories.get(one.id, ()):
+            if status in ("RUNNING", "COMPLETED", "FAILED"):
+                return since_1970(at) if status == "RUNNING" and not is_late else None
+        return None
 
     def finished_at(self, one: RunModel) -> datetime | None:
         """The last change, if it is of the present status, finished, and not late."""
