@@ -249,8 +249,12 @@ class Histories:
         self.by_run: dict[str, History] = {}
         self._seen: dict[str, tuple[History | None, tuple[Sighting, ...]]] = {}
         """What is stored, and what was seen lately, of runs of which something was."""
+        self.unstored: dict[str, None] = {}
+        """Runs of which this server has seen more than is stored, as far as it knows."""
         self.longest = 1
         """The most changes that a run had."""
+        self.revision = 0
+        """Counts up with every change of a history."""
 
     def __len__(self) -> int:
         return len(self.by_run)
@@ -265,42 +269,47 @@ class Histories:
         """What this server has seen of a run lately."""
         return self._seen[run_id][1] if run_id in self._seen else ()
 
-    def is_stored(self, run_id: str) -> bool:
-        """Whether all is stored that is known of a run."""
-        return run_id not in self._seen or self._seen[run_id][0] == self.by_run.get(run_id)
-
     def differs(self, run_id: str, text: str | None) -> bool:
         """Whether something else is stored, as far as this copy knows."""
         known = self._seen[run_id][0] if run_id in self._seen else self.by_run.get(run_id)
         return (text if known is None else known.text) != text and read_history(text) != known
 
     def set_stored(self, run_id: str, text: str | None) -> bool:
-        """Notes what is stored. Returns whether the history of the run is another one now."""
+        """Notes what is stored. Returns whether that is news: times that another server's clock gives are none."""
         shown = self.by_run.get(run_id)
         if run_id not in self._seen:
             if shown is not None and shown.text == text:
                 return False
             return self._show(run_id, read_history(text))
-        stored, sightings = read_history(text), self._seen[run_id][1]
-        self._seen[run_id] = stored, sightings
-        return self._show(run_id, merged(stored, sightings))
+        self._seen[run_id] = read_history(text), self._seen[run_id][1]
+        return self._show_seen(run_id) and _told(shown) != _told(self.by_run.get(run_id))
 
     def see(self, run_id: str, sighting: Sighting) -> bool:
         """Notes what this server has seen of a run. Returns whether its history is another one now."""
         stored, sightings = self._seen.get(run_id, (self.by_run.get(run_id), ()))
-        sightings = (*sightings, sighting)[-MAX_CHANGES:]
-        self._seen[run_id] = stored, sightings
-        return self._show(run_id, merged(stored, sightings))
+        self._seen[run_id] = stored, (*sightings, sighting)[-MAX_CHANGES:]
+        return self._show_seen(run_id)
 
     def forget_seen(self, run_id: str) -> None:
         """Leaves what is stored of a run."""
         if run_id in self._seen:
             self._show(run_id, self._seen.pop(run_id)[0])
+            self.unstored.pop(run_id, None)
+
+    def _show_seen(self, run_id: str) -> bool:
+        stored, sightings = self._seen[run_id]
+        history = merged(stored, sightings)
+        if history == stored:
+            self.unstored.pop(run_id, None)
+        else:
+            self.unstored[run_id] = None
+        return self._show(run_id, history)
 
     def _show(self, run_id: str, history: History | None) -> bool:
         shown = self.by_run.get(run_id)
         if history == shown:
             return False
+        self.revision += 1
         self._note(run_id, None if shown is None else shown.text)
         if history is None:
             del self.by_run[run_id]
@@ -308,3 +317,8 @@ class Histories:
             self.by_run[run_id] = history
             self.longest = max(self.longest, history.text.count("[") - 1)
         return True
+
+
+def _told(history: History | None) -> list[tuple[RunStatus, bool]]:
+    """A history without its times."""
+    return [] if history is None else [(change.status, change.is_late) for change in history.changes]

@@ -186,6 +186,7 @@ class ReadModel:
         """Applies the current content of some keys. Passes the changes to the listeners, and returns them."""
         changes: list[Change] = []
         problems_changed = False
+        histories = self.histories.revision
         annotated = self._apply_notes(notes)
         for entry in {entry.key: entry for entry in entries}.values():
             problems_changed |= self._note_problems(entry)
@@ -210,7 +211,7 @@ class ReadModel:
         else:
             for links in self._links:
                 links.settle()
-        if changes or problems_changed:
+        if changes or problems_changed or histories != self.histories.revision:
             self._notify(changes)
         return changes
 
@@ -262,9 +263,7 @@ class ReadModel:
                 else:
                     self.tombstones.add(id_)
             elif kind is NoteKind.HISTORY:
-                run = self.runs.get(id_)
-                if self.histories.set_stored(id_ if run is None else run.id, text):  # the copy's string: no more memory
-                    annotated.add(id_)
+                self._apply_history(id_, text, annotated)
             elif (before := self.annotations.get(id_, EMPTY)) != (readable := object_text(text)):
                 annotated.add(id_)
                 self.large.annotations_changed(before, readable)
@@ -274,6 +273,14 @@ class ReadModel:
                 else:
                     self.annotations[id_] = readable
         return annotated
+
+    def _apply_history(self, id_: str, text: str | None, annotated: set[str]) -> None:
+        """Adds the id, unless the history is ahead of the record or behind it: then the other one is yet to come."""
+        run = self.runs.get(id_)
+        is_news = self.histories.set_stored(id_ if run is None else run.id, text)  # the copy's string: no more memory
+        history = self.histories.get(id_)
+        if is_news and run is not None and (history is None or history.last in (None, run.run_status)):
+            annotated.add(id_)
 
     def _annotated(self, ids: Iterable[str]) -> Iterator[Change]:
         """The changes for ids of existing entities whose annotations or histories changed."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import takewhile
 
 from server.database.backends.notes import NoteKey, NoteKind
 from server.database.errors import DatabaseError
@@ -49,10 +49,8 @@ class HistoryRecorder(WorkSource):
         self._read_model = database.read_model
         self._histories = database.read_model.histories
         self._clock = clock
-        self._waiting: dict[str, None] = {}
-        """Runs with changes that are not stored yet."""
-        self._stored: deque[tuple[float, str]] = deque()
-        """Runs whose changes are stored, and when: a monotonic time."""
+        self._stored: dict[str, float] = {}
+        """Runs of which all is stored, and since when: a monotonic time."""
         self._notifier = Notifier()
 
     async def run(self) -> None:
@@ -63,31 +61,33 @@ class HistoryRecorder(WorkSource):
             while True:
                 changed = self._notifier.next
                 is_stored = await self._store()
+                await self._read_model.long_reads.ended()
                 self._database.observations.set_source(self.source, works=is_stored)
                 self._forget()
-                if not is_stored:
+                if is_stored:
+                    pause = _FIRST_PAUSE
+                    await self._wait(changed)
+                else:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LAST_PAUSE)
-                    continue
-                pause = _FIRST_PAUSE
-                try:
-                    async with asyncio.timeout(_REMEMBERED if self._stored else None):
-                        await changed.wait()
-                except TimeoutError:
-                    pass
         finally:
             stop()
+
+    async def _wait(self, changed: asyncio.Event) -> None:
+        """For a change, or until something may be forgotten, or what could not be stored is tried again."""
+        seconds = _FIRST_PAUSE if self._histories.unstored else _REMEMBERED if self._stored else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await changed.wait()
 
     def _hear(self, _revision: int, changes: Sequence[Change]) -> None:
         stale_since = self._database.stale_since
         for change in changes:
-            if change.key.kind is not EntityKind.RUN or change.observed:
-                continue
-            if isinstance(change.after, RunModel):
+            if isinstance(change.after, RunModel) and not change.observed:
                 assert change.before is None or isinstance(change.before, RunModel)
                 self._look(change.before, change.after, stale_since)
-            else:
-                self._waiting.pop(change.key.id, None)
+        if self._histories.unstored:
+            self._notifier.notify()
 
     def _look(self, before: RunModel | None, after: RunModel, stale_since: datetime | None) -> None:
         if before is not None and before.run_status is after.run_status:
@@ -99,15 +99,10 @@ class HistoryRecorder(WorkSource):
             is_late = stale_since is not None or self._is_old(after)
         else:
             if history is None:  # nobody saw what came before, which tells that the run was at work already
-                self._see(after.id, self._sighting(before.run_status, 0))
+                self._histories.see(after.id, self._sighting(before.run_status, 0))
             is_late = stale_since is not None
         since = 0 if stale_since is None else round(stale_since.timestamp() * 1000)
-        self._see(after.id, self._sighting(after.run_status, since if is_late else None))
-
-    def _see(self, run_id: str, sighting: Sighting) -> None:
-        self._histories.see(run_id, sighting)
-        self._waiting[run_id] = None
-        self._notifier.notify()
+        self._histories.see(after.id, self._sighting(after.run_status, since if is_late else None))
 
     def _sighting(self, status: RunStatus, since: int | None = None) -> Sighting:
         """A change that is seen now. `since`: of a late one, since when it may have happened, in milliseconds."""
@@ -136,22 +131,20 @@ class HistoryRecorder(WorkSource):
                 last = history.changes[-1]
                 seen[id_] = self._sighting(run.run_status, 0)._replace(earliest=last.milliseconds)
             self._read_model.see(seen)
-            self._waiting.update(dict.fromkeys(seen))
             await steps.turn()
 
     async def _store(self) -> bool:
-        """Stores all that waits. Returns whether the database takes it."""
-        while self._waiting:
-            ids = list(islice(self._waiting, _TOGETHER))
-            for id_ in ids:
-                del self._waiting[id_]
+        """Stores all that is not stored. Returns whether the database takes it."""
+        for some in portions_of(list(self._histories.unstored), _TOGETHER):
+            ids = [id_ for id_ in some if id_ in self._histories.unstored]  # others may have stored it by now
             try:
                 await self._store_some(ids)
             except DatabaseError as error:
                 LOG.debug("The changes of %d runs are not stored yet: %s", len(ids), error)
-                self._waiting.update(dict.fromkeys(id_ for id_ in ids if self._read_model.runs.get(id_) is not None))
                 return False
-            self._stored.extend((time.monotonic(), id_) for id_ in ids)
+            for id_ in ids:
+                self._stored.pop(id_, None)
+                self._stored[id_] = time.monotonic()
         return True
 
     async def _store_some(self, ids: Sequence[str]) -> None:
@@ -171,13 +164,9 @@ class HistoryRecorder(WorkSource):
                     transaction.set_note(note, history.text)
 
     def _forget(self) -> None:
-        """What was stored long enough ago, and is known to be."""
+        """What was stored long enough ago."""
         until = time.monotonic() - _REMEMBERED
-        while self._stored and self._stored[0][0] <= until:
-            _, id_ = self._stored.popleft()
-            if id_ in self._waiting or any(id_ == later for _, later in self._stored):
-                continue
-            if self._histories.is_stored(id_):
+        for id_ in [id_ for id_, _ in takewhile(lambda item: item[1] <= until, self._stored.items())]:
+            del self._stored[id_]
+            if id_ not in self._histories.unstored:
                 self._histories.forget_seen(id_)
-            else:
-                self._waiting[id_] = None
