@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from schema.certainty import All, Atom, Choice, Exists, Fact, Measure, Text, fact
+from schema.certainty import All, Atom, Choice, Exists, Fact, Measure, Some, Text, fact
 from schema.clauses import EVERYTHING, Candidates, Clause, Parts, Predicate, all_of, none_of, one_of
 from schema.errors import BadInput
 from schema.filter_compiler import Compiler, Key, Keys, Name, check_keys
@@ -25,7 +25,7 @@ from schema.filters import (
 )
 from schema.scalars import id_of
 from schema.value_keys import VALUE_KEYS, Annotation, Times, Values, status_in
-from server.database.default_order import since_epoch
+from server.database.default_order import EPOCH, since_epoch
 from server.database.links import Links
 from server.database.models import RunModel, RunStatus, WorkerStatus
 from server.database.ordered import OrderedView, SortKey
@@ -33,6 +33,8 @@ from server.database.read_model import ReadModel
 from server.database.table import Table
 
 _DAY = 86_400
+_TO_1970 = datetime(1970, 1, 1) - EPOCH  # noqa: DTZ001 - as EPOCH
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def _and(compiler: Compiler, given: Iterable[Filter], path: str, about: Name) -> Clause:
@@ -242,6 +244,32 @@ def _launched(compiler: Compiler, about: Name) -> Times:
     return Times(Measure((*about, "launchedAt"), nullable=True), compared, f"{value} > 0")
 
 
+def _of_history(name: str, time: str) -> Key:
+    """A time of the history of a run. `time` is an expression over `history` and `record`."""
+
+    def times(compiler: Compiler, about: Name) -> Times:
+        history = f"(history := {compiler.bind(compiler.model.histories.by_run.get)}(record.id))"
+
+        def compared(sign: str, bound: datetime) -> tuple[str, None]:
+            milliseconds = compiler.bind((since_epoch(bound) - _TO_1970) / _MILLISECOND)
+            return f"({history} is not None and (value := {time}) is not None and value {sign} {milliseconds})", None
+
+        return Times(Measure((*about, name), nullable=True), compared, f"{history} is None or {time} is None")
+
+    return _about(times)
+
+
+def _has_failed(compiler: Compiler, wanted: bool, path: str, about: Name) -> Clause:
+    """As `EntityContext.has_failed`, without its calls: it is asked of each record."""
+    history = f"(history := {compiler.bind(compiler.model.histories.by_run.get)}(record.id))"
+    is_seen = f"({history} is not None and history.has_failed)"
+    has_task = f"{compiler.bind(compiler.entity_context.observations.has_failed_task)}(record.id)"
+    failed = status_in(compiler, [RunStatus.FAILED], path, _run_status(compiler, about))
+    source = f"({failed.source} or {is_seen} or {has_task})"
+    clause = Clause(source, Some((failed.formula, fact(*about, "hasFailed"))))
+    return clause if wanted else none_of(clause)
+
+
 def _between(order: Sequence[SortKey], first: int | None, stop: int) -> Parts:
     """The runs whose order values are at least `first` and below `stop`."""
     start = 0 if first is None else bisect_left(order, (first, ""))
@@ -310,6 +338,9 @@ KEYS: Keys = {
         "worker_ids": _reference("workers", _LOGICAL_WORKERS, attrgetter("worker_runs")),
         "worker": Key(_worker),
         "launched_at": _about(_launched),
+        "started_at": _of_history("startedAt", "history.started"),
+        "finished_at": _of_history("finishedAt", "(history.finished if history.last is record.run_status else None)"),
+        "has_failed": Key(_has_failed),
         "annotation": _annotation(_RUNS),
     },
     **VALUE_KEYS,

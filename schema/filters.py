@@ -162,6 +162,15 @@ class RunFilter:
         default=strawberry.UNSET, description="A filter that at least one of its logical workers matches."
     )
     launched_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="When it was launched.")
+    started_at: DateTimeFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="When a server saw it RUNNING for the first time."
+    )
+    finished_at: DateTimeFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="When a server saw it take its present status, if that is a finished one."
+    )
+    has_failed: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether it is FAILED, was FAILED at any time, or has a failed task."
+    )
     annotation: AnnotationFilter | None = strawberry.field(default=strawberry.UNSET, description=_ANNOTATION)
     and_: list[RunFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
     or_: list[RunFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)

@@ -61,6 +61,7 @@ ASSUMED = Sizes(
     workers_of_run=ASSUMED_LENGTH,
     instances_of_worker=100,
     live_workers=10_000,
+    changes_of_run=ASSUMED_LENGTH,
 )
 """Of a database of which nothing is known: a large one."""
 SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
@@ -83,6 +84,7 @@ _LENGTHS: Mapping[str, str | int] = {
     "Study.runCounts": len(RunStatus),
     "Study.workers": "workers_of_study",
     "Run.workers": "workers_of_run",
+    "Run.statusHistory": "changes_of_run",
     "LogicalWorker.runs": "runs_of_worker",
     "LogicalWorker.physicalWorkers": "instances_of_worker",
 }

@@ -12,6 +12,7 @@ import strawberry
 
 from schema.enums import RunStatus, WorkerStatus, describe
 from server.database.entities import EntityContext
+from server.database.histories import History
 from server.database.links import Links
 from server.database.models import Model, PhysicalWorkerModel, RunModel
 from server.database.ordered import OrderedView, Value
@@ -27,6 +28,9 @@ class RunOrderField(StrEnum):
     WORKSPACE = "WORKSPACE"
     STATUS = "STATUS"
     ID = "ID"
+    STARTED_AT = "STARTED_AT"
+    FINISHED_AT = "FINISHED_AT"
+    DURATION = "DURATION"
 
 
 class StudyOrderField(StrEnum):
@@ -79,6 +83,21 @@ def _heartbeat(entity_context: EntityContext) -> Callable[[PhysicalWorkerModel],
     return value_of
 
 
+def _of_history(value_of: Callable[[History, RunModel], int | None]) -> Callable[..., Callable[[RunModel], int | None]]:
+    """By a time of the history of a run, in whole milliseconds."""
+
+    def of_context(entity_context: EntityContext) -> Callable[[RunModel], int | None]:
+        history_of = entity_context.read_model.histories.by_run.get
+
+        def of_run(run: RunModel) -> int | None:
+            history = history_of(run.id)
+            return None if history is None else value_of(history, run)
+
+        return of_run
+
+    return of_context
+
+
 def _run_count(links: Links[Any, RunModel]) -> Callable[[Model], int]:
     return lambda owner: len(links.members_of(owner.id))
 
@@ -91,6 +110,13 @@ _OF_RUNS: Mapping[RunOrderField, Ordering] = {
     RunOrderField.WORKSPACE: _by("workspace", "By workspace."),
     RunOrderField.STATUS: Ordering(_STATUS, lambda _: lambda run: _RUN_STATUSES[run.run_status]),
     RunOrderField.ID: _by("id", "By id."),
+    RunOrderField.STARTED_AT: Ordering("By `startedAt`.", _of_history(lambda history, _: history.started)),
+    RunOrderField.FINISHED_AT: Ordering(
+        "By `finishedAt`.", _of_history(lambda history, run: history.finished_as(run.run_status))
+    ),
+    RunOrderField.DURATION: Ordering(
+        "By `duration`.", _of_history(lambda history, run: history.duration_as(run.run_status))
+    ),
 }
 _OF_STUDIES: Mapping[StudyOrderField, Ordering] = {
     StudyOrderField.NAME: _by("name", "By name."),

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from schema.study import Study
 
 
+@strawberry.type(description="A change of the status of a run, as a server of this API saw it.")
+class StatusChange:
+    status: RunStatus = strawberry.field(description="The status that the run took.")
+    at: datetime = strawberry.field(
+        description="When the server saw it, by its own clock: milliseconds after Merlin wrote it."
+    )
+    is_late: bool = strawberry.field(
+        description=(
+            "Whether no server watched when it happened, such as during an outage: then `at` is when one noticed it, "
+            "and `startedAt`, `finishedAt` and `duration` do not use it."
+        )
+    )
+
+
 @strawberry.type(description="One execution of a study, in a workspace of its own. Mirrors `RunEntity`.")
 class Run(Node):
     @classmethod
@@ -90,5 +104,31 @@ class Run(Node):
             "Whether it will not go on by itself: it is not finished, no message waits in its queues, and no worker "
             "process is alive for it. null where this server does not know the queues or the workers: "
             "`database { sources }` has no BROKER_QUEUES or no CELERY_EVENTS, or a queue's length is unknown."
+        )
+    )
+    started_at: datetime | None = strawberry.field(
+        description=(
+            "When a server of this API saw it RUNNING for the first time; null if none did. Restarts do not change it."
+        )
+    )
+    finished_at: datetime | None = strawberry.field(
+        description=(
+            "When a server saw it take its present status, if that is COMPLETED, CANCELLED or FAILED; null while it is "
+            "active, and if no server watched at that moment."
+        )
+    )
+    duration: float | None = strawberry.field(
+        description="Seconds from `startedAt` to `finishedAt`, pauses before a restart included; null without both."
+    )
+    status_history: list[StatusChange] = strawberry.field(
+        description=(
+            "The changes of its status that servers saw, the oldest first; the last stands for now. Empty if it has "
+            "not changed since the first server came. Of more than 100 changes, the first 20 and the latest are kept."
+        )
+    )
+    has_failed: bool = strawberry.field(
+        description=(
+            "Whether it is FAILED, was FAILED at any time that a server saw, or has a failed task. Merlin 2.0.0b4 sets "
+            "a run to FAILED at a hard failure, and seconds later to COMPLETED."
         )
     )

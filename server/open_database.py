@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
+from uuid import uuid4
 
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import CURRENT, LEGACY, Dialect
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.tls import TLS
+from server.database.backends.write_set import WriteSet
 from server.database.demo_data import demo_records
+from server.database.demo_histories import demo_histories
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase, opened
 from server.settings import Settings, SettingsError
@@ -96,7 +99,11 @@ async def fill_with_demo(backend: ResultsBackend, time_zone: tzinfo | None) -> N
                 raise WrongDatabaseError(
                     f"{backend.connection} holds records: sample data goes into an empty database only."
                 )
-    await backend.insert(demo_records(datetime.now(time_zone).replace(tzinfo=None)))  # naive, as Merlin stores times
+    now = datetime.now(time_zone).astimezone(time_zone)
+    records = demo_records(now.replace(tzinfo=None))  # naive, as Merlin stores times
+    await backend.insert(records)
+    notes = demo_histories(records, now)
+    await backend.commit(WriteSet(str(uuid4()), {}, {}, {}, frozenset(), {}, notes=notes))
 
 
 def _text(path: object) -> str | None:

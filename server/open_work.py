@@ -11,6 +11,7 @@ from server.database.tasks import alongside
 from server.open_database import first_line
 from server.settings import Settings, SettingsError
 from server.work.broker import Broker, BrokerError, make_broker
+from server.work.history import HistoryRecorder
 from server.work.progress import TaskRegister
 from server.work.queues import BrokerQueues
 from server.work.source import WorkSource
@@ -22,12 +23,17 @@ from server.work.watching import watching
 async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterator[None]:
     """Observes the work beside a database until the block ends. Raises `SettingsError`."""
     tasks = TaskRegister(database.read_model, database.observations)
-    sources = [*_broker_sources(settings, database, tasks), *_results(database, tasks)]
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(tasks.showing())
         await stack.enter_async_context(alongside(StuckRuns(database).run()))
-        await stack.enter_async_context(watching(database.observations, sources))
+        await stack.enter_async_context(watching(database.observations, sources_of(settings, database, tasks)))
         yield
+
+
+def sources_of(settings: Settings, database: MerlinDatabase, tasks: TaskRegister) -> list[WorkSource]:
+    """Those that the settings name. Raises `SettingsError`."""
+    sources = [*_broker_sources(settings, database, tasks), *_results(database, tasks)]
+    return sources if settings.read_only else [*sources, HistoryRecorder(database)]
 
 
 def broker_of(settings: Settings) -> Broker | None:

@@ -16,10 +16,10 @@ from time import monotonic
 from typing import TypeVar
 
 from server.database.backends.base import Changed, Lost, Notice, Reload, ResultsBackend
-from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.notes import BELONGING, NoteKey, NoteKind
 from server.database.errors import BackendError
 from server.database.feed import Feed
-from server.database.json_text import EMPTY, JSONText, object_text
+from server.database.json_text import EMPTY, object_text
 from server.database.models import EntityKind, Entry, Key, name_of
 from server.database.read_model import ReadModel
 from server.database.tasks import end_tasks
@@ -30,6 +30,7 @@ _BATCHES_PER_PAUSE = 4
 """Batches without a pause: after each pause the processor's caches are cold, which costs as much as a batch."""
 _KEYS_PER_STEP = 50
 """Keys that are compared in one step of the event loop."""
+_NOTES_PER_STEP = 1000
 _NAMES_PER_QUERY = 500
 """Names in one query: for each, SQLite scans a whole table."""
 
@@ -123,7 +124,7 @@ class Comparison:
             await self._compare_names(kind, list(names))
         while self._rereads:
             await self._pause(self._rereads[0][0])
-        await self._compare_annotations()
+        await self._compare_notes()
 
     def _check(self, entries: Iterable[Entry]) -> None:
         differing: dict[Key, Entry | None] = {}
@@ -203,21 +204,27 @@ class Comparison:
         await self._feed.read_again((), {kind})
         self._count(sum(owner == table.name_owners.get(name) for name, owner in unexplained.items()))
 
-    async def _compare_annotations(self) -> None:
-        """Compares all annotations at once, since few entities have any. Raises `BackendError`."""
-        notes = await self._backend.load_notes()
-        stored = {key.id: object_text(text) for key, text in notes if key.kind is NoteKind.ANNOTATIONS}
-        suspects = self._differing_annotations(stored)
-        if not suspects:
+    async def _compare_notes(self) -> None:
+        """Compares all annotations and histories. Raises `BackendError`."""
+        read_model, differing = self._read_model, set[NoteKey]()
+        stored = {key: text for key, text in await self._backend.load_notes() if key.kind in BELONGING}
+        known = [NoteKey(NoteKind.ANNOTATIONS, id_) for id_ in read_model.annotations]
+        known += [NoteKey(NoteKind.HISTORY, id_) for id_ in read_model.histories]
+        for some in _batches([*stored, *(key for key in known if key not in stored)], _NOTES_PER_STEP):
+            differing.update(key for key in some if self._differs(key, stored.get(key)))
+            await asyncio.sleep(0)
+        if not differing:
             return
         await self._pause(monotonic() + self._backend.notice_delay)
-        suspects &= self._differing_annotations(stored)
-        await self._feed.read_again((), notes=[NoteKey(NoteKind.ANNOTATIONS, id_) for id_ in suspects])
-        self._count(len(suspects - self._differing_annotations(stored)))
+        suspects = [key for key in differing if self._differs(key, stored.get(key))]
+        await self._feed.read_again((), notes=suspects)
+        self._count(sum(not self._differs(key, stored.get(key)) for key in suspects))
 
-    def _differing_annotations(self, stored: Mapping[str, JSONText]) -> set[str]:
-        known = self._read_model.annotations
-        return {id_ for id_ in stored.keys() | known.keys() if stored.get(id_, EMPTY) != known.get(id_, EMPTY)}
+    def _differs(self, key: NoteKey, stored: str | None) -> bool:
+        """Whether the copy has another annotation or history than this one."""
+        if key.kind is NoteKind.ANNOTATIONS:
+            return object_text(stored) != self._read_model.annotations.get(key.id, EMPTY)
+        return self._read_model.histories.differs(key.id, stored)
 
     def _count(self, missed: int) -> None:
         if missed:

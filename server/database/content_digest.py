@@ -13,22 +13,23 @@ from hashlib import sha256
 
 import orjson
 
+from server.database.backends.notes import NoteKey
 from server.database.models import Key, Model
 
 _SIZE = 2**256
 _AT_ONCE = 500
-"""Records that are hashed in one step of the event loop: 2 ms."""
+"""Records and histories that are hashed in one step of the event loop: 2 ms."""
 
 
 class ContentDigest:
-    def __init__(self, get: Callable[[Key], Model | None]) -> None:
-        """`get` returns the current record of a key."""
+    def __init__(self, get: Callable[[Key | NoteKey], Model | str | None]) -> None:
+        """`get` returns the current record of a key, and the current text of the note of a key."""
         self._get = get
         self._sum = 0
         self._text_of, self._text = 0, "0"
         """The sum as text, which is asked for much more often than it changes."""
-        self._pending: dict[Key, Model | None] = {}
-        """Changed records, each as it is in the sum."""
+        self._pending: dict[Key | NoteKey, Model | str | None] = {}
+        """Changed records and notes, each as it is in the sum."""
         self._parts: dict[tuple[str, ...], object] = {}
         self._is_much = asyncio.Event()
 
@@ -52,8 +53,8 @@ class ContentDigest:
                 self._settle()
                 await asyncio.sleep(0)
 
-    def note(self, key: Key, before: Model | None) -> None:
-        """Notes that the record of a key changes, or is new or removed."""
+    def note(self, key: Key | NoteKey, before: Model | str | None) -> None:
+        """Notes that what stands under a key changes, or is new or removed. It keeps no copy, as `set_part` does."""
         self._pending.setdefault(key, before)
         if len(self._pending) > _AT_ONCE:
             self._is_much.set()
@@ -78,9 +79,9 @@ class ContentDigest:
             if before is after:
                 continue
             if before is not None:
-                self._sum -= _hash(_encoded(before))
+                self._sum -= _hash(_encoded(key, before))
             if after is not None:
-                self._sum += _hash(_encoded(after))
+                self._sum += _hash(_encoded(key, after))
         self._sum %= _SIZE
 
 
@@ -88,8 +89,10 @@ def _hash(part: bytes) -> int:
     return int.from_bytes(sha256(part).digest())
 
 
-def _encoded(record: Model) -> bytes:
-    """The names of the fields tell the four kinds apart."""
+def _encoded(key: Key | NoteKey, record: Model | str) -> bytes:
+    """The names of the fields tell the four kinds apart, and a record has its id."""
+    if isinstance(record, str):
+        return _of_repr((tuple(key), record))
     try:
         return orjson.dumps(record)
     except TypeError:  # lone surrogates, numbers beyond 64 bits

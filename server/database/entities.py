@@ -11,6 +11,7 @@ from types import CodeType, EllipsisType
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from server.database.default_order import BY_LAUNCH, BY_NAME
+from server.database.histories import History, StatusChange, instant
 from server.database.json_text import EMPTY, JSON, read_json
 from server.database.models import (
     EntityKind,
@@ -18,6 +19,7 @@ from server.database.models import (
     Model,
     PhysicalWorkerModel,
     RunModel,
+    RunStatus,
     StudyModel,
 )
 from server.database.observations import LiveWorker, Observations, RunObservation
@@ -99,6 +101,13 @@ class EntityContext:
             return naive.astimezone()
         except (OverflowError, ValueError, OSError):  # years outside the range of the system's time functions
             return naive.replace(tzinfo=UTC)
+
+    def has_failed(self, run: RunModel) -> bool:
+        """Whether a run is FAILED or was, as far as a server saw it, or one of its tasks is."""
+        if run.run_status is RunStatus.FAILED:
+            return True
+        history = self.read_model.histories.by_run.get(run.id)
+        return (history is not None and history.has_failed) or self.observations.has_failed_task(run.id)
 
     def local(self, instant: datetime) -> datetime:
         """A time as Merlin stores it: naive and local to its site; without `fold`, so a repeated hour is ambiguous.
@@ -206,6 +215,41 @@ class RunEntity(DatabaseEntity[RunModel]):
     @property
     def is_finished(self) -> bool:
         return self.record.run_status.is_finished
+
+    @property
+    def _history(self) -> History | None:
+        return self._entity_context.read_model.histories.get(self.id)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When a server saw it RUNNING for the first time."""
+        history = self._history
+        return None if history is None or history.started is None else instant(history.started)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When a server saw it take its present status, if that is a finished one."""
+        history = self._history
+        finished = None if history is None else history.finished_as(self.status)
+        return None if finished is None else instant(finished)
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from its start to its end."""
+        history = self._history
+        milliseconds = None if history is None else history.duration_as(self.status)
+        return None if milliseconds is None else milliseconds / 1000
+
+    @property
+    def status_history(self) -> Sequence[StatusChange]:
+        """The changes of its status that servers saw, the oldest first."""
+        history = self._history
+        return () if history is None else history.changes
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is FAILED or was, or one of its tasks is."""
+        return self._entity_context.has_failed(self.record)
 
     @property
     def study(self) -> StudyEntity | None:

@@ -54,5 +54,6 @@ class Listing:
         """Removals of the notes that the copy has, and that are not among all notes of the database."""
         listed = {note.key for note in notes}
         known = [NoteKey(NoteKind.ANNOTATIONS, id_) for id_ in self._read_model.annotations]
+        known += [NoteKey(NoteKind.HISTORY, id_) for id_ in self._read_model.histories]
         known += [NoteKey(NoteKind.DELETED, id_) for id_ in self._read_model.tombstones]
         return [Note(key, None) for key in known if key not in listed]

@@ -10,7 +10,6 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from server.database.annotation_sweep import AnnotationSweep
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import Dialect
 from server.database.backends.revision_count import MAX_REVISION
@@ -35,6 +34,7 @@ from server.database.managers import (
 from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager
 from server.database.models import EntityKind, Key
+from server.database.note_sweep import NoteSweep
 from server.database.notifier import Notifier
 from server.database.positions import Position, new_server
 from server.database.read_model import ReadModel
@@ -84,7 +84,7 @@ class MerlinDatabase:
         self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
         self._runner = TransactionRunner(backend, self.feed, self.read_model, dialect, self.run_metadata)
         self.outcomes = Outcomes(backend)
-        self.sweep = AnnotationSweep(self.read_model, self._runner)
+        self.sweep = NoteSweep(self.read_model, self._runner)
         self._state_of: tuple[object, ...] = ()
         self._state: State
         """Made of those."""

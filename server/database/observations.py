@@ -157,6 +157,10 @@ class Observations:
     def run(self, run_id: str) -> RunObservation:
         return self._runs.get(run_id, _UNKNOWN_RUN)
 
+    def has_failed_task(self, run_id: str) -> bool:
+        known = self._runs.get(run_id)
+        return known is not None and known.progress is not None and known.progress.failed > 0
+
     # --- what sources write
 
     def set_source(self, source: Source, *, works: bool) -> None:

@@ -14,11 +14,12 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 from server.database.backends.codec import STATUS_FIELDS
-from server.database.backends.notes import Note, NoteKind
+from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.revision_count import RevisionCount
 from server.database.content_digest import ContentDigest
 from server.database.default_order import position_of
 from server.database.dialects import Dialects
+from server.database.histories import Histories, Sighting
 from server.database.json_text import EMPTY, JSONText, object_text
 from server.database.large_values import LargeValues
 from server.database.links import Links
@@ -57,7 +58,7 @@ class Change:
     before: Model | None
     after: Model | None
     annotated: bool = False
-    """Whether the annotations changed; then `before` and `after` may be equal."""
+    """Whether the annotations or the history changed; then `before` and `after` may be equal."""
     observed: bool = False
     """Whether only what this server observes of it changed, and nothing that is stored."""
 
@@ -73,7 +74,7 @@ class ReadModel:
         self._revisions = RevisionCount() if count is None else count
         self.local_revision = 0
         """Counts the changes of this copy alone, for what is cached of it."""
-        self.digest = ContentDigest(self.get)
+        self.digest = ContentDigest(self._part)
         self.studies = Table[StudyModel]()
         self.runs = Table[RunModel]()
         self.logical_workers = Table[LogicalWorkerModel]()
@@ -88,6 +89,8 @@ class ReadModel:
         """The values that could not be read, by record."""
         self.annotations: dict[str, JSONText] = {}
         """The annotations of entities, by id, unless they are empty."""
+        self.histories = Histories(lambda id_, before: self.digest.note(NoteKey(NoteKind.HISTORY, id_), before))
+        """The histories of runs."""
         self.tombstones: set[str] = set()
         """Ids of deleted runs with a tombstone in the database; it may have expired, since no notice tells of that."""
         self.dialects = Dialects({kind: self.tables[kind].records for kind in STATUS_FIELDS})
@@ -166,6 +169,13 @@ class ReadModel:
         record: Model | None = self.tables[key.kind].get(key.id)
         return record
 
+    def _part(self, key: Key | NoteKey) -> Model | str | None:
+        """What stands under a key now, for the digest."""
+        if isinstance(key, Key):
+            return self.get(key)
+        history = self.histories.get(key.id)
+        return None if history is None else history.text
+
     def keys(self) -> Iterator[Key]:
         """The keys of all records, including those that could not be read."""
         for kind, table in self.tables.items():
@@ -176,6 +186,7 @@ class ReadModel:
         """Applies the current content of some keys. Passes the changes to the listeners, and returns them."""
         changes: list[Change] = []
         problems_changed = False
+        histories = self.histories.revision
         annotated = self._apply_notes(notes)
         for entry in {entry.key: entry for entry in entries}.values():
             problems_changed |= self._note_problems(entry)
@@ -189,6 +200,8 @@ class ReadModel:
         for change in changes:
             self.tables[change.key.kind].store(change.key.id, change.after)
             self.digest.note(change.key, change.before)
+            if change.after is None and change.key.kind is EntityKind.RUN:
+                self.histories.forget_seen(change.key.id)
             if not wholesale:
                 self._count(change)
                 self._reindex(change)
@@ -198,19 +211,21 @@ class ReadModel:
         else:
             for links in self._links:
                 links.settle()
-        if changes or problems_changed:
+        if changes or problems_changed or histories != self.histories.revision:
             self._notify(changes)
         return changes
 
-    def fill(self, entries: Sequence[Entry], notes: Iterable[Note] = ()) -> Iterator[None]:
+    def fill(self, entries: Sequence[Entry], notes: Sequence[Note] = ()) -> Iterator[None]:
         """Fills an empty copy faster than `apply`, step by step: it is of no use before the last step."""
-        self._apply_notes(notes)
         for some in portions_of(entries, RECORDS_PER_STEP):
             for entry in some:
                 self._note_problems(entry)
                 self.dialects.note(entry)
                 self.tables[entry.key.kind].store(entry.key.id, entry.record)
                 self.digest.note(entry.key, None)
+            yield
+        for some_notes in portions_of(notes, RECORDS_PER_STEP):
+            self._apply_notes(some_notes)
             yield
         yield from self._rebuild()
         self._notify(())
@@ -220,6 +235,13 @@ class ReadModel:
         records = ((key, self.get(key)) for key in keys)
         if changes := [Change(key, record, record, observed=True) for key, record in records if record is not None]:
             self._tell(changes)
+
+    def see(self, sightings: Mapping[str, Sighting]) -> None:
+        """Notes what this server has seen of runs, by their ids, where no change of their records tells of it."""
+        if changes := list(
+            self._annotated(id_ for id_, sighting in sightings.items() if self.histories.see(id_, sighting))
+        ):
+            self._notify(changes)
 
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
@@ -232,7 +254,7 @@ class ReadModel:
             self._notify(())
 
     def _apply_notes(self, notes: Iterable[Note]) -> set[str]:
-        """Applies notes and returns the ids whose annotations changed."""
+        """Applies notes and returns the ids whose annotations or histories changed."""
         annotated: set[str] = set()
         for (kind, id_), text in notes:
             if kind is NoteKind.DELETED:
@@ -240,6 +262,8 @@ class ReadModel:
                     self.tombstones.discard(id_)
                 else:
                     self.tombstones.add(id_)
+            elif kind is NoteKind.HISTORY:
+                self._apply_history(id_, text, annotated)
             elif (before := self.annotations.get(id_, EMPTY)) != (readable := object_text(text)):
                 annotated.add(id_)
                 self.large.annotations_changed(before, readable)
@@ -250,8 +274,16 @@ class ReadModel:
                     self.annotations[id_] = readable
         return annotated
 
+    def _apply_history(self, id_: str, text: str | None, annotated: set[str]) -> None:
+        """Adds the id, unless the history is ahead of the record or behind it: then the other one is yet to come."""
+        run = self.runs.get(id_)
+        is_news = self.histories.set_stored(id_ if run is None else run.id, text)  # the copy's string: no more memory
+        history = self.histories.get(id_)
+        if is_news and run is not None and (history is None or history.last in (None, run.run_status)):
+            annotated.add(id_)
+
     def _annotated(self, ids: Iterable[str]) -> Iterator[Change]:
-        """The changes for ids of existing entities whose annotations changed."""
+        """The changes for ids of existing entities whose annotations or histories changed."""
         for id_ in ids:
             for kind in (EntityKind.RUN, EntityKind.STUDY):
                 if (record := self.tables[kind].get(id_)) is not None:

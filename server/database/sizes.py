@@ -28,6 +28,8 @@ class Sizes(NamedTuple):
     """Physical workers of a logical one."""
     live_workers: int = 1
     """Processes of which this server heard, even if no record names them."""
+    changes_of_run: int = 1
+    """Of its status."""
     large: tuple[LargeField, ...] = ()
     """The fields that have large values."""
 
@@ -69,5 +71,6 @@ def sizes_of(model: ReadModel, live_workers: int = 0) -> Sizes:
         workers_of_run=model.worker_runs.most_owners,
         instances_of_worker=model.instances.most_members,
         live_workers=live_workers,
+        changes_of_run=model.histories.longest,
         large=model.large.fields,
     )

@@ -12,13 +12,13 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from itertools import filterfalse
 from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
-from server.database.backends.notes import FOLLOWED, NoteKey, NoteKind
+from server.database.backends.notes import BELONGING, FOLLOWED, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
 from server.database.effects import Action, Effect, changed_fields, described
 from server.database.errors import (
@@ -97,7 +97,7 @@ class Transaction:
         for kind, name in names:
             by_kind.setdefault(kind, []).append(name)
         owners = [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
-        await together(self.prefetch(keys), *owners, *map(self.note, notes))
+        await together(self.prefetch(keys), *owners, self.prefetch_notes(notes))
 
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
@@ -127,10 +127,15 @@ class Transaction:
 
     async def note(self, key: NoteKey) -> str | None:
         """The text of a note; None if there is none."""
-        if key not in self._notes:
-            self._read_notes.update(await self._backend.read_notes([key]))
-            self._notes[key] = self._read_notes[key]
+        await self.prefetch_notes([key])
         return self._notes[key]
+
+    async def prefetch_notes(self, keys: Iterable[NoteKey]) -> None:
+        """Reads many notes at once, for later calls of `note`."""
+        if missing := [key for key in dict.fromkeys(keys) if key not in self._notes]:
+            read = await self._backend.read_notes(missing)
+            self._read_notes.update(read)
+            self._notes.update(read)
 
     def set_note(self, key: NoteKey, text: str | None) -> None:
         """Sets a note; None removes it. If it was read before, the commit checks that it is still the same."""
@@ -182,10 +187,12 @@ class Transaction:
             self.put(with_value(record, field_name, left))
 
     def delete(self, key: Key) -> None:
-        """Deletes a record with its annotations."""
+        """Deletes a record with its annotations, and a run with its history."""
         self._now[key] = None
         if key.kind in ANNOTATED:
             self.set_note(NoteKey(NoteKind.ANNOTATIONS, key.id), None)
+        if key.kind is EntityKind.RUN:
+            self.set_note(NoteKey(NoteKind.HISTORY, key.id), None)
 
     def set_owner(self, kind: EntityKind, name: str, id_: str | None) -> None:
         """Sets the name map's id for a name that `owner_of` has read; None removes the entry."""
@@ -325,10 +332,14 @@ class TransactionRunner:
         return result, effects, self._notes_to_refresh(batch)
 
     def _notes_to_refresh(self, batch: WriteSet) -> list[NoteKey]:
-        """The notes that may differ from the copy: most deletions remove annotations that do not exist."""
+        """The notes that may differ from the copy: most deletions remove some that do not exist."""
+        known: Mapping[NoteKind, Collection[str]] = {
+            NoteKind.ANNOTATIONS: self._read_model.annotations,
+            NoteKind.HISTORY: self._read_model.histories.by_run,
+        }
         return [
             key
             for key, text in batch.notes.items()
             if key.kind in FOLLOWED
-            if text is not None or key.kind is not NoteKind.ANNOTATIONS or key.id in self._read_model.annotations
+            if text is not None or key.kind not in BELONGING or key.id in known[key.kind]
         ]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.database.annotation_sweep import AnnotationSweep
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.notes import NoteKey, NoteKind
@@ -22,6 +21,7 @@ from server.database.json_text import is_same_json
 from server.database.managers.annotations import MAX_CHARACTERS
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model
+from server.database.note_sweep import NoteSweep
 from server.database.transactions import Transaction
 from tests.conftest import Store
 from tests.support.asking import ask, execute
@@ -305,11 +305,11 @@ async def test_annotations_that_no_notice_told_of_are_found(redis_server: RedisS
 async def test_the_sweep_ends_though_a_cancellation_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As redis-py now and then does on Python 3.11: the database is closed all the same."""
 
-    async def stubborn(_: AnnotationSweep) -> None:
+    async def stubborn(_: NoteSweep) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(AnnotationSweep, "run", stubborn)
+    monkeypatch.setattr(NoteSweep, "run", stubborn)
     async with asyncio.timeout(20), opened(await memory_of()):
         await asyncio.sleep(0)

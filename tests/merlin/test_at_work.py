@@ -22,6 +22,8 @@ from server.database.backends.factory import BackendOptions, make_backend
 from server.database.integrity import ProblemKind
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import RunModel, RunStatus, WorkerStatus
+from server.work.history import HistoryRecorder
+from server.work.watching import watching
 from tests.support.asking import OPERATIONS, ask
 from tests.support.live import until
 from tests.support.merlin_site import Launched, MerlinSite
@@ -39,6 +41,8 @@ DETACH = ATTACH.replace("attachWorkers", "detachWorkers")
 PLURALS = ("studies", "runs", "logical-workers", "physical-workers")
 REPAIR = """mutation ($input: RepairInput!) { repair(input: $input) {
   repaired { kind entityId } userErrors { code } } }"""
+HISTORY = """query ($id: ID) { runs(filter: {id: {eq: $id}, hasFailed: true}) { nodes {
+  startedAt finishedAt duration hasFailed statusHistory { status at isLate } } } }"""
 KINDS = ("study", "run", "logical_worker", "physical_worker")
 RUN_CHANGES = "subscription { runChanges { kind id run { status } } }"
 
@@ -61,7 +65,10 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @asynccontextmanager
 async def serving(site: MerlinSite, *, has_root: bool = False) -> AsyncIterator[MerlinDatabase]:
     roots = [site.studies] if has_root else []
-    async with opened(make_backend(site.url, BackendOptions()), workspace_roots=roots) as database:
+    async with (
+        opened(make_backend(site.url, BackendOptions()), workspace_roots=roots) as database,
+        watching(database.observations, [HistoryRecorder(database)]),
+    ):
         try:
             yield database
         finally:
@@ -154,7 +161,7 @@ async def test_nothing_at_work_is_deleted_by_accident(site: MerlinSite) -> None:
 
 
 async def test_a_hard_failure_ends_as_completed(site: MerlinSite) -> None:
-    """As the descriptions say: FAILED is not final, the next step is done nevertheless, and only subscribers saw it.
+    """As the descriptions say: FAILED is not final, the next step is done nevertheless; only the run's history has it.
 
     Tasks that fail softly leave no trace in the status, and one that was tried again neither.
     """
@@ -170,6 +177,16 @@ async def test_a_hard_failure_ends_as_completed(site: MerlinSite) -> None:
         assert statuses[-3:] == ["RUNNING", "FAILED", "COMPLETED"]
         failed = "query ($id: ID) { runs(filter: {id: {eq: $id}, status: {eq: FAILED}}) { totalCount } }"
         assert await ask(database, failed, id=id_) == {"runs": {"totalCount": 0}}
+        (told,) = (await ask(database, HISTORY, id=id_))["runs"]["nodes"]
+        changes = told["statusHistory"]
+        assert [change["status"] for change in changes][-3:] == ["RUNNING", "FAILED", "COMPLETED"]
+        assert not any(change["isLate"] for change in changes)
+        assert (told["hasFailed"], told["startedAt"], told["finishedAt"]) == (
+            True,
+            changes[-3]["at"],
+            changes[-1]["at"],
+        )
+        assert told["duration"] > 0
         assert run.return_codes() == {
             "one": ["MERLIN_SOFT_FAIL", "MERLIN_SUCCESS"],
             "two": ["MERLIN_HARD_FAIL", "MERLIN_SUCCESS"],

@@ -80,6 +80,11 @@ EVERY_RUN: list[Said] = [
     {"or": [{"worker": {}}, {"not": {"worker": {"not": {"or": []}}}}]},
     {"or": [OF_A_WORKER, {"not": OF_A_WORKER}]},
     {"or": [{"annotation": {"key": "a", "exists": True}}, {"annotation": {"key": "a", "eq": None}}]},
+    {"or": [{"hasFailed": True}, {"hasFailed": False}]},
+    {"or": [{"hasFailed": True}, {"not": FAILED}]},
+    {"not": {"hasFailed": False, "status": {"eq": "FAILED"}}},
+    {"or": [{"startedAt": {"isNull": True}}, {"startedAt": {"isNull": False}}]},
+    {"not": {"finishedAt": {"after": "2026-02-01T00:00:00Z", "before": "2026-01-01T00:00:00Z"}}},
 ]
 SOME_RUNS: list[Said] = [
     {"worker": {}},
@@ -107,6 +112,10 @@ SOME_RUNS: list[Said] = [
     {"queues": {"isEmpty": False}},
     {"or": [{"queues": {"isEmpty": True}}, {"queues": {"containsAny": ["q"]}}]},
     {"annotation": {"key": "a", "exists": False}},
+    {"hasFailed": False},
+    {"or": [{"hasFailed": True}, {"status": {"eq": "COMPLETED"}}, {"status": {"eq": "INITIALIZED"}}]},
+    {"startedAt": {"isNull": True}},
+    {"or": [{"startedAt": {"isNull": True}}, {"finishedAt": {"isNull": False}}]},
     {"not": {"annotation": {"key": "a", "eq": 1}}},
     {"or": [{"launchedAt": {"before": "2026-01-01T00:00:00Z"}}, {"launchedAt": {"after": "2026-01-01T00:00:00Z"}}]},
 ]

@@ -228,8 +228,10 @@ class Replay:
     """Events that told nothing new, by the client that owns the entity."""
     _revision: int = 0
     _history: dict[str, list[str]] = field(default_factory=dict)
+    _seen: dict[str, Sequence[object]] = field(default_factory=dict)
 
-    def note(self, change: str, id_: str, entity: Entity | None, revision: int) -> None:
+    def note(self, change: str, id_: str, entity: Entity | None, revision: int, seen: Sequence[object] = ()) -> None:
+        """`seen`: of a run, what servers saw of its status, which is compared with nothing but the event before."""
         self.events += 1
         if revision < self._revision:
             self.violations.append(f"revision {revision} comes after {self._revision}")
@@ -247,8 +249,10 @@ class Replay:
         if entity is None:
             self.known.pop(id_, None)
             return
-        if entity == before and entity.kind in ("run", "physical_worker"):
+        is_known = entity == before and seen == self._seen.get(id_, ())
+        if is_known and entity.kind in ("run", "physical_worker"):
             self.repeats[owner_of(entity.name)] += 1
+        self._seen[id_] = seen
         self.known[id_] = entity
 
     def _may_come_again(self, entity: Entity) -> bool:

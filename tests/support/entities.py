@@ -18,7 +18,7 @@ CHANGES = """subscription {
     kind entityKind id revision
     node {
       ... on Study { name }
-      ... on Run { workspace additionalData annotations workerIds runStatus: status }
+      ... on Run { workspace additionalData annotations workerIds runStatus: status statusHistory { status isLate } }
       ... on LogicalWorker { name }
       ... on PhysicalWorker { name restartCount }
     }

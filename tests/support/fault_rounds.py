@@ -112,8 +112,10 @@ async def check(
         stored = in_redis(client)
     with suppress(TimeoutError):
         async with asyncio.timeout(QUIET):
-            while any(in_copy(live.database) != stored for live in lives) or any(
-                replay.known != stored for replay in replays
+            while (
+                any(in_copy(live.database) != stored for live in lives)
+                or any(replay.known != stored for replay in replays)
+                or await of_histories(server, lives)
             ):
                 await asyncio.sleep(0.02)
     findings = told.check(cells_of(stored))
@@ -121,6 +123,7 @@ async def check(
         findings += [f"the copy of server {name}: {each}" for each in difference(in_copy(live.database), stored)]
     for name, replay in zip("12345", replays, strict=False):
         findings += [f"told by server {name}: {each}" for each in replay.check(stored)]
+    findings += await of_histories(server, lives)
     findings += [str(problem) for problem in await problems_of(lives[0]) if not is_explained(problem, stored, told)]
     findings += await unrepaired(lives[0], told, stored)
     with server.client() as client:
@@ -132,6 +135,25 @@ async def check(
         if ran.code:
             findings.append(f"merlin database get {command}: exit code {ran.code}")
     assert findings == [], "\n".join(findings)
+
+
+async def of_histories(server: RedisServer, lives: Sequence[Live]) -> list[str]:
+    """Where the history of a run is not as it is stored, or does not end with the status of the run."""
+    prefix = "merlin-graphql:history:"
+    with server.client() as client:
+        stored = {key.removeprefix(prefix): str(client.get(key)) for key in client.scan_iter(f"{prefix}*", count=1000)}
+    findings = []
+    for name, live in zip("12345", lives, strict=False):
+        shown = live.database.read_model.histories.by_run
+        different = [
+            id_ for id_ in stored.keys() | shown.keys() if id_ not in shown or shown[id_].text != stored.get(id_)
+        ]
+        findings += [f"server {name} shows another history of {id_}" for id_ in different]
+        runs = live.database.read_model.runs.records
+        findings += [f"a history without a run: {id_}" for id_ in shown if id_ not in runs]
+        ends = [id_ for id_, history in shown.items() if id_ in runs and history.last is not runs[id_].run_status]
+        findings += [f"the history of {id_} ends with another status, {shown[id_].text}" for id_ in ends]
+    return findings
 
 
 async def problems_of(live: Live) -> list[dict[str, Any]]:

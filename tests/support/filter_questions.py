@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 
-import anyio
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.database import ordered
-from server.database.backends.factory import BackendOptions, make_backend
-from server.database.merlin_database import opened
 from server.database.models import (
     LogicalWorkerModel,
     RunStatus,
     WorkerStatus,
 )
-from tests.support.asking import ask
 from tests.support.filter_reference import (
+    BASE,
     DATES,
     GONE,
     NAMES,
     RUN_ORDER,
     RUN_STATUSES,
-    SLOW,
     TIMES,
     WORKER_STATUSES,
     Said,
     World,
-    holds,
-    in_order,
     orders,
     said,
     some,
-    status_of,
 )
 from tests.support.records import logical_worker, physical_worker, run, study, uid
 
 pytestmark = pytest.mark.anyio
 
+NEW_YEAR = int(BASE.replace(tzinfo=UTC).timestamp()) * 1000
 QUEUES = ["[merlin]_a", "[merlin]_b", "q"]
 STUDY_IDS = [uid(number) for number in range(1, 4)]
 RUN_IDS = [uid(number) for number in range(11, 17)]
@@ -55,11 +47,24 @@ def maybe(values: Sequence[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from([None, *values])
 
 
+HISTORY = st.lists(
+    st.tuples(st.sampled_from(["QUEUED", "RUNNING", "COMPLETED", "FAILED"]), st.integers(-1, 3), st.booleans()),
+    max_size=4,
+).map(
+    lambda seen: [
+        (status, NEW_YEAR + at, is_late)
+        for at, (status, _, is_late) in zip(sorted(it[1] for it in seen), seen, strict=True)
+    ]
+)
+"""Around the times that filters name."""
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Small databases with dangling and one-sided links, nulls and duplicate names."""
     names = st.sampled_from(NAMES)
     run_ids = some([*RUN_IDS, GONE], 4)
+    runs = draw(some(RUN_IDS, 6))
     return World(
         [study(int(id_[-4:]), draw(names), runs=draw(run_ids)) for id_ in draw(some(STUDY_IDS))],
         [
@@ -71,7 +76,7 @@ def worlds(draw: st.DrawFn) -> World:
                 queues=draw(some(QUEUES)),
                 run_status=draw(st.sampled_from(RunStatus)),
             )
-            for id_ in draw(some(RUN_IDS, 6))
+            for id_ in runs
         ],
         [
             logical_worker(name, queues, runs=draw(run_ids), physical_workers=draw(some([*PROCESS_IDS, GONE])))
@@ -89,6 +94,7 @@ def worlds(draw: st.DrawFn) -> World:
             )
             for id_ in draw(some(PROCESS_IDS, 4))
         ],
+        {id_: history for id_ in runs if (history := draw(HISTORY))},
     )
 
 
@@ -147,6 +153,9 @@ RUN = nested(
         workerIds=text_list([*WORKER_IDS, GONE]),
         worker=WORKER,
         launchedAt=TIME,
+        startedAt=TIME,
+        finishedAt=TIME,
+        hasFailed=FLAGS,
     )
 )
 PROCESS = nested(
@@ -161,31 +170,6 @@ PROCESS = nested(
     )
 )
 
-ASKED = """
-query ($s: StudyFilter, $so: StudyOrder, $r: RunFilter, $ro: RunOrder,
-       $w: LogicalWorkerFilter, $wo: LogicalWorkerOrder, $p: PhysicalWorkerFilter, $po: PhysicalWorkerOrder) {
-  studies(filter: $s, orderBy: $so) { ...S }
-  runs(filter: $r, orderBy: $ro) { totalCount nodes { id } }
-  logicalWorkers(filter: $w, orderBy: $wo) { totalCount nodes { id } }
-  physicalWorkers(filter: $p, orderBy: $po) { totalCount nodes { id } }
-  runCounts(filter: $r) { status count }
-  physicalWorkerCounts(filter: $p) { status count }
-  queues { queue runs logicalWorkers }
-  all: studies { nodes { id runCounts(filter: $r) { status count }
-                         runs(filter: $r, orderBy: $ro) { totalCount nodes { id } }
-                         workers { id } latestRun { id } } }
-  everyone: logicalWorkers { nodes { id runs(filter: $r, orderBy: $ro) { totalCount nodes { id } }
-                                     physicalWorkers(filter: $p, orderBy: $po) { totalCount nodes { id } } } }
-}
-fragment S on StudyConnection { totalCount nodes { id } }
-"""
-
-
-def counted(statuses: Sequence[str], records: Iterable[Any]) -> list[Said]:
-    found = [status_of(one) for one in records]
-    return [{"status": status, "count": found.count(status)} for status in statuses]
-
-
 QUESTIONS = st.fixed_dictionaries(
     {
         "s": STUDY,
@@ -198,78 +182,3 @@ QUESTIONS = st.fixed_dictionaries(
         "po": orders("NAME", "HOST", "STATUS", "HEARTBEAT_AT", "RESTART_COUNT", "ID"),
     }
 )
-NEVER, ALWAYS, ELSE_AS_EVER = 10**9, 0, 2
-"""Where an index is worth it."""
-
-
-@pytest.mark.parametrize("worth_it", [NEVER, ALWAYS, ELSE_AS_EVER])
-@settings(SLOW, max_examples=12)
-@given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
-def test_every_question_is_answered_as_the_records_say(
-    new_url: Callable[[], str], worth_it: int, world: World, questions: list[Said]
-) -> None:
-    """Any filter and order of any kind gives what a naive reading of the records gives, from every database."""
-    anyio.run(answer_all, new_url(), worth_it, world, questions)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("worth_it", [NEVER, ALWAYS, ELSE_AS_EVER])
-@settings(SLOW, max_examples=100)
-@given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
-def test_every_one_of_many_questions_is_answered(
-    new_url: Callable[[], str], worth_it: int, world: World, questions: list[Said]
-) -> None:
-    """As above, for longer."""
-    anyio.run(answer_all, new_url(), worth_it, world, questions)
-
-
-async def answer_all(url: str, worth_it: int, world: World, questions: list[Said]) -> None:
-    backend = make_backend(url, BackendOptions())
-    await backend.open()
-    await backend.insert(world.records)
-    before, ordered._MIN_REDUCTION = ordered._MIN_REDUCTION, worth_it
-    try:
-        async with opened(backend, time_zone=UTC) as database:
-            for question in questions:
-                check(await ask(database, ASKED, **question), world, question)
-    finally:
-        ordered._MIN_REDUCTION = before
-
-
-def check(data: Said, world: World, question: Said) -> None:
-    def matches(key: str, records: Iterable[Any]) -> list[Any]:
-        return [one for one in records if holds(question[key], one, world)]
-
-    def page(key: str, records: Iterable[Any]) -> Said:
-        ids = in_order(matches(key, records), question[f"{key}o"], world)
-        return {"totalCount": len(ids), "nodes": [{"id": id_} for id_ in ids]}
-
-    assert data["studies"] == page("s", world.studies)
-    assert data["runs"] == page("r", world.runs)
-    assert data["logicalWorkers"] == page("w", world.workers)
-    assert data["physicalWorkers"] == page("p", world.processes)
-    assert data["runCounts"] == counted(RUN_STATUSES, matches("r", world.runs))
-    assert data["physicalWorkerCounts"] == counted(WORKER_STATUSES, matches("p", world.processes))
-    of_runs = [queue for one in world.runs for queue in one.queues]
-    of_workers = [queue for one in world.workers for queue in one.queues]
-    assert data["queues"] == [
-        {
-            "queue": queue,
-            "runs": of_runs.count(queue),
-            "logicalWorkers": of_workers.count(queue),
-        }
-        for queue in sorted({*of_runs, *of_workers})
-    ]
-    for owner in data["all"]["nodes"]:
-        (record,) = [one for one in world.studies if one.id == owner["id"]]
-        assert owner["runs"] == page("r", world.of_study(record))
-        assert owner["runCounts"] == counted(RUN_STATUSES, matches("r", world.of_study(record)))
-        ids = {one.id for one in world.workers if any(it in world.of_study(record) for it in world.of_worker(one))}
-        assert owner["workers"] == [{"id": id_} for id_ in in_order(world.workers, None, world) if id_ in ids]
-        launched = [one for one in world.of_study(record) if one.launched_at is not None]
-        latest = in_order(launched, None, world)[:1]
-        assert owner["latestRun"] == ({"id": latest[0]} if latest else None)
-    for worker in data["everyone"]["nodes"]:
-        (member,) = [one for one in world.workers if one.id == worker["id"]]
-        assert worker["runs"] == page("r", world.of_worker(member))
-        assert worker["physicalWorkers"] == page("p", world.instances_of(member))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -41,6 +41,10 @@ def instant(naive: datetime | None) -> datetime | None:
     return None if naive is None else naive.replace(tzinfo=UTC)
 
 
+def since_1970(milliseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+
+
 @dataclass(frozen=True)
 class World:
     """The plain records, read without any index."""
@@ -49,6 +53,29 @@ class World:
     runs: Sequence[RunModel]
     workers: Sequence[LogicalWorkerModel]
     processes: Sequence[PhysicalWorkerModel]
+    histories: Mapping[str, Sequence[tuple[str, int, bool]]] = field(default_factory=dict)
+    """By the id of a run: status, milliseconds since 1970, and whether it was noticed late."""
+
+    def started_at(self, one: RunModel) -> datetime | None:
+        """The first RUNNING, unless it is late, or the run was done before."""
+        for status, at, is_late in self.histories.get(one.id, ()):
+            if status in ("RUNNING", "COMPLETED", "FAILED"):
+                return since_1970(at) if status == "RUNNING" and not is_late else None
+        return None
+
+    def finished_at(self, one: RunModel) -> datetime | None:
+        """The last change, if it is of the present status, finished, and not late."""
+        for status, at, is_late in list(self.histories.get(one.id, ()))[-1:]:
+            if status in FINISHED and status == one.run_status.value and not is_late:
+                return since_1970(at)
+        return None
+
+    def has_failed(self, one: RunModel) -> bool:
+        return "FAILED" in (one.run_status.value, *(status for status, _, _ in self.histories.get(one.id, ())))
+
+    def duration(self, one: RunModel) -> timedelta | None:
+        started, finished = self.started_at(one), self.finished_at(one)
+        return None if started is None or finished is None else finished - started
 
     @property
     def records(self) -> list[Model]:
@@ -144,6 +171,9 @@ OF_RECORDS: dict[str, Callable[[Any, Any, World], bool]] = {
     "worker": worker_holds,
     "hasRuns": lambda it, one, world: (runs_of(one, world) != []) == it,
     "launchedAt": lambda it, one, _: value_holds(it, instant(one.launched_at)),
+    "startedAt": lambda it, one, world: value_holds(it, world.started_at(one)),
+    "finishedAt": lambda it, one, world: value_holds(it, world.finished_at(one)),
+    "hasFailed": lambda it, one, world: world.has_failed(one) == it,
     "heartbeatAt": lambda it, one, _: value_holds(it, instant(one.heartbeat_timestamp)),
     "logicalWorkerId": lambda it, one, _: value_holds(it, one.logical_worker_id),
     "restartCount": lambda it, one, _: value_holds(it, one.restart_count),
@@ -168,6 +198,8 @@ def value_of(field: str, one: Any, world: World) -> Any:
             return len(runs_of(one, world))
         case "LAUNCHED_AT":
             return one.launched_at
+        case "STARTED_AT" | "FINISHED_AT" | "DURATION":
+            return getattr(world, field.lower())(one)
         case "HEARTBEAT_AT":
             return one.heartbeat_timestamp
         case "STATUS":
@@ -213,4 +245,4 @@ def orders(*fields: str) -> st.SearchStrategy[Said | None]:
     )
 
 
-RUN_ORDER = orders("LAUNCHED_AT", "WORKSPACE", "STATUS", "ID")
+RUN_ORDER = orders("LAUNCHED_AT", "WORKSPACE", "STATUS", "ID", "STARTED_AT", "FINISHED_AT", "DURATION")

@@ -47,7 +47,8 @@ async def follow(answers: AsyncGenerator[Mapping[str, Any]], replay: Replay) -> 
                 change = answer["data"]["changes"]
                 node = change["node"]
                 entity = None if node is None else in_event(change["entityKind"], node)
-                replay.note(change["kind"], change["id"], entity, change["revision"])
+                seen = [(it["status"], it["isLate"]) for it in (node or {}).get("statusHistory", ())]
+                replay.note(change["kind"], change["id"], entity, change["revision"], seen)
     except Exception as error:
         replay.violations.append(f"the subscription ended: {error!r}")
         raise

@@ -18,14 +18,18 @@ _DAY = 86_400
 class NoteKind(StrEnum):
     ANNOTATIONS = "annotations"
     """A JSON object that clients attach to a study or a run; it is deleted with its entity."""
+    HISTORY = "history"
+    """The changes of status of a run, with their times: a JSON list; it is deleted with the run."""
     DELETED = "deleted"
     """A tombstone: a JSON object that describes a deleted run. It tells a resurrected run from a new one."""
     OUTCOME = "outcome"
     """What became of a mutation that was sent with an idempotency key; its id is a digest of that key."""
 
 
-FOLLOWED = frozenset({NoteKind.ANNOTATIONS, NoteKind.DELETED})
+FOLLOWED = frozenset({NoteKind.ANNOTATIONS, NoteKind.HISTORY, NoteKind.DELETED})
 """The kinds that the copy holds, and whose changes are followed."""
+BELONGING = frozenset({NoteKind.ANNOTATIONS, NoteKind.HISTORY})
+"""The kinds that are deleted with their entities."""
 LIFETIMES: Mapping[NoteKind, int] = MappingProxyType({NoteKind.DELETED: 7 * _DAY, NoteKind.OUTCOME: 600})
 """Seconds for which a note of a kind is kept; the others are kept until they are removed."""
 

@@ -228,22 +228,17 @@ class RedisBackend(ResultsBackend):
         with self._clients.translated():
             names = self._client.scan_iter(match=f"{PREFIX}:[{_INITIALS}]*", count=SCAN_COUNT)
             keys = [key async for name in names if (key := read_note_key(name)) is not None]
-        texts = await self.read_notes([key for key in keys if key.kind is NoteKind.ANNOTATIONS])
+        texts = await self.read_notes([key for key in keys if key.kind is not NoteKind.DELETED])
         found = [Note(key, texts.get(key, "")) for key in keys]
         return [note for note in found if note.text is not None]
 
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        """None also for what is no text."""
         found: dict[NoteKey, str | None] = {}
         for batch in portions_of(list(keys), _BATCH):
             with self._clients.translated():
-                async with self._client.pipeline(transaction=False) as pipeline:
-                    for key in batch:
-                        pipeline.get(str(key))
-                    texts = await pipeline.execute(raise_on_error=False)
-            for key, text in zip(batch, texts, strict=True):
-                if isinstance(text, RedisError) and not is_of_another_type(text):
-                    raise self._clients.translate(text)
-                found[key] = text if isinstance(text, str) else None
+                texts: Sequence[Any] = await self._client.mget(list(map(str, batch)))
+            found.update(zip(batch, texts, strict=True))
         return found
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:
