@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
+import httpx
 import pytest
 
 from server.database.backends.base import no_delay
@@ -16,10 +18,10 @@ from server.database.models import EntityKind
 from tests.support.checker import Entities, Entity, Outcome, Replay, Stored, Told, cells_of, difference
 from tests.support.entities import in_copy
 from tests.support.fault_rounds import is_explained
-from tests.support.histories import answer_of, clients
+from tests.support.histories import Client, answer_of, clients
 from tests.support.live import serving
 from tests.support.mutating import MUTATIONS
-from tests.support.plans import OF_ALL, PLANS, SWEEPS, Plan, done_of
+from tests.support.plans import OF_ALL, PLANS, SWEEPS, Plan, Planner, done_of
 from tests.support.watchers import watching
 
 pytestmark = pytest.mark.anyio
@@ -146,6 +148,46 @@ def test_only_merlins_problems_and_those_of_a_fault_are_explained() -> None:
     assert is_explained({"entityId": "b", "otherId": None}, stored, Told())
 
 
+def test_what_waits_for_a_second_time_may_be_done_after_a_loss() -> None:
+    """A client hung up and had its answer elsewhere; the note of its key is lost, and the first request goes on."""
+    history = Told()
+    with history.sending({"/r": 0, "study s": 1}) as sent:
+        history.abandon(sent)
+        history.settle(sent, Outcome.DONE)
+    assert history.check({}) != []
+    history.begin_anew({})
+    assert history.check({}) == history.check({"/r": 0, "study s": 1}) == []
+    assert history.check({"/r": 1}) != []
+
+
+def test_a_deletion_that_is_done_late_takes_what_is_there_by_then() -> None:
+    """Not what is no part of it; and where nothing was lost, or nobody hung up, it is not done late."""
+    history = Told()
+    with history.sending({}, lambda cell: cell.startswith("/a/")) as sent:
+        history.settle(sent, Outcome.DONE)
+    history.note("/a/1", Outcome.DONE, 1)
+    history.note("/b/1", Outcome.DONE, 1)
+    history.abandon(sent)
+    assert history.check({"/b/1": 1}) == ["/a/1 is None, and has to be one of {1}"]
+    history.begin_anew({"/a/1": 1, "/b/1": 1})
+    history.note("/a/1", Outcome.NOT_FOUND, 2)
+    history.note("/a/2", Outcome.DONE, 1)
+    assert history.check({"/b/1": 1}) == []
+    assert history.check({"/a/2": 1}) == ["/b/1 is None, and has to be one of {1}"]
+
+
+def test_a_deletion_that_went_on_through_a_loss_has_deleted_what_its_effects_name() -> None:
+    """Before the loss, or after it; the rest stays."""
+    history = Told()
+    stored: dict[str, Stored] = {"/one": 1, "/two": 1}
+    history.begin_anew(stored)
+    with history.sending({"/one": None, "/two": None}) as sent:
+        history.begin_anew(stored)
+        history.settle(sent, Outcome.REFUSED, done=["/one"])
+    assert history.check(stored) == history.check({"/two": 1}) == []
+    assert history.check({"/one": 1}) != []
+
+
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +246,39 @@ def test_a_copy_that_differs_is_found() -> None:
 
 
 # --- the clients ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deleted", "is_unseen", "left"),
+    [([], True, 1), (["old"], True, None), ([], False, None), (["other"], True, 1)],
+)
+async def test_a_deletion_of_what_only_an_outdated_copy_has_deletes_no_namesake(
+    deleted: list[str], *, is_unseen: bool, left: Stored
+) -> None:
+    """Where data was replaced without a notice, an id may be gone, and another entity has the same name."""
+    history = Told(ids={"/c0/1/1": "old"}, is_unseen=is_unseen)
+    history.note("/c0/1/1", Outcome.DONE, 1)
+    effects = [{"action": "DELETED", "kind": "RUN", "id": id_} for id_ in deleted]
+    answer = {"data": {"deleteRun": {"effects": effects, "userErrors": []}}}
+    client = Client(Planner("c0", history, Random(1), ["deleteRun"]), ["http://server"], Random(1), sweeps=0)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=answer))) as http:
+        await client._perform(http, client._planner.plan())
+    assert history.possible["/c0/1/1"] == {left}
+
+
+@pytest.mark.parametrize("mutation", sorted({*PLANS, *SWEEPS}))
+async def test_what_a_deletion_changes_is_what_it_would_delete_later(mutation: str) -> None:
+    """The two ways to say it agree; no other mutation deletes anything."""
+    cells = ["study c0/1", "/c0/1/1", "status /c0/1/1", "link /c0/1/1 c0/w1", "worker c0/w1", "process c0/w1/1"]
+    history = Told(possible={cell: {1} for cell in cells}, ids={cell: cell for cell in cells})
+    planner = Planner("c0", history, Random(1), [mutation])
+    for _ in range(20):
+        plan = SWEEPS[mutation](planner) if mutation in SWEEPS else planner.plan()
+        if mutation.startswith(("delete", "collect")):
+            gone = {cell for cell, new in plan.changes.items() if new is None} | {*plan.perhaps}
+            assert gone <= {cell for cell in cells if plan.deletes(cell)}
+        else:
+            assert not any(map(plan.deletes, cells))
 
 
 def test_clients_can_send_every_mutation_that_the_schema_has() -> None:

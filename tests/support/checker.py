@@ -3,14 +3,16 @@
 A history is about cells. A cell is one fact of the database that only one client writes: a run and the number in it,
 the existence of a study, a link between a run and a worker. What may be stored in a cell follows from the answers to
 its client: a mutation that was acknowledged was done, one that was refused was not, and one whose outcome is unknown
-may have been done, at once or not at all, but not later than its client's next answer.
+may have been done, at once or not at all, but not later than its client's next answer. There is one exception. A
+mutation whose client hung up and sent it again may still wait in the first server, where only a note in the database
+keeps it from being done a second time. After a fault that took the note away it may be done.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -79,6 +81,8 @@ class Sent:
 
     changes: Mapping[Cell, Stored]
     era: int
+    deletes: Callable[[Cell], bool] = lambda _: False
+    """Whether it deletes this, too, if it is there by then."""
 
 
 @dataclass
@@ -132,16 +136,36 @@ class Told:
     violations: list[str] = field(default_factory=list)
     gate: Gate = field(default_factory=Gate)
     """Who changes what is others' goes through it alone."""
+    merlin: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Is held while Merlin changes something. It takes several commands for a change: if another database takes the
+    place of its own between two of them, it leaves what it can't read itself."""
     _under_way: list[Sent] = field(default_factory=list)
+    _abandoned: list[Sent] = field(default_factory=list)
 
     @contextmanager
-    def sending(self, changes: Mapping[Cell, Stored]) -> Iterator[Sent]:
-        sent = Sent(changes, self.era)
+    def sending(
+        self, changes: Mapping[Cell, Stored], deletes: Callable[[Cell], bool] = lambda _: False
+    ) -> Iterator[Sent]:
+        sent = Sent(changes, self.era, deletes)
         self._under_way.append(sent)
         try:
             yield sent
         finally:
             self._under_way.remove(sent)
+
+    def abandon(self, sent: Sent) -> None:
+        """Its client hung up, and sends it again: only its idempotency key keeps it from being done twice."""
+        self._abandoned.append(sent)
+
+    def may_be(self, cell: Cell) -> set[Stored]:
+        """What may be stored in a cell: `possible`, and what is done late, after a fault took the note of its key."""
+        found = set(self.possible.get(cell, {None}))
+        for sent in self._abandoned:
+            if sent.era < self.era and cell in sent.changes:
+                found.add(sent.changes[cell])
+            elif sent.era < self.era and sent.deletes(cell):
+                found.add(None)
+        return found
 
     def settle(
         self,
@@ -162,12 +186,11 @@ class Told:
             self.possible[cell] = self.possible.get(cell, {None}) | {None}
         self.outcomes[outcome] += 1
         if sent.era != self.era:  # it may have come before the loss, or after it
-            if outcome in (Outcome.DONE, Outcome.UNKNOWN):
-                for cell, new in sent.changes.items():
-                    self.possible[cell] = self.possible.get(cell, {None}) | {new}
+            for cell in sent.changes if outcome in (Outcome.DONE, Outcome.UNKNOWN) else done:
+                self.possible[cell] = self.possible.get(cell, {None}) | {sent.changes[cell]}
             return
         finished = set(done)
-        if outcome is Outcome.NOT_FOUND and all(None not in self.possible.get(cell, {None}) for cell in targets):
+        if outcome is Outcome.NOT_FOUND and all(None not in self.may_be(cell) for cell in targets):
             self.violations.append(f"{' or '.join(targets)} is not found, and has to be there")
         for cell, new in sent.changes.items():
             before = self.possible.get(cell, {None})
@@ -184,7 +207,7 @@ class Told:
 
     def snapshot(self) -> dict[Cell, set[Stored]]:
         """What the database may hold at this moment."""
-        found = {cell: set(values) for cell, values in self.possible.items()}
+        found = {cell: self.may_be(cell) for cell in self._cells()}
         for sent in self._under_way:
             for cell, new in sent.changes.items():
                 found[cell] = found.get(cell, {None}) | {new}
@@ -208,12 +231,17 @@ class Told:
 
     def check(self, stored: Mapping[Cell, Stored]) -> list[str]:
         """What contradicts the answers."""
+        cells = self._cells()
         wrong = [
             f"{cell} is {stored.get(cell)}, and has to be one of {possible}"
-            for cell, possible in self.possible.items()
-            if stored.get(cell) not in possible
+            for cell in cells
+            if stored.get(cell) not in (possible := self.may_be(cell))
         ]
-        return [*self.violations, *wrong, *(f"{name} is nobody's" for name in stored if name not in self.possible)]
+        return [*self.violations, *wrong, *(f"{name} is nobody's" for name in stored if name not in cells)]
+
+    def _cells(self) -> dict[Cell, None]:
+        late = (cell for sent in self._abandoned if sent.era < self.era for cell in sent.changes)
+        return dict.fromkeys([*self.possible, *late])
 
 
 @dataclass

@@ -7,15 +7,15 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from tests.support.checker import Outcome, Stored, Told
+from tests.support.checker import Outcome, Sent, Stored, Told
 from tests.support.live import Live
-from tests.support.plans import OF_RUNS, SWEEPS, Plan, Planner, done_of
+from tests.support.plans import OF_RUNS, SWEEPS, Plan, Planner, done_of, has_deleted
 
 __all__ = ["Outcome", "Stored", "Told", "clients", "copy_of", "resting", "until_done"]
 
@@ -65,29 +65,33 @@ class Client:
         told = self._told
         if plan.unlinks:
             told.unlinked[self._planner.name] += 1
-        with told.sending(plan.changes) as sent:
-            answer = await self._answer(http, plan)
+        with told.sending(plan.changes, plan.deletes) as sent:
+            answer = await self._answer(http, plan, sent)
             outcome = answer.outcome
-            if plan.by_copy and outcome is Outcome.DONE and (told.is_unseen or plan.mutation in SWEEPS):
+            if told.is_unseen and outcome is Outcome.DONE and not has_deleted(plan, answer.effects):
+                outcome = Outcome.REFUSED  # only an outdated copy had this id: what has its name now is something else
+            elif plan.by_copy and outcome is Outcome.DONE and (told.is_unseen or plan.mutation in SWEEPS):
                 outcome = Outcome.UNKNOWN  # but for what its effects name: the copy may lack what others have written
             told.settle(sent, outcome, plan.targets, done_of(plan, told, answer.effects), plan.perhaps)
         if answer.outcome is Outcome.DONE:
             told.mutations[plan.mutation] += 1
             plan.learn(answer.payload)
 
-    async def _answer(self, http: httpx.AsyncClient, plan: Plan) -> Answer:
+    async def _answer(self, http: httpx.AsyncClient, plan: Plan, sent: Sent) -> Answer:
         if self._chance.random() < _KEYED:
-            return await self._with_key(http, plan, str(uuid.uuid4()))
+            return await self._with_key(http, plan, sent, str(uuid.uuid4()))
         return await self._send(http, plan, {})
 
-    async def _with_key(self, http: httpx.AsyncClient, plan: Plan, key: str) -> Answer:
+    async def _with_key(self, http: httpx.AsyncClient, plan: Plan, sent: Sent, key: str) -> Answer:
         """Some hang up at once. What became of it is asked by sending it again, until an execution is told of."""
         headers = {"x-idempotency-key": key}
         patience = self._chance.uniform(0.001, 0.02) if self._chance.random() < _HASTY else None
         answer = Answer(Outcome.UNKNOWN)
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(patience):
                 answer = await self._send(http, plan, headers)
+        except TimeoutError:
+            self._told.abandon(sent)
         if answer.outcome is not Outcome.UNKNOWN:
             return answer
         until = asyncio.get_running_loop().time() + _PERSISTENCE

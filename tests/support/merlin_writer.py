@@ -91,13 +91,14 @@ class MerlinWriter:
     ) -> None:
         told = self._told
         told.unlinked[owner_of(self._study)] += 1
-        with told.sending(changes) as sent:
-            outcome = Outcome.DONE
-            try:
-                id_ = await asyncio.to_thread(act)
-            except MerlinError as error:
-                outcome = Outcome.NOT_FOUND if "NotFoundError" in str(error) else Outcome.UNKNOWN
-            told.settle(sent, outcome, targets)
+        async with told.merlin:
+            with told.sending(changes) as sent:
+                outcome = Outcome.DONE
+                try:
+                    id_ = await asyncio.to_thread(act)
+                except MerlinError as error:
+                    outcome = Outcome.NOT_FOUND if "NotFoundError" in str(error) else Outcome.UNKNOWN
+                told.settle(sent, outcome, targets)
         if outcome is Outcome.DONE:
             told.mutations["Merlin"] += 1
             if new:

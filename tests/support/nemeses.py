@@ -224,25 +224,29 @@ def _renew(site: Site, lifetime: timedelta) -> None:
 
 
 # --- its data ---------------------------------------------------------------------------------------------------------
-# A synchronous client stops this loop, so no answer comes between such a fault and its note.
+# A synchronous client stops this loop, so no answer comes between such a fault and its note. Where a whole database is
+# exchanged, it is between two changes of Merlin.
 
 
 async def flushed(site: Site) -> None:
     with site.client() as client:
-        client.flushall()
-        site.told.begin_anew({})
+        async with site.told.merlin:
+            client.flushall()
+            site.told.begin_anew({})
 
 
 async def swapped(site: Site) -> None:
     """An empty database takes its place, and then it comes back."""
     site.told.is_unseen = True
     with site.client() as client:
-        client.swapdb(0, 1)
-        kept = site.told.snapshot()
-        site.told.begin_anew({})
+        async with site.told.merlin:
+            client.swapdb(0, 1)
+            kept = site.told.snapshot()
+            site.told.begin_anew({})
         await until_done(site.told, MORE)
-        client.swapdb(0, 1)
-        site.told.go_back(kept)
+        async with site.told.merlin:
+            client.swapdb(0, 1)
+            site.told.go_back(kept)
         client.select(1)
         client.flushdb()
 
@@ -256,8 +260,9 @@ async def replaced(site: Site) -> None:
                 client.copy(key, key, destination_db=1, replace=True)
             kept = site.told.snapshot()
         await until_done(site.told, MORE)
-        client.swapdb(0, 1)
-        site.told.go_back(kept)
+        async with site.told.merlin:
+            client.swapdb(0, 1)
+            site.told.go_back(kept)
         client.select(1)
         client.flushdb()
 

@@ -55,6 +55,10 @@ class Plan:
     """Whether a server finds in its copy what it is about."""
     unlinks: bool = False
     """Whether an entity may be as it was before after this and another one."""
+    deletes: Callable[[Cell], bool] = lambda _: False
+    """Whether it deletes this, if it is there by then."""
+    entity: str | None = None
+    """The id of the one entity that a deletion is about."""
 
     @property
     def document(self) -> str:
@@ -188,35 +192,50 @@ class Planner:
     def _deletion(self, mutation: str, target: Cell | None, belongs: Callable[[Cell, Cell], bool]) -> Plan | None:
         if target is None:
             return None
-        gone = {cell: None for cell in self.told.possible if belongs(cell, target)}
-        given = {"id": self.told.ids[target], "force": True}
-        return Plan(mutation, given, gone, [target], unlinks=True)
+
+        def deletes(cell: Cell) -> bool:
+            return belongs(cell, target)
+
+        id_ = self.told.ids[target]
+        given = {"id": id_, "force": True}
+        return Plan(mutation, given, self._gone(deletes), [target], unlinks=True, deletes=deletes, entity=id_)
 
     def _delete_runs(self) -> Plan | None:
         if self._some("/") is None:
             return None
         prefix = f"/{self.name}/{self._chance.randrange(_PER_CLIENT)}/"
-        gone = {cell: None for cell in self.told.possible if run_of(cell).startswith(prefix)}
+
+        def deletes(cell: Cell) -> bool:
+            return run_of(cell).startswith(prefix)
+
         given = {"filter": {"workspace": {"startsWith": prefix}}, "force": True}
-        return Plan("deleteRuns", given, gone, by_copy=True, unlinks=True)
+        return Plan("deleteRuns", given, self._gone(deletes), by_copy=True, unlinks=True, deletes=deletes)
 
     # --- of everybody's -----------------------------------------------------------------------------------------------
 
     def _delete_all(self) -> Plan:
         kind = self._chance.choice([*_KINDS])
         given = {"kind": kind, "confirm": True, "force": True}
-        gone = {cell: None for cell in self.told.possible if _word(cell) in _KINDS[kind]}
         perhaps = [cell for cell in self.told.possible if kind == "LOGICAL_WORKER" and cell.startswith("process ")]
-        return Plan("deleteAll", given, gone, perhaps=perhaps, by_copy=True, unlinks=True)
+
+        def is_of_kind(cell: Cell) -> bool:
+            return _word(cell) in _KINDS[kind]
+
+        def deletes(cell: Cell) -> bool:
+            return is_of_kind(cell) or (kind == "LOGICAL_WORKER" and cell.startswith("process "))
+
+        gone = self._gone(is_of_kind)
+        return Plan("deleteAll", given, gone, perhaps=perhaps, by_copy=True, unlinks=True, deletes=deletes)
 
     def _delete_everything(self) -> Plan:
         given = {"confirm": True, "force": True}
-        return Plan("deleteEverything", given, dict.fromkeys(self.told.possible), by_copy=True, unlinks=True)
+        gone = dict.fromkeys(self.told.possible)
+        return Plan("deleteEverything", given, gone, by_copy=True, unlinks=True, deletes=lambda _: True)
 
     def _collect_garbage(self) -> Plan:
         """Studies that may have no runs may go."""
         told, era = self.told, self.told.era
-        sure = {study_of(cell) for cell, values in told.possible.items() if cell[0] == "/" and None not in values}
+        sure = {study_of(cell) for cell in told.possible if cell[0] == "/" and None not in told.may_be(cell)}
 
         def learn(payload: Mapping[str, Any]) -> None:
             named = {id_: cell for cell, id_ in told.ids.items()}
@@ -225,11 +244,20 @@ class Planner:
                 if cell in sure and told.era == era:
                     told.violations.append(f"{cell} has runs, and was deleted as garbage")
 
-        some = {study_of(cell) for cell, values in told.possible.items() if cell[0] == "/" and values != {None}}
+        some = {study_of(cell) for cell in told.possible if cell[0] == "/" and told.may_be(cell) != {None}}
         studies = [cell for cell in told.possible if cell.startswith("study ")]
         gone = {cell: None for cell in studies if cell not in some}
         perhaps = [cell for cell in studies if cell in some - sure]
-        return Plan("collectGarbage", {"dryRun": False}, gone, learn=learn, perhaps=perhaps, by_copy=True, unlinks=True)
+        return Plan(
+            "collectGarbage",
+            {"dryRun": False},
+            gone,
+            learn=learn,
+            perhaps=perhaps,
+            by_copy=True,
+            unlinks=True,
+            deletes=lambda cell: cell.startswith("study "),
+        )
 
     def _repair(self) -> Plan:
         """Nothing of what clients did has to be repaired."""
@@ -244,6 +272,9 @@ class Planner:
                     told.violations.append(f"{cell} had to be repaired")
 
         return Plan("repair", {"dryRun": False}, {}, learn=learn)
+
+    def _gone(self, deletes: Callable[[Cell], bool]) -> dict[Cell, Stored]:
+        return {cell: None for cell in self.told.possible if deletes(cell)}
 
     # --- choices ------------------------------------------------------------------------------------------------------
 
@@ -299,6 +330,13 @@ def done_of(plan: Plan, told: Told, effects: Sequence[Mapping[str, str]]) -> lis
         for cell, new in plan.changes.items()
         if told.ids.get(run_of(cell) or cell) in (deleted if new is None and _word(cell) != "link" else named)
     ]
+
+
+def has_deleted(plan: Plan, effects: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a deletion of one entity has deleted it. It is done, too, where somebody else was first."""
+    return plan.entity is None or any(
+        effect["action"] == "DELETED" and effect["id"] == plan.entity for effect in effects
+    )
 
 
 PLANS: Mapping[str, Callable[[Planner], Plan | None]] = {
