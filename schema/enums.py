@@ -62,7 +62,7 @@ describe(
         ),
         RunStatus.FAILED: (
             "A task ended with MERLIN_HARD_FAIL; nothing else sets it. It is not final: the run goes on, and "
-            "COMPLETED replaces it, often within seconds. A subscriber sees it."
+            "COMPLETED replaces it, often within seconds. A subscriber sees it, and `hasFailed` stays true."
         ),
         RunStatus.UNKNOWN: "The stored value is not one of these.",
     },

@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 _CLOCKS = 3.0
 """Seconds by which the clocks of two servers may differ."""
 _REMEMBERED = 15.0
-"""Seconds for which a change is remembered that is stored: by then the other servers have stored it, too."""
+"""Seconds for which a change is remembered that is stored: by then the other servers have seen it, too."""
 _TOGETHER = 50
 """Runs whose changes are stored in one transaction."""
 _COMPARED_TOGETHER = 1_000
@@ -49,8 +49,8 @@ class HistoryRecorder(WorkSource):
         self._read_model = database.read_model
         self._histories = database.read_model.histories
         self._clock = clock
-        self._stored: dict[str, float] = {}
-        """Runs of which all is stored, and since when: a monotonic time."""
+        self._seen: dict[str, float] = {}
+        """Runs of which something was seen, and when last: a monotonic time."""
         self._notifier = Notifier()
 
     async def run(self) -> None:
@@ -75,7 +75,7 @@ class HistoryRecorder(WorkSource):
 
     async def _wait(self, changed: asyncio.Event) -> None:
         """For a change, or until something may be forgotten, or what could not be stored is tried again."""
-        seconds = _FIRST_PAUSE if self._histories.unstored else _REMEMBERED if self._stored else None
+        seconds = _FIRST_PAUSE if self._histories.unstored else _REMEMBERED if self._seen else None
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await changed.wait()
@@ -99,10 +99,15 @@ class HistoryRecorder(WorkSource):
             is_late = stale_since is not None or self._is_old(after)
         else:
             if history is None:  # nobody saw what came before, which tells that the run was at work already
-                self._histories.see(after.id, self._sighting(before.run_status, 0))
+                self._see(after.id, self._sighting(before.run_status, 0))
             is_late = stale_since is not None
         since = 0 if stale_since is None else round(stale_since.timestamp() * 1000)
-        self._histories.see(after.id, self._sighting(after.run_status, since if is_late else None))
+        self._see(after.id, self._sighting(after.run_status, since if is_late else None))
+
+    def _see(self, run_id: str, sighting: Sighting) -> None:
+        self._seen.pop(run_id, None)  # the latest stands last
+        self._seen[run_id] = time.monotonic()
+        self._histories.see(run_id, sighting)
 
     def _sighting(self, status: RunStatus, since: int | None = None) -> Sighting:
         """A change that is seen now. `since`: of a late one, since when it may have happened, in milliseconds."""
@@ -130,6 +135,7 @@ class HistoryRecorder(WorkSource):
                     continue
                 last = history.changes[-1]
                 seen[id_] = self._sighting(run.run_status, 0)._replace(earliest=last.milliseconds)
+            self._seen.update(dict.fromkeys(seen, time.monotonic()))
             self._read_model.see(seen)
             await steps.turn()
 
@@ -142,9 +148,6 @@ class HistoryRecorder(WorkSource):
             except DatabaseError as error:
                 LOG.debug("The changes of %d runs are not stored yet: %s", len(ids), error)
                 return False
-            for id_ in ids:
-                self._stored.pop(id_, None)
-                self._stored[id_] = time.monotonic()
         return True
 
     async def _store_some(self, ids: Sequence[str]) -> None:
@@ -164,9 +167,11 @@ class HistoryRecorder(WorkSource):
                     transaction.set_note(note, history.text)
 
     def _forget(self) -> None:
-        """What was stored long enough ago."""
+        """What was seen long enough ago, and is stored."""
         until = time.monotonic() - _REMEMBERED
-        for id_ in [id_ for id_, _ in takewhile(lambda item: item[1] <= until, self._stored.items())]:
-            del self._stored[id_]
-            if id_ not in self._histories.unstored:
+        for id_ in [id_ for id_, _ in takewhile(lambda item: item[1] <= until, self._seen.items())]:
+            if id_ in self._histories.unstored:
+                self._seen[id_] = self._seen.pop(id_)
+            else:
+                del self._seen[id_]
                 self._histories.forget_seen(id_)

@@ -386,3 +386,18 @@ async def test_histories_that_no_notice_told_of_are_found(redis_server: RedisSer
             client.swapdb(0, 1)
             await until(lambda: [change.milliseconds for change in shown_of(database, uid(1))] == [2000])
             await until(lambda: bool(database.comparison.missed))
+
+
+async def test_what_was_seen_is_forgotten_once_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whatever server: only the history itself takes memory for long."""
+    monkeypatch.setattr("server.work.history._REMEMBERED", 0.05)
+    async with recording("memory://") as database:
+        made = await database.runs.create("hello", "/runs/hello", ["q"])
+        gone = await database.runs.create("hello", "/runs/gone", ["q"])
+        await until_stored(database, made.id, I)
+        await database.runs.delete(gone.id)
+        histories = database.read_model.histories
+        await until(lambda: histories.sightings(made.id) == histories.sightings(gone.id) == ())
+        assert statuses(database, made.id) == [I]
+        await database.runs.update(made.id, run_status=R)
+        await until_stored(database, made.id, I, R)

@@ -28,10 +28,11 @@ from server.database.backends.base import (
     no_progress,
 )
 from server.database.backends.codec import Dialect, Raw, encode
-from server.database.backends.notes import FOLLOWED, Note, NoteKey
+from server.database.backends.notes import Note, NoteKey
 from server.database.backends.portions import SCAN_BATCH, portions
 from server.database.backends.sqlite_columns import COLUMNS, Columns, outdated, required_dialect
 from server.database.backends.sqlite_file import FileState, SQLiteFile, translated
+from server.database.backends.sqlite_notes import GivenNotes
 from server.database.backends.sqlite_path import path_of
 from server.database.backends.sqlite_revision import raise_revision, read_revision, store_revision
 from server.database.backends.sqlite_rows import (
@@ -46,7 +47,7 @@ from server.database.backends.sqlite_rows import (
     repeated_entry,
     where_ids,
 )
-from server.database.backends.sqlite_writer import NOTES, Conflict, Withdrawal, insert, write, writing
+from server.database.backends.sqlite_writer import Conflict, Withdrawal, insert, write, writing
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError, WrongDatabaseError
 from server.database.models import KINDS, EntityKind, Entry, Key, Model
@@ -82,7 +83,7 @@ class SQLiteBackend(ResultsBackend):
         """The state of the file up to which every change was given."""
         self._given: Fingerprints = {}
         """What was read last of every key. Compared with what stands there, it misses no change that is undone soon."""
-        self._given_notes: dict[NoteKey, str] = {}
+        self._notes = GivenNotes(self._execute)
         self._loads = 0
         """Under way; until they end, it is not known what was given."""
         self._is_closed = False
@@ -155,11 +156,11 @@ class SQLiteBackend(ResultsBackend):
         return await self._run(lambda: self._read_raw(keys))
 
     async def load_notes(self) -> list[Note]:
-        self._given_notes = await self._run(self._notes)
-        return [Note(key, text) for key, text in self._given_notes.items()]
+        notes = await self._run(self._notes.load)
+        return [Note(key, text) for key, text in notes.items()]
 
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
-        return await self._run(lambda: self._read_notes(keys))
+        return await self._run(lambda: self._notes.read(keys))
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:  # noqa: ARG002 - all of them wait for the thread
         withdrawal = Withdrawal()
@@ -284,7 +285,7 @@ class SQLiteBackend(ResultsBackend):
     def _compare(self) -> tuple[frozenset[Key], frozenset[NoteKey], Columns]:
         """Where something else stands now than was given, and the columns in which it stands."""
         file, known, standing = self._opened(), self._seen, dict[Key, int]()
-        use = file.use(lambda: (self._differing_notes(), self._all_columns(), self._look(_FIRST)), known)
+        use = file.use(lambda: (self._notes.differing(), self._all_columns(), self._look(_FIRST)), known)
         (notes, columns, (keys, fingerprints, place)), seen = use.result, use.end
         while True:
             for key, fingerprint in zip(keys, fingerprints, strict=True):
@@ -314,36 +315,6 @@ class SQLiteBackend(ResultsBackend):
                         return keys, fingerprints, (number, row["_row"])
             after = _BEFORE_ANY_ROW
         return keys, fingerprints, None
-
-    def _notes(self) -> dict[NoteKey, str]:
-        """All of them; empty where none was ever written."""
-        kinds = {kind.value: kind for kind in FOLLOWED}
-        rows = self._note_rows("kind, id, text")
-        return {NoteKey(kinds[kind], id_): text for kind, id_, text in rows if kind in kinds}
-
-    def _note_rows(self, columns: str, where: str = "", parameters: Collection[Any] = ()) -> list[sqlite3.Row]:
-        if not self._execute(f"PRAGMA table_info({NOTES})").fetchone():
-            return []
-        statement = f"SELECT {columns} FROM {NOTES} WHERE (expires IS NULL OR expires >= ?) {where}"  # noqa: S608 - our own words only
-        return self._execute(statement, (time.time(), *parameters)).fetchall()
-
-    def _notes_under(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
-        found: dict[NoteKey, str | None] = {}
-        for key in keys:
-            rows = self._note_rows("text", "AND kind = ? AND id = ?", key)
-            found[key] = rows[0]["text"] if rows else None
-        return found
-
-    def _read_notes(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
-        found = self._notes_under(keys)
-        for key, text in found.items():
-            self._given_notes.pop(key, None)
-            if text is not None and key.kind in FOLLOWED:
-                self._given_notes[key] = text
-        return found
-
-    def _differing_notes(self) -> frozenset[NoteKey]:
-        return frozenset(key for key, _ in self._notes().items() ^ self._given_notes.items())
 
     def _execute(self, statement: str, parameters: Collection[Any] = ()) -> sqlite3.Cursor:
         return self._opened().execute(statement, parameters)
@@ -434,7 +405,7 @@ class SQLiteBackend(ResultsBackend):
                     rows={key: [row["_row"] for row in rows] for key, rows in standing.items()},
                     owners=self._name_owners,
                     columns=self._columns,
-                    notes=self._notes_under,
+                    notes=self._notes.under,
                     now=time.time(),
                     is_touched=lambda: self._opened().is_touched_since(start),
                 )
