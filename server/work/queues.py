@@ -15,6 +15,7 @@ from server.database.merlin_database import MerlinDatabase
 from server.database.models import EntityKind
 from server.database.observations import QueueLength
 from server.work.active_runs import active_runs, has_active_runs
+from server.work.amqp_queues import amqp_queues
 from server.work.broker import Broker
 from server.work.queue_lengths import AskQueues
 from server.work.redis_queues import redis_queues
@@ -106,7 +107,7 @@ class BrokerQueues:
 
 
 def _connected(broker: Broker) -> AbstractAsyncContextManager[AskQueues]:
-    return redis_queues(broker)
+    return redis_queues(broker) if broker.is_redis else amqp_queues(broker)
 
 
 def _is_plausible(name: str) -> bool:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from server.database.merlin_config import find_broker
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import LogicalWorkerModel, RunStatus
 from server.database.workspaces import Source
@@ -18,6 +23,7 @@ from server.work import queues as module
 from server.work.broker import make_broker
 from server.work.queues import BrokerQueues
 from tests.support.asking import ask
+from tests.support.backends import BINARIES
 from tests.support.live import until
 from tests.support.records import logical_worker, run
 from tests.support.servers import RedisServer
@@ -183,3 +189,36 @@ async def test_a_broker_that_goes_away_costs_its_lengths_only(
             assert observations.queue(SIM).waiting is None
     assert len(caplog.records) == 2
     assert "secret-password" not in caplog.text
+
+
+ASK_MERLIN = """
+import json, sys
+from merlin.celery import app
+from merlin.study.celeryadapter import query_celery_queues
+queue = sys.argv[1]
+with app.connection() as connection:
+    producer = connection.Producer()
+    for priority in (None, *range(1, 11)):
+        producer.publish({}, exchange="", routing_key=queue, priority=priority)
+print(json.dumps(query_celery_queues([queue])))
+"""
+
+
+@pytest.mark.parametrize("name", ["redis", "redis+socket"])
+async def test_the_same_number_as_merlin_queue_info(tmp_path: Path, name: str) -> None:
+    """Merlin itself puts the messages, with its own settings of Celery for this kind of broker, and counts them."""
+    with RedisServer.start(next(iter(BINARIES.values())), tmp_path / "redis") as server:
+        broker = {"name": name, "server": "127.0.0.1", "port": server.port, "db_num": 3, "path": str(server.unix_path)}
+        backend = {"name": "redis", "server": "127.0.0.1", "port": server.port}
+        (tmp_path / "app.yaml").write_text(json.dumps({"broker": broker, "results_backend": backend}))
+        asked = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ASK_MERLIN, SIM),
+            cwd=tmp_path,
+            env={**os.environ, "HOME": str(tmp_path)},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        printed, _ = await asked.communicate()
+        theirs = json.loads(printed.splitlines()[-1])[SIM]["jobs"]
+        found = find_broker(tmp_path, tmp_path)
+        assert found is not None
+        assert await waiting(found.url, copy_of(run(1, queues=(SIM,))), SIM) == [theirs] == [11]
