@@ -116,6 +116,21 @@ class Settings:
         f"run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or repeat the flag.",
         metavar="DIR",
     )
+    broker: str | None = setting(
+        None,
+        "The broker that holds Celery's queues: redis://, rediss://, unix://, redis+socket://, amqp:// or amqps://. "
+        "Without it: the one in the app.yaml that names the database, else none.",
+        metavar="URL",
+        secret=True,
+    )
+    broker_password_file: Path | None = setting(
+        None, "A file whose first line is the broker's password, so that the URL need not contain it.", metavar="FILE"
+    )
+    enable_task_events: bool = setting(
+        False,
+        "Ask Celery's workers to send events of their tasks, as `celery control enable_events` does: nothing else is "
+        "ever sent to them. Without it, only the tasks of workers that run with -E are followed by events.",
+    )
     host: str = setting("127.0.0.1", "The address to listen on.", metavar="ADDRESS")
     port: int = setting(8000, "The port to listen on; 0 takes a free one.", metavar="PORT")
     unix_socket: Path | None = setting(
@@ -295,6 +310,8 @@ class Settings:
         self.socket_mode()
         if self.only_trusted and self.trusted_documents is None:
             raise SettingsError("only-trusted: also name the trusted documents by --trusted-documents.")
+        if self.enable_task_events and self.read_only:
+            raise SettingsError("enable-task-events: --read-only sends nothing to workers; leave out one of both.")
         self.zone()
         for name, check in (("allow-origins", self._check_origins), ("trusted-proxies", self._check_proxies)):
             try:

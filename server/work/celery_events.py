@@ -60,7 +60,7 @@ class CeleryEvents(WorkSource):
         self._listeners = listeners
         self._requests = requests
         # As kombu's transport names the channels of the exchange `celeryev`: a channel for each kind of event.
-        self._pattern = f"{_literal(key_prefix)}/{clients.database_number}.celeryev/*"
+        self._pattern = f"{_literal(key_prefix)}/{clients.database}.celeryev/*"
         self._workers = LivingWorkers()
         self._is_listening = False
         self._answered = 0.0

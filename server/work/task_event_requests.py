@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import pickle
 from base64 import b64encode
 from contextlib import suppress
 from typing import Any
@@ -21,9 +22,11 @@ LOG = logging.getLogger(__name__)
 
 _EVERY = 60.0
 """Seconds between two requests, for workers whose start was not heard."""
-_START = 1.0
-"""Seconds from the event of a worker's start until it listens to requests: it begins with that a little later."""
+_START = 3.0
+"""Seconds from the event of a worker's start until it surely listens to requests: it takes about one."""
 _EXCHANGE = "celery.pidbox"
+_PICKLE = 4
+"""The protocol of pickle that kombu writes."""
 
 
 class TaskEventRequests:
@@ -31,7 +34,7 @@ class TaskEventRequests:
         """`key_prefix`: kombu's `global_keyprefix`."""
         self._clients = clients
         self._client = clients.make()
-        self._channel = f"{key_prefix}/{clients.database_number}.{_EXCHANGE}"
+        self._channel = f"{key_prefix}/{clients.database}.{_EXCHANGE}"
         self._wanted = asyncio.Event()
 
     def ask_soon(self) -> None:
@@ -45,8 +48,9 @@ class TaskEventRequests:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_EVERY):
                         await self._wanted.wait()
-                        await asyncio.sleep(_START)
-                self._wanted.clear()
+                if self._wanted.is_set():
+                    self._wanted.clear()  # who starts from now on gets another request
+                    await asyncio.sleep(_START)
         finally:
             await self._client.aclose()
 
@@ -58,7 +62,7 @@ class TaskEventRequests:
 
 
 def _request() -> str:
-    """For all workers, none of which answers. In kombu's envelope."""
+    """For all workers, none of which answers. In kombu's envelope; Merlin's workers take nothing but pickle."""
     command: dict[str, Any] = {
         "method": "enable_events",
         "arguments": {},
@@ -68,9 +72,9 @@ def _request() -> str:
     }
     return json.dumps(
         {
-            "body": b64encode(json.dumps(command).encode()).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
+            "body": b64encode(pickle.dumps(command, protocol=_PICKLE)).decode(),
+            "content-encoding": "binary",
+            "content-type": "application/x-python-serialize",
             "headers": {"clock": 0, "expires": 0},
             "properties": {
                 "delivery_mode": 2,

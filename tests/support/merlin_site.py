@@ -64,6 +64,12 @@ merlin:
     workers:
       {study}_hand: {{args: --concurrency 4 --prefetch-multiplier 1 -O fair, steps: [all]}}
 """
+OVERLAP_SPEC = """
+description: {{name: overlap, description: serves a queue that others serve}}
+batch: {{type: local}}
+study: [{{name: one, description: does nothing, run: {{cmd: echo one, task_queue: {study}_queue}}}}]
+merlin: {{resources: {{workers: {{{study}_overlap: {{args: --concurrency 1, steps: [all]}}}}, overlap: true}}}}
+"""
 LOCAL_SPEC = """
 description: {{name: local, description: needs no worker}}
 env: {{variables: {{OUTPUT_PATH: {output}}}}}
@@ -139,6 +145,8 @@ class MerlinSite:
         samples.write_text("1\n2\n")
         text = SPEC.format(study=self.study, output=self.studies, gates=self.merlin.home / "gates", samples=samples)
         self.spec.write_text(text)
+        self.overlap_spec = self.spec.with_name("overlap.yaml")
+        self.overlap_spec.write_text(OVERLAP_SPEC.format(study=self.study))
         self.local_spec = self.spec.with_name("local.yaml")
         self.local_spec.write_text(LOCAL_SPEC.format(output=self.studies))
 
@@ -185,9 +193,9 @@ class MerlinSite:
         for run in self._launched:
             run.let("two", "three")
 
-    async def work(self) -> None:
-        """`merlin run-workers`, until the worker takes tasks."""
-        args = ("run-workers", str(self.spec))
+    async def work(self, spec: Path | None = None) -> None:
+        """`merlin run-workers`, until the worker takes tasks. `spec`: of another study than the site's."""
+        args = ("run-workers", str(spec or self.spec))
         ran = await asyncio.to_thread(self._ask, leaves_workers=True, do="command", args=args)
         assert ran.code == 0, ran.printed
         await until(lambda: " ready." in ran.log.read_text())
