@@ -93,6 +93,56 @@ class NoReader(WorkspaceReader):
             yield tail
 
 
+_BY_KNOWLEDGE = (Source.WORKSPACE_FILES, Source.CELERY_EVENTS, Source.CELERY_RESULTS)
+"""The sources of progress, the one that knows most first: only files tell of every task."""
+_OUTDATED = timedelta(seconds=5)
+"""So long files may be behind before what others know of more tasks counts instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The latest word of each source about a run."""
+
+    words: Mapping[Source, RunObservation]
+    behind_since: datetime | None = None
+    """Since when another source has known of more tasks that are done than the one that knows most."""
+
+    def with_word(self, source: Source, observation: RunObservation) -> _Told:
+        words = {**self.words, source: observation}
+        first = next(iter(_progress_in(words)), None)
+        progress = observation.progress
+        if first is None or progress is None or progress is first:
+            return _Told(words)
+        since = self.behind_since
+        if since is None and progress.done > first.done:
+            since = progress.as_of
+        return _Told(words, since)
+
+    def without_word(self, source: Source) -> _Told:
+        return _Told({other: word for other, word in self.words.items() if other is not source})
+
+    def best(self) -> RunObservation:
+        """The progress of the source that knows most, unless it is outdated; then only the total is still of it."""
+        workspace = next((word.workspace for word in self.words.values() if word.workspace is not None), None)
+        best: Progress | None = None
+        for progress in _progress_in(self.words):
+            if best is None:
+                best = progress
+            elif self.behind_since and progress.done > best.done and progress.as_of - self.behind_since > _OUTDATED:
+                best = progress if best.total is None else progress.among(best.total) or best
+        return RunObservation(best, workspace)
+
+
+def _progress_in(words: Mapping[Source, RunObservation]) -> Sequence[Progress]:
+    """That of the source that knows most comes first."""
+    told = [word.progress for word in words.values() if word.progress is not None]
+    return sorted(told, key=lambda progress: _BY_KNOWLEDGE.index(progress.source))
+
+
+def _source_of(observation: RunObservation) -> Source:
+    return Source.WORKSPACE_FILES if observation.progress is None else observation.progress.source
+
+
 class Observations:
     """The latest of each source. `observe` of the read model tells followers which entities look different."""
 
@@ -110,7 +160,7 @@ class Observations:
         self._sources: set[Source] = set()
         self._workers: dict[str, tuple[LiveWorker, ...]] = {}
         self._queues: Mapping[str, QueueLength] = {}
-        self._told_of_runs: dict[str, dict[Source, RunObservation]] = {}
+        self._told_of_runs: dict[str, _Told] = {}
         self._runs: dict[str, RunObservation] = {}
         """The best of that."""
         self.stuck: AbstractSet[str] = frozenset()
@@ -199,27 +249,20 @@ class Observations:
         """
         changed = []
         for run_id, observation in runs.items():
-            told = self._told_of_runs.setdefault(run_id, {})
+            told = self._told_of_runs.pop(run_id, _NOTHING_TOLD)
             if observation is not None:
-                told[source or _source_of(observation)] = observation
-            elif source is None:
-                told.clear()
+                told = told.with_word(source or _source_of(observation), observation)
             else:
-                told.pop(source, None)
-            if self._combine(run_id, told):
+                told = _NOTHING_TOLD if source is None else told.without_word(source)
+            before, now = self.run(run_id), told.best()
+            if told.words:
+                self._told_of_runs[run_id], self._runs[run_id] = told, now
+            else:
+                self._runs.pop(run_id, None)
+            if now.progress != before.progress or now.workspace is not before.workspace:
                 changed.append(Key(EntityKind.RUN, run_id))
         if changed:
             self._changed(changed)
-
-    def _combine(self, run_id: str, told: Mapping[Source, RunObservation]) -> bool:
-        """Returns whether the run looks different now."""
-        before = self.run(run_id)
-        if not told:
-            del self._told_of_runs[run_id]
-            return self._runs.pop(run_id, None) is not None
-        workspace = next((one.workspace for one in told.values() if one.workspace is not None), None)
-        now = self._runs[run_id] = RunObservation(_best_progress(told.values()), workspace)
-        return now.progress != before.progress or now.workspace is not before.workspace
 
     def _changed(self, keys: Sequence[Key]) -> None:
         self.revision += 1
@@ -228,27 +271,5 @@ class Observations:
         self.notifier.notify()
 
 
-def _source_of(observation: RunObservation) -> Source:
-    return Source.WORKSPACE_FILES if observation.progress is None else observation.progress.source
-
-
-def _best_progress(observations: Iterable[RunObservation]) -> Progress | None:
-    """That of the source that knows most, unless it is outdated: another one knows of more tasks that are done.
-
-    Then the total is still of the former.
-    """
-    told = [one.progress for one in observations if one.progress is not None]
-    best: Progress | None = None
-    for progress in sorted(told, key=lambda one: _BY_KNOWLEDGE.index(one.source)):
-        if best is None:
-            best = progress
-        elif progress.done > best.done and progress.as_of - best.as_of > _OUTDATED:
-            best = progress if best.total is None else progress.among(best.total) or best
-    return best
-
-
-_BY_KNOWLEDGE = (Source.WORKSPACE_FILES, Source.CELERY_EVENTS, Source.CELERY_RESULTS)
-"""The sources of progress, the one that knows most first: only files tell of every task."""
-_OUTDATED = timedelta(seconds=5)
-"""By which a source is behind another one before its word counts less."""
 _UNKNOWN_QUEUE, _UNKNOWN_RUN = QueueLength(), RunObservation()
+_NOTHING_TOLD = _Told({})

@@ -28,6 +28,10 @@ _MAX_OPEN = 2_000
 """Tasks that are not done, of a run whose other tasks are only counted."""
 _MAX_DEPTH = 16
 """Directories between a workspace and a task: step, parameters, and some levels of samples."""
+_MAX_FOREIGN = 2_000
+"""Directories that are remembered to belong to no run."""
+_MAX_ID = 4_096
+"""Characters; the longest path that Linux takes."""
 _PAUSE = 0.3
 """Seconds between two times at which what is new of a run is shown."""
 _PORTION = 200
@@ -152,6 +156,8 @@ class TaskRegister:
         self._changed: dict[str, None] = {}
         """Runs to be shown, or to be forgotten where there are no such tasks any more."""
         self._woken = asyncio.Event()
+        self._foreign: set[str] = set()
+        """Directories that neither are in a workspace nor are one, since others may have millions of tasks."""
 
     # --- what sources tell
 
@@ -228,21 +234,25 @@ class TaskRegister:
 
     def _find(self, task_id: str) -> tuple[str, str] | None:
         """The run of a task, and its path below the workspace; None for another task, such as Merlin's own."""
-        if not task_id.startswith("/"):
+        if not task_id.startswith("/") or len(task_id) > _MAX_ID:
             return None
         task_id = task_id.rstrip("/")
-        end = len(task_id)
+        end, named = len(task_id), self._read_model.runs.named
+        passed = []
         for _ in range(_MAX_DEPTH):
             end = task_id.rfind("/", 0, end)
-            if end <= 0:
-                return None
-            if (run := self._named(task_id[:end])) is not None:
+            directory = task_id[:end]
+            if end <= 0 or directory in self._foreign:
+                break
+            if (run := named(directory) or named(f"{directory}/")) is not None:
                 return run.id, task_id[end + 1 :]
+            passed.append(directory)
+        else:
+            return None  # there may be a workspace farther above
+        if len(self._foreign) >= _MAX_FOREIGN:
+            self._foreign.clear()
+        self._foreign.update(passed[1:])  # the first has but one task, or some
         return None
-
-    def _named(self, workspace: str) -> RunModel | None:
-        named = self._read_model.runs.named
-        return named(workspace) or named(f"{workspace}/")
 
     # --- what is known, and shown
 
@@ -254,7 +264,8 @@ class TaskRegister:
     @asynccontextmanager
     async def showing(self) -> AsyncIterator[None]:
         """Shows what is new a few times a second, and forgets the runs that are deleted, until the end of the block."""
-        stop = self._read_model.listen(self._forget_deleted)
+        stop = self._read_model.listen(self._follow_runs)
+        self._foreign.clear()
         task = asyncio.create_task(self._keep_showing())
         try:
             yield
@@ -284,7 +295,9 @@ class TaskRegister:
         self._changed[run_id] = None
         self._woken.set()
 
-    def _forget_deleted(self, _: int, changes: Sequence[Change]) -> None:
+    def _follow_runs(self, _: int, changes: Sequence[Change]) -> None:
+        if any(change.before is None and change.key.kind is EntityKind.RUN for change in changes):
+            self._foreign.clear()
         for run_id in _deleted_runs(changes):
             if (tasks := self._runs.pop(run_id, None)) is not None:
                 self._whole.pop(run_id, None)

@@ -52,21 +52,29 @@ def test_files_know_better() -> None:
 
 
 def test_files_that_are_behind() -> None:
-    """Five seconds later events that know of more tasks that are done count, of the total that the files told."""
-    told = Told(progress(FILES, 3, total=9), progress(EVENTS, 5, 6, running=2))
+    """After five seconds events that know of more tasks that are done count, of the total that the files told.
+
+    However long ago the files changed: they may not have had a reason to.
+    """
+    files = progress(FILES, 3, total=9)
+    told = Told(files, progress(EVENTS, 3, 60), progress(EVENTS, 4, 70), progress(EVENTS, 5, 75))
+    assert told.shown == files
+    told.set(progress(EVENTS, 6, 76, running=2))
     shown = told.shown
     assert shown is not None
-    assert shown.counts == {TaskStatus.SUCCEEDED: 5, TaskStatus.RUNNING: 2, TaskStatus.WAITING: 2}
-    assert (shown.total, shown.source, shown.as_of) == (9, EVENTS, NOON + timedelta(seconds=6))
-    told.set(progress(FILES, 4, 7, total=9))
-    assert told.shown == progress(FILES, 4, 7, total=9)
+    assert shown.counts == {TaskStatus.SUCCEEDED: 6, TaskStatus.RUNNING: 2, TaskStatus.WAITING: 1}
+    assert (shown.total, shown.source, shown.as_of) == (9, EVENTS, NOON + timedelta(seconds=76))
+    files = progress(FILES, 4, 77, total=9)
+    for one in (files, progress(EVENTS, 7, 78)):
+        told.set(one)
+        assert told.shown == files
 
 
 def test_what_counts_less() -> None:
     """Fewer tasks that are done, however new, and more tasks than there are in all."""
     files = progress(FILES, 3, total=4)
-    assert Told(files, progress(EVENTS, 3, 60, running=1)).shown == files
-    assert Told(files, progress(EVENTS, 5, 60)).shown == files
+    assert Told(files, progress(EVENTS, 2, 0), progress(EVENTS, 3, 60, running=1)).shown == files
+    assert Told(files, progress(EVENTS, 5, 0), progress(EVENTS, 6, 60)).shown == files
 
 
 def test_who_is_told() -> None:

@@ -154,6 +154,20 @@ def test_whose_task_it_is(id_: str, owner: str | None) -> None:
     assert [one for one in (RUN, OTHER) if counts(register, one)] == ([] if owner is None else [owner])
 
 
+@pytest.mark.anyio
+async def test_a_run_that_comes_later() -> None:
+    """Its tasks are known from then on, though those before were nobody's; deep ones are nobody's."""
+    register, model, _ = made()
+    task = "/later/run_3/step/X.1/0/1"
+    async with register.showing():
+        assert not register.is_of_run(task)
+        assert not register.is_of_run(f"{task}/2")
+        model.apply([entry(run(3, "/later/run_3"))])
+        assert register.is_of_run(task)
+        assert not register.is_of_run(f"{WORKSPACE}/a/b/c" + "/x" * 20)
+        assert register.is_of_run(f"{WORKSPACE}/a/b/c/d")
+
+
 # --- results
 
 
