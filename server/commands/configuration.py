@@ -1,4 +1,4 @@
-"""What `serve` and `integrity` share: the settings of a command line, and the database that they name."""
+"""What `serve`, `integrity` and `status` share: the settings of a command line, and the database that they name."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Sett
         with contextlib.suppress(OSError):  # opening the database reports what is wrong
             (home / ".merlin").mkdir(exist_ok=True)
     return dataclasses.replace(settings, database=found.url, create=True), f"from {found.source}"
+
+
+def check_exists(settings: Settings) -> None:
+    """Refuses a missing file: to create it would show a mistyped path as an empty database. Raises `UsageError`."""
+    url = settings.database or ""
+    if url.startswith("sqlite:") and not path_of(url).exists():
+        raise UsageError(f"There is no database {path_of(url)}.")
 
 
 def _is_merlins(url: str) -> bool:
