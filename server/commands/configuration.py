@@ -57,13 +57,6 @@ def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Sett
     return dataclasses.replace(settings, database=found.url, create=True), f"from {found.source}"
 
 
-def check_exists(settings: Settings) -> None:
-    """Refuses a missing file: to create it would show a mistyped path as an empty database. Raises `UsageError`."""
-    url = settings.database or ""
-    if url.startswith("sqlite:") and not path_of(url).exists():
-        raise UsageError(f"There is no database {path_of(url)}.")
-
-
 def _is_merlins(url: str) -> bool:
     """Whether it is the SQLite file of `merlin run --local`."""
     try:
@@ -86,3 +79,10 @@ def naming(source: str | None) -> Iterator[None]:
 def print_database(settings: Settings, source: str, file: TextIO) -> None:
     """Prints which database is used: one from a configuration before anything, such as a password, is sent to it."""
     print(f"Merlin's database: {backend_of(settings).connection} ({source})", file=file, flush=True)
+
+
+def check_exists(settings: Settings) -> None:
+    """Refuses a missing file: to create it would show a mistyped path as an empty database. Raises `UsageError`."""
+    url = settings.database or ""
+    if url.startswith("sqlite:") and not path_of(url).exists():
+        raise UsageError(f"There is no database {path_of(url)}.")
