@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
 
 from server.database.backends.base import Progress, ResultsBackend, no_progress
 from server.database.backends.codec import CURRENT, LEGACY, Dialect
@@ -74,7 +73,7 @@ def backend_of(settings: Settings) -> ResultsBackend:
     if settings.database is None:
         raise WrongDatabaseError("No database is named: pass --database URL.")
     options = BackendOptions(
-        password=_first_line(settings.database_password_file),
+        password=first_line(settings.database_password_file),
         tls=TLS(
             ca_certs=_text(settings.database_ca_certs),
             certfile=_text(settings.database_certfile),
@@ -104,7 +103,8 @@ def _text(path: object) -> str | None:
     return None if path is None else str(path)
 
 
-def _first_line(path: Any) -> str | None:
+def first_line(path: Path | None) -> str | None:
+    """Of a file with a password; None if none is named. Raises `WrongDatabaseError`."""
     if path is None:
         return None
     try:

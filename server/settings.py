@@ -116,6 +116,16 @@ class Settings:
         f"run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or repeat the flag.",
         metavar="DIR",
     )
+    broker: str | None = setting(
+        None,
+        "The broker that holds Celery's queues: redis://, rediss://, unix://, redis+socket://, amqp:// or amqps://. "
+        "Without it: the one in the app.yaml that names the database, else none.",
+        metavar="URL",
+        secret=True,
+    )
+    broker_password_file: Path | None = setting(
+        None, "A file whose first line is the broker's password, so that the URL need not contain it.", metavar="FILE"
+    )
     host: str = setting("127.0.0.1", "The address to listen on.", metavar="ADDRESS")
     port: int = setting(8000, "The port to listen on; 0 takes a free one.", metavar="PORT")
     unix_socket: Path | None = setting(

@@ -15,11 +15,13 @@ from typing import TextIO
 from server.commands.flags import mistyped
 from server.database.backends.sqlite_path import path_of
 from server.database.errors import DatabaseError
-from server.database.merlin_config import find_database, local_database
+from server.database.merlin_config import find_broker, find_database, local_database
 from server.errors import UsageError
 from server.observability.logs import logging_config
 from server.open_database import backend_of
+from server.open_work import broker_of
 from server.settings import Settings, read_settings
+from server.work.broker import make_broker
 
 LOG = logging.getLogger(__name__)
 
@@ -55,6 +57,27 @@ def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Sett
         with contextlib.suppress(OSError):  # opening the database reports what is wrong
             (home / ".merlin").mkdir(exist_ok=True)
     return dataclasses.replace(settings, database=found.url, create=True), f"from {found.source}"
+
+
+def with_broker(settings: Settings, named: Settings) -> Settings:
+    """The settings with the broker that Merlin's configuration names, unless `--broker` or `--demo` is given.
+
+    `named`: the settings before Merlin's own database was added to them. A broker that can't be used is a warning: the
+    database is served without it. Raises `SettingsError` for that of `--broker`.
+    """
+    if broker_of(settings) is not None or settings.is_demo:
+        return settings
+    try:
+        found = find_broker(Path.cwd(), Path.home(), named.database)
+        if found is None:
+            return settings
+        make_broker(found.url)
+    except (OSError, RuntimeError):  # there is no home, or no working directory
+        return settings
+    except UsageError as error:
+        LOG.warning("Without the queues of a broker: %s", error)
+        return settings
+    return dataclasses.replace(settings, broker=found.url, broker_password_file=None)
 
 
 def _is_merlins(url: str) -> bool:

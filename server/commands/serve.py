@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from server.app import documents_of, make_app
 from server.auth.from_settings import access_control_of, allowed_hosts_of, with_secrets
-from server.commands.configuration import naming, print_database, settings_of, with_database
+from server.commands.configuration import naming, print_database, settings_of, with_broker, with_database
 from server.database.backends.base import Progress, no_progress
 from server.database.demo_life import going_on, going_on_in
 from server.endpoints.login import PARAMETER
@@ -41,7 +41,9 @@ def serve(options: argparse.Namespace) -> int:
         stack.callback(ignore_signals)  # from here to the end of the process
         stack.enter_context(on_signals(leave))
         stack.enter_context(on_hangup(lambda: None))  # until the app handles it: what it reads at its start is new
-        settings, source = with_database(settings, stack)
+        named = settings
+        settings, source = with_database(named, stack)
+        settings = with_broker(settings, named)
         stack.enter_context(naming(source if is_found else None))
         if settings.workers > 1 and _is_memory(settings):
             raise UsageError(

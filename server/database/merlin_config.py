@@ -1,10 +1,11 @@
-"""Finds Merlin's own configuration, and the database that it names.
+"""Finds Merlin's own configuration, and the database and the broker that it names.
 
 A message names the file and the setting, never a value that may hold the password.
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import stat
@@ -23,7 +24,7 @@ class ConfigError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
-class MerlinDatabaseUrl:
+class MerlinUrl:
     url: str = field(repr=False)  # it may hold a password
     source: str  # the file that says so, for messages
 
@@ -40,9 +41,10 @@ _TextLoader.yaml_implicit_resolvers = {
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """The results_backend section, with what its values are relative to."""
+    """A section of the file, with what its values are relative to."""
 
     source: Path
+    name: str
     cwd: Path
     home: Path
     values: dict[Any, Any]
@@ -69,22 +71,62 @@ class _Section:
             return self.cwd / value
 
     def error(self, key: str, problem: str) -> ConfigError:
-        return ConfigError(f"{self.source}: results_backend.{key} {problem}")
+        return ConfigError(f"{self.source}: {self.name}.{key} {problem}")
 
 
-def find_database(cwd: Path, home: Path) -> MerlinDatabaseUrl:
+@dataclass(frozen=True, slots=True)
+class _File:
+    source: Path
+    cwd: Path
+    home: Path
+    sections: dict[Any, Any]
+
+    def section(self, name: str) -> _Section | None:
+        values, celery = self.sections.get(name), self.sections.get("celery")
+        if not isinstance(values, dict):
+            return None
+        certs = celery.get("certs") if isinstance(celery, dict) else None
+        return _Section(self.source, name, self.cwd, self.home, values, certs if isinstance(certs, str) else "")
+
+
+def find_database(cwd: Path, home: Path) -> MerlinUrl:
     """The database that a Merlin started in `cwd` by the owner of `home` uses; raises `ConfigError`."""
+    file = _find_file(cwd, home)
+    if file is None:
+        return MerlinUrl(_local_sqlite(home), "Merlin's local SQLite file")
+    return MerlinUrl(_database_url(_results_backend(file)), str(file.source))
+
+
+def find_broker(cwd: Path, home: Path, database: str | None = None) -> MerlinUrl | None:
+    """The broker that such a Merlin uses; None if its configuration names none. Raises `ConfigError`.
+
+    With the URL of a database, only if the configuration names the same database, whatever the login: another one's
+    runs are not on this broker.
+    """
+    try:
+        file = _find_file(cwd, home)
+        if file is None or not (database is None or _is_same(database, _database_url(_results_backend(file)), cwd)):
+            return None
+    except ConfigError:
+        if database is None:
+            raise
+        return None
+    section = file.section("broker")
+    return None if section is None else MerlinUrl(_broker_url(section), str(file.source))
+
+
+def _find_file(cwd: Path, home: Path) -> _File | None:
     here, places = cwd / "app.yaml", [home / ".merlin" / "app.yaml"]
     pointer = home / ".merlin" / "config_path.txt"
     if _is_file(pointer):
         places.insert(0, cwd / _read(pointer).strip())
     for place in (here, *places):
         if _is_file(place):
-            return MerlinDatabaseUrl(_database_url(_load(place, cwd, home, is_found=place == here)), str(place))
-    return MerlinDatabaseUrl(_local_sqlite(home), "Merlin's local SQLite file")
+            return _File(place, cwd, home, _load(place, is_found=place == here))
+    return None
 
 
-def _load(source: Path, cwd: Path, home: Path, *, is_found: bool) -> _Section:
+def _load(source: Path, *, is_found: bool) -> dict[Any, Any]:
     """`is_found`: nobody has named it."""
     if is_found:
         _check_owner(source, source.lstat())
@@ -95,11 +137,30 @@ def _load(source: Path, cwd: Path, home: Path, *, is_found: bool) -> _Section:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{source}: no valid YAML{where}; correct it") from None
-    if not isinstance(app, dict) or not isinstance(app.get("results_backend"), dict):
-        raise ConfigError(f"{source}: has no results_backend section; add it, with a name or a url")
-    celery = app.get("celery")
-    certs = celery.get("certs") if isinstance(celery, dict) else None
-    return _Section(source, cwd, home, app["results_backend"], certs if isinstance(certs, str) else "")
+    return app if isinstance(app, dict) else {}
+
+
+def _results_backend(file: _File) -> _Section:
+    section = file.section("results_backend")
+    if section is None:
+        raise ConfigError(f"{file.source}: has no results_backend section; add it, with a name or a url")
+    return section
+
+
+def _is_same(database: str, other: str, cwd: Path) -> bool:
+    try:
+        return _identity(database, cwd) == _identity(other, cwd)
+    except ValueError:  # no URLs
+        return False
+
+
+def _identity(url: str, cwd: Path) -> tuple[str, str | None, int | None, str]:
+    """What of a database's URL tells it from other databases."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        return parts.scheme, None, None, str(cwd / unquote(parts.path[1:]))
+    number = parts.path.strip("/") or parse_qs(parts.query).get("db", ["0"])[0]
+    return parts.scheme.replace("valkey", "redis"), parts.hostname, parts.port or 6379, number
 
 
 def _database_url(section: _Section) -> str:
@@ -128,21 +189,70 @@ def _given_url(section: _Section, url: str) -> str:
 
 
 def _redis_url(section: _Section, scheme: str) -> str:
-    server = section.text("server")
-    if not re.fullmatch(r"[\w.-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?", server):
-        raise section.error("server", "must be the Redis server's host, without scheme and port")
-    host = f"[{server.strip('[]')}]" if ":" in server else server
-    password = _password(section)
-    username = unquote(section.text("username"))  # it stands in Merlin's URL as it is
-    login = f"{quote(username, safe='')}:{quote(password, safe='')}@" if password else ""
+    host, password = _host(section, "Redis"), _password(section)
+    login = f"{quote(_username(section), safe='')}:{quote(password, safe='')}@" if password else ""
     url = f"{scheme}://{login}{host}:{section.number('port', 6379)}/{section.number('db_num', 0)}"
     return _checked(section, "server", url)
+
+
+def _broker_url(section: _Section) -> str:
+    if url := section.text("url"):
+        if url.partition("://")[0].lower() not in _BROKER_SCHEMES or "://" not in url:
+            known = ", ".join(f"{scheme}://" for scheme in _BROKER_SCHEMES)
+            raise section.error("url", f"can't be used; it must begin with one of {known}")
+        return _checked(section, "url", url)
+    name = section.text("name").lower()
+    match name:
+        case "redis" | "rediss":
+            return _redis_url(section, name)
+        case "redis+socket":
+            return _socket_url(section)
+        case "rabbitmq" | "amqps":
+            return _amqp_url(section, "amqps", 5671)
+        case "amqp":
+            return _amqp_url(section, "amqp", 5672)
+    problem = f"{name!r} can't be used" if name else "is missing"
+    raise section.error("name", f"{problem}; it must be redis, rediss, redis+socket, rabbitmq, amqps or amqp")
+
+
+_BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
+
+
+def _socket_url(section: _Section) -> str:
+    path = section.text("path")
+    if not path.startswith("/"):
+        raise section.error("path", "must be the absolute path of Redis's socket")
+    return f"unix://{quote(path)}?db={section.number('db_num', 0)}"
+
+
+def _amqp_url(section: _Section, scheme: str, port: int) -> str:
+    host = _host(section, "RabbitMQ")
+    if not section.text("password"):
+        raise section.error("password", "is missing; Merlin needs one for RabbitMQ")
+    vhost = section.text("vhost") or getpass.getuser()
+    login = f"{quote(_username(section), safe='')}:{quote(_password(section), safe='')}"
+    address = f"{host}:{section.number('port', port)}"
+    return _checked(section, "server", f"{scheme}://{login}@{address}/{quote(unquote(vhost), safe='')}")
+
+
+def _username(section: _Section) -> str:
+    """As it reaches the server. Merlin gives a broker that names none the name of whoever runs it."""
+    if section.name == "broker" and "username" not in section.values:
+        return getpass.getuser()
+    return unquote(section.text("username"))  # it stands in Merlin's URL as it is
+
+
+def _host(section: _Section, kind: str) -> str:
+    server = section.text("server")
+    if not re.fullmatch(r"[\w.-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?", server):
+        raise section.error("server", f"must be the {kind} server's host, without scheme and port")
+    return f"[{server.strip('[]')}]" if ":" in server else server
 
 
 def _password(section: _Section) -> str:
     value = section.text("password")
     places = [section.home / ".merlin" / value, section.path(value)]
-    if section.certs:
+    if section.certs and section.name != "broker":  # whose password Merlin does not look for there
         places.append(section.path(section.certs) / value)
     for place in places:
         if _is_file(place):
@@ -170,7 +280,7 @@ def _checked(section: _Section, key: str, url: str) -> str:
     except ValueError:
         problem = "makes no valid URL; check host and port, and percent-encode user and password"
         raise section.error(key, problem) from None
-    return _with_tls(section, url, parts.query) if parts.scheme == "rediss" else url
+    return _with_tls(section, url, parts.query) if parts.scheme in ("rediss", "amqps") else url
 
 
 def _with_tls(section: _Section, url: str, query: str) -> str:

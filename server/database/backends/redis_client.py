@@ -87,8 +87,12 @@ _TEXTS = {"decode_responses": True, "encoding_errors": "surrogateescape"}
 class RedisClients:
     """Makes clients for one URL. Raises `WrongDatabaseError` for one that can't be read."""
 
-    def __init__(self, url: str, password: str | None = None, tls: TLS | None = None) -> None:
+    def __init__(
+        self, url: str, password: str | None = None, tls: TLS | None = None, *, noun: str = "database"
+    ) -> None:
+        """`noun`: what messages call the server."""
         self.connection = mask(url)
+        self._noun = noun
         if _split(url) is None:
             raise self._unreadable("it is no URL; in a password each of / ? # @ [ ] is percent-encoded")
         scheme, _, rest = url.partition(":")
@@ -101,6 +105,8 @@ class RedisClients:
             raise self._unreadable(error) from None
         if password is not None:
             self._arguments["password"] = password
+        self.database = int(self._arguments.get("db", 0))
+        """Its number."""
         self._is_tls = _is_tls(self._arguments)
         if self._is_tls:
             self._arguments |= tls.arguments()
@@ -223,11 +229,11 @@ class RedisClients:
                 return WrongDatabaseError(f"{self.connection} refuses a command: {reason}")
             case MasterNotFoundError():
                 return BackendUnavailableError(
-                    f"Can't reach the database {self.connection}: {self._why_no_master(str(error))}."
+                    f"Can't reach the {self._noun} {self.connection}: {self._why_no_master(str(error))}."
                 )
             case _:
                 return BackendUnavailableError(
-                    f"Can't reach the database {self.connection}: {reason}{self._hint(error, reason)}"
+                    f"Can't reach the {self._noun} {self.connection}: {reason}{self._hint(error, reason)}"
                 )
 
     def _why_no_master(self, reason: str) -> str:
@@ -248,13 +254,14 @@ class RedisClients:
             if is_silent or is_cut or "WRONG_VERSION_NUMBER" in reason:
                 return " Does it speak TLS? Without TLS it is redis:// (in app.yaml: name: redis), not rediss://."
             if "CERTIFICATE_VERIFY_FAILED" in reason:
-                return " --database-ca-certs names the certificates that it is verified by."
+                ca_certs = "--database-ca-certs" if self._noun == "database" else "?ssl_ca_certs=FILE"
+                return f" {ca_certs} names the certificates that it is verified by."
         elif is_cut:
             return " Does it want TLS? Then it is rediss://."
         return ""
 
     def _unreadable(self, why: object) -> WrongDatabaseError:
-        return WrongDatabaseError(f"Can't read the database URL {self.connection}: {str(why).rstrip('.')}.")
+        return WrongDatabaseError(f"Can't read the {self._noun} URL {self.connection}: {str(why).rstrip('.')}.")
 
 
 def _address_of(connection: Any) -> Address:

@@ -55,7 +55,7 @@ def check_files(arguments: Mapping[str, Any]) -> None:
         except ssl.SSLError:
             raise WrongDatabaseError(f"{ca_certs} holds no certificates in PEM form.") from None
     if key is not None and certificate is None:
-        raise WrongDatabaseError(f"The key {key} needs its certificate beside it: --database-certfile.")
+        raise WrongDatabaseError(f"The key {key} needs its certificate beside it (certfile).")
     if certificate is not None:
         try:
             # An empty password keeps OpenSSL from asking for one at the terminal.
