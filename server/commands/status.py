@@ -13,27 +13,27 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from schema.connections import MAX_PAGE_SIZE
 from server.commands.asking import Answering, RunningServer, opened_database
-from server.commands.configuration import check_exists, naming, print_database, settings_of, with_database
+from server.commands.configuration import check_exists, naming, print_database, settings_of, with_broker, with_database
+from server.commands.finding_run import NamedRun, find_run, named_run
 from server.commands.flags import DATABASE, add_arguments
 from server.commands.headers import add_header_option, headers_of
-from server.commands.status_documents import FIND, STATUS
+from server.commands.status_documents import STATUS
 from server.commands.status_text import text_of
 from server.commands.terminal import Style
 from server.database.workspaces import TaskStatus
 from server.errors import UsageError
 from server.http_client import FetchError
-from server.settings import Settings
+from server.settings import Settings, flag_of
 
 _INTERVAL = 2.0
 _LISTED = 20
 _SETTINGS = tuple(
-    item.name for item in dataclasses.fields(Settings) if item.name in DATABASE or item.name.startswith("broker")
+    item for item in dataclasses.fields(Settings) if item.name in DATABASE or item.name.startswith("broker")
 )
 _TOP, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 
@@ -81,7 +81,7 @@ def add_status_command(commands: Any) -> None:
         help=f"list at most so many tasks, up to {MAX_PAGE_SIZE} (default: {_LISTED})",
     )
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 if the run has failed, or a task of it")
-    add_arguments(parser, _SETTINGS)
+    add_arguments(parser, [item.name for item in _SETTINGS])
     parser.set_defaults(run=status)
 
 
@@ -90,7 +90,7 @@ def status(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         place = _server(options) if options.server is not None else _database(options, stack)
         try:
-            has_failed = asyncio.run(_show(place, _named(options.run_name), options))
+            has_failed = asyncio.run(_show(place, named_run(options.run_name), options))
         except KeyboardInterrupt:
             if options.watch is None:
                 raise
@@ -104,6 +104,10 @@ async def _running(server: RunningServer) -> AsyncIterator[Answering]:
 
 
 def _server(options: argparse.Namespace) -> contextlib.AbstractAsyncContextManager[Answering]:
+    """Raises `UsageError`."""
+    given = next((flag_of(item) for item in _SETTINGS if getattr(options, item.name) is not None), None)
+    if given is not None:
+        raise UsageError(f"{given} is a setting of the server: leave it out, or leave out --server.")
     return _running(RunningServer(options.server, headers_of(options)))
 
 
@@ -122,7 +126,9 @@ def _database(
         workspace_root=settings.workspace_root or _root_of(options.run_name),
     )
     is_found = settings.database is None
-    to_read, source = with_database(to_read, stack)
+    named = to_read
+    to_read, source = with_database(named, stack)
+    to_read = with_broker(to_read, named)
     stack.enter_context(naming(source if is_found else None))
     check_exists(to_read)
     if is_found:
@@ -139,31 +145,12 @@ def _root_of(name: str) -> tuple[Path, ...] | None:
 # --- asking
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What the user calls a run by."""
-
-    name: str
-    is_path: bool
-    """Whether it can't be the name of a study."""
-    is_file: bool
-    variables: Mapping[str, Any]
-    """Of `FIND`."""
-
-
-def _named(name: str) -> Named:
-    path = os.path.abspath(name)  # noqa: PTH100 - as above
-    workspaces = list(dict.fromkeys([name, path, os.path.realpath(path)]))
-    variables = {"id": name, "workspaces": workspaces, "directory": f"/{name.strip('/')}", "name": name}
-    return Named(name, "/" in name or name in (".", ".."), Path(path).is_file(), variables)
-
-
 async def _show(
-    place: contextlib.AbstractAsyncContextManager[Answering], named: Named, options: argparse.Namespace
+    place: contextlib.AbstractAsyncContextManager[Answering], named: NamedRun, options: argparse.Namespace
 ) -> bool:
     """Prints the status, once or until it is cancelled. Returns whether the run has failed."""
     async with place as asked:
-        run_id = await _find(asked, named)
+        run_id = await find_run(asked, named)
         await asked.observe(run_id)
         data = await _status(asked, run_id, options)
         if options.watch is None:
@@ -177,35 +164,6 @@ async def _show(
                 data, trouble = await _status(asked, run_id, options), ""
             except FetchError as error:  # such as a server that is restarted
                 trouble = str(error)
-
-
-async def _find(asked: Answering, named: Named) -> str:
-    """The id of the run that the user means. Raises `UsageError`."""
-    name = named.name
-    found = await asked.answer(FIND, named.variables)
-    if found["byId"] is not None:
-        return str(found["byId"]["id"])
-    by_path = found["byWorkspace"]["nodes"]
-    study = None if named.is_path else found["study"]
-    of_study = [] if study is None else study["runs"]["nodes"]
-    meant = {str(run["id"]) for run in (*by_path, *of_study)}
-    if len(meant) == 1:
-        return meant.pop()
-    if by_path and of_study:
-        raise UsageError(
-            f"{name!r} is a study, and also a workspace: pass ./{name} for the workspace, or the id of a run."
-        )
-    if by_path:
-        raise UsageError(f"{name!r} leads to several workspaces: pass the id of a run: {' or '.join(meant)}.")
-    if study is not None:
-        raise UsageError(f"The study {name!r} has no runs.")
-    in_directories = found["byDirectory"]["nodes"]
-    if len(in_directories) > 1:
-        raise UsageError(f"The workspaces of several runs are called {name!r}: pass the whole path.")
-    if in_directories:
-        return str(in_directories[0]["id"])
-    hint = "pass its workspace instead of a file" if named.is_file else "pass a workspace, a study or the id of a run"
-    raise UsageError(f"There is no run {name!r} in the database: {hint}.")
 
 
 async def _status(asked: Answering, run_id: str, options: argparse.Namespace) -> dict[str, Any]:
