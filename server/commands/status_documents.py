@@ -42,7 +42,7 @@ query RunStatus($id: ID!, $listsTasks: Boolean!, $statuses: [TaskStatus!], $firs
     queues
     workers {
       name
-      physicalWorkers { name status isAlive lastSeenAt activeTasks processedTasks }
+      physicalWorkers(first: 500) { nodes { name status isAlive lastSeenAt activeTasks processedTasks } }
     }
   }
   liveWorkers { name isAlive lastSeenAt activeTasks processedTasks physicalWorker { id } }

@@ -173,7 +173,7 @@ def _task_colour(status: str) -> Colour | None:
 def _workers(data: Mapping[str, Any], style: Style) -> list[Line]:
     rows: list[tuple[str, Mapping[str, Any] | None, str]] = []
     for logical in data["run"]["workers"]:
-        processes = logical["physicalWorkers"]
+        processes = logical["physicalWorkers"]["nodes"]
         rows += [(process["name"], process, process["status"]) for process in processes]
         if not processes:
             rows.append((logical["name"], None, "no process"))

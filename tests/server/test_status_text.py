@@ -38,8 +38,8 @@ def test_a_run_is_shown_as_a_whole() -> None:
             stepRuns=[step("prepare", 2.24, total=4, SUCCEEDED=4), step("sim", total=16, SUCCEEDED=6, RUNNING=2)],
             queues=["[merlin]_sim_q"],
             workers=[
-                {"name": "simworkers", "physicalWorkers": [process("celery@simworkers.%vm", isAlive=True)]},
-                {"name": "ovw", "physicalWorkers": []},
+                {"name": "simworkers", "physicalWorkers": {"nodes": [process("celery@simworkers.%vm", isAlive=True)]}},
+                {"name": "ovw", "physicalWorkers": {"nodes": []}},
             ],
         ),
         queues=[
@@ -94,7 +94,7 @@ def test_a_worker_is_shown_as_it_is_and_as_it_is_recorded() -> None:
     live = process("celery@ovw.%vm", isAlive=True, activeTasks=2, processedTasks=23)
     known = process("celery@known.%vm", isAlive=True, physicalWorker={"id": "1"})
     gone = process("celery@gone.%vm", isAlive=False)
-    workers = [{"name": "dead", "physicalWorkers": [dead]}]
+    workers = [{"name": "dead", "physicalWorkers": {"nodes": [dead]}}]
     assert text(answer(run(workers=workers), liveWorkers=[live, known, gone])).splitlines()[-6:-3] == [
         "worker           alive                          active  processed  record",
         "celery@dead.%vm  no, until 2026-11-25 16:01:24       ?          ?  RUNNING",
@@ -208,7 +208,9 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
         ]
 
     tasks = [task(draw(hostile), draw(hostile), returnCode=maybe(hostile)) for _ in range(draw(st.integers(0, 2)))]
-    workers = [{"name": draw(hostile), "physicalWorkers": processes()} for _ in range(draw(st.integers(0, 2)))]
+    workers = [
+        {"name": draw(hostile), "physicalWorkers": {"nodes": processes()}} for _ in range(draw(st.integers(0, 2)))
+    ]
     shown = run(
         id=draw(hostile),
         workspace=draw(hostile),
