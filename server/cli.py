@@ -14,6 +14,7 @@ from server.commands.contract import add_commands
 from server.commands.flags import DATABASE, Parser, add_arguments, secrets_help
 from server.commands.integrity import integrity
 from server.commands.serve import serve
+from server.commands.status import add_status_command
 from server.commands.token import add_token_commands
 from server.database.integrity import ProblemKind, Severity
 from server.errors import ExpectedError
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     integrity_parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_arguments(integrity_parser, DATABASE)
     integrity_parser.set_defaults(run=integrity)
+    add_status_command(commands)
     add_commands(commands)
     add_token_commands(commands)
     return parser

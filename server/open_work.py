@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from server.database.errors import WrongDatabaseError
@@ -20,14 +20,15 @@ from server.work.watching import watching
 
 
 @asynccontextmanager
-async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterator[None]:
-    """Observes the work beside a database until the block ends. Raises `SettingsError`."""
+async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterator[Sequence[WorkSource]]:
+    """Observes the work beside a database until the block ends: yields the sources. Raises `SettingsError`."""
     tasks = TaskRegister(database.read_model, database.observations)
+    sources = sources_of(settings, database, tasks)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(tasks.showing())
         await stack.enter_async_context(alongside(StuckRuns(database).run()))
-        await stack.enter_async_context(watching(database.observations, sources_of(settings, database, tasks)))
-        yield
+        await stack.enter_async_context(watching(database.observations, sources))
+        yield sources
 
 
 def sources_of(settings: Settings, database: MerlinDatabase, tasks: TaskRegister) -> list[WorkSource]:

@@ -1,4 +1,4 @@
-"""What `serve` and `integrity` share: the settings of a command line, and the database that they name."""
+"""What `serve`, `integrity` and `status` share: the settings of a command line, and the database that they name."""
 
 from __future__ import annotations
 
@@ -102,3 +102,10 @@ def naming(source: str | None) -> Iterator[None]:
 def print_database(settings: Settings, source: str, file: TextIO) -> None:
     """Prints which database is used: one from a configuration before anything, such as a password, is sent to it."""
     print(f"Merlin's database: {backend_of(settings).connection} ({source})", file=file, flush=True)
+
+
+def check_exists(settings: Settings) -> None:
+    """Refuses a missing file: to create it would show a mistyped path as an empty database. Raises `UsageError`."""
+    url = settings.database or ""
+    if url.startswith("sqlite:") and not path_of(url).exists():
+        raise UsageError(f"There is no database {path_of(url)}.")

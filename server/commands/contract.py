@@ -19,6 +19,7 @@ from schema.limits import Limits
 from schema.measures import ASSUMED
 from server import __version__
 from server.commands.flags import LIMITS, add_arguments
+from server.commands.headers import add_header_option, headers_of
 from server.contract.assumptions import sizes_in
 from server.contract.check import check
 from server.contract.diff import diff
@@ -32,11 +33,6 @@ from server.open_database import open_database
 from server.settings import Settings, read_settings
 
 _STYLES = ("human", "json", "github")
-_HEADER_VARIABLE = "MERLIN_GRAPHQL_HEADER"
-_HEADER = (
-    "a header for a protected server, such as 'Authorization: Bearer …', or @FILE with one header on each line; @FILE "
-    f"and the variable {_HEADER_VARIABLE} hide it from other users of this machine; may be repeated"
-)
 
 
 def add_commands(commands: Any) -> None:
@@ -55,7 +51,7 @@ def add_commands(commands: Any) -> None:
     )
     compare.add_argument("old", help="a file, or the URL of a schema or of a GraphQL endpoint")
     compare.add_argument("new", help="the same for the newer schema")
-    compare.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
+    add_header_option(compare)
     compare.add_argument("--format", choices=_STYLES, default="human")
     compare.set_defaults(run=run_diff)
     checking = commands.add_parser(
@@ -69,7 +65,7 @@ def add_commands(commands: Any) -> None:
     )
     checking.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
     checking.add_argument("--schema", metavar="FILE|URL", help="the schema; without it, the one of this package")
-    checking.add_argument("--header", action="append", default=[], metavar="'NAME: VALUE'|@FILE", help=_HEADER)
+    add_header_option(checking)
     checking.add_argument("--strict", action="store_true", help="also fail for the use of deprecated elements")
     checking.add_argument("--format", choices=_STYLES, default="human")
     _add_sizes(checking)
@@ -110,13 +106,13 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def run_diff(options: argparse.Namespace) -> int:
-    headers = _headers(options.header)
+    headers = headers_of(options)
     return _report(diff(load_schema(options.old, headers), load_schema(options.new, headers)), options.format)
 
 
 def run_check(options: argparse.Namespace) -> int:
     documents = load_documents(options.documents)
-    loaded = own_schema() if options.schema is None else load_schema(options.schema, _headers(options.header))
+    loaded = own_schema() if options.schema is None else load_schema(options.schema, headers_of(options))
     findings = check(loaded.schema, documents, _limits(options), _sizes(options))
     code = _report(findings, options.format)
     kinds = {finding.kind for finding in findings if finding.level is Level.ERROR}
@@ -210,27 +206,3 @@ def _report(findings: list[Finding], style: str) -> int:
         warned = sum(finding.level is Level.WARNING for finding in findings)
         print(f"{failed} errors, {warned} warnings")
     return ExitCode.FAILED if failed else ExitCode.OK
-
-
-def _headers(given: list[str]) -> dict[str, str]:
-    """The headers of the environment and of flags. Raises `UnreadableError` without a value, which may be secret."""
-    lines = [(_HEADER_VARIABLE, line) for line in os.environ.get(_HEADER_VARIABLE, "").splitlines()]
-    for text in given:
-        in_file = _lines_in(text[1:]) if text.startswith("@") else [text]
-        lines += [("--header", line) for line in in_file]
-    headers = {}
-    for source, line in lines:
-        name, found, value = line.partition(":")
-        if not found or not name.strip() or not value.strip() or "\n" in line:
-            raise UnreadableError(f"{source}: pass it as 'Name: value'.")
-        headers[name.strip()] = value.strip()
-    return headers
-
-
-def _lines_in(file: str) -> list[str]:
-    try:
-        return Path(file).read_text().splitlines()
-    except (OSError, ValueError) as error:
-        raise UnreadableError(
-            f"--header: {file} can't be read: {getattr(error, 'strerror', 'it is not text')}."
-        ) from None

@@ -11,10 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Collection
 
-from server.commands.configuration import naming, print_database, settings_of, with_database
-from server.database.backends.sqlite_path import path_of
+from server.commands.configuration import check_exists, naming, print_database, settings_of, with_database
 from server.database.integrity import Problem, ProblemKind, Severity
-from server.errors import UsageError
 from server.open_database import open_database
 from server.settings import Settings
 
@@ -30,7 +28,7 @@ def integrity(options: argparse.Namespace) -> int:
         )
         settings, source = with_database(to_check, stack)
         stack.enter_context(naming(source if is_found else None))
-        _check_it_exists(settings)
+        check_exists(settings)
         if is_found:
             print_database(settings, source, sys.stderr)  # stdout is for the report
         repaired, left = asyncio.run(_check(settings, kinds, repair=options.repair))
@@ -57,13 +55,6 @@ def _summary(problems: Collection[Problem]) -> str:
     counts = Counter(problem.severity for problem in problems)
     by_severity = ", ".join(f"{counts[severity]} {severity}" for severity in Severity if counts[severity])
     return f"{len(problems)} problems" + (f": {by_severity}" if by_severity else "")
-
-
-def _check_it_exists(settings: Settings) -> None:
-    """Refuses a missing file: to create it would report a mistyped path as a database without problems."""
-    url = settings.database or ""
-    if url.startswith("sqlite:") and not path_of(url).exists():
-        raise UsageError(f"There is no database {path_of(url)} to check.")
 
 
 async def _check(

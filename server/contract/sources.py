@@ -33,7 +33,7 @@ _HIDDEN = (
     "In production a server hides its schema: name a file, which `merlin-graphql schema export` of its version writes, "
     "or serve with --introspection."
 )
-_PROTECTED = "Send a token: by --header 'Authorization: Bearer …', or by the variable MERLIN_GRAPHQL_HEADER."
+PROTECTED = "Send a token: by --header 'Authorization: Bearer …', or by the variable MERLIN_GRAPHQL_HEADER."
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _fetched(url: str, headers: Mapping[str, str]) -> str:
 
 def _hint(error: FetchError, *, is_file: bool) -> str:
     if error.status == HTTPStatus.UNAUTHORIZED:
-        return _PROTECTED
+        return PROTECTED
     return _HIDDEN if error.status == HTTPStatus.NOT_FOUND and is_file else ""
 
 
