@@ -12,7 +12,11 @@ from typing import Protocol
 
 from server.database.models import EntityKind, Key
 from server.database.notifier import Notifier
+from server.database.workspace_sizes import WorkspaceSizes, largest_of, sizes_of_workspace
 from server.database.workspaces import LogStream, LogTail, Progress, Source, Workspace
+
+INTEREST_SECONDS = 60.0
+"""How long at least a reader keeps observing a run after somebody has looked at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,9 @@ class WorkspaceReader(Protocol):
     async def read(self, run_ids: Collection[str]) -> None:
         """Observes these runs, and keeps them observed for a while. Returns when their files were read, or too slow."""
 
+    def note_interest(self, run_id: str) -> None:
+        """Keeps a run observed for `INTEREST_SECONDS` more. It is called for each answer that shows the run."""
+
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
         """The last bytes of a log of a task; None if there is none, or it is not in reach."""
 
@@ -77,6 +84,9 @@ class NoReader(WorkspaceReader):
         return False
 
     async def read(self, run_ids: Collection[str]) -> None:
+        pass
+
+    def note_interest(self, run_id: str) -> None:
         pass
 
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
@@ -102,6 +112,9 @@ class Observations:
         self._workers: dict[str, tuple[LiveWorker, ...]] = {}
         self._queues: Mapping[str, QueueLength] = {}
         self._runs: dict[str, RunObservation] = {}
+        self._sizes: dict[str, WorkspaceSizes] = {}
+        self._largest: WorkspaceSizes | None = WorkspaceSizes()
+        """Of all of these; None if it has to be found again."""
 
     # --- what entities read
 
@@ -130,6 +143,13 @@ class Observations:
     def run(self, run_id: str) -> RunObservation:
         return self._runs.get(run_id, _UNKNOWN_RUN)
 
+    @property
+    def sizes(self) -> WorkspaceSizes:
+        """The most that a workspace has that was read."""
+        if self._largest is None:
+            self._largest = largest_of(self._sizes.values())
+        return self._largest
+
     # --- what sources write
 
     def set_source(self, source: Source, *, works: bool) -> None:
@@ -157,12 +177,21 @@ class Observations:
     def set_runs(self, runs: Mapping[str, RunObservation | None]) -> None:
         """None forgets a run."""
         for run_id, observation in runs.items():
+            self._measure(run_id, None if observation is None else observation.workspace)
             if observation is None:
                 self._runs.pop(run_id, None)
             else:
                 self._runs[run_id] = observation
         if runs:
             self._changed([Key(EntityKind.RUN, run_id) for run_id in runs])
+
+    def _measure(self, run_id: str, workspace: Workspace | None) -> None:
+        before = self._sizes.pop(run_id, None)
+        after = None if workspace is None else sizes_of_workspace(workspace)
+        if after is not None:
+            self._sizes[run_id] = after
+        if before != after:
+            self._largest = None
 
     def _changed(self, keys: Sequence[Key]) -> None:
         self.revision += 1

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from server.database.large_values import LargeField
 from server.database.models import EntityKind
 from server.database.read_model import ReadModel
+from server.database.workspace_sizes import WorkspaceSizes
 
 _DIGITS = 8
 """Significant binary digits of a number of bytes."""
@@ -26,6 +27,10 @@ class Sizes(NamedTuple):
     workers_of_run: int
     instances_of_worker: int
     """Physical workers of a logical one."""
+    steps_of_run: int = 0
+    """Of a run whose workspace was read."""
+    tasks_of_run: int = 0
+    tasks_of_step: int = 0
     large: tuple[LargeField, ...] = ()
     """The fields that have large values."""
 
@@ -55,7 +60,7 @@ def _rounded_field(field: LargeField) -> LargeField:
     return LargeField(field.name, rounded(field.largest, _DIGITS), rounded(field.total, _DIGITS))
 
 
-def sizes_of(model: ReadModel) -> Sizes:
+def sizes_of(model: ReadModel, observed: WorkspaceSizes = WorkspaceSizes()) -> Sizes:  # noqa: B008 - never changed
     return Sizes(
         studies=len(model.studies),
         runs=len(model.runs),
@@ -66,5 +71,8 @@ def sizes_of(model: ReadModel) -> Sizes:
         runs_of_worker=model.worker_runs.most_members,
         workers_of_run=model.worker_runs.most_owners,
         instances_of_worker=model.instances.most_members,
-        large=model.large.fields,
+        steps_of_run=observed.steps,
+        tasks_of_run=observed.tasks,
+        tasks_of_step=observed.tasks_of_step,
+        large=(*model.large.fields, *(LargeField(name, *text) for name, text in observed.large.items())),
     )
