@@ -340,7 +340,7 @@ class Meter:
         if _is_connection(field):
             sizes = [self._number(given[name]) for name in ("first", "last") if name in given]
             page = max([size for size in sizes if size is not None], default=DEFAULT_PAGE)
-            return page if length is None else min(page, length)
+            return page if length is None else max(1, min(page, length))  # also an empty page is a field
         if not _is_list(field):
             return 1
         if "ids" in given:

@@ -58,7 +58,12 @@ class RunTime:
 @strawberry.type(description="The end of a text file.")
 class LogTail:
     text: str = strawberry.field(description="The text. Bytes that are not UTF-8 are replaced.")
-    size: float = strawberry.field(description="The bytes of the whole file.")
+
+    @strawberry.field(description="The bytes of the whole file.")
+    @staticmethod
+    def size(root: strawberry.Parent[workspaces.LogTail]) -> float:
+        return float(root.size)
+
     is_whole: bool = strawberry.field(description="Whether the text is the whole file.")
     modified_at: datetime | None = strawberry.field(description="When the file was last written.")
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from server.database.models import EntityKind, Key
 from server.database.notifier import Notifier
+from server.database.steps import Steps
 from server.database.workspace_sizes import WorkspaceSizes, largest_of, sizes_of_workspace
 from server.database.workspaces import LogStream, LogTail, Progress, Source, Workspace
 
@@ -74,7 +75,10 @@ class WorkspaceReader(Protocol):
         """The last bytes of a log of a task; None if there is none, or it is not in reach."""
 
     def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:
-        """The end of a log, then what is added to it as it grows, as `tail -F` does; it begins when there is one."""
+        """The end of a log, then what is added to it as it grows, as `tail -F` does; it begins when there is one.
+
+        Each time at most `DEFAULT_TAIL` bytes; it ends when the run is gone.
+        """
 
 
 class NoReader(WorkspaceReader):
@@ -108,6 +112,8 @@ class Observations:
         self.notifier = Notifier()
         """Notifies of each observation."""
         self.reader: WorkspaceReader = NoReader()
+        self.steps = Steps()
+        """Shares the event loop among those that follow tasks."""
         self._sources: set[Source] = set()
         self._workers: dict[str, tuple[LiveWorker, ...]] = {}
         self._queues: Mapping[str, QueueLength] = {}

@@ -47,8 +47,8 @@ class RunTask:
         self.status = task.status
         self.return_code = task.return_code
         self.restarts = task.restarts
-        self.run_time = task.run_time
-        self.elapsed = task.elapsed
+        self.run_time = None if task.run_time is None else float(task.run_time)
+        self.elapsed = None if task.elapsed is None else float(task.elapsed)
         self.workers = task.workers
         self.parameters = None if task.parameters is None else dict(task.parameters)
         self.sample_index = task.sample_index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -65,5 +66,13 @@ def largest_of(sizes: Iterable[WorkspaceSizes]) -> WorkspaceSizes:
 
 
 def _large(values: Iterable[Any]) -> LargeText:
-    sizes = [len(orjson.dumps(value, default=repr, option=orjson.OPT_NON_STR_KEYS)) for value in values]
+    sizes = list(map(_size_of, values))
     return LargeText(max(sizes, default=0), sum(sizes))
+
+
+def _size_of(value: Any) -> int:
+    """Bytes of its JSON in UTF-8."""
+    try:
+        return len(orjson.dumps(value, default=repr, option=orjson.OPT_NON_STR_KEYS))
+    except TypeError:  # half of a surrogate pair
+        return len(json.dumps(value, default=repr))

@@ -46,6 +46,7 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
+from server.database.run_tasks import task_id
 from tests.support.documents import Asked, Words
 from tests.support.records import logical_worker, physical_worker, run, uid
 
@@ -176,7 +177,7 @@ def replaced(class_: type[Any], name: str, value: Any, share: int = 1) -> Iterat
 
 
 WORDS = Words(
-    ids=IDS,
+    ids=[*IDS, task_id(uid(11), "sim/0"), task_id(uid(11), "nothing"), task_id(uid(12), "sim/0")],
     names=["a", "sim", "q", "\ud800", "/r_20260101-000000", "[merlin]_a"],
     cursors=[
         write_cursor("NAME", ("", uid(1))),
@@ -185,6 +186,9 @@ WORDS = Words(
         write_cursor("LAUNCHED_AT", (-(2**60), uid(11))),
         write_cursor("ID:ASC", (uid(12), uid(12))),
         write_cursor("RESTART_COUNT:DESC", (3, uid(24))),
+        write_cursor("PATH", (2**32 + 1, "")),
+        write_cursor("STATUS:ASC", (1, "2")),
+        write_cursor("RUN_TIME:DESC", (None, "100000000")),
     ],
 )
 
