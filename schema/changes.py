@@ -23,8 +23,8 @@ describe(
     {
         ChangeKind.SNAPSHOT: "It existed when the subscription began.",
         ChangeKind.CREATED: "It is new, or now matches the filter and did not before.",
-        ChangeKind.UPDATED: "What is stored of it changed, or what this server sees of it, once or several times.",
-        ChangeKind.LEFT: "It still exists, but no longer matches the filter. Only `runChanges` and `taskChanges` have one.",
+        ChangeKind.UPDATED: "What is stored of it, or seen of it, changed, once or several times.",
+        ChangeKind.LEFT: "It still exists, but no longer matches the filter of `runChanges` or `taskChanges`.",
         ChangeKind.DELETED: "It is gone.",
     },
 )
