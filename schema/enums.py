@@ -90,11 +90,13 @@ describe(
     Source,
     "Where this server sees the work itself, beside Merlin's records.",
     {
-        Source.CELERY_EVENTS: "The events that workers send over the broker: heartbeats, and their tasks.",
-        Source.CELERY_RESULTS: "The keys of the results backend: each task that has ended has one for a day.",
-        Source.BROKER_QUEUES: "The lengths of the queues at the broker.",
-        Source.WORKSPACE_FILES: "The files in the workspaces of runs.",
-        Source.OWN_HISTORY: "The changes of status that servers of this database have seen and kept.",
+        Source.CELERY_EVENTS: (
+            "What Celery's workers tell on the broker: heartbeats, starts and stops, and the events of tasks."
+        ),
+        Source.CELERY_RESULTS: "The results of tasks that Celery keeps for a day: how many there are of a run.",
+        Source.BROKER_QUEUES: "The queues of the broker: how many messages wait in each.",
+        Source.WORKSPACE_FILES: "The files in the workspaces of runs: the specification, status files, logs.",
+        Source.OWN_HISTORY: "This server's own record of the changes of runs.",
     },
 )
 describe(

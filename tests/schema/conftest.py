@@ -21,9 +21,9 @@ from server.database.models import (
 from server.database.observations import RunObservation
 from server.database.workspaces import LogStream, Progress, Source, Task, TaskStatus
 from tests.support.compiler import GONE, NOW, WORKERS, World
+from tests.support.made_up_workspaces import AS_OF, MadeUp, MadeUpReader, TaskColumns, observed, sampled, step_of
 from tests.support.mutations import SIM
 from tests.support.records import memory_of, physical_worker, run, study, uid
-from tests.support.workspaces import AS_OF, MadeUp, MadeUpReader, TaskColumns, observed, sampled, step_of
 
 NAN = '{"x": NaN, "y": [Infinity, 123456789012345678901234567890], "z": "\\ud800"}'
 

@@ -18,9 +18,9 @@ from server.database.observations import RunObservation
 from server.database.run_tasks import task_id
 from server.database.workspaces import LogStream, Progress, Source, Task, TaskStatus
 from tests.support.asking import execute
+from tests.support.made_up_workspaces import AS_OF, MadeUp, MadeUpReader, observed, workspace_of
 from tests.support.records import run, uid
 from tests.support.subscribers import Said, Subscriber, copy_of, key_of, put, subscribed
-from tests.support.workspaces import AS_OF, MadeUp, MadeUpReader, observed, workspace_of
 
 pytestmark = pytest.mark.anyio
 

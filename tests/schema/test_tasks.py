@@ -21,9 +21,18 @@ from server.database.run_tasks import RunTask, read_task_id, task_id
 from server.database.workspaces import LogStream, Progress, Source, Step, Task, TaskStatus
 from tests.support.asking import ask, execute
 from tests.support.compiler import UNLIMITED
+from tests.support.made_up_workspaces import (
+    AS_OF,
+    MadeUp,
+    MadeUpReader,
+    TaskColumns,
+    observed,
+    sampled,
+    step_of,
+    workspace_of,
+)
 from tests.support.records import run, uid
 from tests.support.subscribers import copy_of
-from tests.support.workspaces import AS_OF, MadeUp, MadeUpReader, TaskColumns, observed, sampled, step_of, workspace_of
 
 pytestmark = pytest.mark.anyio
 

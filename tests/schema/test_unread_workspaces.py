@@ -18,9 +18,9 @@ from server.database.merlin_database import MerlinDatabase
 from server.database.observations import RunObservation
 from server.database.workspaces import Progress, Source, TaskStatus
 from tests.support.asking import ask
+from tests.support.made_up_workspaces import AS_OF, MadeUpReader, workspace_of
 from tests.support.records import run, uid
 from tests.support.subscribers import copy_of, put
-from tests.support.workspaces import AS_OF, MadeUpReader, workspace_of
 
 pytestmark = pytest.mark.anyio
 
