@@ -11,8 +11,11 @@ import strawberry
 from schema.enums import EntityKind, describe
 from schema.node import Node
 from schema.run import Run
+from schema.task import Task
 from server.database.change_log import ChangeKind
 from server.database.entities import Entity, RunEntity
+from server.database.run_tasks import RunTask
+from server.database.workspaces import LogTail
 
 describe(
     ChangeKind,
@@ -20,8 +23,8 @@ describe(
     {
         ChangeKind.SNAPSHOT: "It existed when the subscription began.",
         ChangeKind.CREATED: "It is new, or now matches the filter and did not before.",
-        ChangeKind.UPDATED: "What is stored of it changed, once or several times.",
-        ChangeKind.LEFT: "It still exists, but no longer matches the filter. Only `runChanges` has a filter.",
+        ChangeKind.UPDATED: "What is stored of it, or seen of it, changed, once or several times.",
+        ChangeKind.LEFT: "It still exists, but no longer matches the filter of `runChanges` or `taskChanges`.",
         ChangeKind.DELETED: "It is gone.",
     },
 )
@@ -70,5 +73,33 @@ class RunChange:
         return self.kind, self.id, self.state
 
 
-SubscriptionEvent: TypeAlias = Change | RunChange | LiveTick
+@strawberry.type(description="The changes of a task since the subscriber's last event of it, as one.")
+class TaskChange:
+    kind: ChangeKind = strawberry.field(description=_KIND)
+    id: strawberry.ID = strawberry.field(
+        description="Its id. The last event, a DELETED of the run as a whole, has the id of the run."
+    )
+    task: RunTask | None = strawberry.field(
+        graphql_type=Task | None, description="The task as it is now, also for LEFT; null once it is gone."
+    )
+    revision: int = strawberry.field(description=_REVISION)
+    state: strawberry.Private[Hashable] = None
+
+    @property
+    def identity(self) -> Hashable:
+        return self.kind, self.id, self.state
+
+
+class LogChange:
+    """What was added to a log. Each subscriber has its own: no two have the same response."""
+
+    def __init__(self, tail: LogTail) -> None:
+        self.text = tail.text
+        self.size = tail.size
+        self.is_whole = tail.is_whole
+        self.modified_at = tail.modified_at
+        self.identity: Hashable = object()
+
+
+SubscriptionEvent: TypeAlias = Change | RunChange | TaskChange | LogChange | LiveTick
 """The events of subscriptions. Events of one `identity` have the same response for all subscribers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import strawberry
 
@@ -53,6 +53,25 @@ class Connection(Generic[T]):
     total_count: int = strawberry.field(description="The number of entities on all pages.")
 
 
+class Paged(Protocol):
+    """An ordered sequence whose pages are found by key."""
+
+    @property
+    def order(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def slice(self, start: int, stop: int) -> list[Any]: ...
+
+    def position(self, index: int) -> SortKey: ...
+
+    def admits(self, position: SortKey) -> bool: ...
+
+    def after(self, position: SortKey) -> int: ...
+
+    def before(self, position: SortKey) -> int: ...
+
+
 class PageEdge:
     __slots__ = ("cursor", "node")
 
@@ -64,7 +83,7 @@ class PageEdge:
 class Page:
     """The value behind a connection: one page of entities. Its fields are computed only if they are selected."""
 
-    def __init__(self, items: OrderedView[Any], start: int, stop: int) -> None:
+    def __init__(self, items: Paged, start: int, stop: int) -> None:
         self._items = items
         self._start = start
         self._stop = stop
@@ -92,7 +111,7 @@ class Page:
         return len(self._items)
 
     def _cursor(self, index: int) -> str:
-        return write_cursor(self._items.order, self._items.positions[index])
+        return write_cursor(self._items.order, self._items.position(index))
 
 
 def page_of(
@@ -109,10 +128,10 @@ def page_of(
     entity_context = info.context.database.entity_context
     found = ordered(matching(items, filter, entity_context), order_by, entity_context)
     info.context.note_search(found.tests)
-    return _page(found, first, after, last, before)
+    return page(found, first, after, last, before)
 
 
-def _page(items: OrderedView[Any], first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
+def page(items: Paged, first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
     """Relay's algorithm (GraphQL Cursor Connections, 4.4), on positions. Raises `BadInput`."""
     for argument, count in (("first", first), ("last", last)):
         if count is not None and not 1 <= count <= MAX_PAGE_SIZE:
@@ -129,11 +148,8 @@ def _page(items: OrderedView[Any], first: int | None, after: str | None, last: i
     return Page(items, start, stop)
 
 
-def _position(items: OrderedView[Any], cursor: str, argument: str) -> SortKey:
+def _position(items: Paged, cursor: str, argument: str) -> SortKey:
     position = read_cursor(cursor, items.order, argument)
-    value = position[0]
-    first = items.positions[0][0] if items.positions else None  # also None if no entity has a value: nulls come last
-    is_foreign = items.is_default if value is None else first is not None and type(value) is not type(first)
-    if is_foreign:
+    if not items.admits(position):
         raise BadInput(f"{argument}: {MALFORMED}", argument)
     return position

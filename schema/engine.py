@@ -203,8 +203,9 @@ class Engine:
     ) -> GraphQLResponse:
         charge(context.allowance, cost)
         if operation.reads_files:
-            answer = partial(self._response_to_query, operation, variables, cost=cost)
-            return await self._within_deadline(after_reading(context, answer))
+            answer = partial(self._response_to_query, operation, variables)
+            measure = partial(self._cost, operation, variables, context)
+            return await self._within_deadline(after_reading(context, answer, cost, measure))
         return await self._response_to_query(operation, variables, context, cost)
 
     async def _response_to_query(
@@ -385,7 +386,7 @@ class Engine:
                 return await after_reading(context, partial(answer_in, event))
             return await answer_in(event, context)
 
-        async def answer_in(event: SubscriptionEvent, context: Context) -> GraphQLResponse:
+        async def answer_in(event: SubscriptionEvent, context: Context, _cost: int = 0) -> GraphQLResponse:
             # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
             # the results of all events as long as the subscription lasts.
             try:

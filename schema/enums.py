@@ -8,7 +8,7 @@ from enum import StrEnum
 import strawberry
 
 from server.database.models import EntityKind, RunStatus, WorkerStatus
-from server.database.workspaces import Source
+from server.database.workspaces import LogStream, Source, TaskStatus
 
 
 def describe(
@@ -99,5 +99,30 @@ describe(
         Source.OWN_HISTORY: "This server's own record of the changes of runs.",
     },
 )
+describe(
+    TaskStatus,
+    "The status of a task, as its files or its events say.",
+    {
+        TaskStatus.WAITING: "The specification foresees it, and it has not begun.",
+        TaskStatus.RUNNING: "It has begun. It stays so if its worker was killed.",
+        TaskStatus.RETRYING: "A try of it has ended, and it waits for the next one.",
+        TaskStatus.SUCCEEDED: "It has ended well.",
+        TaskStatus.FAILED: "It has ended with MERLIN_SOFT_FAIL or MERLIN_HARD_FAIL.",
+        TaskStatus.CANCELLED: "It was cancelled.",
+        TaskStatus.DRY_RUN: "Only its script was written, by a dry run.",
+        TaskStatus.UNKNOWN: "What stands in its files is none of these.",
+    },
+)
+describe(
+    LogStream,
+    "A text file that Merlin writes for a task.",
+    {
+        LogStream.STDOUT: "What its script wrote to the standard output.",
+        LogStream.STDERR: "What its script wrote to the standard error.",
+        LogStream.SCRIPT: "The script that is executed.",
+        LogStream.RESTART_STDOUT: "What its restart script wrote to the standard output.",
+        LogStream.RESTART_STDERR: "What its restart script wrote to the standard error.",
+    },
+)
 
-__all__ = ["EntityKind", "RunStatus", "Source", "WorkerStatus", "describe"]
+__all__ = ["EntityKind", "LogStream", "RunStatus", "Source", "TaskStatus", "WorkerStatus", "describe"]

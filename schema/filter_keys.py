@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from schema.filters import (
     RunFilter,
     StringFilter,
     StudyFilter,
+    TaskFilter,
 )
 from schema.scalars import id_of
 from schema.value_keys import VALUE_KEYS, Annotation, Times, Values, status_in
@@ -31,6 +33,7 @@ from server.database.models import RunModel, RunStatus, WorkerStatus
 from server.database.ordered import OrderedView, SortKey
 from server.database.read_model import ReadModel
 from server.database.table import Table
+from server.database.workspaces import TaskStatus
 
 _DAY = 86_400
 _TO_1970 = datetime(1970, 1, 1) - EPOCH  # noqa: DTZ001 - as EPOCH
@@ -126,6 +129,16 @@ def _number(name: str) -> Key:
     return _about(lambda _compiler, about: Values(f"record.{name}", Measure((*about, name), nullable=False)))
 
 
+def _number_or_null(name: str) -> Key:
+    """A whole number; null is neither equal to any, nor less, nor more: as NaN is."""
+
+    def field(compiler: Compiler, about: Name) -> Values:
+        source = f"({compiler.bind(math.nan)} if record.{name} is None else record.{name})"
+        return Values(source, Measure((*about, name), nullable=True))
+
+    return _about(field)
+
+
 def _run_status(compiler: Compiler, about: Name) -> Values:
     group = compiler.model.run_statuses.of
     return Values(
@@ -137,6 +150,10 @@ def _worker_status(compiler: Compiler, about: Name) -> Values:
     group = compiler.model.worker_statuses.of
     subject = Choice((*about, "status"), tuple(WorkerStatus))
     return Values("record.worker_status", subject, lambda them: list(map(group, them)))
+
+
+def _task_status(_compiler: Compiler, about: Name) -> Values:
+    return Values("record.status", Choice((*about, "status"), tuple(TaskStatus)))
 
 
 def _has_runs(links_of: Callable[[ReadModel], Links[Any, Any]]) -> Key:
@@ -342,6 +359,16 @@ KEYS: Keys = {
         "finished_at": _of_history("finishedAt", "(history.finished if history.last is record.run_status else None)"),
         "has_failed": Key(_has_failed),
         "annotation": _annotation(_RUNS),
+    },
+    TaskFilter: {
+        **_NESTED,
+        "step": _text("step"),
+        "path": _text("path"),
+        "status": _about(_task_status),
+        "return_code": _text("return_code", nullable=True),
+        "workers": _list("workers"),
+        "restarts": _number_or_null("restarts"),
+        "sample_index": _number_or_null("sample_index"),
     },
     **VALUE_KEYS,
 }

@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 
 import strawberry
 
-from schema.enums import RunStatus, WorkerStatus
+from schema.enums import RunStatus, TaskStatus, WorkerStatus
 from schema.scalars import JSON
 
 _AND = "All of these filters must match."
@@ -89,6 +89,17 @@ class WorkerStatusFilter:
         name="in", default=strawberry.UNSET, description="Equal to one of these values."
     )
     not_in: list[WorkerStatus] | None = strawberry.field(
+        default=strawberry.UNSET, description="Equal to none of these values."
+    )
+
+
+@strawberry.input(description="Conditions on the status of a task.")
+class TaskStatusFilter:
+    eq: TaskStatus | None = strawberry.field(default=strawberry.UNSET, description="Equal to this value.")
+    in_: list[TaskStatus] | None = strawberry.field(
+        name="in", default=strawberry.UNSET, description="Equal to one of these values."
+    )
+    not_in: list[TaskStatus] | None = strawberry.field(
         default=strawberry.UNSET, description="Equal to none of these values."
     )
 
@@ -197,7 +208,31 @@ class PhysicalWorkerFilter:
     not_: PhysicalWorkerFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
 
 
-Filter: TypeAlias = StudyFilter | RunFilter | LogicalWorkerFilter | PhysicalWorkerFilter
+@strawberry.input(description="A filter of tasks: every given key must match.")
+class TaskFilter:
+    step: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="The name of its step.")
+    path: StringFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="Its directory, relative to the workspace."
+    )
+    status: TaskStatusFilter | None = strawberry.field(default=strawberry.UNSET, description="Its status.")
+    return_code: StringFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="Merlin's name of what it returned, such as MERLIN_SOFT_FAIL."
+    )
+    workers: StringListFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="The names of its workers."
+    )
+    restarts: IntFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="How often it was tried again. null never matches."
+    )
+    sample_index: IntFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="The row of its sample, from 0. null never matches."
+    )
+    and_: list[TaskFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
+    or_: list[TaskFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)
+    not_: TaskFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)
+
+
+Filter: TypeAlias = StudyFilter | RunFilter | LogicalWorkerFilter | PhysicalWorkerFilter | TaskFilter
 
 RunFilterArgument = Annotated[
     RunFilter | None, strawberry.argument(description="Only entities that match this filter.")
@@ -211,3 +246,4 @@ LogicalWorkerFilterArgument = Annotated[
 PhysicalWorkerFilterArgument = Annotated[
     PhysicalWorkerFilter | None, strawberry.argument(description="Only entities that match this filter.")
 ]
+TaskFilterArgument = Annotated[TaskFilter | None, strawberry.argument(description="Only tasks that match this filter.")]

@@ -47,6 +47,7 @@ from server.database.models import RunStatus, WorkerStatus
 from server.database.ordered import ORDER_TESTS
 from server.database.sizes import Sizes
 from server.database.slices import give_way
+from server.database.workspaces import DEFAULT_TAIL, MAX_TAIL, TaskStatus
 
 ASSUMED_LENGTH = 10
 """The length that is assumed for a list of which nothing is known, such as the problems of a report."""
@@ -62,6 +63,9 @@ ASSUMED = Sizes(
     instances_of_worker=100,
     live_workers=10_000,
     changes_of_run=ASSUMED_LENGTH,
+    steps_of_run=ASSUMED_LENGTH,
+    tasks_of_run=100_000,
+    tasks_of_step=100_000,
 )
 """Of a database of which nothing is known: a large one."""
 SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
@@ -87,6 +91,10 @@ _LENGTHS: Mapping[str, str | int] = {
     "Run.statusHistory": "changes_of_run",
     "LogicalWorker.runs": "runs_of_worker",
     "LogicalWorker.physicalWorkers": "instances_of_worker",
+    "Run.stepRuns": "steps_of_run",
+    "Run.tasks": "tasks_of_run",
+    "StepRun.tasks": "tasks_of_step",
+    "Progress.counts": len(TaskStatus),
 }
 """How many entities a field has at most: the name of a size, or a number."""
 _SEARCHED: Mapping[str, str] = {
@@ -101,7 +109,10 @@ _LOOKED_AT: Mapping[str, str] = {
     "Study.workers": "runs_of_study",
 }
 """Records that are looked at even without a filter."""
+_READ = frozenset({"Task.output", "Subscription.log"})
+"""Fields that read the end of a file: `last` says how many bytes."""
 _META: Mapping[str, GraphQLField] = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
+_TEXT_READ = "LogTail.text"
 _PAGED = frozenset({"nodes", "edges"})
 _EDGE = "Edge.node"
 _FILTER, _ORDER = "filter", "orderBy"
@@ -295,6 +306,9 @@ class Meter:
             is_connection = _is_connection(field)
             is_distinct = is_connection or (coordinate in _LENGTHS and "ids" not in given)
             response = inner.response.times(size, self._large, is_connection=is_connection, is_distinct=is_distinct)
+        if coordinate in _READ:
+            read = self._number(given["last"], MAX_TAIL) if "last" in given else None
+            response += ResponseSize(inside={_TEXT_READ: DEFAULT_TAIL if read is None else read})
         if size > 1 or search:
             share = cost + response.total // BYTES
             self.shares.append(Share(node, coordinate, size, search, share, response.total, _is_connection(field)))
@@ -330,7 +344,7 @@ class Meter:
         if _is_connection(field):
             sizes = [self._number(given[name]) for name in ("first", "last") if name in given]
             page = max([size for size in sizes if size is not None], default=DEFAULT_PAGE)
-            return page if length is None else min(page, length)
+            return page if length is None else max(1, min(page, length))  # also an empty page is a field
         if not _is_list(field):
             return 1
         if "ids" in given:
@@ -382,19 +396,22 @@ class Meter:
             case _:
                 return int(is_filter)
 
-    def _number(self, value: ValueNode) -> int | None:
-        """The page size; None for null. An invalid one counts as 1: its resolver refuses it with a better message."""
+    def _number(self, value: ValueNode, most: int = MAX_PAGE_SIZE) -> int | None:
+        """A page size, or another number; None for null, or if none is given.
+
+        An invalid one counts as 1, or as the most: its resolver refuses it with a better message.
+        """
         match value:
             case IntValueNode(value=text):
                 number = integer(text)
-                return _page(number) if isinstance(number, int) else 1
+                return _page(number, most) if isinstance(number, int) else 1
             case VariableNode():
                 name = value.name.value
                 if self._variables is not None:
                     given = self._variables.get(name)
-                    return _page(given) if isinstance(given, int) else None
+                    return _page(given, most) if isinstance(given, int) else None
                 default = self._defaults.get(name)
-                return self._unknown if default is None else self._number(default)
+                return self._unknown if default is None else self._number(default, most)
             case _:
                 return None
 
@@ -422,8 +439,8 @@ def _is_filter(argument: GraphQLArgument | None) -> bool:
     return argument is not None and get_named_type(argument.type).name.endswith("Filter")
 
 
-def _page(number: int) -> int:
-    return min(max(number, 1), MAX_PAGE_SIZE)
+def _page(number: int, most: int = MAX_PAGE_SIZE) -> int:
+    return min(max(number, 1), most)
 
 
 def _is_connection(field: GraphQLField) -> bool:

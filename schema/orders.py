@@ -16,6 +16,7 @@ from server.database.histories import History
 from server.database.links import Links
 from server.database.models import Model, PhysicalWorkerModel, RunModel
 from server.database.ordered import OrderedView, Value
+from server.database.run_tasks import TaskOrderField
 
 
 class OrderDirection(StrEnum):
@@ -152,6 +153,17 @@ for _enum, _of, _orderings in (
         _enum, f"The values by which {_of} can be ordered.", {it: one.description for it, one in _orderings.items()}
     )
 
+describe(
+    TaskOrderField,
+    "The values by which tasks can be ordered.",
+    {
+        TaskOrderField.PATH: "As the specification has them: by step, by parameters, by sample.",
+        TaskOrderField.STATUS: _STATUS,
+        TaskOrderField.RUN_TIME: "By run time.",
+        TaskOrderField.RESTARTS: "By the number of restarts.",
+    },
+)
+
 _FIELD = "The value to order by."
 _DIRECTION = "The direction."
 
@@ -180,6 +192,12 @@ class PhysicalWorkerOrder:
     direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
 
 
+@strawberry.input(description="An order of tasks; tasks with equal values are ordered as the specification has them.")
+class TaskOrder:
+    field: TaskOrderField = strawberry.field(description=_FIELD)
+    direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description=_DIRECTION)
+
+
 RunOrderArgument = Annotated[RunOrder | None, strawberry.argument(description="The order of the result.")]
 StudyOrderArgument = Annotated[StudyOrder | None, strawberry.argument(description="The order of the result.")]
 LogicalWorkerOrderArgument = Annotated[
@@ -188,6 +206,7 @@ LogicalWorkerOrderArgument = Annotated[
 PhysicalWorkerOrderArgument = Annotated[
     PhysicalWorkerOrder | None, strawberry.argument(description="The order of the result.")
 ]
+TaskOrderArgument = Annotated[TaskOrder | None, strawberry.argument(description="The order of the result.")]
 
 _ORDERINGS: Mapping[type[Any], Mapping[Any, Ordering]] = {
     StudyOrder: _OF_STUDIES,

@@ -40,7 +40,9 @@ from schema.orders import (
 from schema.physical_worker import PhysicalWorker
 from schema.predicates import matching
 from schema.run import Run
+from schema.run_work import workspace_of
 from schema.study import Study
+from schema.task import Task
 from schema.viewer import Viewer
 from server.database import observations
 from server.database.entities import (
@@ -51,6 +53,7 @@ from server.database.entities import (
     StudyEntity,
 )
 from server.database.merlin_database import MerlinDatabase
+from server.database.run_tasks import RunTask, read_task_id
 
 ById: TypeAlias = Annotated[strawberry.ID | None, strawberry.argument(description=ID_DESCRIPTION)]
 MAX_NODES = 500
@@ -259,6 +262,20 @@ class Query:
     def live_workers(info: Info) -> list[observations.LiveWorker]:
         observed = info.context.database.observations
         return list(observed.workers()) if observed.has(Source.CELERY_EVENTS) else []
+
+    @strawberry.field(
+        description="A task of a run by its id; null if there is none, or this server can't read the workspace.",
+        graphql_type=Task | None,
+    )
+    @staticmethod
+    def task(
+        info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The id of the task.")]
+    ) -> RunTask | None:
+        if (parts := read_task_id(id)) is None or (run := info.context.database.runs.by_id(parts[0])) is None:
+            return None
+        workspace = workspace_of(info, run)
+        found = None if workspace is None else workspace.task(parts[1])
+        return None if found is None else RunTask(run.id, found)
 
     @strawberry.field(
         description="The database that is served, and how fresh the responses are.", graphql_type=Database

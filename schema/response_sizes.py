@@ -49,10 +49,20 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
     "PhysicalWorker.args": ("physical_worker.args",),
     "PhysicalWorker.logicalWorkerId": ("physical_worker.logical_worker_id",),
     "PhysicalWorker.additionalData": ("physical_worker.additional_data",),
+    "Run.spec": ("workspace.spec",),
+    "Run.parameterValues": ("workspace.parameter_values",),
+    "Run.sampleColumns": ("workspace.sample_columns",),
+    "StepRun.command": ("step.command",),
+    "StepRun.description": ("step.description",),
+    "StepRun.dependsOn": ("step.depends_on",),
+    "Task.parameters": ("workspace.parameter_values",),
     "QueueCount.queue": ("run.queues", "logical_worker.queues"),
     **_CURSORS,
 }
-"""The stored fields that each field shows one of."""
+"""The fields, stored or in workspaces, that each field shows one of."""
+_REPEATED = frozenset({"Task.parameters"})
+"""Fields whose values are the same for many objects."""
+_UNBOUNDED = 2**62
 
 
 class Large(NamedTuple):
@@ -73,7 +83,7 @@ def shown(fields: Iterable[LargeField]) -> Mapping[str, Large]:
         if values := [stored[name] for name in names if name in stored]:
             times = _CURSOR if coordinate in _CURSORS else 1
             largest, total = max(value.largest for value in values), sum(value.total for value in values)
-            found[coordinate] = Large(times * largest, times * total)
+            found[coordinate] = Large(times * largest, _UNBOUNDED if coordinate in _REPEATED else times * total)
     return found
 
 

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import strawberry
 
+from schema.connections import After, Before, Connection, First, Last, Page
+from schema.context import Info
 from schema.enums import RunStatus
+from schema.filters import TaskFilterArgument
 from schema.node import Node
+from schema.orders import TaskOrderArgument
+from schema.run_work import progress_of, workspace_of
 from schema.scalars import JSON
+from schema.task import Progress, StepRun, Task
+from schema.task_pages import task_page
+from server.database import workspaces
 from server.database.entities import RunEntity
+from server.database.run_tasks import RunStep, tasks_of
 
 if TYPE_CHECKING:
     from schema.logical_worker import LogicalWorker
@@ -132,3 +141,95 @@ class Run(Node):
             "a run to FAILED at a hard failure, and seconds later to COMPLETED."
         )
     )
+
+    # --- what this server sees of its tasks
+
+    @strawberry.field(
+        description=(
+            "How far its tasks are; null if this server can see nothing of them. "
+            "It is exact where this server can read the workspace."
+        ),
+        graphql_type=Progress | None,
+    )
+    @staticmethod
+    def progress(root: strawberry.Parent[RunEntity], info: Info) -> workspaces.Progress | None:
+        return progress_of(info, root)
+
+    @strawberry.field(
+        description=(
+            "Its steps, in the order of the specification; none if this server can't read the workspace. "
+            "`steps` is what Merlin stores."
+        ),
+        graphql_type=list[StepRun],
+    )
+    @staticmethod
+    def step_runs(
+        root: strawberry.Parent[RunEntity],
+        info: Info,
+        names: Annotated[
+            list[str] | None, strawberry.argument(description="Only the steps with these names. Without it: all.")
+        ] = None,
+    ) -> list[RunStep]:
+        workspace = workspace_of(info, root)
+        wanted = None if names is None else frozenset(names)
+        steps = () if workspace is None else workspace.steps
+        return [RunStep(root.id, step) for step in steps if wanted is None or step.name in wanted]
+
+    @strawberry.field(
+        description=(
+            "Its tasks, also those that wait, in the order of the specification: by step, by parameters, by sample. "
+            "None if this server can't read the workspace."
+        ),
+        graphql_type=Connection[Task],
+    )
+    @staticmethod
+    def tasks(
+        root: strawberry.Parent[RunEntity],
+        info: Info,
+        filter: TaskFilterArgument = None,
+        order_by: TaskOrderArgument = None,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Page:
+        found = tasks_of(root.id, workspace_of(info, root))
+        return task_page(info, found, filter, order_by, first, after, last, before)
+
+    @strawberry.field(
+        description="The text of its specification, expanded; null if this server can't read the workspace."
+    )
+    @staticmethod
+    def spec(root: strawberry.Parent[RunEntity], info: Info) -> str | None:
+        workspace = workspace_of(info, root)
+        return None if workspace is None else workspace.spec
+
+    @strawberry.field(
+        description=(
+            "An object of the specification's parameters: a list of values for each. "
+            "null if this server can't read the workspace. `parameters` is what Merlin stores."
+        )
+    )
+    @staticmethod
+    def parameter_values(root: strawberry.Parent[RunEntity], info: Info) -> JSON | None:
+        workspace = workspace_of(info, root)
+        if workspace is None:
+            return None
+        return JSON({name: list(values) for name, values in workspace.parameter_values.items()})
+
+    @strawberry.field(
+        description="The names of the columns of its samples; null without samples, or if this server can't read them."
+    )
+    @staticmethod
+    def sample_columns(root: strawberry.Parent[RunEntity], info: Info) -> list[str] | None:
+        workspace = workspace_of(info, root)
+        columns = None if workspace is None else workspace.sample_columns
+        return None if columns is None else list(columns)
+
+    @strawberry.field(
+        description="The number of its samples; null without samples, or if this server can't count them."
+    )
+    @staticmethod
+    def sample_count(root: strawberry.Parent[RunEntity], info: Info) -> int | None:
+        workspace = workspace_of(info, root)
+        return None if workspace is None else workspace.sample_count

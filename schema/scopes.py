@@ -16,6 +16,7 @@ OF_FILES = frozenset(
         "Run.parameterValues",
         "Run.sampleColumns",
         "Run.sampleCount",
+        "Query.task",
     }
 )
 """Fields that show what stands in the workspace of a run."""

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated
 
 import strawberry
 
 from schema.allowance import Toll
-from schema.changes import Change, LiveTick, RunChange
+from schema.changes import Change, LiveTick, LogChange, RunChange, TaskChange
 from schema.context import Info
-from schema.enums import EntityKind
+from schema.enums import EntityKind, LogStream
 from schema.errors import BadInput
-from schema.filters import RunFilter, RunFilterArgument
+from schema.filters import RunFilter, RunFilterArgument, TaskFilterArgument
 from schema.predicates import matching, predicate_of
 from schema.query import Query
+from schema.task import LogTail
+from schema.task_changes import log_changes, task_changes
 from server.database.change_log import ChangeKind, Interest
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import Key
 from server.database.notifier import Notifier
+from server.database.observations import INTEREST_SECONDS
 
 MAX_IDS = 500
 MAX_THROTTLE = 3_600_000
@@ -94,7 +97,42 @@ class Subscription:
             raise BadInput(f"throttle: pass 0 to {MAX_THROTTLE} milliseconds, not {throttle}.", "throttle")
         database = info.context.database
         notifier = database.observations.notifier if info.context.observes else database.notifier
-        return _live(database, notifier, throttle / 1000, info.context.toll)
+        look_again = INTEREST_SECONDS / 2 if info.context.observes else None
+        return _live(database, notifier, throttle / 1000, info.context.toll, look_again)
+
+    @strawberry.subscription(
+        description=(
+            "Every change of the tasks of a run, coalesced per task, while this server can read the workspace. "
+            "A task that begins to match arrives as CREATED, one that ceases to match as LEFT. With `snapshot`, the "
+            "tasks that match now come first, in the order of the specification. When the run is gone, a last event "
+            "says DELETED of it, and the subscription ends."
+        ),
+        graphql_type=AsyncGenerator[TaskChange, None],
+    )
+    @staticmethod
+    def task_changes(
+        info: Info,
+        run_id: Annotated[strawberry.ID, strawberry.argument(description="The id of the run.")],
+        filter: TaskFilterArgument = None,
+        snapshot: Snapshot = False,
+    ) -> AsyncGenerator[TaskChange, None]:
+        return task_changes(info.context.database, run_id, filter, info.context.toll, snapshot=snapshot)
+
+    @strawberry.subscription(
+        description=(
+            "A text file of a task as it grows: first its end, then what is added, as `tail -F` tells it. "
+            "It begins when there is such a file. It tells nothing if this server can't read the workspace."
+        ),
+        graphql_type=AsyncGenerator[LogTail, None],
+    )
+    @staticmethod
+    def log(
+        info: Info,
+        run_id: Annotated[strawberry.ID, strawberry.argument(description="The id of the run.")],
+        task_id: Annotated[strawberry.ID, strawberry.argument(description="The id of the task: see `Task.id`.")],
+        stream: Annotated[LogStream, strawberry.argument(description="Which file.")] = LogStream.STDOUT,
+    ) -> AsyncGenerator[LogChange, None]:
+        return log_changes(info.context.database, run_id, task_id, stream, info.context.toll)
 
 
 def _interest_in(database: MerlinDatabase, kinds: list[EntityKind] | None, ids: list[strawberry.ID] | None) -> Interest:
@@ -158,11 +196,13 @@ async def _run_changes(
 
 
 async def _live(
-    database: MerlinDatabase, notifier: Notifier, throttle: float, toll: Toll
+    database: MerlinDatabase, notifier: Notifier, throttle: float, toll: Toll, look_again: float | None
 ) -> AsyncGenerator[LiveTick, None]:
+    """`look_again`: seconds after which it is executed without a change, so that what it shows stays observed."""
     while True:
         await toll.opened()
         changed = notifier.next  # taken before the result is computed, so that no later change is missed
         yield LiveTick(database.state)
         await asyncio.sleep(max(throttle, toll.pause))
-        await changed.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), look_again)

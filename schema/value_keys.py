@@ -22,6 +22,7 @@ from schema.filters import (
     RunStatusFilter,
     StringFilter,
     StringListFilter,
+    TaskStatusFilter,
     WorkerStatusFilter,
 )
 from server.database.default_order import since_epoch
@@ -304,6 +305,7 @@ VALUE_KEYS: Keys = {
     DateTimeFilter: {"before": _time("<", lt), "after": _time(">", gt), "is_null": Key(_no_time)},
     RunStatusFilter: _STATUS,
     WorkerStatusFilter: _STATUS,
+    TaskStatusFilter: _STATUS,
     IntFilter: {
         "eq": _number("==", eq),
         "lt": _number("<", lt),

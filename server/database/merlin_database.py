@@ -88,8 +88,9 @@ class MerlinDatabase:
         self._state_of: tuple[object, ...] = ()
         self._state: State
         """Made of those."""
-        self._sizes = (-1, 0), sizes_of(self.read_model)
-        """With the step of the copy, and the number of live workers, to which they belong."""
+        self._sizes = sizes_of(self.read_model)
+        self._sizes_of: tuple[object, ...] = ()
+        """The step of the copy, and the sizes of workspaces, to which they belong."""
         self._integrity = IntegrityCheck(backend, self.read_model, self.feed, self.run_metadata)
         self.entity_context = entity_context = EntityContext(self.read_model, time_zone)
         self.observations = entity_context.observations
@@ -165,10 +166,11 @@ class MerlinDatabase:
     @property
     def sizes(self) -> Sizes:
         """Rounded, so that few changes change them."""
-        made_of = self.read_model.local_revision, self.observations.worker_count
-        if self._sizes[0] != made_of:
-            self._sizes = made_of, sizes_of(self.read_model, self.observations.worker_count).rounded
-        return self._sizes[1]
+        observed, live_workers = self.observations.sizes, self.observations.worker_count
+        made_of = self.read_model.local_revision, observed, live_workers
+        if made_of != self._sizes_of:
+            self._sizes_of, self._sizes = made_of, sizes_of(self.read_model, observed, live_workers).rounded
+        return self._sizes
 
     @property
     def notifier(self) -> Notifier:

@@ -14,10 +14,14 @@ from typing import Protocol
 
 from server.database.models import EntityKind, Key, RunModel
 from server.database.notifier import Notifier
+from server.database.steps import Steps
+from server.database.workspace_sizes import WorkspaceSizes, largest_of, sizes_of_workspace
 from server.database.workspaces import LogStream, LogTail, Progress, Source, Workspace
 
 STUCK_BY = (Source.BROKER_QUEUES, Source.CELERY_EVENTS)
 """The sources that it takes to know whether a run is stuck."""
+INTEREST_SECONDS = 60.0
+"""How long at least a reader keeps observing a run after somebody has looked at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,17 @@ class WorkspaceReader(Protocol):
     async def read(self, run_ids: Collection[str]) -> None:
         """Observes these runs, and keeps them observed for a while. Returns when their files were read, or too slow."""
 
+    def note_interest(self, run_id: str) -> None:
+        """Keeps a run observed for `INTEREST_SECONDS` more. It is called for each answer that shows the run."""
+
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
         """The last bytes of a log of a task; None if there is none, or it is not in reach."""
 
     def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:
-        """The end of a log, then what is added to it as it grows, as `tail -F` does; it begins when there is one."""
+        """The end of a log, then what is added to it as it grows, as `tail -F` does; it begins when there is one.
+
+        Each time at most `DEFAULT_TAIL` bytes; it ends when the run is gone.
+        """
 
 
 class NoReader(WorkspaceReader):
@@ -82,6 +92,9 @@ class NoReader(WorkspaceReader):
         return False
 
     async def read(self, run_ids: Collection[str]) -> None:
+        pass
+
+    def note_interest(self, run_id: str) -> None:
         pass
 
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
@@ -157,6 +170,8 @@ class Observations:
         """Messages, by the source that could not make sense of them."""
         self.worker_count = 0
         """How many `workers` gives."""
+        self.steps = Steps()
+        """Shares the event loop among those that follow tasks."""
         self._sources: set[Source] = set()
         self._workers: dict[str, tuple[LiveWorker, ...]] = {}
         self._queues: Mapping[str, QueueLength] = {}
@@ -167,6 +182,9 @@ class Observations:
         """The ids of the active runs that are stuck."""
         self._undecided: AbstractSet[str] | None = None
         """The ids of the active runs that may be stuck; None while nobody looks after runs."""
+        self._sizes: dict[str, WorkspaceSizes] = {}
+        self._largest: WorkspaceSizes | None = WorkspaceSizes()
+        """Of all of these; None if it has to be found again."""
 
     # --- what entities read
 
@@ -210,6 +228,13 @@ class Observations:
     def has_failed_task(self, run_id: str) -> bool:
         known = self._runs.get(run_id)
         return known is not None and known.progress is not None and known.progress.failed > 0
+
+    @property
+    def sizes(self) -> WorkspaceSizes:
+        """The most that a workspace has that was read."""
+        if self._largest is None:
+            self._largest = largest_of(self._sizes.values())
+        return self._largest
 
     # --- what sources write
 
@@ -259,10 +284,20 @@ class Observations:
                 self._told_of_runs[run_id], self._runs[run_id] = told, now
             else:
                 self._runs.pop(run_id, None)
+            if now.workspace is not before.workspace:
+                self._measure(run_id, now.workspace)
             if now.progress != before.progress or now.workspace is not before.workspace:
                 changed.append(Key(EntityKind.RUN, run_id))
         if changed:
             self._changed(changed)
+
+    def _measure(self, run_id: str, workspace: Workspace | None) -> None:
+        before = self._sizes.pop(run_id, None)
+        after = None if workspace is None else sizes_of_workspace(workspace)
+        if after is not None:
+            self._sizes[run_id] = after
+        if before != after:
+            self._largest = None
 
     def _changed(self, keys: Sequence[Key]) -> None:
         self.revision += 1

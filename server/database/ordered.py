@@ -14,6 +14,7 @@ from server.database.steps import RECORDS_PER_STEP, portions_of
 E_co = TypeVar("E_co", covariant=True)
 Item = TypeVar("Item")
 R = TypeVar("R")
+Rank = TypeVar("Rank", bound=tuple[Any, ...])
 
 Value: TypeAlias = int | str | None
 SortKey: TypeAlias = tuple[Any, str]
@@ -123,6 +124,17 @@ class OrderedView(Generic[E_co]):
         entities = self._entities
         return [entities[id_] for _, id_ in self.positions[start:stop]]
 
+    def position(self, index: int) -> SortKey:
+        return self.positions[index]
+
+    def admits(self, position: SortKey) -> bool:
+        """Whether it may be a position of this order."""
+        value = position[0]
+        if value is None:
+            return not self.is_default
+        first = self.positions[0][0] if self.positions else None  # also None if no entity has a value: nulls come last
+        return first is None or type(value) is type(first)
+
     def iter_records(self) -> Iterator[Any]:
         """The records of the entities, in order."""
         records = self.records
@@ -145,7 +157,7 @@ class OrderedView(Generic[E_co]):
         positions = self.positions
         parts = selection.candidates()
         if parts is not None and sum(map(len, parts)) * _MIN_REDUCTION < len(positions):
-            positions = parts[0] if len(parts) == 1 else _sorted(list(set().union(*parts)))
+            positions = parts[0] if len(parts) == 1 else sorted_in_steps(list(set().union(*parts)))
             if not self._whole:
                 positions = _in_steps(lambda some: filter(self._holds, some), positions, RECORDS_PER_STEP)
         together = max(1, min(RECORDS_PER_STEP, _TESTS_TOGETHER // max(1, selection.terms)))
@@ -161,14 +173,14 @@ class OrderedView(Generic[E_co]):
         )
         nulls = [place for place in valued if place[0] is None]
         give_way()
-        rest = _sorted([place for place in valued if place[0] is not None] if nulls else valued)
+        rest = sorted_in_steps([place for place in valued if place[0] is not None] if nulls else valued)
         if descending:
             rest = _reversed(rest)
         direction = "DESC" if descending else "ASC"
         rank = _rank_descending if descending else _rank_ascending
         tests = self.tests + ORDER_TESTS * len(valued)
         return OrderedView(
-            [*rest, *_sorted(nulls)], records, self._entities, f"{name}:{direction}", rank=rank, tests=tests
+            [*rest, *sorted_in_steps(nulls)], records, self._entities, f"{name}:{direction}", rank=rank, tests=tests
         )
 
     def _holds(self, place: SortKey) -> bool:
@@ -187,7 +199,7 @@ def _in_steps(step: Callable[[Sequence[Item]], Iterable[R]], items: Sequence[Ite
     return results
 
 
-def _sorted(places: list[SortKey]) -> list[SortKey]:
+def sorted_in_steps(places: list[Rank]) -> list[Rank]:
     """Sorts small parts, then merges pairs of them: `sorted` notices that a list consists of two sorted ones."""
     parts = []
     for some in portions_of(places, _SORTED_TOGETHER):

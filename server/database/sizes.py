@@ -7,6 +7,7 @@ from typing import NamedTuple
 from server.database.large_values import LargeField
 from server.database.models import EntityKind
 from server.database.read_model import ReadModel
+from server.database.workspace_sizes import WorkspaceSizes
 
 _DIGITS = 8
 """Significant binary digits of a number of bytes."""
@@ -30,6 +31,10 @@ class Sizes(NamedTuple):
     """Processes of which this server heard, even if no record names them."""
     changes_of_run: int = 1
     """Of its status."""
+    steps_of_run: int = 0
+    """Of a run whose workspace was read."""
+    tasks_of_run: int = 0
+    tasks_of_step: int = 0
     large: tuple[LargeField, ...] = ()
     """The fields that have large values."""
 
@@ -59,7 +64,11 @@ def _rounded_field(field: LargeField) -> LargeField:
     return LargeField(field.name, rounded(field.largest, _DIGITS), rounded(field.total, _DIGITS))
 
 
-def sizes_of(model: ReadModel, live_workers: int = 0) -> Sizes:
+def sizes_of(
+    model: ReadModel,
+    observed: WorkspaceSizes = WorkspaceSizes(),  # noqa: B008 - never changed
+    live_workers: int = 0,
+) -> Sizes:
     return Sizes(
         studies=len(model.studies),
         runs=len(model.runs),
@@ -72,5 +81,8 @@ def sizes_of(model: ReadModel, live_workers: int = 0) -> Sizes:
         instances_of_worker=model.instances.most_members,
         live_workers=live_workers,
         changes_of_run=model.histories.longest,
-        large=model.large.fields,
+        steps_of_run=observed.steps,
+        tasks_of_run=observed.tasks,
+        tasks_of_step=observed.tasks_of_step,
+        large=(*model.large.fields, *(LargeField(name, *text) for name, text in observed.large.items())),
     )

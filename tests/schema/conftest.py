@@ -18,7 +18,10 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
+from server.database.observations import RunObservation
+from server.database.workspaces import LogStream, Progress, Source, Task, TaskStatus
 from tests.support.compiler import GONE, NOW, WORKERS, World
+from tests.support.made_up_workspaces import AS_OF, MadeUp, MadeUpReader, TaskColumns, observed, sampled, step_of
 from tests.support.mutations import SIM
 from tests.support.records import memory_of, physical_worker, run, study, uid
 
@@ -42,6 +45,29 @@ def faulty_records() -> list[Model]:
         physical_worker(23, host="h", pid="1", args="--bare text", heartbeat_timestamp=datetime(2026, 1, 1, 12)),
         physical_worker(24, logical_worker_id=WORKERS[1].id, restart_count=3, latest_start_time=datetime(1, 1, 1)),
     ]
+
+
+def faulty_workspace() -> MadeUp:
+    """With everything that may be unusual."""
+    strange = Task(
+        "", "sim/\ud800", TaskStatus.FAILED, "MERLIN_HARD_FAIL", 3, 1.5, 2.25, ("a", "sim"), {"X": [1, None]}, 2**31 - 1
+    )
+    return MadeUp(
+        [
+            step_of("a", TaskColumns([strange, *sampled("a", list(TaskStatus))]), depends_on=("sim_*",), queue=None),
+            step_of("sim", [*sampled("sim", [TaskStatus.RUNNING] * 3), strange], description="B", command=None),
+            step_of(""),
+        ],
+        spec="\ud800",
+        parameter_values={"X": (1, "two", None)},
+        sample_columns=("", "a"),
+        sample_count=3,
+    )
+
+
+def partly_observed() -> RunObservation:
+    """As task events tell it."""
+    return RunObservation(Progress({TaskStatus.SUCCEEDED: 2, TaskStatus.FAILED: 1}, None, Source.CELERY_EVENTS, AS_OF))
 
 
 class FrozenTime(datetime):
@@ -69,6 +95,9 @@ async def entered(opening: AsyncGenerator[MerlinDatabase]) -> MerlinDatabase:
 
 async def database_opening() -> AsyncGenerator[MerlinDatabase]:
     async with opened(await memory_of(*faulty_records()), time_zone=UTC) as database:
+        reader = MadeUpReader(database.observations, {uid(11): faulty_workspace()})
+        reader.logs[("sim/0", LogStream.STDOUT)] = "begun\n" * 200
+        database.observations.set_runs({uid(11): observed(faulty_workspace()), uid(12): partly_observed()})
         yield database
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -18,9 +19,11 @@ from schema.operation import Scope
 from schema.roles import RequiredRole, Role
 from server.database.merlin_database import State
 from server.database.models import EntityKind, Entry, Key
+from server.database.observations import RunObservation
+from server.database.workspaces import Progress, Source, TaskStatus
 from server.protocols.response_cache import CacheKey, ResponseCache, cache_key_of, is_known
 from server.settings import Settings
-from tests.support.live import DEADLINE, Live, serving
+from tests.support.live import DEADLINE, Live, serving, until
 from tests.support.records import memory_of, run, uid
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +98,24 @@ async def test_whoever_has_the_answer_is_told_so(live: Live, client: httpx.Async
             assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
     put(live, "/two")
     assert (await client.post(live.http, json=RUNS, headers={"if-none-match": etag})).status_code == 200
+
+
+async def test_an_observation_makes_new_only_what_shows_it(live: Live, client: httpx.AsyncClient) -> None:
+    """An answer without observed fields is kept, and its ETag is known; one that shows progress gets another one."""
+    database = live.database
+    await until(lambda: database.read_model.digest.value is not None)
+    shows = {"query": "{ runs { nodes { progress { done } stepRuns { name } } } }"}
+    etags = {}
+    for done in (0, 1):
+        progress = Progress({TaskStatus.SUCCEEDED: done}, 9, Source.CELERY_EVENTS, datetime(2026, 1, 1, tzinfo=UTC))
+        database.observations.set_runs({uid(1): RunObservation(progress)})
+        first = await client.post(live.http, json=shows)
+        assert first.json()["data"]["runs"]["nodes"] == [{"progress": {"done": done}, "stepRuns": []}]
+        assert (await client.post(live.http, json=shows)).headers["etag"] == first.headers["etag"]
+        etags[done] = first.headers["etag"], (await client.post(live.http, json=RUNS)).headers["etag"]
+    assert etags[0][0] != etags[1][0]
+    assert etags[0][1] == etags[1][1]
+    assert (await executed(live, client))["kept"] == 3.0
 
 
 REFUSED = {

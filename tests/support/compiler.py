@@ -21,7 +21,7 @@ from graphql import (
 )
 
 from schema.build import make_schema
-from schema.changes import Change, LiveTick, RunChange
+from schema.changes import Change, LiveTick, LogChange, RunChange, TaskChange
 from schema.compiler.accessors import Attribute, accessor_of
 from schema.connections import Page
 from schema.context import Context
@@ -46,6 +46,8 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
+from server.database.run_tasks import RunTask, task_id
+from server.database.workspaces import LogTail, Task, TaskStatus
 from tests.support.documents import Asked, Words
 from tests.support.records import logical_worker, physical_worker, run, uid
 
@@ -65,6 +67,12 @@ GONE = LogicalWorkerModel.generate_id("gone", ())
 
 
 IDS = [uid(number) for number in (1, 2, 3, 11, 12, 13, 14, 21, 22, 23, 24, 99)] + [WORKERS[0].id, GONE]
+
+
+FAULTY_TASKS = [
+    RunTask(uid(11), Task("a", "a/\ud800", TaskStatus.UNKNOWN, None, None, 1, 2.5, (), {"X": None}, 2**31)),
+    RunTask(uid(11), Task("", "", TaskStatus.FAILED, "", -1, float("inf"), None, ("w", ""), {}, 0)),
+]
 
 
 class Text(str):
@@ -176,7 +184,7 @@ def replaced(class_: type[Any], name: str, value: Any, share: int = 1) -> Iterat
 
 
 WORDS = Words(
-    ids=IDS,
+    ids=[*IDS, task_id(uid(11), "sim/0"), task_id(uid(11), "nothing"), task_id(uid(12), "sim/0")],
     names=["a", "sim", "q", "\ud800", "/r_20260101-000000", "[merlin]_a"],
     cursors=[
         write_cursor("NAME", ("", uid(1))),
@@ -185,6 +193,9 @@ WORDS = Words(
         write_cursor("LAUNCHED_AT", (-(2**60), uid(11))),
         write_cursor("ID:ASC", (uid(12), uid(12))),
         write_cursor("RESTART_COUNT:DESC", (3, uid(24))),
+        write_cursor("PATH", (2**32 + 1, "")),
+        write_cursor("STATUS:ASC", (1, "2")),
+        write_cursor("RUN_TIME:DESC", (None, "100000000")),
     ],
 )
 
@@ -244,6 +255,11 @@ class World:
         if name == "changes":
             node = database.by_id(id_)
             return Change(kind=kind, entity_kind=EntityKind.RUN, id=told, node=node, revision=random.choice(revisions))
+        if name == "taskChanges":
+            task = random.choice([None, *FAULTY_TASKS])
+            return TaskChange(kind=kind, id=told, task=task, revision=database.revision)
+        if name == "log":
+            return LogChange(LogTail("\ud800 end", random.choice([0, 2**40]), random.random() < 0.5, None))
         return RunChange(kind=kind, id=told, run=database.runs.by_id(id_), revision=database.revision)
 
 
