@@ -146,7 +146,9 @@ class WorkspaceContent(Workspace):
             different = [(first, second) for first, second in views if first[start:end] != second[start:end]]
             if different:
                 changed += [
-                    index for index in range(start, end) if any(first[index] != second[index] for first, second in different)
+                    index
+                    for index in range(start, end)
+                    if any(first[index] != second[index] for first, second in different)
                 ]
         return [self._path_of(index) for index in sorted(changed)]
 

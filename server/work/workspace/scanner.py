@@ -46,7 +46,19 @@ _STAYS = frozenset({TaskStatus.SUCCEEDED, TaskStatus.DRY_RUN})
 class _Node:
     """A directory that exists and that may still change."""
 
-    __slots__ = ("children", "depth", "end", "first", "group", "listed_at", "modified", "name", "path", "step", "version")
+    __slots__ = (
+        "children",
+        "depth",
+        "end",
+        "first",
+        "group",
+        "listed_at",
+        "modified",
+        "name",
+        "path",
+        "step",
+        "version",
+    )
 
     def __init__(self, name: str, path: str, step: int, group: Group | None, first: int, end: int, depth: int) -> None:
         self.name = name

@@ -142,7 +142,9 @@ def _steps(content: object, parameters: Collection[str], columns: Collection[str
             command=_text(run.get("cmd")),
             parameters=used[name],
             uses_samples=any(
-                f"$({label})" in text for text in (_text(run.get("cmd")), _text(run.get("restart"))) if text
+                f"$({label})" in text
+                for text in (_text(run.get("cmd")), _text(run.get("restart")))
+                if text
                 for label in labels
             ),
         )
