@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any, overload
 
 from server.database.workspaces import Progress, Source, Step, Task, TaskStatus, Workspace
-from server.work.workspace.layout import Layout
-from server.work.workspace.tasks import Columns, TaskTable, run_time_of
+from server.work.workspace.tasks import TaskTable, run_time_of
 
 _CHUNK = 1024
 """Tasks that are compared at once."""
@@ -19,7 +18,7 @@ _LAYOUT_BYTES = 1000
 class WorkspaceContent(Workspace):
     """A snapshot of a table of tasks. Tasks are made when they are read."""
 
-    def __init__(self, table: TaskTable, as_of: datetime, *, total_is_known: bool) -> None:
+    def __init__(self, table: TaskTable, as_of: datetime) -> None:
         self.layout = table.layout
         self._as_of = as_of
         self._columns = columns = table.copy()
@@ -48,7 +47,7 @@ class WorkspaceContent(Workspace):
         for of_step in table.counts:
             for status, count in of_step.items():
                 counts[status] = counts.get(status, 0) + count
-        self._progress = _progress(counts, as_of, total_is_known=total_is_known)
+        self._progress = _progress(counts, as_of, total_is_known=self.layout.is_complete)
 
     @property
     def as_of(self) -> datetime:
@@ -131,16 +130,7 @@ class WorkspaceContent(Workspace):
         changed = list(range(count, len(now.states)))
         if now.state_values[: len(before.state_values)] != before.state_values:
             return None
-        views = [
-            (memoryview(first), memoryview(second))
-            for first, second in (
-                (before.states, now.states),
-                (before.run_times, now.run_times),
-                (before.elapsed, now.elapsed),
-                (before.restarts, now.restarts),
-                (before.workers, now.workers),
-            )
-        ]  # type: ignore[arg-type] - arrays are buffers, too
+        views = list(zip(before.views, now.views, strict=True))
         for start in range(0, count, _CHUNK):
             end = min(start + _CHUNK, count)
             different = [(first, second) for first, second in views if first[start:end] != second[start:end]]

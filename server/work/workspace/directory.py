@@ -40,11 +40,12 @@ def open_regular(parent: int, name: str) -> tuple[int, os.stat_result]:
     descriptor = os.open(_checked(name), _FILE, dir_fd=parent)
     try:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableError(f"no regular file: {name!r}")
-    except BaseException:
+    except OSError:
         os.close(descriptor)
         raise
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise UnreadableError(f"no regular file: {name!r}")
     return descriptor, found
 
 

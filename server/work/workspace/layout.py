@@ -13,6 +13,7 @@ from server.work.workspace.spec import Spec, SpecError, StepSpec
 
 MAX_TASKS = 5_000_000
 _MAX_GROUPS = 500_000
+_MAX_PARENTS = 50_000
 _IN_NAMES = frozenset(f"-_.() {string.ascii_letters}{string.digits}")
 
 
@@ -48,7 +49,7 @@ class Layout:
             samples = SamplePaths.of(sample_count or 0, spec.level_max_dirs)
         except ValueError as error:
             raise SpecError(str(error)) from None
-        single = SamplePaths(1, (), 1)
+        single = SamplePaths.of(1, spec.level_max_dirs)
         groups: list[Group] = []
         self.starts: list[int] = []
         """The index of the first task of each step, and the number of all tasks."""
@@ -65,6 +66,8 @@ class Layout:
         self.groups: Sequence[Group] = groups
         self.by_directory: Mapping[str, Group] = {group.directory: group for group in groups}
         self._firsts = [group.first for group in groups]
+        self._parents: dict[str, tuple[int, int, int]] = {}
+        """The first task, the number of tasks and of digits of directories that hold those of samples."""
 
     @property
     def count(self) -> int:
@@ -87,17 +90,27 @@ class Layout:
         return f"{group.directory}/{inner}" if inner else group.directory
 
     def index_of(self, path: str) -> int | None:
+        parent, _, name = path.rpartition("/")
+        if (found := self._parents.get(parent)) is not None:
+            first, count, digits = found
+            number = int(name) if len(name) == digits and name.isascii() and name.isdecimal() else count
+            return first + number if number < count else None
         group = self.group_at(path)
         if group is None:
             return None
         sample = group.samples.sample(path[len(group.directory) + 1 :])
-        return None if sample is None else group.first + sample
+        if sample is None:
+            return None
+        if group.samples.sizes and len(self._parents) < _MAX_PARENTS:
+            start = sample - int(name)
+            count = min(group.samples.level_max_dirs, group.samples.count - start)
+            self._parents[parent] = group.first + start, count, group.samples.digits
+        return group.first + sample
 
     def group_at(self, path: str) -> Group | None:
         """The group to which a directory belongs."""
         step, _, rest = path.partition("/")
-        group = self.by_directory.get(step) or self.by_directory.get(f"{step}/{rest.partition('/')[0]}")
-        return group
+        return self.by_directory.get(step) or self.by_directory.get(f"{step}/{rest.partition('/')[0]}")
 
 
 def _combinations(spec: Spec, step: StepSpec) -> list[tuple[str, str, Mapping[str, Any] | None]]:

@@ -1,4 +1,4 @@
-"""The source WORKSPACE_FILES: which workspaces are looked at, and when; what is known of them is kept, within bounds."""
+"""The source WORKSPACE_FILES: which workspaces are looked at, and when, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from server.database.read_model import ReadModel
 from server.database.workspaces import LogStream, LogTail, Source
 from server.work.source import WorkSource
 from server.work.workspace.content import WorkspaceContent
-from server.work.workspace.logs import MAX_TAIL, LogFile, Position, read_on, read_tail
+from server.work.workspace.logs import LogFile, Position, read_on, read_tail
 from server.work.workspace.scanner import Scanner
 from server.work.workspace.watch import ASKED_FOR, Pace, Slice, Watch
 

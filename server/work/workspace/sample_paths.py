@@ -15,7 +15,11 @@ class SamplePaths:
     count: int
     sizes: tuple[int, ...]
     """How many samples a directory of each level has, from the outermost on. Empty for a single sample."""
-    digits: int
+    level_max_dirs: int
+
+    @property
+    def digits(self) -> int:
+        return len(str(self.level_max_dirs))
 
     @classmethod
     def of(cls, count: int, level_max_dirs: int) -> SamplePaths:
@@ -25,7 +29,7 @@ class SamplePaths:
             if level_max_dirs < 2 or len(sizes) > _MAX_LEVELS:  # noqa: PLR2004 - one a level is no tree
                 raise ValueError(f"level_max_dirs: {level_max_dirs}")
             sizes.insert(0, sizes[0] * level_max_dirs)
-        return cls(count, tuple(sizes[1:]), len(str(level_max_dirs)))
+        return cls(count, tuple(sizes[1:]), level_max_dirs)
 
     def path(self, sample: int) -> str:
         """Such as `03/14`; empty for a single sample."""

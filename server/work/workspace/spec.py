@@ -155,7 +155,9 @@ def _steps(content: object, parameters: Collection[str], columns: Collection[str
 def _used_parameters(
     steps: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]], parameters: Collection[str]
 ) -> dict[str, frozenset[str]]:
-    """As Maestro stages a study: by names anywhere in a step, by dependencies but on `step_*`, by `$(step.workspace)`."""
+    """Maestro's rule: named anywhere in a step, or used by one that it depends on, but as `step_*`, or names the
+    directory of, as `$(step.workspace)`.
+    """
     own: dict[str, set[str]] = {}
     parents: dict[str, set[str]] = {}
     for name, (step, run) in steps.items():
@@ -170,10 +172,9 @@ def _used_parameters(
     while changed:  # at most as often as the longest chain of steps is long
         changed = False
         for name, of_step in own.items():
-            before = len(of_step)
-            for parent in parents[name]:
-                of_step |= own[parent]
-            changed |= len(of_step) > before
+            inherited = set().union(*(own[parent] for parent in parents[name]))
+            changed |= not inherited <= of_step
+            of_step.update(inherited)
     return {name: frozenset(of_step) for name, of_step in own.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -53,52 +53,53 @@ class Entry(NamedTuple):
     workers: tuple[str, ...]
 
 
-class Pieces:
-    """Finds the entries of a long file while it is read. A cut file gives those that are whole."""
+class StatusParser:
+    """Finds entries without parsing all of a file; most tasks have the same few."""
 
     def __init__(self) -> None:
-        self._rest = b""
         self._cache: dict[bytes, Entry] = {}
-        """Most tasks have the same few entries."""
 
-    def entries(self, piece: bytes) -> Iterator[tuple[str, Entry]]:
-        """Those that end in the piece, with their paths."""
-        text, end = self._rest + piece, 0
-        for match in _ENTRY.finditer(text):
-            end = match.end()
-            entry = self._entry(match[2])
+    def entries_of(self, text: bytes) -> list[tuple[str, Entry]]:
+        """The tasks of a whole file, with their paths below the workspace.
+
+        Raises ValueError for what is no JSON, such as a file that is being written, or not of this form.
+        """
+        if text.endswith(b"}}") and (found := self._find(_ENTRY.finditer(text))):
+            return found
+        content = orjson.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("no object")  # noqa: TRY004 - all that is wrong with a file is one error
+        return [
+            (path.rstrip("/"), entry_of(value))
+            for step in content.values()
+            if isinstance(step, dict)
+            for path, value in step.items()
+            if path not in _NO_TASKS and isinstance(value, dict) and "status" in value
+        ]
+
+    def entries_in(self, text: bytes) -> tuple[list[tuple[str, Entry]], bytes]:
+        """The tasks that end in a piece of a file, and the rest of it, to be put before the next piece."""
+        matches = list(_ENTRY.finditer(text))
+        end = matches[-1].end() if matches else 0
+        return self._find(matches), text[max(end, len(text) - _MAX_ENTRY) :]
+
+    def _find(self, matches: Iterable[re.Match[bytes]]) -> list[tuple[str, Entry]]:
+        cache, found = self._cache, []
+        for match in matches:
+            text = match[2]
+            entry = cache.get(text) or self._parse(text)
             if entry is not None:
-                yield match[1].decode("ascii", "replace"), entry
-        self._rest = text[max(end, len(text) - _MAX_ENTRY) :]
+                found.append((match[1].decode("ascii", "replace").rstrip("/"), entry))  # a slash ends a single sample's
+        return found
 
-    def _entry(self, text: bytes) -> Entry | None:
-        entry = self._cache.get(text)
-        if entry is None:
-            try:
-                content = orjson.loads(text)
-            except orjson.JSONDecodeError:
-                return None
-            entry = entry_of(content)
-            if len(self._cache) < _MAX_CACHED:
-                self._cache[text] = entry
+    def _parse(self, text: bytes) -> Entry | None:
+        try:
+            entry = entry_of(orjson.loads(text))
+        except orjson.JSONDecodeError:
+            return None
+        if len(self._cache) < _MAX_CACHED:
+            self._cache[text] = entry
         return entry
-
-
-def entries_of(text: bytes) -> list[tuple[str, Entry]]:
-    """The tasks of a file by their paths below the workspace.
-
-    Raises ValueError for what is no JSON, such as a file that is being written, or not of this form.
-    """
-    content = orjson.loads(text)
-    if not isinstance(content, dict):
-        raise ValueError("no object")  # noqa: TRY004 - all that is wrong with a file is one error
-    return [
-        (path.rstrip("/"), entry_of(value))  # a single sample has a slash at its end
-        for step in content.values()
-        if isinstance(step, dict)
-        for path, value in step.items()
-        if path not in _NO_TASKS and isinstance(value, dict) and "status" in value
-    ]
 
 
 def entry_of(value: Mapping[str, Any]) -> Entry:

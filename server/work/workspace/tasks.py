@@ -29,10 +29,10 @@ class Columns:
     """A copy that does not change."""
 
     states: bytes
-    run_times: Sequence[int]
-    elapsed: Sequence[int]
-    restarts: Sequence[int]
-    workers: Sequence[int]
+    run_times: array[int]
+    elapsed: array[int]
+    restarts: array[int]
+    workers: array[int]
     state_values: Sequence[State]
     worker_values: Sequence[tuple[str, ...]]
     extra_paths: Sequence[str]
@@ -49,6 +49,12 @@ class Columns:
             _optional(self.restarts[index]),
             self.worker_values[self.workers[index]],
         )
+
+    @property
+    def views(self) -> tuple[memoryview, ...]:
+        """Of all that is known of tasks, to be compared."""
+        numbers = (self.run_times, self.elapsed, self.restarts, self.workers)
+        return memoryview(self.states), *map(_view, numbers)
 
     @property
     def size(self) -> int:
@@ -103,7 +109,7 @@ class TaskTable:
             self.counts[step][TaskStatus.WAITING] += 1
         return index
 
-    def extra(self, path: str) -> int | None:
+    def unforeseen(self, path: str) -> int | None:
         """The index of a task that was not foreseen; None if it is not known."""
         return self._extra_index.get(path)
 
@@ -179,6 +185,10 @@ def run_time_of(seconds: Counter[int]) -> RunTime | None:
     mean = sum(value * times for value, times in seconds.items()) / count
     variance = sum((value - mean) ** 2 * times for value, times in seconds.items()) / count
     return RunTime(mean, sqrt(variance), float(min(seconds)), float(max(seconds)))
+
+
+def _view(numbers: array[int]) -> memoryview:
+    return memoryview(numbers)
 
 
 def _optional(value: int) -> int | None:

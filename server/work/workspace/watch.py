@@ -102,8 +102,8 @@ class Watch:
 
     def _interval(self, now: float) -> float:
         if now < self.asked_until:
-            return min(_SHORTEST * 2 ** min(self._calm, 9), _LONGEST)
-        return float(min(_SHORTEST_UNASKED * 2 ** min(self._calm, 9), _LONGEST_UNASKED))
+            return min(_SHORTEST * (1 << min(self._calm, 9)), _LONGEST)
+        return min(_SHORTEST_UNASKED * (1 << min(self._calm, 9)), _LONGEST_UNASKED)
 
     def _is_old(self) -> bool:
         return self._content is not None and (datetime.now(UTC) - self._content.as_of).total_seconds() > _REFRESH

@@ -11,7 +11,6 @@ from server.database.workspaces import Source, TaskStatus
 from tests.support.records import run, uid
 from tests.support.workspaces import FAILED, RUNNING, WrittenWorkspace, files_of
 
-
 pytestmark = pytest.mark.anyio
 
 
