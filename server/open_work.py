@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase
 from server.database.tasks import alongside
-from server.open_database import first_line
+from server.open_database import first_line, workspace_roots_of
 from server.settings import Settings, SettingsError
 from server.work.broker import Broker, BrokerError, make_broker
 from server.work.history import HistoryRecorder
@@ -17,6 +17,7 @@ from server.work.queues import BrokerQueues
 from server.work.source import WorkSource
 from server.work.stuck_runs import StuckRuns
 from server.work.watching import watching
+from server.work.workspace.reader import WorkspaceFiles
 
 
 @asynccontextmanager
@@ -33,7 +34,11 @@ async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterat
 
 def sources_of(settings: Settings, database: MerlinDatabase, tasks: TaskRegister) -> list[WorkSource]:
     """Those that the settings name. Raises `SettingsError`."""
-    sources = [*_broker_sources(settings, database, tasks), *_results(database, tasks)]
+    sources = [
+        *_broker_sources(settings, database, tasks),
+        *_results(database, tasks),
+        *_workspace_files(settings, database),
+    ]
     return sources if settings.read_only else [*sources, HistoryRecorder(database)]
 
 
@@ -67,6 +72,15 @@ def _celery_events(broker: Broker, settings: Settings, database: MerlinDatabase,
     requests = TaskEventRequests(clients) if settings.enable_task_events else None
     observations, copy = database.observations, database.read_model
     return CeleryEvents(clients, observations, copy, listeners=[tasks.note], requests=requests)
+
+
+def _workspace_files(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
+    roots = workspace_roots_of(settings)
+    if not roots:
+        return []
+    files = WorkspaceFiles(database.read_model, database.observations, roots)
+    database.observations.reader = files
+    return [files]
 
 
 def _results(database: MerlinDatabase, tasks: TaskRegister) -> list[WorkSource]:
