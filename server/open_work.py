@@ -35,7 +35,9 @@ def broker_of(settings: Settings) -> Broker | None:
 
 
 def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
-    """Those that the settings name."""
+    """Those that the settings name. Raises `SettingsError`."""
+    if settings.enable_task_events and settings.read_only:
+        raise SettingsError("enable-task-events: with --read-only nothing is sent to workers; leave out one of both.")
     broker = broker_of(settings)
     sources: list[WorkSource] = []
     if broker is not None and broker.is_redis:
