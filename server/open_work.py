@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase
+from server.database.tasks import end_tasks
 from server.open_database import first_line
 from server.settings import Settings, SettingsError
 from server.work.broker import Broker, BrokerError, make_broker
+from server.work.queues import BrokerQueues
 from server.work.source import WorkSource
+from server.work.stuck_runs import StuckRuns
 from server.work.watching import watching
 
 
@@ -18,7 +22,11 @@ from server.work.watching import watching
 async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterator[None]:
     """Observes the work beside a database until the block ends. Raises `SettingsError`."""
     async with watching(database.observations, sources_of(settings, database)):
-        yield
+        stuck_runs = asyncio.create_task(StuckRuns(database).run())
+        try:
+            yield
+        finally:
+            await end_tasks([stuck_runs])
 
 
 def broker_of(settings: Settings) -> Broker | None:
@@ -38,10 +46,11 @@ def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]
     """Those that the settings name. Raises `SettingsError`."""
     if settings.enable_task_events and settings.read_only:
         raise SettingsError("enable-task-events: with --read-only nothing is sent to workers; leave out one of both.")
-    broker = broker_of(settings)
     sources: list[WorkSource] = []
-    if broker is not None and broker.is_redis:
-        sources.append(_celery_events(broker, database, asks_for_tasks=settings.enable_task_events))
+    if (broker := broker_of(settings)) is not None:
+        sources.append(BrokerQueues(broker, database))
+        if broker.is_redis:
+            sources.append(_celery_events(broker, database, asks_for_tasks=settings.enable_task_events))
     return sources
 
 

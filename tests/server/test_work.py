@@ -7,6 +7,7 @@ import dataclasses
 import httpx
 import pytest
 
+from server.database.workspaces import Source
 from server.open_work import sources_of
 from server.settings import Settings, SettingsError
 from tests.support.celery_events import fake_worker
@@ -27,7 +28,7 @@ async def test_workers_are_heard_on_the_broker(redis_server: RedisServer) -> Non
         httpx.AsyncClient(base_url=live.http.removesuffix("/graphql"), timeout=DEADLINE) as client,
     ):
         observations = live.database.observations
-        await until(lambda: bool(observations.sources))
+        await until(lambda: observations.has(Source.CELERY_EVENTS, Source.BROKER_QUEUES))
         with redis_server.client() as publisher:
             publisher.publish("/7.celeryev/worker.heartbeat", "garbage")
         with fake_worker(settings.broker or "", NAME) as worker:
@@ -36,11 +37,11 @@ async def test_workers_are_heard_on_the_broker(redis_server: RedisServer) -> Non
         answer = await client.post("/graphql", json={"query": "{ liveWorkers { name } database { sources } }"})
         assert answer.json()["data"] == {
             "liveWorkers": [{"name": NAME}],
-            "database": {"sources": ["CELERY_EVENTS"]},
+            "database": {"sources": ["CELERY_EVENTS", "BROKER_QUEUES"]},
         }
         text = (await client.get("/metrics")).text
         assert 'merlin_graphql_source_up{source="CELERY_EVENTS"} 1.0' in text
-        assert 'merlin_graphql_source_up{source="BROKER_QUEUES"} 0.0' in text
+        assert 'merlin_graphql_source_up{source="OWN_HISTORY"} 0.0' in text
         assert 'merlin_graphql_ignored_messages_total{source="CELERY_EVENTS"} 1.0' in text
 
 
