@@ -50,7 +50,7 @@ from server.database.slices import give_way
 from server.database.workspaces import DEFAULT_TAIL, MAX_TAIL, TaskStatus
 
 ASSUMED_LENGTH = 10
-"""The length that is assumed for a list of which nothing is known, such as the problems of a report."""
+"""Of a list of which nothing is known, such as the problems of a report."""
 ASSUMED = Sizes(
     studies=1_000,
     runs=100_000,

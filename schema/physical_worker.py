@@ -24,7 +24,7 @@ class PhysicalWorker(Node):
 
     name: str = strawberry.field(description="The name that Celery has for it, `celery@worker.host`.")
     status: WorkerStatus = strawberry.field(
-        description="The status that was last written; no proof that the worker is alive or dead. See the values."
+        description="The status that was last written; no proof that the worker is alive or dead: see `isAlive`."
     )
     host: str | None = strawberry.field(description="The machine it runs on.")
     pid: str | None = strawberry.field(

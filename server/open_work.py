@@ -34,6 +34,8 @@ async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterat
 
 def sources_of(settings: Settings, database: MerlinDatabase, tasks: TaskRegister) -> list[WorkSource]:
     """Those that the settings name. Raises `SettingsError`."""
+    if settings.enable_task_events and settings.read_only:
+        raise SettingsError("enable-task-events: with --read-only nothing is sent to workers; leave out one of both.")
     sources = [
         *_broker_sources(settings, database, tasks),
         *_results(database, tasks),

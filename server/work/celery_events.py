@@ -37,7 +37,7 @@ _LATE = 2.0
 """Seconds: whoever looks, or is answered, later than that may have missed beats, so silence says nothing."""
 _QUIET_EVERY = 1.0
 """Seconds between two times at which beats are written that bring no news."""
-_PORTION = 100
+_PORTION = 50
 """Names of workers that are written, and messages that are read, before other tasks run."""
 
 

@@ -18,7 +18,7 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
-from server.database.observations import RunObservation
+from server.database.observations import LiveWorker, RunObservation
 from server.database.workspaces import LogStream, Progress, Source, Task, TaskStatus
 from tests.support.compiler import GONE, NOW, WORKERS, World
 from tests.support.made_up_workspaces import AS_OF, MadeUp, MadeUpReader, TaskColumns, observed, sampled, step_of
@@ -70,6 +70,16 @@ def partly_observed() -> RunObservation:
     return RunObservation(Progress({TaskStatus.SUCCEEDED: 2, TaskStatus.FAILED: 1}, None, Source.CELERY_EVENTS, AS_OF))
 
 
+def observe_workers(database: MerlinDatabase) -> None:
+    """Processes with a record and without one, alive and dead, some of which say little."""
+    name = database.physical_workers.get(uid(21)).name
+    dead, silent = LiveWorker(name, "1", False, NOW, None, 5), LiveWorker("celery@other.%", None, True, NOW)
+    database.observations.set_source(Source.CELERY_EVENTS, works=True)
+    database.observations.set_workers(name, [LiveWorker(name, "2", True, NOW, 2, 7, (0.5, 1.0, 2.0)), dead], [uid(21)])
+    database.observations.set_workers("", [LiveWorker("", "3", False, NOW)])
+    database.observations.set_workers(silent.name, [silent])
+
+
 class FrozenTime(datetime):
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
@@ -98,6 +108,7 @@ async def database_opening() -> AsyncGenerator[MerlinDatabase]:
         reader = MadeUpReader(database.observations, {uid(11): faulty_workspace()})
         reader.logs[("sim/0", LogStream.STDOUT)] = "begun\n" * 200
         database.observations.set_runs({uid(11): observed(faulty_workspace()), uid(12): partly_observed()})
+        observe_workers(database)
         yield database
 
 
