@@ -33,7 +33,7 @@ query ($s: StudyFilter, $so: StudyOrder, $r: RunFilter, $ro: RunOrder,
   physicalWorkers(filter: $p, orderBy: $po) { totalCount nodes { id } }
   runCounts(filter: $r) { status count }
   physicalWorkerCounts(filter: $p) { status count }
-  queues { queue runs logicalWorkers }
+  queues { queue runs logicalWorkers waiting consumers }
   all: studies { nodes { id runCounts(filter: $r) { status count }
                          runs(filter: $r, orderBy: $ro) { totalCount nodes { id } }
                          workers { id } latestRun { id } } }

@@ -147,6 +147,7 @@ RUN = nested(
         workspace=TEXT,
         status=enum(RUN_STATUSES),
         isFinished=FLAGS,
+        isStuck=FLAGS,
         queues=text_list(QUEUES),
         studyId=ID,
         study=STUDY,
