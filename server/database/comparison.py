@@ -206,19 +206,27 @@ class Comparison:
 
     async def _compare_notes(self) -> None:
         """Compares all annotations and histories. Raises `BackendError`."""
-        read_model, differing = self._read_model, set[NoteKey]()
-        stored = {key: text for key, text in await self._backend.load_notes() if key.kind in BELONGING}
-        known = [NoteKey(NoteKind.ANNOTATIONS, id_) for id_ in read_model.annotations]
-        known += [NoteKey(NoteKind.HISTORY, id_) for id_ in read_model.histories]
-        for some in _batches([*stored, *(key for key in known if key not in stored)], _NOTES_PER_STEP):
-            differing.update(key for key in some if self._differs(key, stored.get(key)))
+        stored: dict[NoteKind, set[str]] = {kind: set() for kind in BELONGING}
+        differing: dict[NoteKey, str | None] = {}
+        for some in _batches(await self._backend.load_notes(), _NOTES_PER_STEP):
+            for key, text in some:
+                if key.kind in stored:
+                    stored[key.kind].add(key.id)
+                    if self._differs(key, text):
+                        differing[key] = text
             await asyncio.sleep(0)
+        annotated, seen = list(self._read_model.annotations), list(self._read_model.histories)
+        for kind, ids in ((NoteKind.ANNOTATIONS, annotated), (NoteKind.HISTORY, seen)):
+            for some_ids in _batches(ids, _NOTES_PER_STEP):
+                gone = (NoteKey(kind, id_) for id_ in some_ids if id_ not in stored[kind])
+                differing.update(dict.fromkeys(key for key in gone if self._differs(key, None)))
+                await asyncio.sleep(0)
         if not differing:
             return
         await self._pause(monotonic() + self._backend.notice_delay)
-        suspects = [key for key in differing if self._differs(key, stored.get(key))]
+        suspects = [key for key, text in differing.items() if self._differs(key, text)]
         await self._feed.read_again((), notes=suspects)
-        self._count(sum(not self._differs(key, stored.get(key)) for key in suspects))
+        self._count(sum(not self._differs(key, differing[key]) for key in suspects))
 
     def _differs(self, key: NoteKey, stored: str | None) -> bool:
         """Whether the copy has another annotation or history than this one."""

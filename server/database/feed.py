@@ -350,7 +350,10 @@ class Feed:
             for _ in self._read_model.fill(first, notes):
                 await self._steps.turn()
             return
-        await self._apply([], [*notes, *listing.absent_notes(notes)])
+        await self._apply([], notes)
+        for gone_notes in listing.absent_notes(notes):
+            await self._apply([], gone_notes)
+            await self._steps.turn()
         for gone in listing.absent():
             await self._apply(gone)
             await self._give_way(listing)
@@ -361,8 +364,7 @@ class Feed:
     async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
         """Reads notes. Of a tombstone it suffices that it exists: a deletion of many runs leaves as many."""
         tombstones = [Note(key, "") for key in keys if key.kind is NoteKind.DELETED]
-        others = [key for key in keys if key.kind is not NoteKind.DELETED]
-        read = await self._backend.read_notes(others) if others else {}
+        read = await self._backend.read_notes([key for key in keys if key.kind is not NoteKind.DELETED])
         return [*tombstones, *(Note(key, text) for key, text in read.items())]
 
     async def _apply(

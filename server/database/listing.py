@@ -5,9 +5,9 @@ A key that is read again meanwhile is newer than what was listed of it: the list
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.notes import FOLLOWED, Note, NoteKey, NoteKind
 from server.database.models import EntityKind, Entry, Key
 from server.database.read_model import ReadModel
 from server.database.steps import portions_of
@@ -50,10 +50,19 @@ class Listing:
                 keys = [Key(kind, id_) for id_ in some if id_ not in listed]
                 yield [Entry(key, None) for key in keys if key not in self._read_again]
 
-    def absent_notes(self, notes: Collection[Note]) -> list[Note]:
-        """Removals of the notes that the copy has, and that are not among all notes of the database."""
-        listed = {note.key for note in notes}
-        known = [NoteKey(NoteKind.ANNOTATIONS, id_) for id_ in self._read_model.annotations]
-        known += [NoteKey(NoteKind.HISTORY, id_) for id_ in self._read_model.histories]
-        known += [NoteKey(NoteKind.DELETED, id_) for id_ in self._read_model.tombstones]
-        return [Note(key, None) for key in known if key not in listed]
+    def absent_notes(self, notes: Sequence[Note]) -> Iterator[list[Note]]:
+        """Removals of the notes that the copy has, and that are not among all notes of the database, step by step."""
+        listed: dict[NoteKind, set[str]] = {kind: set() for kind in FOLLOWED}
+        for some in portions_of(notes, _KEYS_PER_STEP):
+            for (kind, id_), _ in some:
+                listed[kind].add(id_)
+            yield []
+        model = self._read_model
+        known: Mapping[NoteKind, Collection[str]] = {
+            NoteKind.ANNOTATIONS: model.annotations,
+            NoteKind.HISTORY: model.histories.by_run,
+            NoteKind.DELETED: model.tombstones,
+        }
+        for kind, ids in known.items():
+            for some_ids in portions_of(list(ids), _KEYS_PER_STEP):
+                yield [Note(NoteKey(kind, id_), None) for id_ in some_ids if id_ not in listed[kind]]

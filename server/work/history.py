@@ -12,7 +12,7 @@ from functools import partial
 from itertools import takewhile
 
 from server.database.backends.notes import NoteKey, NoteKind
-from server.database.errors import DatabaseError
+from server.database.errors import DatabaseError, WrongDatabaseError
 from server.database.histories import Sighting, StatusChange, merged, read_history
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import EntityKind, Key, RunModel, RunStatus
@@ -32,7 +32,7 @@ _REMEMBERED = 15.0
 _TOGETHER = 50
 """Runs whose changes are stored in one transaction."""
 _COMPARED_TOGETHER = 1_000
-_FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
+_FIRST_PAUSE, _LAST_PAUSE = 1.0, 5.0
 """Seconds after which changes are stored again that the database did not take."""
 _OLD = timedelta(days=2)
 """Longer ago than any two time zones differ: what was launched then is not new, whoever puts its record there."""
@@ -151,6 +151,18 @@ class HistoryRecorder(WorkSource):
         return True
 
     async def _store_some(self, ids: Sequence[str]) -> None:
+        """One that can't be stored, since something else stands there, keeps up no other. Raises `DatabaseError`."""
+        try:
+            await self._store_together(ids)
+        except WrongDatabaseError as error:
+            if len(ids) == 1:
+                LOG.warning("The history of run %s can't be stored, and is left as it is: %s", ids[0], error)
+                self._histories.forget_seen(ids[0])
+                return
+            for id_ in ids:
+                await self._store_some([id_])
+
+    async def _store_together(self, ids: Sequence[str]) -> None:
         """Raises `DatabaseError`."""
         notes = [NoteKey(NoteKind.HISTORY, id_) for id_ in ids]
         await self._database.unit().step(partial(self._write, notes))

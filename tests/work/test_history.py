@@ -354,6 +354,23 @@ async def test_what_is_no_history_stays(redis_server: RedisServer) -> None:
             await until(lambda: statuses(database, made.id)[-1:] == [C])
 
 
+async def test_what_stands_in_the_place_of_a_history_keeps_up_no_other(redis_server: RedisServer) -> None:
+    """A key of another type, whoever made it: it stays, and the other runs have their histories."""
+    with redis_server.client() as client:
+        async with recording(redis_server.url) as database:
+            ids = [(await database.runs.create("hello", f"/runs/{name}", ["q"])).id for name in ("a", "b", "c")]
+            for id_ in ids:
+                await until_stored(database, id_, I)
+            key = f"merlin-graphql:history:{ids[1]}"
+            client.delete(key)
+            client.lpush(key, "something")
+            await asyncio.gather(*(database.runs.update(id_, run_status=R) for id_ in ids))
+            await until_stored(database, ids[0], I, R)
+            await until_stored(database, ids[2], I, R)
+            await until(lambda: shown_of(database, ids[1]) == [])
+            assert client.type(key) == "list"
+
+
 async def test_many_runs_are_stored_together(new_url: Callable[[], str]) -> None:
     """More than fit into one transaction, while some of them go."""
     records = housed(*(run(number, run_status=R) for number in range(1, 121)))

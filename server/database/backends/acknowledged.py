@@ -66,7 +66,7 @@ class AcknowledgedWrites:
 
     def _tell(self, write: _Acknowledged) -> None:
         self.lost += 1
-        what = ", ".join(f"{kind} {id_} {action}" for action, kind, id_ in write.effects) or "names or annotations only"
+        what = ", ".join(f"{kind} {id_} {action}" for action, kind, id_ in write.effects) or "names or notes only"
         LOG.warning("The database has lost a write that it had acknowledged: %s.", what)
         effects = [{"action": action, "kind": kind, "id": id_} for action, kind, id_ in write.effects]
         AUDIT.warning("%s", json.dumps({"outcome": "lost", "write": write.id, "effects": effects}))

@@ -228,9 +228,11 @@ class RedisBackend(ResultsBackend):
         with self._clients.translated():
             names = self._client.scan_iter(match=f"{PREFIX}:[{_INITIALS}]*", count=SCAN_COUNT)
             keys = [key async for name in names if (key := read_note_key(name)) is not None]
-        texts = await self.read_notes([key for key in keys if key.kind is not NoteKind.DELETED])
-        found = [Note(key, texts.get(key, "")) for key in keys]
-        return [note for note in found if note.text is not None]
+        found: list[Note] = []
+        for batch in portions_of(keys, _BATCH):
+            texts = await self.read_notes([key for key in batch if key.kind is not NoteKind.DELETED])
+            found += [Note(key, text) for key in batch if (text := texts.get(key, "")) is not None]
+        return found
 
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
         """None also for what is no text."""

@@ -156,8 +156,7 @@ class SQLiteBackend(ResultsBackend):
         return await self._run(lambda: self._read_raw(keys))
 
     async def load_notes(self) -> list[Note]:
-        notes = await self._run(self._notes.load)
-        return [Note(key, text) for key, text in notes.items()]
+        return await self._run(self._notes.load)
 
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
         return await self._run(lambda: self._notes.read(keys))

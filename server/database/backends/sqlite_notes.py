@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from server.database.backends.notes import FOLLOWED, NoteKey, NoteKind
+from server.database.backends.notes import FOLLOWED, Note, NoteKey, NoteKind
 from server.database.backends.sqlite_writer import NOTES, Execute
 
 _KINDS: Mapping[str, NoteKind] = {kind.value: kind for kind in FOLLOWED}
@@ -21,10 +21,10 @@ class GivenNotes:
         self._texts: dict[tuple[str, str], str] = {}
         """By kind and id: two texts, which are hashed fast."""
 
-    def load(self) -> dict[NoteKey, str]:
+    def load(self) -> list[Note]:
         """All of them; empty where none was ever written."""
         self._texts = {(kind, id_): text for kind, id_, text in self._standing()}
-        return {NoteKey(_KINDS[kind], id_): text for (kind, id_), text in self._texts.items()}
+        return [Note(NoteKey(_KINDS[kind], id_), text) for (kind, id_), text in self._texts.items()]
 
     def read(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
         found = self.under(keys)
