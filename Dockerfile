@@ -15,7 +15,7 @@ COPY server server
 COPY --from=graphiql /src/server/static server/static
 RUN python -m venv /opt/merlin-graphql \
     && /opt/merlin-graphql/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt '.[jwt,tracing]'
+        --constraint constraints.txt '.[amqp,jwt,tracing]'
 
 FROM python:3.13.9-slim-bookworm
 LABEL org.opencontainers.image.title="merlin-graphql" \

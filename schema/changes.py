@@ -20,7 +20,7 @@ describe(
     {
         ChangeKind.SNAPSHOT: "It existed when the subscription began.",
         ChangeKind.CREATED: "It is new, or now matches the filter and did not before.",
-        ChangeKind.UPDATED: "What is stored of it changed, once or several times.",
+        ChangeKind.UPDATED: "What is stored of it changed, or what this server sees of it, once or several times.",
         ChangeKind.LEFT: "It still exists, but no longer matches the filter. Only `runChanges` has a filter.",
         ChangeKind.DELETED: "It is gone.",
     },

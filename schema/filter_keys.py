@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from schema.certainty import All, Choice, Exists, Fact, Measure, Text, fact
+from schema.certainty import All, Atom, Choice, Exists, Fact, Measure, Text, fact
 from schema.clauses import EVERYTHING, Candidates, Clause, Parts, Predicate, all_of, none_of, one_of
 from schema.errors import BadInput
 from schema.filter_compiler import Compiler, Key, Keys, Name, check_keys
@@ -253,6 +253,17 @@ def _is_finished(compiler: Compiler, wanted: bool, path: str, about: Name) -> Cl
     return status_in(compiler, statuses, path, _run_status(compiler, about))
 
 
+def _is_stuck(compiler: Compiler, wanted: bool, _path: str, about: Name) -> Clause:
+    observations, table = compiler.entity_context.observations, compiler.model.runs
+
+    def find() -> Parts:
+        return [[table.position(run)] for id_ in observations.stuck if (run := table.get(id_)) is not None]
+
+    source = f"({compiler.bind(observations.is_stuck)}(record) is {wanted})"
+    formula = Atom(Choice((*about, "isStuck"), (None, False, True)), lambda value: value is wanted)
+    return Clause(source, formula, find if wanted else None)
+
+
 # --- the tables
 
 _STUDIES: Callable[[ReadModel], Table[Any]] = attrgetter("studies")
@@ -292,6 +303,7 @@ KEYS: Keys = {
         "workspace": _text("workspace", _RUNS),
         "status": _about(_run_status),
         "is_finished": Key(_is_finished),
+        "is_stuck": Key(_is_stuck),
         "queues": _list("queues"),
         "study_id": _reference("study_id", _STUDIES, attrgetter("study_runs")),
         "study": Key(_study),

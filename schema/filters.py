@@ -144,6 +144,10 @@ class RunFilter:
     is_finished: bool | None = strawberry.field(
         default=strawberry.UNSET, description="Whether its status is COMPLETED, CANCELLED or FAILED."
     )
+    is_stuck: bool | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Whether it is stuck: see `Run.isStuck`. A run of which that is null matches neither value.",
+    )
     queues: StringListFilter | None = strawberry.field(default=strawberry.UNSET, description="Its queues.")
     study_id: IDFilter | None = strawberry.field(
         default=strawberry.UNSET, description="The id of its study, as stored."

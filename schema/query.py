@@ -19,7 +19,7 @@ from schema.counts import (
     worker_counts,
 )
 from schema.database import Database
-from schema.enums import EntityKind, Source
+from schema.enums import Source
 from schema.errors import BadInput
 from schema.filters import (
     LogicalWorkerFilterArgument,
@@ -244,8 +244,8 @@ class Query:
     )
     @staticmethod
     def queues(info: Info) -> list[QueueCount]:
-        queues = info.context.database.read_model.queues
-        return queue_counts(queues[EntityKind.RUN], queues[EntityKind.LOGICAL_WORKER])
+        database = info.context.database
+        return queue_counts(database.read_model, database.observations)
 
     @strawberry.field(
         description=(

@@ -85,3 +85,10 @@ class Run(Node):
             "since Merlin stores no creation time."
         )
     )
+    is_stuck: bool | None = strawberry.field(
+        description=(
+            "Whether it will not go on by itself: it is not finished, no message waits in its queues, and no worker "
+            "process is alive for it. null where this server does not know the queues or the workers: "
+            "`database { sources }` has no BROKER_QUEUES or no CELERY_EVENTS, or a queue's length is unknown."
+        )
+    )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase
+from server.database.tasks import end_tasks
 from server.open_database import first_line
 from server.settings import Settings, SettingsError
 from server.work.broker import Broker, BrokerError, make_broker
 from server.work.progress import TaskRegister
+from server.work.queues import BrokerQueues
 from server.work.source import WorkSource
+from server.work.stuck_runs import StuckRuns
 from server.work.watching import watching
 
 
@@ -20,7 +24,11 @@ async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterat
     """Observes the work beside a database until the block ends. Raises `SettingsError`."""
     register = TaskRegister(database.read_model, database.observations)
     async with register.showing(), watching(database.observations, sources_of(settings, database, register)):
-        yield
+        stuck_runs = asyncio.create_task(StuckRuns(database).run())
+        try:
+            yield
+        finally:
+            await end_tasks([stuck_runs])
 
 
 def broker_of(settings: Settings) -> Broker | None:
@@ -37,11 +45,14 @@ def broker_of(settings: Settings) -> Broker | None:
 
 
 def sources_of(settings: Settings, database: MerlinDatabase, register: TaskRegister) -> list[WorkSource]:
-    """Those that the settings name, and Celery's results in a database that is Redis."""
-    broker = broker_of(settings)
+    """Those that the settings name, and Celery's results in a database that is Redis. Raises `SettingsError`."""
+    if settings.enable_task_events and settings.read_only:
+        raise SettingsError("enable-task-events: with --read-only nothing is sent to workers; leave out one of both.")
     sources: list[WorkSource] = []
-    if broker is not None and broker.is_redis:
-        sources.append(_celery_events(broker, database, register, asks_for_tasks=settings.enable_task_events))
+    if (broker := broker_of(settings)) is not None:
+        sources.append(BrokerQueues(broker, database))
+        if broker.is_redis:
+            sources.append(_celery_events(broker, database, register, asks_for_tasks=settings.enable_task_events))
     if database.kind == "redis":
         sources.append(_celery_results(database, register))
     return sources

@@ -310,8 +310,6 @@ class Settings:
         self.socket_mode()
         if self.only_trusted and self.trusted_documents is None:
             raise SettingsError("only-trusted: also name the trusted documents by --trusted-documents.")
-        if self.enable_task_events and self.read_only:
-            raise SettingsError("enable-task-events: --read-only sends nothing to workers; leave out one of both.")
         self.zone()
         for name, check in (("allow-origins", self._check_origins), ("trusted-proxies", self._check_proxies)):
             try:

@@ -242,6 +242,10 @@ class RunEntity(DatabaseEntity[RunModel]):
         return self.observation.progress
 
     @property
+    def is_stuck(self) -> bool | None:
+        return self._entity_context.observations.is_stuck(self.record)
+
+    @property
     def parent(self) -> RunEntity | None:
         return _first_run(self._entity_context, self._entity_context.read_model.children.owners_of(self.id))
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from server.database.models import EntityKind, Key
+from server.database.models import EntityKind, Key, RunModel
 from server.database.notifier import Notifier
 from server.database.workspaces import LogStream, LogTail, Progress, Source, Workspace
+
+STUCK_BY = (Source.BROKER_QUEUES, Source.CELERY_EVENTS)
+"""The sources that it takes to know whether a run is stuck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,10 @@ class Observations:
         self._told_of_runs: dict[str, _Told] = {}
         self._runs: dict[str, RunObservation] = {}
         """The best of that."""
+        self.stuck: AbstractSet[str] = frozenset()
+        """The ids of the active runs that are stuck."""
+        self._undecided: AbstractSet[str] | None = None
+        """The ids of the active runs that may be stuck; None while nobody looks after runs."""
 
     # --- what entities read
 
@@ -175,6 +183,10 @@ class Observations:
         """Every process that was heard of and is not forgotten yet, by name, the latest of one name first."""
         return (worker for _, workers in sorted(self._workers.items()) for worker in workers)
 
+    def workers_named(self, name: str) -> Sequence[LiveWorker]:
+        """Several have one name where Merlin launched a worker twice on one machine."""
+        return self._workers.get(name, ())
+
     def worker(self, name: str) -> LiveWorker | None:
         """The process of that name that was heard of last; a living one before others."""
         workers = self._workers.get(name)
@@ -183,6 +195,14 @@ class Observations:
     def queue(self, name: str) -> QueueLength:
         """`name`: as Merlin stores it, with its tag."""
         return self._queues.get(name, _UNKNOWN_QUEUE)
+
+    def is_stuck(self, run: RunModel) -> bool | None:
+        """Whether the run is active, and nothing waits, nobody works and nobody is alive for it; None: unknown."""
+        if run.run_status.is_finished:
+            return False
+        if self._undecided is None or run.id in self._undecided or not self.has(*STUCK_BY):
+            return None
+        return run.id in self.stuck
 
     def run(self, run_id: str) -> RunObservation:
         return self._runs.get(run_id, _UNKNOWN_RUN)
@@ -209,6 +229,14 @@ class Observations:
         if queues != self._queues:
             self._queues = dict(queues)
             self._changed(())
+
+    def set_stuck(self, stuck: AbstractSet[str], undecided: AbstractSet[str] | None) -> None:
+        """`undecided`: the ids of the active runs of which it is not known; None: it is not known of any.
+
+        Whoever calls this also tells the followers of the runs whose answer changed, since these may be many.
+        """
+        self.stuck, self._undecided = stuck, undecided
+        self._changed(())
 
     def set_runs(self, runs: Mapping[str, RunObservation | None], source: Source | None = None) -> None:
         """What a source knows of some runs: by default the source of their progress.

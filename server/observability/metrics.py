@@ -181,11 +181,10 @@ class Metrics:
     def _note_sources(self) -> None:
         if self._observations is None:
             return
+        ignored = self._observations.ignored.copy()
         for source in Source:
             self._source_up.labels(source.value).set(self._observations.has(source))
-        ignored = self._observations.ignored.copy()
-        for source, more in (ignored - self._ignored_before).items():
-            self._ignored.labels(source.value).inc(more)
+            self._ignored.labels(source.value).inc(ignored[source] - self._ignored_before[source])
         self._ignored_before = ignored
 
     def count_request(self, status: int) -> None:

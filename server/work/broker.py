@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -113,6 +114,8 @@ def _on_amqp(url: str, password: str | None) -> Broker:
     shown = f"{parts.scheme}://{parts.hostname}{'' if parts.port is None else f':{parts.port}'}{parts.path}"
     if not parts.hostname:
         raise BrokerError(f"Can't read the broker URL {parts.scheme}://: it names no host.")
+    if find_spec("amqp") is None:
+        raise BrokerError(f"RabbitMQ at {shown} needs a library: pipx install 'merlin-graphql[amqp]'.")
     options = dict(parse_qsl(parts.query))
     tls = _tls_of({name: options.pop(name) for name in _TLS_OPTIONS if name in options})
     if tls.arguments() and parts.scheme != "amqps":

@@ -18,6 +18,8 @@ from server.database.models import (
     RunStatus,
     WorkerStatus,
 )
+from server.database.observations import LiveWorker
+from server.database.workspaces import Source
 from tests.support.compiler import GONE, NOW, WORKERS, World
 from tests.support.mutations import SIM
 from tests.support.records import memory_of, physical_worker, run, study, uid
@@ -42,6 +44,16 @@ def faulty_records() -> list[Model]:
         physical_worker(23, host="h", pid="1", args="--bare text", heartbeat_timestamp=datetime(2026, 1, 1, 12)),
         physical_worker(24, logical_worker_id=WORKERS[1].id, restart_count=3, latest_start_time=datetime(1, 1, 1)),
     ]
+
+
+def observe_workers(database: MerlinDatabase) -> None:
+    """Processes with a record and without one, alive and dead, some of which say little."""
+    name = database.physical_workers.get(uid(21)).name
+    dead, silent = LiveWorker(name, "1", False, NOW, None, 5), LiveWorker("celery@other.%", None, True, NOW)
+    database.observations.set_source(Source.CELERY_EVENTS, works=True)
+    database.observations.set_workers(name, [LiveWorker(name, "2", True, NOW, 2, 7, (0.5, 1.0, 2.0)), dead], [uid(21)])
+    database.observations.set_workers("", [LiveWorker("", "3", False, NOW)])
+    database.observations.set_workers(silent.name, [silent])
 
 
 class FrozenTime(datetime):
@@ -69,6 +81,7 @@ async def entered(opening: AsyncGenerator[MerlinDatabase]) -> MerlinDatabase:
 
 async def database_opening() -> AsyncGenerator[MerlinDatabase]:
     async with opened(await memory_of(*faulty_records()), time_zone=UTC) as database:
+        observe_workers(database)
         yield database
 
 

@@ -44,6 +44,7 @@ EVERYTHING = Settings(
     workspace_root=(Path("/p/lustre1/studies"), Path("/p/lustre2/studies")),
     broker="amqps://ann@rabbit.example.org/lab",
     broker_password_file=Path("secrets/rabbit"),
+    enable_task_events=True,
     host="::1",
     port=0,
     unix_socket=Path("merlin.sock"),

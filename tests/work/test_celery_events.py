@@ -260,6 +260,17 @@ async def test_a_password_and_tls(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert SECRET not in caplog.text
 
 
+async def test_few_rights(tmp_path: Path) -> None:
+    """A login that may do nothing but listen is enough, as docs/work.md says."""
+    rights = "on >secret resetchannels &/0.celeryev/* -@all +psubscribe +ping +select"
+    binary = next(iter(BINARIES.values()))
+    with RedisServer.start(binary, tmp_path, users={"ear": rights}) as server:
+        async with heard(server.url_for("ear", "secret")) as database:
+            with fake_worker(server.url, NAME) as worker:
+                worker.say("worker-heartbeat")
+            await until(lambda: is_alive(database) is True)
+
+
 async def test_requests_for_task_events(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is asked for, workers are asked for events of tasks, in Celery's words: at once, and when one starts."""
     monkeypatch.setattr("server.work.task_event_requests._START", 0.01)
