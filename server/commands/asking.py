@@ -50,9 +50,7 @@ class RunningServer(Answering):
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         """Raises `UsageError`."""
-        if not url.startswith(SCHEMES) or not urlsplit(url).netloc:
-            raise UsageError("--server: pass the address of a server, such as http://127.0.0.1:8000.")
-        self._url = url.rstrip("/") + "/graphql" if urlsplit(url).path in ("", "/") else url
+        self._url = _endpoint(url)
         self._headers = headers
 
     async def answer(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +131,19 @@ async def opened_database(settings: Settings) -> AsyncIterator[OpenedDatabase]:
     """Opens the database that the settings name, and what observes the work. Raises `ExpectedError`."""
     async with open_database(settings) as database, open_work(settings, database) as sources:
         yield OpenedDatabase(database, [source.source for source in sources])
+
+
+def _endpoint(url: str) -> str:
+    """The GraphQL endpoint at an address. Raises `UsageError`, which does not repeat it: it may hold a token."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if not url.startswith(SCHEMES) or not parts.hostname:
+        raise UsageError("--server: pass the address of a server, such as http://127.0.0.1:8000.")
+    if parts.query or parts.username or parts.fragment:
+        raise UsageError(f"--server: pass the address only, such as http://127.0.0.1:8000. {PROTECTED}")
+    return url.rstrip("/") + ("/graphql" if parts.path in ("", "/") else "")
 
 
 def _refused(errors: Any, whom: str) -> UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -45,9 +46,10 @@ def text_of(data: Mapping[str, Any], style: Style, *, of_server: bool = False) -
     for part in (_steps(run, style), _tasks(run, style), _workers(data, style), _queues(data, style)):
         if part:
             lines += [(), *part]
-    notes = list(_notes(data, " to the server" if of_server else ""))
-    if notes:
-        lines += [(), *notes]
+    notes = _notes(data, " to the server" if of_server else "")
+    lines += [(), *([Span(part, Colour.YELLOW)] for note in notes for part in _wrapped(note, style.width))]
+    while not lines[-1]:
+        lines.pop()
     return style.painted(lines)
 
 
@@ -62,7 +64,8 @@ def _header(run: Mapping[str, Any], style: Style) -> Iterator[Line]:
     yield _labelled("Workspace", Span(style.shortened(run["workspace"], room)))
     yield _labelled("Status", Span(run["status"], _RUN_COLOURS.get(run["status"])), Span(_since(run, style)))
     for truth in _truths(run, style):
-        yield _labelled("", Span(truth, Colour.RED))
+        for part in _wrapped(truth, room):
+            yield _labelled("", Span(part, Colour.RED))
     if times := _times(run, style):
         yield _labelled("Time", Span(times))
     if run["progress"] is not None:
@@ -222,20 +225,18 @@ def _queues(data: Mapping[str, Any], style: Style) -> list[Line]:
 # --- what is missing
 
 
-def _notes(data: Mapping[str, Any], place: str) -> Iterator[Line]:
+def _notes(data: Mapping[str, Any], place: str) -> Iterator[str]:
     """What this answer can't say, and why."""
     run, sources = data["run"], data["database"]["sources"]
+    if data["database"]["staleSince"] is not None:
+        yield "The database can't be reached: this is an old state of it."
     for source, text in _MISSING.items():
         if source not in sources:
-            yield [Span(text.format(place=place), Colour.YELLOW)]
+            yield text.format(place=place)
     if Source.WORKSPACE_FILES in sources and not run["stepRuns"]:
-        yield [
-            Span("Steps are unknown: the workspace is not below a --workspace-root, or not readable.", Colour.YELLOW)
-        ]
+        yield "Steps are unknown: the workspace is not below a --workspace-root, or not readable."
     if not run["statusHistory"]:
-        yield [Span("Since when is unknown: no server that writes has seen a change of its status.", Colour.YELLOW)]
-    if data["database"]["staleSince"] is not None:
-        yield [Span("The database can't be reached: this is an old state of it.", Colour.RED)]
+        yield "Since when is unknown: no server that writes has seen a change of its status."
 
 
 # --- values
@@ -247,6 +248,10 @@ def _number(value: int | None, unknown: str = _UNKNOWN) -> Span:
 
 def _time(text: str, style: Style) -> str:
     return datetime.fromisoformat(text).astimezone(style.zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 1), break_on_hyphens=False)
 
 
 def _seconds(seconds: float) -> str:

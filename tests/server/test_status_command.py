@@ -140,10 +140,18 @@ def test_what_goes_wrong_is_one_line(ask: Ask, home: Path, stub: Stub) -> None:
     assert ask().stderr == f"merlin-graphql: {stub.url}/graphql is refused: It is \\x1b[31mbroken.\n"
     stub.data = answer(None)
     assert ask().stderr == f"merlin-graphql: The run {uid(11)} was deleted.\n"
-    for url in ("localhost:8000", "ftp://localhost", "http://"):
+    for url in (
+        "localhost:8000",
+        "ftp://localhost",
+        "http://",
+        "http://[",
+        f"{stub.url}/?token=s3",
+        "http://me:s3@host",
+    ):
         done = command(home, "status", uid(11), "--server", url)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-        assert "pass the address of a server, such as http://127.0.0.1:8000" in done.stderr
+        assert ", such as http://127.0.0.1:8000." in done.stderr
+        assert "s3" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -274,9 +282,24 @@ async def test_a_database_is_read_without_a_server(home: Path, database: str, tm
     done = command(home, "status", "hello", "--database", database)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Workspace  /runs/run_11\nStatus     " in done.stdout
-    assert "pass --workspace-root DIR." in done.stdout
-    assert "pass --broker URL." in done.stdout
+    told = " ".join(done.stdout.split())
+    assert "pass --workspace-root DIR." in told
+    assert "pass --broker URL." in told
     assert (tmp_path / "merlin.db").read_bytes() == before
+
+
+@pytest.mark.anyio
+async def test_a_database_is_watched_until_it_is_enough(home: Path, database: str) -> None:
+    """It stays open meanwhile; Ctrl-C is a regular end."""
+    line = [*MODULE, "status", "hello", "--watch", "0.1", "--json", "--database", database]
+    with subprocess.Popen(
+        line, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        seen = [json.loads(process.stdout.readline())["run"]["id"] for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert (seen, process.returncode, err) == ([uid(11)] * 3, 0, "")
 
 
 @pytest.mark.anyio

@@ -132,6 +132,14 @@ def test_what_is_missing_is_named_with_its_remedy() -> None:
     assert "this is an old state" in text(answer(run(), database=stale))
 
 
+def test_what_to_do_is_never_cut_off() -> None:
+    """A sentence goes on in the next line of a narrow terminal."""
+    nowhere = answer(run(isStuck=True), database={"sources": [], "staleSince": None, "serverVersion": "0.2.0"})
+    told = " ".join(" ".join(text_of(nowhere, Style(40, zone=UTC))).split())
+    assert "no workspace is in reach: pass --workspace-root DIR." in told
+    assert "and no worker is alive for it." in told
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [(0, "0.0s"), (59.9, "59.9s"), (59.96, "1m00s"), (3599.4, "59m59s"), (3600, "1h00m"), (90_000, "1d01h")],
