@@ -116,7 +116,7 @@ class WorkspaceContent(Workspace):
         if self._index_of(path) is None:
             return None
         group = self.layout.group_at(path)
-        return None if group is None else group.full_name
+        return None if group is None else group.log_name
 
     def indexes_of(self, step: int) -> Sequence[Sequence[int]]:
         """Of the tasks of a step that were foreseen, and of the others."""

@@ -238,8 +238,12 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             self._settle(watch, run)
 
     def _settle(self, watch: Watch, run: RunModel) -> None:
-        if not watch.end_round(time.monotonic(), is_finished=run.run_status.is_finished):
+        is_finished = run.run_status.is_finished
+        is_restarted = watch.was_finished and not is_finished  # then tasks that failed may be at work again
+        if is_restarted or not watch.end_round(time.monotonic(), is_finished=is_finished):
             self._end(watch)
+        if is_restarted:
+            self._begin(watch.run_id).asked_until = watch.asked_until
 
     def _leave(self, watch: Watch) -> None:
         """It can't be read now."""

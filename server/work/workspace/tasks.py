@@ -90,11 +90,8 @@ class TaskTable:
         self.run_times: list[Counter[int]] = [Counter() for _ in steps]
         """How many tasks of each step that are done took so many seconds."""
 
-    def index_of(self, path: str, step: int) -> int | None:
-        """Of a task that may be new; None if there are too many that were not foreseen."""
-        index = self.layout.index_of(path)
-        if index is not None:
-            return index
+    def add(self, path: str, step: int) -> int | None:
+        """The index of a task that was not foreseen, and may be new; None if there are too many."""
         index = self._extra_index.get(path)
         if index is None and len(self._extra_paths) < MAX_EXTRAS:
             index = self._extra_index[path] = len(self._states)

@@ -116,7 +116,12 @@ def _in_pieces(text: bytes, size: int) -> list[tuple[str, Entry]]:
     return found
 
 
-@given(st.recursive(st.none() | st.integers() | st.text() | st.booleans(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.booleans(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_any_json_is_either_read_or_refused(content: Any) -> None:
     """It raises nothing but ValueError."""
     try:
