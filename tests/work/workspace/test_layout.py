@@ -93,7 +93,7 @@ def test_the_board_is_understood() -> None:
     assert [step.name for step in spec.steps] == ["prep", "sim", "flaky", "post"]
     prep, sim, _, post = spec.steps
     assert (prep.description, prep.queue, prep.command) == ("no parameters", "prep_q", "echo preparing; sleep 2")
-    assert (sim.parameters, sim.uses_samples, sim.depends_on) == ({"TEMP"}, True, ("prep",))
+    assert (sim.parameters, sim.uses_samples, sim.depends_on) == (frozenset({"TEMP"}), True, ("prep",))
     assert (post.parameters, post.uses_samples, post.depends_on) == (frozenset(), False, ("sim_*", "flaky"))
     assert spec.parameter_values == {"TEMP": (300, 400)}
     assert (spec.sample_columns, spec.level_max_dirs) == (("X", "Y"), 3)
