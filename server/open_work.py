@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from server.database.merlin_database import MerlinDatabase
+from server.open_database import workspace_roots_of
 from server.settings import Settings
 from server.work.source import WorkSource
 from server.work.watching import watching
+from server.work.workspace.reader import WorkspaceFiles
 
 
 @asynccontextmanager
@@ -18,6 +20,11 @@ async def open_work(settings: Settings, database: MerlinDatabase) -> AsyncIterat
         yield
 
 
-def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:  # noqa: ARG001 - sources come
+def sources_of(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
     """Those that the settings name."""
-    return []
+    sources: list[WorkSource] = []
+    if roots := workspace_roots_of(settings):
+        files = WorkspaceFiles(database.read_model, database.observations, roots)
+        database.observations.reader = files
+        sources.append(files)
+    return sources

@@ -1,0 +1,106 @@
+"""Reading in a workspace that others write: relative to an open directory, never through a link, never without bound.
+
+Nothing here creates or changes a file. All calls block, and may hang with the file system.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Without O_NONBLOCK, to open a FIFO would wait for a writer."""
+MAX_NAMES = 200_000
+"""Entries of one directory that are looked at."""
+
+
+class Version(NamedTuple):
+    """What tells one content of a file from another, as far as a file system does."""
+
+    inode: int
+    size: int
+    modified: int
+    """Nanoseconds, by the clock of the file system, whose steps may be as long as two seconds."""
+
+
+class UnreadableError(Exception):
+    """A file that can't be what Merlin wrote there; the message ends with its name."""
+
+
+def open_directory(parent: int, name: str) -> int:
+    """Raises OSError: ELOOP or ENOTDIR for a link."""
+    return os.open(_checked(name), _DIRECTORY, dir_fd=parent)
+
+
+def open_regular(parent: int, name: str) -> tuple[int, os.stat_result]:
+    """A descriptor to read from. Raises OSError, and `UnreadableError` for what is no regular file."""
+    descriptor = os.open(_checked(name), _FILE, dir_fd=parent)
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise UnreadableError(f"no regular file: {name!r}")
+    return descriptor, found
+
+
+def version_of(found: os.stat_result) -> Version:
+    return Version(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def version_at(parent: int, name: str) -> Version:
+    """Raises OSError."""
+    return version_of(os.stat(_checked(name), dir_fd=parent, follow_symlinks=False))
+
+
+def read_file(parent: int, name: str, max_size: int) -> tuple[bytes, Version]:
+    """The whole file, with the version that it had when it was opened. Raises OSError and `UnreadableError`."""
+    descriptor, found = open_regular(parent, name)
+    try:
+        if found.st_size > max_size:
+            raise UnreadableError(f"more than {max_size} bytes: {name!r}")
+        content = os.read(descriptor, max_size + 1)
+        while len(content) < found.st_size:  # a short read: of a network file system, or of a file that shrank
+            more = os.read(descriptor, max_size + 1 - len(content))
+            if not more:
+                break
+            content += more
+    finally:
+        os.close(descriptor)
+    return content, version_of(found)
+
+
+def directories_in(directory: int) -> list[str]:
+    """The names of the directories in it, links left out. Raises OSError."""
+    names = []
+    with os.scandir(directory) as entries:
+        for count, entry in enumerate(entries):
+            if count >= MAX_NAMES:
+                break
+            if entry.is_dir(follow_symlinks=False):
+                names.append(entry.name)
+    return names
+
+
+def files_in(directory: int, suffix: str) -> list[str]:
+    """The names that end so, sorted. Raises OSError."""
+    names = []
+    with os.scandir(directory) as entries:
+        for count, entry in enumerate(entries):
+            if count >= MAX_NAMES:
+                break
+            if entry.name.endswith(suffix):
+                names.append(entry.name)
+    return sorted(names)
+
+
+def _checked(name: str) -> str:
+    """One component of a path. Raises OSError for anything else, which could lead out of its directory."""
+    if not name or "/" in name or "\0" in name or name in {".", ".."}:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return name

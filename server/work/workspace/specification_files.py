@@ -1,0 +1,98 @@
+"""What `merlin_info` of a workspace says: the specification, and the number of samples; read again when it changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+
+from server.database.files.workspace_roots import OutsideError, open_below
+from server.work.workspace.directory import (
+    UnreadableError,
+    Version,
+    files_in,
+    open_directory,
+    open_regular,
+    read_file,
+    version_of,
+)
+from server.work.workspace.layout import Layout
+from server.work.workspace.samples_file import count_samples, is_samples_file
+from server.work.workspace.spec import MAX_SIZE, SUFFIX, Spec, SpecError, parse
+
+_DIRECTORY = "merlin_info"
+
+
+class SpecificationFiles:
+    """`tell` is given what can't be read."""
+
+    def __init__(self, roots: Sequence[Path], tell: Callable[[str], None]) -> None:
+        self._roots = roots
+        self._tell = tell
+        self._spec: Spec | None = None
+        self._spec_version: Version | None = None
+        self._count: int | None = None
+        self._count_version: Version | None = None
+        self._layout: Layout | None = None
+
+    def layout(self, workspace: int) -> Layout | None:
+        """The same as before unless something changed; the last good one where it can't be read. Raises OSError."""
+        directory = open_directory(workspace, _DIRECTORY)
+        try:
+            changed = self._read_spec(directory)
+            if self._spec is not None:
+                changed = self._count_samples(directory, self._spec.samples_file) or changed
+        finally:
+            os.close(directory)
+        if changed and self._spec is not None:
+            try:
+                self._layout = Layout(self._spec, self._count)
+            except SpecError as error:
+                self._tell(f"the specification: {error}")
+        return self._layout
+
+    def _read_spec(self, directory: int) -> bool:
+        try:
+            names = files_in(directory, SUFFIX)
+            if len(names) != 1:
+                self._tell(f"{len(names)} files are named *{SUFFIX}, not one")
+                return False
+            descriptor, found = open_regular(directory, names[0])
+            os.close(descriptor)
+            if version_of(found) == self._spec_version:
+                return False
+            content, version = read_file(directory, names[0], MAX_SIZE)
+            spec = parse(content.decode())
+        except (OSError, UnreadableError, SpecError, UnicodeDecodeError) as error:
+            self._tell(f"the specification: {error}")
+            return False
+        self._spec, self._spec_version = spec, version
+        return True
+
+    def _count_samples(self, directory: int, file: str | None) -> bool:
+        """Merlin loads the file that the specification names; one that was passed to it, it copied here before."""
+        if file is None or not is_samples_file(file):
+            changed, self._count = self._count is not None, None
+            return changed
+        before = self._count
+        try:
+            self._count_in(directory, PurePath(file).name)
+        except (OSError, UnreadableError):
+            try:
+                other = open_below(self._roots, os.path.dirname(file))  # noqa: PTH120 - as text
+                try:
+                    self._count_in(other, PurePath(file).name)
+                finally:
+                    os.close(other)
+            except (OSError, UnreadableError, OutsideError) as error:
+                self._tell(f"the file of samples: {error or 'outside of the workspace roots'}")
+        return self._count != before
+
+    def _count_in(self, directory: int, name: str) -> None:
+        descriptor, found = open_regular(directory, name)
+        try:
+            version = version_of(found)
+            if version != self._count_version:
+                self._count, self._count_version = count_samples(descriptor, name), version
+        finally:
+            os.close(descriptor)
