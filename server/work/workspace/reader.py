@@ -19,7 +19,7 @@ from server.database.files.daemon_threads import DaemonThreads, ThreadsHangError
 from server.database.models import RunModel, RunStatus
 from server.database.observations import Observations, WorkspaceReader
 from server.database.read_model import ReadModel
-from server.database.workspaces import LogStream, LogTail, Source
+from server.database.workspaces import DEFAULT_TAIL, LogStream, LogTail, Source
 from server.work.source import WorkSource
 from server.work.workspace.content import WorkspaceContent
 from server.work.workspace.logs import LogFile, Position, read_on, read_tail
@@ -40,9 +40,9 @@ MAX_WATCHES: Final = 1_000
 """Runs that are looked at because somebody asked."""
 MAX_ACTIVE: Final = 200
 """Active runs that are looked at though nobody asked: those that were launched last."""
-FOLLOWED: Final = 2**18
+FOLLOWED: Final = DEFAULT_TAIL
 """Bytes of a log in one message."""
-_FIRST_FOLLOWED = 2**16
+_FIRST_FOLLOWED = DEFAULT_TAIL
 _SLICE = 0.01
 """Seconds of work at a time."""
 _HANGS = 20.0
@@ -109,6 +109,17 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             async with asyncio.timeout(READ_SECONDS):
                 for watch in awaited:
                     await watch.first_round.wait()
+
+    def note_interest(self, run_id: str) -> None:
+        """A run that has ended is looked at again only where some of its tasks have not."""
+        watch = self._watches.get(run_id)
+        if watch is not None:
+            watch.asked_until = time.monotonic() + ASKED_FOR
+            return
+        content = self._observations.run(run_id).workspace
+        if content is None or content.progress.fraction != 1:
+            self._ask(run_id)
+            self._wake.set()
 
     def hint(self, run_id: str) -> None:
         """Something happened in a workspace: it is looked at soon, if it is looked at."""
