@@ -6,7 +6,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -144,7 +144,7 @@ class TaskView:
 
     def tasks(self) -> Iterator[Task]:
         """All of them, one after the other, in the order of the specification."""
-        return map(self._task, self._places)
+        return map(self._task, chain.from_iterable(portions_of(self._places, RECORDS_PER_STEP)))
 
     def where(self, by_column: Test | None, matches: Test | None, terms: int) -> TaskView:
         """Those for which both tests hold. `by_column` may look at nothing but the step and the status of a task.
@@ -226,10 +226,20 @@ class _AllPlaces(Sequence[int]):
 
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
-            return list(map(self.__getitem__, range(*at.indices(len(self)))))
+            start, stop, _ = at.indices(len(self))
+            return self._between(start, stop)
         index = range(len(self))[at]
-        number = bisect_right(self._starts, index) - 1
-        return (number << _BITS) + index - self._starts[number]
+        return self._between(index, index + 1)[0]
+
+    def _between(self, start: int, stop: int) -> list[int]:
+        found: list[int] = []
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            end = min(self._starts[number + 1], stop)
+            first = (number << _BITS) - self._starts[number]
+            found += range(first + start, first + end)
+            start, number = end, number + 1
+        return found
 
 
 def _place(text: str) -> int | None:

@@ -13,8 +13,11 @@ from schema.context import Context
 from schema.operation import OperationError
 from schema.roles import Role
 from server.database.merlin_database import MerlinDatabase
+from server.database.run_tasks import task_id
+from server.database.workspaces import LogStream, Task, TaskStatus
 from tests.support.asking import OPERATIONS
-from tests.support.records import run
+from tests.support.made_up_workspaces import MadeUpReader, observed, workspace_of
+from tests.support.records import run, uid
 from tests.support.subscribers import RUN_CHANGES, Subscriber, copy_of, kinds_and_ids, put
 
 pytestmark = pytest.mark.anyio
@@ -165,3 +168,35 @@ async def test_what_never_can_be_paid_is_refused_at_its_beginning() -> None:
     ) as refused:
         await anext(one.answers)
     assert refused.value.code == "BUDGET_EXCEEDED"
+
+
+async def test_changes_of_tasks_wait_for_points_and_become_one() -> None:
+    """Each event is paid; a log costs what its text may take; what nobody was told costs nothing."""
+    database = copy_of(run(1))
+    made = workspace_of(a=[TaskStatus.WAITING] * 2)
+    reader = MadeUpReader(database.observations, {uid(1): made})
+    reader.observe(uid(1))
+    document = "subscription ($run: ID!) { taskChanges(runId: $run) { kind task { path status } } }"
+    purse = Purse(1_000)
+    one = subscriber(database, document, purse, run=uid(1))
+    assert await one.read() == []
+    assert purse.remaining == 1_000
+    purse.remaining = 0
+    for status in (TaskStatus.RUNNING, TaskStatus.FAILED):
+        made = made.with_tasks(Task("a", "a/0", status))
+        database.observations.set_runs({uid(1): observed(made)})
+        await purse.empty()
+    purse.remaining = 1_000
+    change = (await one.wait())["data"]["taskChanges"]
+    assert change == {"kind": "UPDATED", "task": {"path": "a/0", "status": "FAILED"}}
+    assert await one.read() == []
+    assert 990 <= purse.remaining < 1_000
+    await one.close()
+
+    reader.logs["a/0", LogStream.STDOUT] = "END\n"
+    document = "subscription ($run: ID!, $task: ID!) { log(runId: $run, taskId: $task) { text } }"
+    purse.remaining = 1_000
+    log = subscriber(database, document, purse, run=uid(1), task=task_id(uid(1), "a/0"))
+    assert (await log.wait())["data"]["log"]["text"] == "END\n"
+    await log.close()
+    assert 930 <= purse.remaining < 940

@@ -52,15 +52,16 @@ class WrittenWorkspace:
         self.spec: dict[str, Any] = {
             "description": {"name": path.name, "description": "written by a test"},
             "study": [
-                {"name": "prep", "description": "first", "run": {"cmd": "true", "task_queue": "q"}},
+                {"name": "prep", "description": "first", "run": {"cmd": "echo", "task_queue": "q"}},
                 {"name": "sim", "description": "many", "run": {"cmd": command, "depends": ["prep"], **step}},
-                {"name": "post", "description": "last", "run": {"cmd": "true", "depends": ["sim_*"]}},
+                {"name": "post", "description": "last", "run": {"cmd": "echo", "depends": ["sim_*"]}},
             ],
-            "global.parameters": {"P": {"values": list(parameters), "label": "P.%%"}} if parameters else None,
             "merlin": {
                 "samples": {"file": str(rows), "column_labels": ["X", "Y"], "level_max_dirs": level_max_dirs},
             },
         }
+        if parameters:
+            self.spec["global.parameters"] = {"P": {"values": list(parameters), "label": "P.%%"}}
         self.spec_file = info / "study.expanded.yaml"
         self.write_spec()
 

@@ -116,11 +116,19 @@ class WorkspaceContent(Workspace):
         if self._index_of(path) is None:
             return None
         group = self.layout.group_at(path)
-        return None if group is None else group.full_name
+        return None if group is None else group.log_name
 
     def indexes_of(self, step: int) -> Sequence[Sequence[int]]:
         """Of the tasks of a step that were foreseen, and of the others."""
         return range(self.layout.starts[step], self.layout.starts[step + 1]), self._extras.get(step, ())
+
+    def column(self, step: int, name: str) -> Sequence[Any]:
+        """One field of the tasks of a step, in their order."""
+        found: list[Any] = []
+        for indexes in self.indexes_of(step):
+            column = self._columns.column(name, indexes)
+            found += [getattr(self.task_at(index), name) for index in indexes] if column is None else column
+        return found
 
     def changed_since(self, earlier: Workspace) -> Sequence[str] | None:
         if not isinstance(earlier, WorkspaceContent) or earlier.layout is not self.layout:
@@ -174,6 +182,9 @@ class _TasksOfStep(Sequence[Task]):
             raise IndexError(index)
         is_foreseen = number < len(foreseen)
         return self._content.task_at(foreseen[number] if is_foreseen else others[number - len(foreseen)])
+
+    def column(self, name: str) -> Sequence[Any]:
+        return self._content.column(self._step, name)
 
     def __iter__(self) -> Iterator[Task]:
         for indexes in self._content.indexes_of(self._step):

@@ -24,8 +24,8 @@ class Group:
     step: int
     directory: str
     """Below the workspace, such as `sim/TEMP.300`."""
-    full_name: str
-    """Merlin's, such as `sim_TEMP.300`: its scripts and logs are named by it."""
+    log_name: str
+    """Such as `sim_TEMP.300`: scripts and logs are named so."""
     parameters: Mapping[str, Any] | None
     first: int
     """The index of its first task."""
@@ -56,9 +56,9 @@ class Layout:
         first = 0
         for number, step in enumerate(spec.steps):
             self.starts.append(first)
-            for directory, full_name, parameters in _combinations(spec, step):
+            for directory, log_name, parameters in _combinations(spec, step):
                 paths = samples if step.uses_samples else single
-                groups.append(Group(number, directory, full_name, parameters, first, paths, step.uses_samples))
+                groups.append(Group(number, directory, log_name, parameters, first, paths, step.uses_samples))
                 first = groups[-1].end
                 if first > MAX_TASKS or len(groups) > _MAX_GROUPS:
                     raise SpecError(f"it has more than {MAX_TASKS} tasks")
@@ -114,18 +114,18 @@ class Layout:
 
 
 def _combinations(spec: Spec, step: StepSpec) -> list[tuple[str, str, Mapping[str, Any] | None]]:
-    """The directory, the full name and the parameters for each; one of the same directory counts once."""
+    """The directory, the name of logs and the parameters for each; one of the same directory counts once."""
     step_directory = safe_name(step.name)
     names = sorted(step.parameters)
     if not names:
-        return [(step_directory, step.name, None)]
+        return [(step_directory, safe_name(step.name), None)]
     found: dict[str, tuple[str, str, Mapping[str, Any] | None]] = {}
     for number in range(spec.combinations):
         labels = ".".join(spec.parameter_labels[name][number] for name in names)
         directory = f"{step_directory}/{safe_name(labels)}"
         if directory not in found:
             values = {name: spec.parameter_values[name][number] for name in names}
-            found[directory] = directory, f"{step.name}_{labels}", values
+            found[directory] = directory, safe_name(f"{step.name}_{labels}"), values
     return list(found.values())
 
 

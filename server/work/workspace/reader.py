@@ -18,7 +18,7 @@ from server.database.files.daemon_threads import DaemonThreads, ThreadsHangError
 from server.database.models import RunModel, RunStatus
 from server.database.observations import Observations, RunObservation, WorkspaceReader
 from server.database.read_model import ReadModel
-from server.database.workspaces import LogStream, LogTail, Source
+from server.database.workspaces import DEFAULT_TAIL, LogStream, LogTail, Source
 from server.work.source import WorkSource
 from server.work.workspace.content import WorkspaceContent
 from server.work.workspace.logs import LogFile, Position, read_on, read_tail
@@ -39,9 +39,9 @@ MAX_WATCHES: Final = 1_000
 """Runs that are looked at because somebody asked."""
 MAX_ACTIVE: Final = 200
 """Active runs that are looked at though nobody asked: those that were launched last."""
-FOLLOWED: Final = 2**18
+FOLLOWED: Final = DEFAULT_TAIL
 """Bytes of a log in one message."""
-_FIRST_FOLLOWED = 2**16
+_FIRST_FOLLOWED = DEFAULT_TAIL
 _SLICE = 0.01
 """Seconds of work at a time."""
 _HANGS = 20.0
@@ -110,7 +110,14 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
                     await watch.first_round.wait()
 
     def note_interest(self, run_id: str) -> None:
-        if self._ask(run_id) is not None:
+        """A run that has ended is looked at again only where some of its tasks have not."""
+        watch = self._watches.get(run_id)
+        if watch is not None:
+            watch.asked_until = time.monotonic() + ASKED_FOR
+            return
+        content = self._observations.run(run_id).workspace
+        if content is None or content.progress.fraction != 1:
+            self._ask(run_id)
             self._wake.set()
 
     def hint(self, run_id: str) -> None:
@@ -241,8 +248,12 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             self._settle(watch, run)
 
     def _settle(self, watch: Watch, run: RunModel) -> None:
-        if not watch.end_round(time.monotonic(), is_finished=run.run_status.is_finished):
+        is_finished = run.run_status.is_finished
+        is_restarted = watch.was_finished and not is_finished  # then tasks that failed may be at work again
+        if is_restarted or not watch.end_round(time.monotonic(), is_finished=is_finished):
             self._end(watch)
+        if is_restarted:
+            self._begin(watch.run_id).asked_until = watch.asked_until
 
     def _leave(self, watch: Watch) -> None:
         """It can't be read now."""

@@ -147,7 +147,9 @@ class StatusFiles:
         for path, entry in entries:
             if not path.startswith(inside) and path != node.path:
                 continue
-            index = table.index_of(path, node.step)
+            index = table.layout.index_of(path)
+            if index is None and _are_samples(path[len(inside) :]):
+                index = table.add(path, node.step)
             if index is None or table.settled[index]:
                 continue
             self._put(index, node.step, entry)
@@ -164,6 +166,11 @@ class StatusFiles:
         self._table.settled[index] = 1
         self._read_own.discard(index)
         self._contested.discard(index)
+
+
+def _are_samples(path: str) -> bool:
+    """Whether it may be the directory of a sample: nothing but numbers."""
+    return path.replace("/", "").isdecimal() and path.isascii() if path else True
 
 
 def _age(version: Version) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from server.database.workspaces import RunTime, TaskStatus
 from server.work.workspace.layout import Layout
@@ -50,6 +50,22 @@ class Columns:
             self.worker_values[self.workers[index]],
         )
 
+    def column(self, name: str, indexes: Sequence[int]) -> Sequence[Any] | None:
+        """One field of these tasks, in their order; None for one that has no column."""
+        match name:
+            case "status":
+                statuses = [status for status, _ in self.state_values]
+                return [statuses[code] for code in _some(self.states, indexes)]
+            case "return_code":
+                return_codes = [return_code for _, return_code in self.state_values]
+                return [return_codes[code] for code in _some(self.states, indexes)]
+            case "run_time":
+                return [None if value == _NONE else float(value) for value in _some(self.run_times, indexes)]
+            case "restarts":
+                return [_optional(value) for value in _some(self.restarts, indexes)]
+            case _:
+                return None
+
     @property
     def views(self) -> tuple[memoryview, ...]:
         """Of all that is known of tasks, to be compared."""
@@ -90,11 +106,8 @@ class TaskTable:
         self.run_times: list[Counter[int]] = [Counter() for _ in steps]
         """How many tasks of each step that are done took so many seconds."""
 
-    def index_of(self, path: str, step: int) -> int | None:
-        """Of a task that may be new; None if there are too many that were not foreseen."""
-        index = self.layout.index_of(path)
-        if index is not None:
-            return index
+    def add(self, path: str, step: int) -> int | None:
+        """The index of a task that was not foreseen, and may be new; None if there are too many."""
         index = self._extra_index.get(path)
         if index is None and len(self._extra_paths) < MAX_EXTRAS:
             index = self._extra_index[path] = len(self._states)
@@ -189,6 +202,13 @@ def run_time_of(seconds: Counter[int]) -> RunTime | None:
 
 def _view(numbers: array[int]) -> memoryview:
     return memoryview(numbers)
+
+
+def _some(values: Sequence[int], indexes: Sequence[int]) -> Iterable[int]:
+    """Those with these indexes; a range is much faster."""
+    if isinstance(indexes, range):
+        return values[indexes.start : indexes.stop]
+    return map(values.__getitem__, indexes)
 
 
 def _optional(value: int) -> int | None:

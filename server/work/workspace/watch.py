@@ -69,6 +69,11 @@ class Watch:
         """Rounds since something changed."""
         self._content: WorkspaceContent | None = None
 
+    @property
+    def was_finished(self) -> bool:
+        """Whether the run was finished when its last round ended."""
+        return self._finished_at is not None
+
     def work(self, seconds: float) -> Slice:
         """Goes on reading for about so long. It blocks."""
         began, calls = time.thread_time(), self.scanner.calls
@@ -87,7 +92,6 @@ class Watch:
         self.first_round.set()
         self.is_awaited = False
         if not is_finished:
-            self._finished_at = None
             self.due = now + self._interval(now)
             return True
         if self._finished_at is None:

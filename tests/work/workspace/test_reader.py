@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from server.database.merlin_database import MerlinDatabase
 from server.database.models import RunStatus
-from server.database.workspaces import Source, TaskStatus
+from server.database.workspaces import LogStream, Source, TaskStatus
+from tests.support.live import until
 from tests.support.records import run, uid
 from tests.support.workspaces import FAILED, RUNNING, WrittenWorkspace, files_of
 
@@ -43,3 +48,123 @@ async def test_a_run_that_is_asked_for_is_read(tmp_path: Path) -> None:
         assert (failed.status, failed.return_code, failed.run_time) == (TaskStatus.FAILED, "MERLIN_SOFT_FAIL", 2.0)
         assert (failed.parameters, failed.sample_index, failed.workers) == ({"P": 1}, 1, ("hand",))
         assert Source.WORKSPACE_FILES in database.observations.sources
+
+
+async def test_an_active_run_is_followed(tmp_path: Path) -> None:
+    """Whoever listens to changes of the run hears of its progress, though nobody asks."""
+    written = WrittenWorkspace(tmp_path / "run")
+    record = run(1, str(written.path), run_status=RunStatus.RUNNING)
+    async with files_of(tmp_path, records=[record]) as (database, _):
+        heard: list[str] = []
+        database.read_model.listen(lambda _, changes: heard.extend(change.key.id for change in changes))
+        await until(lambda: database.observations.run(uid(1)).workspace is not None)
+        for number, path in enumerate(written.paths()[:2], 1):
+            heard.clear()
+            written.put(path)
+            await until(partial(_is_done, database, number))
+            assert heard.count(uid(1)) >= 1
+
+
+async def test_a_run_that_is_restarted_is_read_anew(tmp_path: Path) -> None:
+    """A task that had failed is at work again."""
+    written = WrittenWorkspace(tmp_path / "run")
+    written.put("prep", FAILED)
+    finished = run(1, str(written.path), run_status=RunStatus.COMPLETED)
+    async with files_of(tmp_path, records=[finished]) as (database, files):
+        await files.read([uid(1)])
+        assert _status(database, "prep") is TaskStatus.FAILED
+        written.put("prep", RUNNING)
+        await database.runs.update(uid(1), run_status=RunStatus.RUNNING, force=True)
+        await until(lambda: _status(database, "prep") is TaskStatus.RUNNING)
+
+
+async def test_a_run_that_is_deleted_is_forgotten(tmp_path: Path) -> None:
+    """With what was known of it."""
+    written = WrittenWorkspace(tmp_path / "run")
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (database, files):
+        await files.read([uid(1)])
+        assert database.observations.run(uid(1)).workspace is not None
+        await database.runs.delete(uid(1), force=True)
+        await until(lambda: database.observations.run(uid(1)).workspace is None)
+
+
+async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
+    """Of many runs those stay that were read last, and one that was forgotten is read again."""
+    written = [WrittenWorkspace(tmp_path / f"run_{number}") for number in range(5)]
+    records = [run(number, str(each.path), run_status=RunStatus.COMPLETED) for number, each in enumerate(written, 1)]
+    async with files_of(tmp_path, records=records, max_bytes=15_000) as (database, files):
+        for number in range(1, 6):
+            await files.read([uid(number)])
+            assert database.observations.run(uid(number)).workspace is not None
+        kept = [number for number in range(1, 6) if database.observations.run(uid(number)).workspace is not None]
+        assert kept == list(range(kept[0], 6))
+        assert 1 < len(kept) < 5
+
+
+async def test_a_run_out_of_reach_costs_nobody_else_anything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told once, and not read at each question."""
+    (tmp_path / "root").mkdir()
+    written, hidden = WrittenWorkspace(tmp_path / "root" / "run"), WrittenWorkspace(tmp_path / "hidden")
+    records = [run(1, str(written.path)), run(2, str(hidden.path)), run(3, str(tmp_path / "root" / "gone"))]
+    async with files_of(tmp_path / "root", records=records) as (database, files):
+        for _ in range(2):
+            await files.read([uid(1), uid(2), uid(3)])
+        assert [database.observations.run(uid(number)).workspace is None for number in (1, 2, 3)] == [False, True, True]
+        assert [files.can_read(uid(number)) for number in (1, 2, 3)] == [True, False, False]
+        assert len([message for message in caplog.messages if "can't be read" in message]) == 2
+
+
+async def test_logs_are_of_known_tasks_only(tmp_path: Path) -> None:
+    """A path that a client made up leads nowhere, whatever lies there."""
+    written = WrittenWorkspace(tmp_path / "run", parameters=(1,))
+    (written.directory("sim/P.1/0/0") / "sim_P.1.out").write_text("output")
+    (written.directory("elsewhere") / "elsewhere.out").write_text("secret")
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (_, files):
+        tail = await files.tail(uid(1), "sim/P.1/0/0", LogStream.STDOUT, 100)
+        assert tail is not None
+        assert tail.text == "output"
+        for path in ("elsewhere", "sim/P.1/0/0/../0", "../run/sim/P.1/0/0", "/etc/passwd", "", "sim/P.1"):
+            assert await files.tail(uid(1), path, LogStream.STDOUT, 100) is None
+        assert await files.tail(uid(2), "prep", LogStream.STDOUT, 100) is None
+
+
+async def test_a_log_is_followed_as_it_grows(tmp_path: Path) -> None:
+    """From before there is one."""
+    written = WrittenWorkspace(tmp_path / "run")
+    async with (
+        files_of(tmp_path, records=[run(1, str(written.path))]) as (_, files),
+        aclosing(files.follow(uid(1), "prep", LogStream.STDERR)) as follower,
+    ):
+        first = asyncio.create_task(anext(follower))
+        log = written.directory("prep") / "prep.err"
+        log.write_text("one\n")
+        assert (await first).text == "one\n"
+        with log.open("a") as file:
+            file.write("two\n")
+        assert (await anext(follower)).text == "two\n"
+
+
+async def test_a_first_reading_leaves_the_event_loop_free(tmp_path: Path) -> None:
+    """Others are answered meanwhile."""
+    written = WrittenWorkspace(tmp_path / "run", 3000, level_max_dirs=25)
+    for path in written.paths():
+        written.put(path)
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (database, files):
+        reading = asyncio.create_task(files.read([uid(1)]))
+        turns = 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await until(partial(_is_done, database, 3002))
+        assert turns > 100
+
+
+def _is_done(database: MerlinDatabase, number: int) -> bool:
+    progress = database.observations.run(uid(1)).progress
+    return progress is not None and progress.done == number
+
+
+def _status(database: MerlinDatabase, path: str) -> TaskStatus | None:
+    workspace = database.observations.run(uid(1)).workspace
+    task = None if workspace is None else workspace.task(path)
+    return None if task is None else task.status
