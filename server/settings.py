@@ -112,8 +112,8 @@ class Settings:
     )
     workspace_root: tuple[Path, ...] | None = setting(
         None,
-        f"A directory that holds Merlin's workspaces. A change of a run below it is also written to the run's "
-        f"run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or repeat the flag.",
+        f"A directory that holds Merlin's workspaces. Tasks and logs of runs below it are read. A change of such a run is "
+        f"also written to its run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or repeat the flag.",
         metavar="DIR",
     )
     broker: str | None = setting(

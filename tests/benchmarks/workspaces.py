@@ -1,9 +1,10 @@
 """Measures reading a run's workspace: `python -m tests.benchmarks.workspaces [--tasks 100000] [--seconds 20]`.
 
-Writes a workspace whose tasks are all done, each with a file of its own, then the same condensed, and tells of each: how
-long the first answer takes and the next ones, the processor time, the memory, and the longest that the event loop was
-kept. Beside it `merlin status` and `merlin detailed-status --dump` on the same workspace (`--no-merlin` leaves them out:
-they take minutes). Then another process lets 1,000 tasks a second begin and end, and a line tells what following costs.
+Writes a workspace whose tasks are all done, each with a file of its own, then the same condensed, and tells of each:
+how long the first answer takes and the next ones, the processor time, the memory, and the longest that the event loop
+was kept. Beside it `merlin status` and `merlin detailed-status --dump` on the same workspace (`--no-merlin` leaves them
+out: they take minutes). Then another process lets 1,000 tasks a second begin and end, and a line tells what it costs to
+follow that.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def work(workspace: Path, samples: int, count: int) -> None:
         if number >= _TOGETHER:
             written.put(paths[number - _TOGETHER], SUCCESS)
         ahead = (number + 1) / _PER_SECOND - (time.perf_counter() - began)
-        if ahead > 0.01:
+        if ahead > 0.01:  # shorter sleeps are not exact
             time.sleep(ahead)
     print(time.perf_counter() - began)
 

@@ -54,6 +54,7 @@ _UNREADABLE = 15.0
 """Seconds until a run without a specification in reach is tried again."""
 _POLL = 0.3
 """Seconds between two looks at a log that is followed."""
+_MAX_TOLD = 10_000
 _ACTIVE = [status for status in RunStatus if not status.is_finished]
 
 
@@ -83,6 +84,8 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         """The bytes of what is known of each run, that which was told last at the end."""
         self._unreadable: dict[str, float] = {}
         """Until when runs are not tried again."""
+        self._told: set[tuple[str, str]] = set()
+        """What was logged, of which run."""
         self._turns = itertools.count(1)
         self._wake = asyncio.Event()
         self._threads = DaemonThreads(_THREADS)
@@ -139,7 +142,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             found = await self._of_log(partial(read_on, log, position, most))
             if found is None:
                 await asyncio.sleep(_POLL)
-                if not self.can_read(run_id):
+                if run_id not in self._read_model.runs.records:
                     return
                 continue
             tail, position = found
@@ -232,10 +235,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             await asyncio.sleep(pause)
 
     async def _end_round(self, watch: Watch, work: Slice) -> None:
-        problems = watch.scanner.problems
-        for problem in problems[watch.told :]:
-            LOG.warning("The workspace %r can't be read in part: %s", watch.scanner.workspace, problem)
-        watch.told = len(problems)
+        self._log_problems(watch)
         run = self._read_model.runs.get(watch.run_id)
         if run is None or run.workspace != watch.scanner.workspace:
             self._end(watch)
@@ -265,6 +265,15 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         if self._watches.get(watch.run_id) is watch:
             del self._watches[watch.run_id]
         watch.scanner.close()
+
+    def _log_problems(self, watch: Watch) -> None:
+        """Once for each run."""
+        for problem in watch.scanner.problems:
+            if (watch.run_id, problem) not in self._told:
+                if len(self._told) >= _MAX_TOLD:
+                    self._told.clear()
+                self._told.add((watch.run_id, problem))
+                LOG.warning("The workspace %r can't be read in part: %s", watch.scanner.workspace, problem)
 
     # --- what is kept
 

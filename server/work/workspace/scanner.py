@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -76,9 +77,10 @@ class Scanner:
         return None if self._table is None else WorkspaceContent(self._table, datetime.now(UTC))
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Closes what is open; while a thread is at work here still, that is closed once nobody refers to it."""
         if self._round is not None:
-            self._round.close()
+            with suppress(ValueError):  # "generator already executing"
+                self._round.close()
             self._round = None
 
     def _tell(self, problem: str) -> None:
