@@ -40,14 +40,14 @@ from graphql import (
 
 from schema.budget import TESTS_PER_POINT
 from schema.connections import DEFAULT_PAGE, MAX_PAGE_SIZE
+from schema.lengths import LENGTHS, LOOKED_AT, SEARCHED
 from schema.limits import Counts, Measures, count
 from schema.response_sizes import EMPTY, ResponseSize, shown
 from server.database.json_numbers import integer
-from server.database.models import RunStatus, WorkerStatus
 from server.database.ordered import ORDER_TESTS
 from server.database.sizes import Sizes
 from server.database.slices import give_way
-from server.database.workspaces import DEFAULT_TAIL, MAX_TAIL, TaskStatus
+from server.database.workspaces import DEFAULT_TAIL, MAX_TAIL
 
 ASSUMED_LENGTH = 10
 """Of a list of which nothing is known, such as the problems of a report."""
@@ -75,40 +75,6 @@ TERM_COST = 10
 BYTES = 1024
 """Bytes of large values that cost as much as a field."""
 
-_LENGTHS: Mapping[str, str | int] = {
-    "Query.studies": "studies",
-    "Query.runs": "runs",
-    "Query.logicalWorkers": "logical_workers",
-    "Query.physicalWorkers": "physical_workers",
-    "Query.queues": "queues",
-    "Query.liveWorkers": "live_workers",
-    "Query.runCounts": len(RunStatus),
-    "Query.physicalWorkerCounts": len(WorkerStatus),
-    "Study.runs": "runs_of_study",
-    "Study.runCounts": len(RunStatus),
-    "Study.workers": "workers_of_study",
-    "Run.workers": "workers_of_run",
-    "Run.statusHistory": "changes_of_run",
-    "LogicalWorker.runs": "runs_of_worker",
-    "LogicalWorker.physicalWorkers": "instances_of_worker",
-    "Run.stepRuns": "steps_of_run",
-    "Run.tasks": "tasks_of_run",
-    "StepRun.tasks": "tasks_of_step",
-    "Progress.counts": len(TaskStatus),
-}
-"""How many entities a field has at most: the name of a size, or a number."""
-_SEARCHED: Mapping[str, str] = {
-    "Query.runCounts": "runs",
-    "Query.physicalWorkerCounts": "physical_workers",
-    "Study.runCounts": "runs_of_study",
-}
-"""What a filter searches where that is not the list itself."""
-_LOOKED_AT: Mapping[str, str] = {
-    "Query.integrity": "records",
-    "Study.runCounts": "runs_of_study",
-    "Study.workers": "runs_of_study",
-}
-"""Records that are looked at even without a filter."""
 _READ = frozenset({"Task.output", "Subscription.log"})
 """Fields that read the end of a file: `last` says how many bytes."""
 _META: Mapping[str, GraphQLField] = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
@@ -304,7 +270,7 @@ class Meter:
             response = inner.response  # its connection counts the entities of a page together
         else:
             is_connection = _is_connection(field)
-            is_distinct = is_connection or (coordinate in _LENGTHS and "ids" not in given)
+            is_distinct = is_connection or (coordinate in LENGTHS and "ids" not in given)
             response = inner.response.times(size, self._large, is_connection=is_connection, is_distinct=is_distinct)
         if coordinate in _READ:
             read = self._number(given["last"], MAX_TAIL) if "last" in given else None
@@ -328,10 +294,10 @@ class Meter:
 
     def _search(self, coordinate: str, given: Mapping[str, ValueNode], terms: int) -> int:
         """The cost of the records that are looked at to find those of the answer."""
-        looked_at = self._length(_LOOKED_AT.get(coordinate, 0)) or 0
+        looked_at = self._length(LOOKED_AT.get(coordinate, 0)) or 0
         tests = terms + ORDER_TESTS * (not self._is_null(given.get(_ORDER)))
         if tests:
-            searched = self._length(_SEARCHED.get(coordinate) or _LENGTHS.get(coordinate, 0)) or 0
+            searched = self._length(SEARCHED.get(coordinate) or LENGTHS.get(coordinate, 0)) or 0
             looked_at += searched * tests
         return -(-looked_at // TESTS_PER_POINT) + terms * TERM_COST
 
@@ -340,7 +306,7 @@ class Meter:
 
     def _size(self, coordinate: str, given: Mapping[str, ValueNode], field: GraphQLField) -> int:
         """How many values the field has at most."""
-        length = self._length(_LENGTHS.get(coordinate))
+        length = self._length(LENGTHS.get(coordinate))
         if _is_connection(field):
             sizes = [self._number(given[name]) for name in ("first", "last") if name in given]
             page = max([size for size in sizes if size is not None], default=DEFAULT_PAGE)

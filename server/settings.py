@@ -112,8 +112,9 @@ class Settings:
     )
     workspace_root: tuple[Path, ...] | None = setting(
         None,
-        f"A directory that holds Merlin's workspaces. Tasks and logs of runs below it are read. A change of such a run is "
-        f"also written to its run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or repeat the flag.",
+        "A directory that holds Merlin's workspaces. Tasks and logs of runs below it are read. A change of such a run "
+        f"is also written to its run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or "
+        "repeat the flag.",
         metavar="DIR",
     )
     broker: str | None = setting(
