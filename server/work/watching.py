@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 
 from server.database.observations import Observations
 from server.database.tasks import end_tasks
@@ -30,6 +31,7 @@ async def watching(observations: Observations, sources: Sequence[WorkSource]) ->
 async def _run(observations: Observations, source: WorkSource) -> None:
     pause, last = _FIRST_PAUSE, ""
     while True:
+        began = monotonic()
         try:
             await source.run()
         except Exception as error:
@@ -37,5 +39,7 @@ async def _run(observations: Observations, source: WorkSource) -> None:
             LOG.log(logging.DEBUG if told == last else logging.WARNING, "%s failed.", source.source, exc_info=error)
             last = told
         observations.set_source(source.source, works=False)
+        if monotonic() - began > _LAST_PAUSE:  # it has worked in between
+            pause = _FIRST_PAUSE
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LAST_PAUSE)
