@@ -7,6 +7,7 @@ neither source knows.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ _MAX_FOREIGN = 2_000
 """Directories that are remembered to belong to no run."""
 _MAX_ID = 4_096
 """Characters; the longest path that Linux takes."""
+_SAME_RESULT = 5.0
+"""Seconds within which a result and the event of a retry are of the same try, whatever the clocks of their machines."""
 _PAUSE = 0.3
 """Seconds between two times at which what is new of a run is shown."""
 _PORTION = 200
@@ -172,10 +175,10 @@ class TaskRegister:
             tasks.has_events = True
             old = tasks.states.get(path)
             # That it waits says only that it is there: one that is retried waits, too.
-            time = 0 if phase is _Phase.WAITING else int(event.timestamp * _MOMENTS_PER_SECOND)
+            moment = 0 if phase is _Phase.WAITING else int(event.timestamp * _MOMENTS_PER_SECOND)
             if phase is _Phase.RUNNING and old is not None and old % _PER_MOMENT >= _Phase.RUNNING_AGAIN:
                 phase = _Phase.RUNNING_AGAIN
-            self._set(run_id, tasks, path, time * _PER_MOMENT + phase, old)
+            self._set(run_id, tasks, path, moment * _PER_MOMENT + phase, old)
 
     def begin_listing(self) -> None:
         """To be called before result keys are listed: one listing gives each at most once or twice."""
@@ -201,6 +204,10 @@ class TaskRegister:
                     pass  # the result is of an earlier try
                 case _Phase.RUNNING | _Phase.RUNNING_AGAIN as phase if old is not None:
                     self._set(run_id, tasks, path, old - phase + _Phase.ENDED, old)
+                case _Phase.RETRYING if old is not None and not is_listing:
+                    moment = old // _PER_MOMENT
+                    if time.time() - moment / _MOMENTS_PER_SECOND > _SAME_RESULT:  # a later one than of that try
+                        self._set(run_id, tasks, path, (moment + 1) * _PER_MOMENT + _Phase.ENDED, old)
 
     def is_of_run(self, task_id: str) -> bool:
         """Whether the task belongs to a run in the copy."""
