@@ -7,6 +7,7 @@ neither source knows.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ _MAX_FOREIGN = 2_000
 """Directories that are remembered to belong to no run."""
 _MAX_ID = 4_096
 """Characters; the longest path that Linux takes."""
+_SAME_RESULT = 5.0
+"""Seconds within which a result and the event of a retry are of the same try, whatever the clocks of their machines."""
 _PAUSE = 0.3
 """Seconds between two times at which what is new of a run is shown."""
 _PORTION = 200
@@ -53,11 +56,8 @@ class _Phase(IntEnum):
     FAILED = 7
     SUCCEEDED = 8
 
-    @property
-    def is_open(self) -> bool:
-        return self in (_Phase.WAITING, _Phase.RUNNING, _Phase.RUNNING_AGAIN, _Phase.RETRYING)
 
-
+_OPEN: frozenset[int] = frozenset({_Phase.WAITING, _Phase.RUNNING, _Phase.RUNNING_AGAIN, _Phase.RETRYING})
 _STATUSES: Mapping[_Phase, TaskStatus] = {
     _Phase.WAITING: TaskStatus.WAITING,
     _Phase.RUNNING: TaskStatus.RUNNING,
@@ -92,11 +92,13 @@ _PER_MOMENT = len(_Phase)
 class _RunTasks:
     """The tasks of one run. A state is a time and a phase in one number, of which the greater is the later."""
 
-    __slots__ = ("bytes", "counts", "has_events", "is_folded", "listing", "states")
+    __slots__ = ("bytes", "counts", "done", "has_events", "is_folded", "listing", "open")
 
     def __init__(self) -> None:
-        self.states: dict[str, int] = {}
-        """By the path of the task below the workspace."""
+        self.open: dict[str, int] = {}
+        """The states of tasks that are not done, by their paths below the workspace."""
+        self.done: dict[str, int] = {}
+        """Those of the others."""
         self.counts = [0] * len(_Phase)
         self.bytes = 0
         """Estimated."""
@@ -106,30 +108,30 @@ class _RunTasks:
         self.listing = 0
         """During which it was folded."""
 
+    def state(self, path: str) -> int | None:
+        state = self.open.get(path)
+        return self.done.get(path) if state is None else state
+
     def set(self, path: str, state: int) -> None:
-        is_open = _Phase(state % _PER_MOMENT).is_open
-        old = self.states.get(path)
-        if old is None and self.is_folded and is_open and len(self.states) >= _MAX_OPEN:
-            return
+        is_open = state % _PER_MOMENT in _OPEN
+        old = self.state(path)
         if old is not None:
             self.counts[old % _PER_MOMENT] -= 1
-        self.counts[state % _PER_MOMENT] += 1
-        if not self.is_folded or is_open:
-            self.states[path] = state
-            self.bytes += _bytes_of(path) if old is None else 0
-        elif old is not None:
-            del self.states[path]
+            (self.open if path in self.open else self.done).pop(path)
             self.bytes -= _bytes_of(path)
+        elif self.is_folded and is_open and len(self.open) >= _MAX_OPEN:
+            return
+        self.counts[state % _PER_MOMENT] += 1
+        if is_open or not self.is_folded:
+            (self.open if is_open else self.done)[path] = state
+            self.bytes += _bytes_of(path)
 
     def fold(self, listing: int) -> None:
-        """Keeps of the tasks that are done nothing but their number."""
-        self.is_folded, self.listing = True, listing
-        open_ = {path: state for path, state in self.states.items() if _Phase(state % _PER_MOMENT).is_open}
-        newest = sorted(open_.items(), key=lambda item: item[1])[-_MAX_OPEN:]
-        for path in open_.keys() - dict(newest).keys():
-            self.counts[open_[path] % _PER_MOMENT] -= 1
-        self.states = dict(newest)
-        self.bytes = sum(map(_bytes_of, self.states))
+        """Keeps of the tasks that are done nothing but their number, and of the others the latest."""
+        self.is_folded, self.listing, self.done = True, listing, {}
+        for path in list(self.open)[:-_MAX_OPEN]:
+            self.counts[self.open.pop(path) % _PER_MOMENT] -= 1
+        self.bytes = sum(map(_bytes_of, self.open))
 
     def progress(self) -> Progress:
         counts: dict[TaskStatus, int] = {}
@@ -170,12 +172,12 @@ class TaskRegister:
             run_id, path = found
             tasks = self._tasks(run_id)
             tasks.has_events = True
-            old = tasks.states.get(path)
+            old = tasks.state(path)
             # That it waits says only that it is there: one that is retried waits, too.
-            time = 0 if phase is _Phase.WAITING else int(event.timestamp * _MOMENTS_PER_SECOND)
+            moment = 0 if phase is _Phase.WAITING else int(event.timestamp * _MOMENTS_PER_SECOND)
             if phase is _Phase.RUNNING and old is not None and old % _PER_MOMENT >= _Phase.RUNNING_AGAIN:
                 phase = _Phase.RUNNING_AGAIN
-            self._set(run_id, tasks, path, time * _PER_MOMENT + phase, old)
+            self._set(run_id, tasks, path, moment * _PER_MOMENT + phase, old)
 
     def begin_listing(self) -> None:
         """To be called before result keys are listed: one listing gives each at most once or twice."""
@@ -193,7 +195,7 @@ class TaskRegister:
             tasks = self._tasks(run_id)
             if tasks.is_folded and (tasks.has_events or (is_listing and tasks.listing != self._listings)):
                 continue  # it is counted by its event, or was counted before
-            old = tasks.states.get(path)
+            old = tasks.state(path)
             match None if old is None else old % _PER_MOMENT:
                 case None | _Phase.WAITING:
                     self._set(run_id, tasks, path, int(_Phase.ENDED), old)
@@ -201,6 +203,10 @@ class TaskRegister:
                     pass  # the result is of an earlier try
                 case _Phase.RUNNING | _Phase.RUNNING_AGAIN as phase if old is not None:
                     self._set(run_id, tasks, path, old - phase + _Phase.ENDED, old)
+                case _Phase.RETRYING if old is not None and not is_listing:
+                    moment = old // _PER_MOMENT
+                    if time.time() - moment / _MOMENTS_PER_SECOND > _SAME_RESULT:  # a later one than of that try
+                        self._set(run_id, tasks, path, (moment + 1) * _PER_MOMENT + _Phase.ENDED, old)
 
     def is_of_run(self, task_id: str) -> bool:
         """Whether the task belongs to a run in the copy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -188,21 +189,33 @@ def test_started_in_the_middle() -> None:
 def test_an_end_that_was_not_heard() -> None:
     """A result that comes while a task runs is its end; one that is listed may be of an earlier try."""
     register, _, _ = made()
-    task = f"{WORKSPACE}/a"
-    register.note([event("a", TaskEventType.STARTED, 1), event("a", TaskEventType.RETRIED, 2)])
+    task, now = f"{WORKSPACE}/a", time.time()
+    register.note([event("a", TaskEventType.STARTED, now - 1), event("a", TaskEventType.RETRIED, now)])
     register.note_results([task], is_listing=False)
     assert counts(register) == {"RETRYING": 1}
-    register.note([event("a", TaskEventType.STARTED, 3)])
+    register.note([event("a", TaskEventType.STARTED, now + 1)])
     register.note_results([task], is_listing=True)
     assert counts(register) == {"RUNNING": 1}
     register.note_results([task], is_listing=False)
     assert counts(register) == {"UNKNOWN": 1}
-    register.note([event("a", TaskEventType.SUCCEEDED, 4, "0")])
+    register.note([event("a", TaskEventType.SUCCEEDED, now + 2, "0")])
     register.note_results([task], is_listing=False)
     assert counts(register) == {"SUCCEEDED": 1}
     register.note([event("b", TaskEventType.STARTED, 1)])
     register.note_results([f"{WORKSPACE}/b"], is_listing=True)
     assert counts(register) == {"SUCCEEDED": 1, "UNKNOWN": 1}
+
+
+def test_a_second_try_of_which_no_event_was_heard() -> None:
+    """A result that comes long after the event of the retry is of another try."""
+    register, _, _ = made()
+    register.note([event("a", TaskEventType.RETRIED, time.time() - 60)])
+    register.note_results([f"{WORKSPACE}/a"], is_listing=True)
+    assert counts(register) == {"RETRYING": 1}
+    register.note_results([f"{WORKSPACE}/a"], is_listing=False)
+    assert counts(register) == {"UNKNOWN": 1}
+    register.note([event("a", TaskEventType.FAILED, time.time())])
+    assert counts(register) == {"FAILED": 1}
 
 
 # --- bounds
