@@ -51,6 +51,7 @@ class BrokerQueues:
 
     async def run(self) -> None:
         """See `WorkSource`."""
+        LOG.info("Asks the broker %s for the lengths of queues.", self._broker.connection)
         pause, is_told = _FIRST_PAUSE, False
         while True:
             try:
@@ -112,7 +113,7 @@ def _connected(broker: Broker) -> AbstractAsyncContextManager[AskQueues]:
 
 def _is_plausible(name: str) -> bool:
     """Whether a queue can have this name: a lone surrogate, which JSON may hold, is in none."""
-    if len(name) > _MAX_NAME:
+    if not 0 < len(name) <= _MAX_NAME:
         return False
     try:
         name.encode(errors="surrogateescape")

@@ -7,6 +7,7 @@ source, but reads what they have written.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
@@ -18,8 +19,12 @@ from server.database.observations import STUCK_BY
 from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.work.active_runs import active_runs
 
+LOG = logging.getLogger(__name__)
+
 _INTERVAL = 2.0
 """Seconds between two rounds."""
+_PAUSE = 60.0
+"""Seconds before another round after one that failed."""
 _REST = 10
 """A round is followed by a pause that is at least so many times as long."""
 HOLD = 6.0
@@ -46,12 +51,18 @@ class StuckRuns:
         self._undecided: AbstractSet[str] | None = None
 
     async def run(self) -> None:
-        """Decides again and again until it is cancelled."""
+        """Decides again and again until it is cancelled. A fault of ours is logged, and costs the answers only."""
         clock = asyncio.get_running_loop().time
         while True:
-            began = clock()
-            await self.decide(began)
-            await asyncio.sleep(max(_INTERVAL, _REST * (clock() - began)))
+            began, pause = clock(), _INTERVAL
+            try:
+                await self.decide(began)
+            except Exception:
+                LOG.exception("Which runs are stuck is unknown.")
+                pause = _PAUSE
+                self._idle = {}
+                await self._write(frozenset(), None)
+            await asyncio.sleep(max(pause, _REST * (clock() - began)))
 
     async def decide(self, now: float) -> None:
         """One round; `now` is in seconds, by any clock that is the same for all rounds."""

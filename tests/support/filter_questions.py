@@ -141,6 +141,7 @@ RUN = nested(
         workspace=TEXT,
         status=enum(RUN_STATUSES),
         isFinished=FLAGS,
+        isStuck=FLAGS,
         queues=text_list(QUEUES),
         studyId=ID,
         study=STUDY,
@@ -170,7 +171,7 @@ query ($s: StudyFilter, $so: StudyOrder, $r: RunFilter, $ro: RunOrder,
   physicalWorkers(filter: $p, orderBy: $po) { totalCount nodes { id } }
   runCounts(filter: $r) { status count }
   physicalWorkerCounts(filter: $p) { status count }
-  queues { queue runs logicalWorkers }
+  queues { queue runs logicalWorkers waiting consumers }
   all: studies { nodes { id runCounts(filter: $r) { status count }
                          runs(filter: $r, orderBy: $ro) { totalCount nodes { id } }
                          workers { id } latestRun { id } } }

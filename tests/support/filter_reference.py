@@ -137,6 +137,7 @@ OF_RECORDS: dict[str, Callable[[Any, Any, World], bool]] = {
     "host": lambda it, one, _: text_holds(it, one.host),
     "status": lambda it, one, _: value_holds(it, status_of(one)),
     "isFinished": lambda it, one, _: (one.run_status.value in FINISHED) == it,
+    "isStuck": lambda it, one, _: one.run_status.value in FINISHED and not it,  # of others it is unknown here
     "queues": lambda it, one, _: value_holds(it, one.queues),
     "studyId": lambda it, one, _: value_holds(it, one.study_id),
     "study": study_holds,

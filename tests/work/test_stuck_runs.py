@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from server.database.attendance import Attendance, attendance_of
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import LogicalWorkerModel, Model, RunStatus
 from server.database.observations import LiveWorker, QueueLength
 from server.database.workspaces import Source
+from server.work import stuck_runs as module
 from server.work.stuck_runs import HOLD, HOLD_BEFORE_START, StuckRuns
 from tests.support.asking import ask
+from tests.support.live import until
 from tests.support.records import logical_worker, physical_worker, run, uid
 from tests.support.subscribers import RUN_CHANGES, copy_of, kinds_and_ids, put, subscribed
 
@@ -230,13 +234,13 @@ async def test_followers_hear_when_it_changes() -> None:
 
 async def test_many_active_runs_are_told_in_portions() -> None:
     """All of them, once each."""
-    one = site(*(running(number) for number in range(2_500)), q=0)
+    one = site(*(running(number) for number in range(1_500)), q=0)
     await one.after(0)
     async with subscribed(one.database, RUN_CHANGES, filter={"isStuck": True}) as stuck:
         assert await stuck.read() == []
         known = await one.after(HOLD)
         assert all(known.values())
-        told = [await stuck.wait() for _ in range(2_500)]
+        told = [await stuck.wait() for _ in range(1_500)]
         assert {kind for kind, _ in kinds_and_ids(told)} == {"CREATED"}
         assert len({id_ for _, id_ in kinds_and_ids(told)}) == 2_500
 
@@ -264,3 +268,27 @@ async def test_consumers_are_the_living_workers() -> None:
     assert {count["consumers"] for count in (await ask(one.database, asked))["queues"]} == {7, 1, 0}
     one.database.observations.set_source(Source.CELERY_EVENTS, works=False)
     assert {count["consumers"] for count in (await ask(one.database, asked))["queues"]} == {7, None}
+
+
+async def test_a_fault_costs_the_answers_only(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, nothing is known until the next round, and then all is well again."""
+    monkeypatch.setattr(module, "_PAUSE", 0.0)
+    monkeypatch.setattr(module, "_INTERVAL", 0.0)
+    one = site(running(), q=0)
+    await one.after(HOLD)
+    faults = iter([RuntimeError("ours")])
+
+    def attendance(*given: Any) -> Attendance:
+        for fault in faults:
+            raise fault
+        return attendance_of(*given)
+
+    monkeypatch.setattr(module, "attendance_of", attendance)
+    task = asyncio.create_task(one.stuck_runs.run())
+    await until(lambda: one.known() == {"11": None})
+    await until(lambda: one.known() == {"11": False})
+    assert [record.message for record in caplog.records] == ["Which runs are stuck is unknown."]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
