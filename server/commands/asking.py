@@ -57,7 +57,8 @@ class RunningServer(Answering):
         content = json.dumps({"query": document, "variables": variables}).encode()
         fetching = begin_to_fetch(self._url, self._headers, seconds=_SECONDS, largest=_MAX_SIZE, content=content)
         try:
-            content = await asyncio.wait_for(asyncio.wrap_future(fetching), _SECONDS)
+            async with asyncio.timeout(_SECONDS):  # `wait_for` of Python 3.11 may swallow a Ctrl-C
+                content = await asyncio.wrap_future(fetching)
             response = json.loads(content)
         except FetchError as error:
             hint = f" {PROTECTED}" if error.status == HTTPStatus.UNAUTHORIZED else ""

@@ -66,10 +66,11 @@ def _header(run: Mapping[str, Any], style: Style) -> Iterator[Line]:
     for truth in _truths(run, style):
         for part in _wrapped(truth, room):
             yield _labelled("", Span(part, Colour.RED))
-    if times := _times(run, style):
-        yield _labelled("Time", Span(times))
+    for number, part in enumerate(_wrapped(_times(run, style), room)):
+        yield _labelled("" if number else "Time", Span(part))
     if run["progress"] is not None:
         yield _progress(run["progress"], style)
+        yield _labelled("As of", Span(f"{_time(run['progress']['asOf'], style)} ({run['progress']['source']})"))
 
 
 def _labelled(label: str, *spans: Span) -> Line:
@@ -107,8 +108,7 @@ def _times(run: Mapping[str, Any], style: Style) -> str:
 def _progress(progress: Mapping[str, Any], style: Style) -> Line:
     done = f"{_done(progress)} done"
     failed = f", {progress['failed']} failed" if progress["failed"] else ""
-    seen = f" (as of {_time(progress['asOf'], style)}, {progress['source']})"
-    texts = [Span(done), Span(failed, Colour.RED), Span(seen)]
+    texts = [Span(done), Span(failed, Colour.RED)]
     bar = min(30, style.width - _LABEL - 2 - sum(len(text.text) for text in texts))
     if progress["fraction"] is not None and bar >= _LABEL:
         texts[:0] = [Span(style.bar(progress["fraction"], bar), _bar_colour(progress)), Span("  ")]

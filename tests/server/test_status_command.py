@@ -178,16 +178,20 @@ def test_a_wrong_command_line_is_refused(home: Path, arguments: tuple[str, ...])
 @pytest.fixture
 def watched(home: Path, stub: Stub) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts the command for the stub, ten times a second."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[subprocess.Popen[str], threading.Timer]] = []
     env = environment(home, {"MERLIN_GRAPHQL_HEADER": f"Authorization: {TOKEN}", "TERM": "xterm"})
 
     def start(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
         line = [*MODULE, "status", uid(11), "--server", stub.url, "--watch", "0.1", *arguments]
-        started.append(subprocess.Popen(line, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True))
-        return started[-1]
+        process = subprocess.Popen(line, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True)
+        watchdog = threading.Timer(DEADLINE, process.kill)  # so that a test which waits for its output ends
+        watchdog.start()
+        started.append((process, watchdog))
+        return process
 
     yield start
-    for process in started:
+    for process, watchdog in started:
+        watchdog.cancel()
         process.kill()
         process.communicate()
 
@@ -203,7 +207,9 @@ def test_a_watch_appends_where_there_is_no_terminal(stub: Stub, watched: Callabl
     stub.has_answered = go_on
     process, out = watched(), ""
     while "COMPLETED" not in out:
-        out += process.stdout.readline()
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        out += line
     process.send_signal(signal.SIGINT)
     rest, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
