@@ -148,7 +148,7 @@ def work(workspace: Path, samples: int, count: int) -> None:
         if number >= _TOGETHER:
             written.put(paths[number - _TOGETHER], SUCCESS)
         ahead = (number + 1) / _PER_SECOND - (time.perf_counter() - began)
-        if ahead > 0.01:  # noqa: PLR2004 - shorter sleeps are not exact
+        if ahead > 0.01:
             time.sleep(ahead)
     print(time.perf_counter() - began)
 
