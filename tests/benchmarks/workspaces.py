@@ -158,6 +158,7 @@ async def measure_following(root: Path, tasks: int, seconds: int) -> None:
     written = WrittenWorkspace(root / "followed", tasks, level_max_dirs=_LEVEL)
     record = run(1, str(written.path), run_status=RunStatus.RUNNING)
     count = min(tasks, _PER_SECOND * seconds)
+    samples = "\n".join(written.samples.path(sample) for sample in range(tasks))
     async with files_of(root, records=[record]) as (database, files):
         await files.read([uid(1)])
         loop, processor, began = Loop(), time.process_time(), time.perf_counter()
@@ -174,7 +175,6 @@ async def measure_following(root: Path, tasks: int, seconds: int) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        samples = "\n".join(written.samples.path(sample) for sample in range(tasks))
         writing = asyncio.create_task(process.communicate(samples.encode()))
         lag = await longest_lag(lambda: done(database.observations), writing)
         output, _ = await writing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, overload
@@ -25,6 +26,7 @@ class WorkspaceContent(Workspace):
         self._extras: dict[int, list[int]] = {}
         for index, step in enumerate(columns.extra_steps, self.layout.count):
             self._extras.setdefault(step, []).append(index)
+        counts = [table.counts(number) for number in range(len(self.layout.spec.steps))]
         self._steps = tuple(
             Step(
                 name=spec.name,
@@ -34,7 +36,7 @@ class WorkspaceContent(Workspace):
                 command=spec.command,
                 uses_samples=spec.uses_samples,
                 progress=_progress(
-                    table.counts[number],
+                    counts[number],
                     as_of,
                     total_is_known=self.layout.sample_count is not None or not spec.uses_samples,
                 ),
@@ -43,11 +45,10 @@ class WorkspaceContent(Workspace):
             )
             for number, spec in enumerate(self.layout.spec.steps)
         )
-        counts: dict[TaskStatus, int] = {}
-        for of_step in table.counts:
-            for status, count in of_step.items():
-                counts[status] = counts.get(status, 0) + count
-        self._progress = _progress(counts, as_of, total_is_known=self.layout.is_complete)
+        total: Counter[TaskStatus] = Counter()
+        for of_step in counts:
+            total.update(of_step)
+        self._progress = _progress(total, as_of, total_is_known=self.layout.is_complete)
 
     @property
     def as_of(self) -> datetime:

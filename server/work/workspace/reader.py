@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 READ_SECONDS: Final = 2.0
 """For which `read` waits at most."""
 USUAL: Final = Pace(share=0.2, calls=20_000)
-AWAITED: Final = Pace(share=0.7, calls=300_000)
+AWAITED: Final = Pace(share=0.9, calls=300_000)
 """While somebody waits for a first answer."""
 MAX_BYTES: Final = 2**28
 """Of what is kept of workspaces, about."""

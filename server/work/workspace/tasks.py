@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from server.database.workspaces import RunTime, TaskStatus
 from server.work.workspace.layout import Layout
@@ -22,6 +22,18 @@ MAX_EXTRAS = 500_000
 """Tasks that were not foreseen."""
 
 State: TypeAlias = tuple[TaskStatus, str | None]
+
+
+class Codes(NamedTuple):
+    """An entry as the columns of a table hold it."""
+
+    state: int
+    run_time: int
+    elapsed: int
+    restarts: int
+    workers: int
+    status: TaskStatus
+    is_done: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +95,16 @@ class TaskTable:
         self._extra_steps: list[int] = []
         self._extra_index: dict[str, int] = {}
         steps = range(len(layout.spec.steps))
-        self.counts: list[Counter[TaskStatus]] = [
-            Counter({TaskStatus.WAITING: layout.starts[step + 1] - layout.starts[step]}) for step in steps
-        ]
-        """Of each step."""
+        self._counts = [Counter({0: layout.starts[step + 1] - layout.starts[step]}) for step in steps]
+        """How many tasks of each step have each state."""
         self.run_times: list[Counter[int]] = [Counter() for _ in steps]
         """How many tasks of each step that are done took so many seconds."""
+
+    def counts(self, step: int) -> Counter[TaskStatus]:
+        counts: Counter[TaskStatus] = Counter()
+        for state, count in self._counts[step].items():
+            counts[self._state_values[state][0]] += count
+        return counts
 
     def add(self, path: str, step: int) -> int | None:
         """The index of a task that was not foreseen, and may be new; None if there are too many."""
@@ -103,7 +119,7 @@ class TaskTable:
             self._elapsed.append(_NONE)
             self._restarts.append(_NONE)
             self._workers.append(0)
-            self.counts[step][TaskStatus.WAITING] += 1
+            self._counts[step][0] += 1
         return index
 
     def unforeseen(self, path: str) -> int | None:
@@ -113,12 +129,20 @@ class TaskTable:
     def status(self, index: int) -> TaskStatus:
         return self._state_values[self._states[index]][0]
 
-    def put(self, index: int, step: int, entry: Entry) -> bool:
-        """Whether it differs from what is known."""
-        state, workers = self._state_code(entry.status, entry.return_code), self._worker_code(entry.workers)
-        run_time = _NONE if entry.run_time is None else entry.run_time
-        elapsed = _NONE if entry.elapsed is None else entry.elapsed
-        restarts = _NONE if entry.restarts is None else entry.restarts
+    def encode(self, entry: Entry) -> Codes:
+        return Codes(
+            self._state_code(entry.status, entry.return_code),
+            _NONE if entry.run_time is None else entry.run_time,
+            _NONE if entry.elapsed is None else entry.elapsed,
+            _NONE if entry.restarts is None else entry.restarts,
+            self._worker_code(entry.workers),
+            entry.status,
+            entry.status.is_done,
+        )
+
+    def put(self, index: int, step: int, codes: Codes) -> bool:
+        """Whether they differ from what is known."""
+        state, run_time, elapsed, restarts, workers, _, is_done = codes
         before, run_time_before = self._states[index], self._run_times[index]
         if (
             state == before
@@ -128,14 +152,13 @@ class TaskTable:
             and workers == self._workers[index]
         ):
             return False
-        status = self._state_values[before][0]
-        counts, run_times = self.counts[step], self.run_times[step]
-        counts[status] -= 1
-        counts[entry.status] += 1
-        if status.is_done and run_time_before != _NONE:
-            run_times[run_time_before] -= 1
-        if entry.status.is_done and run_time != _NONE:
-            run_times[run_time] += 1
+        counts = self._counts[step]
+        counts[before] -= 1
+        counts[state] += 1
+        if run_time_before != _NONE and self._state_values[before][0].is_done:
+            self.run_times[step][run_time_before] -= 1
+        if is_done and run_time != _NONE:
+            self.run_times[step][run_time] += 1
         self._states[index], self._run_times[index], self._elapsed[index] = state, run_time, elapsed
         self._restarts[index], self._workers[index] = restarts, workers
         return True
