@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import starmap
 from typing import Any, overload
 
 from server.database.workspaces import Progress, Source, Step, Task, TaskStatus, Workspace
-from server.work.workspace.tasks import TaskTable, run_time_of
+from server.work.workspace.tasks import TaskTable
 
 _CHUNK = 1024
 """Tasks that are compared at once."""
@@ -26,7 +27,11 @@ class WorkspaceContent(Workspace):
         self._extras: dict[int, list[int]] = {}
         for index, step in enumerate(columns.extra_steps, self.layout.count):
             self._extras.setdefault(step, []).append(index)
-        counts = [table.counts(number) for number in range(len(self.layout.spec.steps))]
+        tasks = [
+            (self.layout.starts[number], self.layout.starts[number + 1], self._extras.get(number, ()))
+            for number in range(len(self.layout.spec.steps))
+        ]
+        counts = list(starmap(columns.counts, tasks))
         self._steps = tuple(
             Step(
                 name=spec.name,
@@ -40,7 +45,7 @@ class WorkspaceContent(Workspace):
                     as_of,
                     total_is_known=self.layout.sample_count is not None or not spec.uses_samples,
                 ),
-                run_time=run_time_of(table.run_times[number]),
+                run_time=columns.run_time(*tasks[number]),
                 tasks=_TasksOfStep(self, number),
             )
             for number, spec in enumerate(self.layout.spec.steps)

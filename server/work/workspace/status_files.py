@@ -79,11 +79,11 @@ class StatusFiles:
             node.version = None if is_settling else version
             for path, codes in entries:
                 if path == node.path or len(entries) == 1:
-                    self._take_own(index, node.step, codes)
+                    self._take_own(index, codes)
             return
 
-    def _take_own(self, index: int, step: int, codes: Codes) -> None:
-        self.changed |= self._table.put(index, step, codes)
+    def _take_own(self, index: int, codes: Codes) -> None:
+        self.changed |= self._table.put(index, codes)
         self._contested.discard(index)
         if codes.is_done:
             self._settle(index)
@@ -154,7 +154,7 @@ class StatusFiles:
                 index = table.add(path, step)
             if index is None or settled[index]:
                 continue
-            if put(index, step, codes):
+            if put(index, codes):
                 self.changed = True
             if index in own:
                 self._contested.add(index)

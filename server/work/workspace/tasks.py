@@ -62,6 +62,21 @@ class Columns:
             self.worker_values[self.workers[index]],
         )
 
+    def counts(self, start: int, end: int, extras: Sequence[int]) -> Counter[TaskStatus]:
+        """How many of these tasks have each status."""
+        states = self.states[start:end] + bytes(self.states[index] for index in extras)
+        counts: Counter[TaskStatus] = Counter()
+        for state, (status, _) in enumerate(self.state_values):
+            counts[status] += states.count(state)
+        return counts
+
+    def run_time(self, start: int, end: int, extras: Sequence[int]) -> RunTime | None:
+        """Of those of these tasks that are done; None if none is."""
+        seconds = Counter(self.run_times[start:end])
+        seconds.update(self.run_times[index] for index in extras)
+        del seconds[_NONE]
+        return run_time_of(seconds)
+
     @property
     def views(self) -> tuple[memoryview, ...]:
         """Of all that is known of tasks, to be compared."""
@@ -94,17 +109,6 @@ class TaskTable:
         self._extra_paths: list[str] = []
         self._extra_steps: list[int] = []
         self._extra_index: dict[str, int] = {}
-        steps = range(len(layout.spec.steps))
-        self._counts = [Counter({0: layout.starts[step + 1] - layout.starts[step]}) for step in steps]
-        """How many tasks of each step have each state."""
-        self.run_times: list[Counter[int]] = [Counter() for _ in steps]
-        """How many tasks of each step that are done took so many seconds."""
-
-    def counts(self, step: int) -> Counter[TaskStatus]:
-        counts: Counter[TaskStatus] = Counter()
-        for state, count in self._counts[step].items():
-            counts[self._state_values[state][0]] += count
-        return counts
 
     def add(self, path: str, step: int) -> int | None:
         """The index of a task that was not foreseen, and may be new; None if there are too many."""
@@ -119,7 +123,6 @@ class TaskTable:
             self._elapsed.append(_NONE)
             self._restarts.append(_NONE)
             self._workers.append(0)
-            self._counts[step][0] += 1
         return index
 
     def unforeseen(self, path: str) -> int | None:
@@ -132,7 +135,7 @@ class TaskTable:
     def encode(self, entry: Entry) -> Codes:
         return Codes(
             self._state_code(entry.status, entry.return_code),
-            _NONE if entry.run_time is None else entry.run_time,
+            entry.run_time if entry.run_time is not None and entry.status.is_done else _NONE,
             _NONE if entry.elapsed is None else entry.elapsed,
             _NONE if entry.restarts is None else entry.restarts,
             self._worker_code(entry.workers),
@@ -140,25 +143,17 @@ class TaskTable:
             entry.status.is_done,
         )
 
-    def put(self, index: int, step: int, codes: Codes) -> bool:
+    def put(self, index: int, codes: Codes) -> bool:
         """Whether they differ from what is known."""
-        state, run_time, elapsed, restarts, workers, _, is_done = codes
-        before, run_time_before = self._states[index], self._run_times[index]
+        state, run_time, elapsed, restarts, workers, _, _ = codes
         if (
-            state == before
-            and run_time == run_time_before
+            state == self._states[index]
+            and run_time == self._run_times[index]
             and elapsed == self._elapsed[index]
             and restarts == self._restarts[index]
             and workers == self._workers[index]
         ):
             return False
-        counts = self._counts[step]
-        counts[before] -= 1
-        counts[state] += 1
-        if run_time_before != _NONE and self._state_values[before][0].is_done:
-            self.run_times[step][run_time_before] -= 1
-        if is_done and run_time != _NONE:
-            self.run_times[step][run_time] += 1
         self._states[index], self._run_times[index], self._elapsed[index] = state, run_time, elapsed
         self._restarts[index], self._workers[index] = restarts, workers
         return True
@@ -198,7 +193,6 @@ class TaskTable:
 
 def run_time_of(seconds: Counter[int]) -> RunTime | None:
     """Of how many tasks took so many seconds; None if none did."""
-    seconds = +seconds
     count = seconds.total()
     if not count:
         return None
