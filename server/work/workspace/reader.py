@@ -258,12 +258,15 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
 
     def _log_problems(self, watch: Watch) -> None:
         """Once for each run."""
-        for problem in watch.scanner.problems:
+        scanner = watch.scanner
+        problems = [(logging.WARNING, problem) for problem in scanner.problems]
+        problems += [(logging.INFO, scanner.absence)] if scanner.absence else []
+        for level, problem in problems:
             if (watch.run_id, problem) not in self._told:
                 if len(self._told) >= _MAX_TOLD:
                     self._told.clear()
                 self._told.add((watch.run_id, problem))
-                LOG.warning("The workspace %r can't be read in part: %s", watch.scanner.workspace, problem)
+                LOG.log(level, "The workspace %r can't be read, or not all of it: %s", scanner.workspace, problem)
 
     # --- what is kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import time
 from contextlib import aclosing, suppress
@@ -108,6 +109,7 @@ async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
 
 async def test_a_run_out_of_reach_costs_nobody_else_anything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is told once, and not read at each question."""
+    caplog.set_level(logging.INFO)
     (tmp_path / "root").mkdir()
     written, hidden = WrittenWorkspace(tmp_path / "root" / "run"), WrittenWorkspace(tmp_path / "hidden")
     records = [run(1, str(written.path)), run(2, str(hidden.path)), run(3, str(tmp_path / "root" / "gone"))]
