@@ -112,8 +112,9 @@ class Settings:
     )
     workspace_root: tuple[Path, ...] | None = setting(
         None,
-        f"A directory that holds Merlin's workspaces. A change of a run below it is also written to the run's "
-        f"run_metadata.json; otherwise Merlin undoes it. Separate several by {os.pathsep!r}, or repeat the flag.",
+        f"A directory that holds Merlin's workspaces. Tasks and logs of runs below it are read. A change of such a "
+        f"run is also written to its run_metadata.json; otherwise Merlin undoes it. Separate several by "
+        f"{os.pathsep!r}, or repeat the flag.",
         metavar="DIR",
     )
     host: str = setting("127.0.0.1", "The address to listen on.", metavar="ADDRESS")

@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 READ_SECONDS: Final = 2.0
 """For which `read` waits at most."""
 USUAL: Final = Pace(share=0.2, calls=20_000)
-AWAITED: Final = Pace(share=0.7, calls=300_000)
+AWAITED: Final = Pace(share=0.9, calls=300_000)
 """While somebody waits for a first answer."""
 MAX_BYTES: Final = 2**28
 """Of what is kept of workspaces, about."""
@@ -55,6 +55,7 @@ _UNREADABLE = 15.0
 """Seconds until a run without a specification in reach is tried again."""
 _POLL = 0.3
 """Seconds between two looks at a log that is followed."""
+_MAX_TOLD = 10_000
 _ACTIVE = [status for status in RunStatus if not status.is_finished]
 
 
@@ -84,6 +85,8 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         """The bytes of what is known of each run, that which was told last at the end."""
         self._unreadable: dict[str, float] = {}
         """Until when runs are not tried again."""
+        self._told: set[tuple[str, str]] = set()
+        """What was logged, of which run."""
         self._turns = itertools.count(1)
         self._wake = asyncio.Event()
         self._threads = DaemonThreads(_THREADS)
@@ -140,7 +143,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             found = await self._of_log(partial(read_on, log, position, most))
             if found is None:
                 await asyncio.sleep(_POLL)
-                if not self.can_read(run_id):
+                if run_id not in self._read_model.runs.records:
                     return
                 continue
             tail, position = found
@@ -233,10 +236,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             await asyncio.sleep(pause)
 
     async def _end_round(self, watch: Watch, work: Slice) -> None:
-        problems = watch.scanner.problems
-        for problem in problems[watch.told :]:
-            LOG.warning("The workspace %r can't be read in part: %s", watch.scanner.workspace, problem)
-        watch.told = len(problems)
+        self._log_problems(watch)
         run = self._read_model.runs.get(watch.run_id)
         if run is None or run.workspace != watch.scanner.workspace:
             self._end(watch)
@@ -266,6 +266,18 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         if self._watches.get(watch.run_id) is watch:
             del self._watches[watch.run_id]
         watch.scanner.close()
+
+    def _log_problems(self, watch: Watch) -> None:
+        """Once for each run."""
+        scanner = watch.scanner
+        problems = [(logging.WARNING, problem) for problem in scanner.problems]
+        problems += [(logging.INFO, scanner.absence)] if scanner.absence else []
+        for level, problem in problems:
+            if (watch.run_id, problem) not in self._told:
+                if len(self._told) >= _MAX_TOLD:
+                    self._told.clear()
+                self._told.add((watch.run_id, problem))
+                LOG.log(level, "The workspace %r can't be read, or not all of it: %s", scanner.workspace, problem)
 
     # --- what is kept
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,8 @@ class Scanner:
         self.workspace = workspace
         self.problems: list[str] = []
         """What can't be read, each once."""
+        self.absence = ""
+        """Why there is no workspace to be read, as of many old runs; empty if there is one."""
         self._calls = 0
         self._files = SpecificationFiles(roots, self._tell)
         self._table: TaskTable | None = None
@@ -54,9 +57,11 @@ class Scanner:
         try:
             next(self._round)
         except StopIteration:
-            pass
+            self.absence = ""
         except OutsideError:
-            self._tell("it lies below none of the workspace roots")
+            self.absence = "it lies below none of the workspace roots"
+        except (FileNotFoundError, NotADirectoryError) as error:
+            self.absence = str(error.strerror)
         except OSError as error:
             self._tell(str(error))
         else:
@@ -76,9 +81,10 @@ class Scanner:
         return None if self._table is None else WorkspaceContent(self._table, datetime.now(UTC))
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Closes what is open; while a thread is at work here still, that is closed once nobody refers to it."""
         if self._round is not None:
-            self._round.close()
+            with suppress(ValueError):  # "generator already executing"
+                self._round.close()
             self._round = None
 
     def _tell(self, problem: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
@@ -21,6 +22,10 @@ from server.work.workspace.samples_file import count_samples, is_samples_file
 from server.work.workspace.spec import MAX_SIZE, SUFFIX, Spec, SpecError, parse
 
 _DIRECTORY = "merlin_info"
+_WRITING = 2.0
+"""Seconds for which a specification may not be written to its end."""
+_GENERATING = 60.0
+"""Seconds after the specification in which Merlin generates the samples."""
 
 
 class SpecificationFiles:
@@ -52,6 +57,7 @@ class SpecificationFiles:
         return self._layout
 
     def _read_spec(self, directory: int) -> bool:
+        is_new = False
         try:
             names = files_in(directory, SUFFIX)
             if len(names) != 1:
@@ -59,12 +65,14 @@ class SpecificationFiles:
                 return False
             descriptor, found = open_regular(directory, names[0])
             os.close(descriptor)
+            is_new = time.time() - found.st_mtime < _WRITING
             if version_of(found) == self._spec_version:
                 return False
             content, version = read_file(directory, names[0], MAX_SIZE)
             spec = parse(content.decode())
         except (OSError, UnreadableError, SpecError, UnicodeDecodeError) as error:
-            self._tell(f"the specification: {error}")
+            if not is_new:
+                self._tell(f"the specification: {error}")
             return False
         self._spec, self._spec_version = spec, version
         return True
@@ -85,7 +93,8 @@ class SpecificationFiles:
                 finally:
                     os.close(other)
             except (OSError, UnreadableError, OutsideError) as error:
-                self._tell(f"the file of samples: {error or 'outside of the workspace roots'}")
+                if self._spec_version is None or time.time() - self._spec_version.modified / 1e9 > _GENERATING:
+                    self._tell(f"the file of samples: {error or 'outside of the workspace roots'}")
         return self._count != before
 
     def _count_in(self, directory: int, name: str) -> None:

@@ -62,8 +62,6 @@ class Watch:
         """Whether somebody waits for the first round."""
         self.first_round = asyncio.Event()
         """Set when it has ended."""
-        self.told = 0
-        """How many problems of the scanner were logged."""
         self._finished_at: float | None = None
         self._calm = 0
         """Rounds since something changed."""

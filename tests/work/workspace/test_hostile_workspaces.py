@@ -201,6 +201,7 @@ def test_a_samples_file_outside_is_not_counted(written: WrittenWorkspace, outsid
     rows.symlink_to(outside / "samples.csv")
     written.spec["merlin"]["samples"]["file"] = str(outside / "samples.csv")
     written.write_spec()
+    os.utime(written.spec_file, (OLD, OLD))
     content, told = scan(written)
     assert content is not None
     assert content.sample_count is None
@@ -214,7 +215,16 @@ def test_a_workspace_outside_of_the_roots_is_not_read(root: Path, outside: Path)
     scanner = Scanner([root], str(root / "run"))
     assert scanner.advance(60.0)
     assert scanner.content() is None
-    assert len(scanner.problems) == 1
+    assert scanner.absence == "it lies below none of the workspace roots"
+
+
+def test_reading_leaves_no_trace(written: WrittenWorkspace) -> None:
+    """No lock, no file, no new time."""
+    for path in written.paths():
+        written.put(path)
+    before = {path: path.lstat().st_mtime_ns for path in written.path.rglob("*")}
+    scan(written, rounds=2)
+    assert {path: path.lstat().st_mtime_ns for path in written.path.rglob("*")} == before
 
 
 def test_a_workspace_that_is_gone_keeps_what_was_known(written: WrittenWorkspace) -> None:
@@ -226,7 +236,7 @@ def test_a_workspace_that_is_gone_keeps_what_was_known(written: WrittenWorkspace
     content = scanner.content()
     assert content is not None
     assert content.progress.done == 1
-    assert scanner.problems
+    assert scanner.absence == "No such file or directory"
     scanner.close()
 
 
