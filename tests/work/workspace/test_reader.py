@@ -16,7 +16,7 @@ import pytest
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import RunStatus
 from server.database.workspaces import LogStream, Source, TaskStatus
-from server.work.workspace import reader
+from server.work.workspace import reader, watch
 from server.work.workspace.scanner import Scanner
 from tests.support.live import until
 from tests.support.records import run, uid
@@ -252,3 +252,40 @@ async def test_a_hint_is_followed_soon(tmp_path: Path) -> None:
         files.hint(uid(1))
         await until(partial(_is_done, database, 1))
         assert time.monotonic() - began < 1.5
+
+
+async def test_a_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is asked for; and again when its status changes."""
+    monkeypatch.setattr(watch, "_LATE", 0.0)
+    written = WrittenWorkspace(tmp_path / "run")
+    for path in written.paths()[1:]:
+        written.put(path)
+    written.put("prep", FAILED)
+    async with files_of(tmp_path, records=[run(1, str(written.path), run_status=RunStatus.FAILED)]) as (
+        database,
+        files,
+    ):
+        await files.read([uid(1)])
+        first = database.observations.run(uid(1)).workspace
+        written.put("prep")
+        for _ in range(3):
+            await files.read([uid(1)])
+        assert database.observations.run(uid(1)).workspace is first
+        await database.runs.update(uid(1), run_status=RunStatus.COMPLETED)
+        await until(lambda: _status(database, "prep") is TaskStatus.SUCCEEDED)
+
+
+async def test_a_run_that_failed_is_followed_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a hard failure Merlin executes the other steps all the same."""
+    monkeypatch.setattr(watch, "_LATE", 0.0)
+    monkeypatch.setattr(watch, "_FINISHED", 0.05)
+    written = WrittenWorkspace(tmp_path / "run")
+    written.put("prep", FAILED)
+    async with files_of(tmp_path, records=[run(1, str(written.path), run_status=RunStatus.FAILED)]) as (
+        database,
+        files,
+    ):
+        await files.read([uid(1)])
+        assert _status(database, "post") is TaskStatus.WAITING
+        written.put("post")
+        await until(lambda: _status(database, "post") is TaskStatus.SUCCEEDED)
