@@ -123,6 +123,7 @@ def _database(
         demo_still=False,
         compare_interval=0,
         read_only=True,
+        enable_task_events=False,
         workspace_root=settings.workspace_root or _root_of(options.run_name),
     )
     is_found = settings.database is None

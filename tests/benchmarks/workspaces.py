@@ -4,7 +4,7 @@ Writes a workspace whose tasks are all done, each with a file of its own, then t
 how long the first answer takes and the next ones, the processor time, the memory, and the longest that the event loop
 was kept. Beside it `merlin status` and `merlin detailed-status --dump` on the same workspace (`--no-merlin` leaves them
 out: they take minutes). Then another process lets 1,000 tasks a second begin and end, and a line tells what it costs to
-follow that.
+follow that, and how long others wait for a page of 100 runs meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from schema.build import make_schema
+from schema.context import Context
+from schema.engine import Engine
+from schema.roles import Role
 from server.database.models import RunStatus
 from server.database.observations import Observations
 from tests.support.merlin_process import PROGRAMS, Merlin
@@ -143,7 +148,7 @@ def work(workspace: Path, samples: int, count: int) -> None:
     paths = [f"sim/{path}" for path in sys.stdin.read().split()]
     assert len(paths) >= min(samples, count)
     began = time.perf_counter()
-    for number in range(count + _TOGETHER):
+    for number in range(count + _TOGETHER if count else 0):
         if number < count:
             written.put(paths[number], RUNNING)
         if number >= _TOGETHER:
@@ -154,10 +159,21 @@ def work(workspace: Path, samples: int, count: int) -> None:
     print(time.perf_counter() - began)
 
 
+async def start_work(written: WrittenWorkspace, tasks: int, count: int) -> asyncio.subprocess.Process:
+    """Of a process that reads the paths of the samples."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.benchmarks.workspaces", "--work", str(written.path), str(tasks), str(count)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
 async def measure_following(root: Path, tasks: int, seconds: int) -> None:
     written = WrittenWorkspace(root / "followed", tasks, level_max_dirs=_LEVEL)
     record = run(1, str(written.path), run_status=RunStatus.RUNNING)
     count = min(tasks, _PER_SECOND * seconds)
+    samples = "\n".join(written.samples.path(sample) for sample in range(tasks))
     async with files_of(root, records=[record]) as (database, files):
         await files.read([uid(1)])
         loop, processor, began = Loop(), time.process_time(), time.perf_counter()
@@ -168,16 +184,11 @@ async def measure_following(root: Path, tasks: int, seconds: int) -> None:
             heard += 1
 
         database.read_model.listen(listen)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tests.benchmarks.workspaces", "--work", str(written.path), str(tasks), str(count)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        samples = "\n".join(written.samples.path(sample) for sample in range(tasks))
+        process = await start_work(written, tasks, count)
         writing = asyncio.create_task(process.communicate(samples.encode()))
-        lag = await longest_lag(lambda: done(database.observations), writing)
+        lagging = asyncio.create_task(longest_lag(lambda: done(database.observations), writing))
         output, _ = await writing
+        lag = await lagging
         ended = time.perf_counter()
         await files.read([uid(1)])
         await until_done(database.observations, count)
@@ -193,6 +204,42 @@ async def measure_following(root: Path, tasks: int, seconds: int) -> None:
             told_a_second=round(heard / took, 1),
             loop_kept_ms=loop.end(),
         )
+
+
+async def measure_others(root: Path, tasks: int) -> None:
+    """How long others wait for a page of 100 runs while one is followed, beside the same with nothing to follow."""
+    written = WrittenWorkspace(root / "beside", tasks, level_max_dirs=_LEVEL)
+    record = run(1, str(written.path), run_status=RunStatus.RUNNING)
+    others = [run(number, f"/other/{number}") for number in range(2, 102)]
+    engine = Engine(make_schema())
+    operation = engine.parse("{ runs(first: 100) { nodes { id workspace status study { name } } } }")
+    count = min(tasks, _PER_SECOND * 10)
+    samples = "\n".join(written.samples.path(sample) for sample in range(tasks))
+    async with files_of(root, records=[record, *others]) as (database, files):
+        await files.read([uid(1)])
+
+        async def ask_until(end: asyncio.Task[Any]) -> list[float]:
+            times = []
+            while not end.done():
+                began = time.perf_counter()
+                await engine.query(operation, None, Context(database, "1", Role.READ))
+                times.append(1000 * (time.perf_counter() - began))
+                await asyncio.sleep(0.005)
+            return sorted(times)
+
+        for name in ("nothing", "following", "nothing", "following"):
+            count_now = count if name == "following" else 0
+            process = await start_work(written, tasks, count_now)
+            end = asyncio.create_task(process.communicate(samples.encode()))
+            waiting = asyncio.create_task(asyncio.sleep(10)) if name == "nothing" else end
+            times = await ask_until(waiting)
+            await end
+            told(
+                f"others, {name}",
+                queries=len(times),
+                p50_ms=round(times[len(times) // 2], 2),
+                p99_ms=round(times[len(times) * 99 // 100], 2),
+            )
 
 
 async def longest_lag(count: Callable[[], int], writing: asyncio.Task[tuple[bytes, bytes]]) -> float:
@@ -223,6 +270,7 @@ async def measure(root: Path, tasks: int, seconds: int, *, with_merlin: bool) ->
                 told(f"merlin {command[0]}", workspace=name, s=round(took, 1))
     await measure_memory(written, tasks + 2)
     await measure_following(root, tasks, seconds)
+    await measure_others(root, tasks)
 
 
 def main() -> None:

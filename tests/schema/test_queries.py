@@ -17,7 +17,10 @@ from schema.roles import Role
 from server.database.demo_data import demo_records
 from server.database.merlin_database import opened
 from server.database.models import LogicalWorkerModel, Model, RunModel, RunStatus, StudyModel, WorkerStatus
+from server.database.run_tasks import task_id
+from server.database.workspaces import LogStream, TaskStatus
 from tests.support.asking import OPERATIONS
+from tests.support.made_up_workspaces import MadeUpReader, workspace_of
 from tests.support.records import memory_of, physical_worker, run
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +45,7 @@ def variables(records: list[Model]) -> dict[str, Any]:
     return {
         "workspace": newest.workspace,
         "runId": newest.id,
+        "taskId": task_id(newest.id, "sim/0"),
         "workerIds": [worker.id],
         "name": study.name,
         "queues": ["[merlin]_new"],
@@ -70,6 +74,9 @@ async def test_a_saved_operation_does_what_it_says_on_the_demo_data(path: Path) 
     given = {node.variable.name.value for node in definition.variable_definitions or ()}
     wanted = {name: value for name, value in variables(records).items() if name in given}
     async with opened(await memory_of(*records)) as database:
+        work = workspace_of(sim=[TaskStatus.FAILED])
+        reader = MadeUpReader(database.observations, {variables(records)["runId"]: work})
+        reader.logs["sim/0", LogStream.STDOUT] = "begun\n"
         operation = OPERATIONS.parse(document)
         async with aclosing(OPERATIONS.execute(operation, wanted, Context(database, "1", Role.ADMIN))) as answers:
             answer = await anext(answers)
@@ -89,7 +96,7 @@ def test_every_kind_of_operation_is_shown() -> None:
     documents = [path.read_text() for path in QUERIES]
     kinds = {OPERATIONS.parse(document).type.value for document in documents}
     assert kinds == {"query", "mutation", "subscription"}
-    for field in ("changes(", "runChanges(", "live("):
+    for field in ("changes(", "runChanges(", "taskChanges(", "log(", "live("):
         assert any(field in document for document in documents)
 
 

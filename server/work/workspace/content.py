@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import starmap
 from typing import Any, overload
 
 from server.database.workspaces import Progress, Source, Step, Task, TaskStatus, Workspace
-from server.work.workspace.tasks import TaskTable, run_time_of
+from server.work.workspace.tasks import TaskTable
 
 _CHUNK = 1024
 """Tasks that are compared at once."""
@@ -25,6 +27,11 @@ class WorkspaceContent(Workspace):
         self._extras: dict[int, list[int]] = {}
         for index, step in enumerate(columns.extra_steps, self.layout.count):
             self._extras.setdefault(step, []).append(index)
+        tasks = [
+            (self.layout.starts[number], self.layout.starts[number + 1], self._extras.get(number, ()))
+            for number in range(len(self.layout.spec.steps))
+        ]
+        counts = list(starmap(columns.counts, tasks))
         self._steps = tuple(
             Step(
                 name=spec.name,
@@ -34,20 +41,19 @@ class WorkspaceContent(Workspace):
                 command=spec.command,
                 uses_samples=spec.uses_samples,
                 progress=_progress(
-                    table.counts[number],
+                    counts[number],
                     as_of,
                     total_is_known=self.layout.sample_count is not None or not spec.uses_samples,
                 ),
-                run_time=run_time_of(table.run_times[number]),
+                run_time=columns.run_time(*tasks[number]),
                 tasks=_TasksOfStep(self, number),
             )
             for number, spec in enumerate(self.layout.spec.steps)
         )
-        counts: dict[TaskStatus, int] = {}
-        for of_step in table.counts:
-            for status, count in of_step.items():
-                counts[status] = counts.get(status, 0) + count
-        self._progress = _progress(counts, as_of, total_is_known=self.layout.is_complete)
+        total: Counter[TaskStatus] = Counter()
+        for of_step in counts:
+            total.update(of_step)
+        self._progress = _progress(total, as_of, total_is_known=self.layout.is_complete)
 
     @property
     def as_of(self) -> datetime:

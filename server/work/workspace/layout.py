@@ -66,8 +66,10 @@ class Layout:
         self.groups: Sequence[Group] = groups
         self.by_directory: Mapping[str, Group] = {group.directory: group for group in groups}
         self._firsts = [group.first for group in groups]
-        self._parents: dict[str, tuple[int, int, int]] = {}
-        """The first task, the number of tasks and of digits of directories that hold those of samples."""
+        self._parents: dict[str, tuple[int, int]] = {}
+        """The first task, and the number of tasks, of directories that hold those of samples."""
+        most = min(samples.level_max_dirs, sample_count or 0)
+        self._numbers = {str(number).zfill(samples.digits): number for number in range(min(most, _MAX_PARENTS))}
 
     @property
     def count(self) -> int:
@@ -92,8 +94,8 @@ class Layout:
     def index_of(self, path: str) -> int | None:
         parent, _, name = path.rpartition("/")
         if (found := self._parents.get(parent)) is not None:
-            first, count, digits = found
-            number = int(name) if len(name) == digits and name.isascii() and name.isdecimal() else count
+            first, count = found
+            number = self._numbers.get(name, count)
             return first + number if number < count else None
         group = self.group_at(path)
         if group is None:
@@ -101,10 +103,10 @@ class Layout:
         sample = group.samples.sample(path[len(group.directory) + 1 :])
         if sample is None:
             return None
-        if group.samples.sizes and len(self._parents) < _MAX_PARENTS:
-            start = sample - int(name)
-            count = min(group.samples.level_max_dirs, group.samples.count - start)
-            self._parents[parent] = group.first + start, count, group.samples.digits
+        if name in self._numbers and group.samples.sizes and len(self._parents) < _MAX_PARENTS:
+            start = sample - self._numbers[name]
+            count = min(len(self._numbers), group.samples.count - start)
+            self._parents[parent] = group.first + start, count
         return group.first + sample
 
     def group_at(self, path: str) -> Group | None:

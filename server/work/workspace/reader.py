@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from server.database.files.daemon_threads import DaemonThreads, ThreadsHangError
 from server.database.models import RunModel, RunStatus
@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 READ_SECONDS: Final = 2.0
 """For which `read` waits at most."""
 USUAL: Final = Pace(share=0.2, calls=20_000)
-AWAITED: Final = Pace(share=0.7, calls=300_000)
+AWAITED: Final = Pace(share=0.9, calls=300_000)
 """While somebody waits for a first answer."""
 MAX_BYTES: Final = 2**28
 """Of what is kept of workspaces, about."""
@@ -58,6 +58,13 @@ _MAX_TOLD = 10_000
 _ACTIVE = [status for status in RunStatus if not status.is_finished]
 
 
+class _Kept(NamedTuple):
+    size: int
+    """Bytes, about."""
+    status: RunStatus
+    """Of the run, when it was told."""
+
+
 class WorkspaceFiles(WorkSource, WorkspaceReader):
     """Works while `run` does. `roots`: below which workspaces are read."""
 
@@ -80,8 +87,8 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         self._awaited = awaited
         self._max_bytes = max_bytes
         self._watches: dict[str, Watch] = {}
-        self._kept: OrderedDict[str, int] = OrderedDict()
-        """The bytes of what is known of each run, that which was told last at the end."""
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        """What is known of runs, that which was told last at the end."""
         self._unreadable: dict[str, float] = {}
         """Until when runs are not tried again."""
         self._told: set[tuple[str, str]] = set()
@@ -91,7 +98,6 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         self._threads = DaemonThreads(_THREADS)
         self._log_threads = DaemonThreads(_THREADS)
         self._adopted = 0.0
-        self._works = False
 
     # --- what asks
 
@@ -154,11 +160,17 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             return None
         watch = self._watches.get(run_id)
         if watch is None:
-            if len(self._watches) >= MAX_WATCHES:
+            if len(self._watches) >= MAX_WATCHES or self._is_over(run_id):
                 return None
             watch = self._begin(run_id)
         watch.asked_until = time.monotonic() + ASKED_FOR
         return watch
+
+    def _is_over(self, run_id: str) -> bool:
+        """Whether the run is finished and was read, and nothing is heard of it since."""
+        status = self._read_model.runs.records[run_id].run_status
+        kept = self._kept.get(run_id)
+        return kept is not None and status.is_finished and status is kept.status
 
     def _begin(self, run_id: str) -> Watch:
         run = self._read_model.runs.records[run_id]
@@ -211,10 +223,11 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         gone = [run_id for run_id in self._kept if run_id not in runs.records]
         self._unreadable = {run_id: until for run_id, until in self._unreadable.items() if until > now}
         active = sorted(itertools.chain(*(self._read_model.run_statuses.of(status)[:MAX_ACTIVE] for status in _ACTIVE)))
-        for _, run_id in active[:MAX_ACTIVE]:
+        await self._forget(gone)
+        changed = [run_id for run_id in self._kept if run_id in runs.records and not self._is_over(run_id)]
+        for run_id in [*(run_id for _, run_id in active[:MAX_ACTIVE]), *changed]:
             if run_id not in self._watches and self.can_read(run_id):
                 self._begin(run_id)
-        await self._forget(gone)
 
     async def _look(self, watch: Watch) -> None:
         watch.turn = next(self._turns)
@@ -240,7 +253,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         if run is None or run.workspace != watch.scanner.workspace:
             self._end(watch)
         elif work.content is not None:
-            await self._tell(watch.run_id, work.content)
+            await self._tell(run, work.content)
             self._settle(watch, run)
         elif watch.run_id not in self._kept:
             self._leave(watch)
@@ -249,10 +262,12 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
 
     def _settle(self, watch: Watch, run: RunModel) -> None:
         is_finished = run.run_status.is_finished
+        if watch.run_id in self._kept:
+            self._kept[watch.run_id] = self._kept[watch.run_id]._replace(status=run.run_status)
         is_restarted = watch.was_finished and not is_finished  # then tasks that failed may be at work again
         if is_restarted or not watch.end_round(time.monotonic(), is_finished=is_finished):
             self._end(watch)
-        if is_restarted:
+        if is_restarted and watch.run_id in self._read_model.runs.records:
             self._begin(watch.run_id).asked_until = watch.asked_until
 
     def _leave(self, watch: Watch) -> None:
@@ -268,26 +283,30 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
 
     def _log_problems(self, watch: Watch) -> None:
         """Once for each run."""
-        for problem in watch.scanner.problems:
+        scanner = watch.scanner
+        problems = [(logging.WARNING, problem) for problem in scanner.problems]
+        problems += [(logging.INFO, scanner.absence)] if scanner.absence else []
+        for level, problem in problems:
             if (watch.run_id, problem) not in self._told:
                 if len(self._told) >= _MAX_TOLD:
                     self._told.clear()
                 self._told.add((watch.run_id, problem))
-                LOG.warning("The workspace %r can't be read in part: %s", watch.scanner.workspace, problem)
+                LOG.log(level, "The workspace %r can't be read, or not all of it: %s", scanner.workspace, problem)
 
     # --- what is kept
 
-    async def _tell(self, run_id: str, content: WorkspaceContent) -> None:
+    async def _tell(self, run: RunModel, content: WorkspaceContent) -> None:
         await self._read_model.long_reads.ended()
+        run_id = run.id
         self._observations.set_runs({run_id: RunObservation(content.progress, content)}, self.source)
-        self._kept[run_id] = content.size
+        self._kept[run_id] = _Kept(content.size, run.run_status)
         self._kept.move_to_end(run_id)
-        total = sum(self._kept.values())
+        total = sum(kept.size for kept in self._kept.values())
         too_many = []
-        for other, size in self._kept.items():
+        for other, kept in self._kept.items():
             if total <= self._max_bytes or other == run_id:
                 break
-            total -= size
+            total -= kept.size
             too_many.append(other)
         await self._forget(too_many)
 

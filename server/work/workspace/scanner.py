@@ -32,6 +32,8 @@ class Scanner:
         self.workspace = workspace
         self.problems: list[str] = []
         """What can't be read, each once."""
+        self.absence = ""
+        """Why there is no workspace to be read, as of many old runs; empty if there is one."""
         self._calls = 0
         self._files = SpecificationFiles(roots, self._tell)
         self._table: TaskTable | None = None
@@ -55,9 +57,11 @@ class Scanner:
         try:
             next(self._round)
         except StopIteration:
-            pass
+            self.absence = ""
         except OutsideError:
-            self._tell("it lies below none of the workspace roots")
+            self.absence = "it lies below none of the workspace roots"
+        except (FileNotFoundError, NotADirectoryError) as error:
+            self.absence = str(error.strerror)
         except OSError as error:
             self._tell(str(error))
         else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import orjson
 
 from server.database.workspaces import TaskStatus
 
+T = TypeVar("T")
 NAME: Final = "MERLIN_STATUS.json"
 MAX_SMALL = 2**16
 """Bytes of a file that is read as JSON, at once; larger ones are read in pieces."""
@@ -34,8 +35,9 @@ _MAX_SECONDS = 2**31 - 1
 _MAX_RESTARTS = 2**15 - 1
 _MAX_TEXT = 200
 """Characters of a return code or of the name of a worker, and workers of a task."""
-_ENTRY = re.compile(rb'"([^"\\]{1,4096})": (\{"status": [^{}]{0,4096}\})')
-"""A task in what Merlin's `json.dump` writes. Its names are ASCII."""
+_BEGIN, _END = '": ', '}, "'
+_ENTRY = re.compile(r'(?:^|")([^"\\]{1,4096})": (\{"status": [^{}]{0,4096}\})')
+"""A task in what Merlin's `json.dump` writes, in a part between two `_END`. Its names are ASCII."""
 _MAX_ENTRY = 2**13 + 64
 _MAX_CACHED = 10_000
 
@@ -53,53 +55,62 @@ class Entry(NamedTuple):
     workers: tuple[str, ...]
 
 
-class StatusParser:
-    """Finds entries without parsing all of a file; most tasks have the same few."""
+class StatusParser(Generic[T]):
+    """Finds entries without parsing all of a file: most tasks have the same few.
 
-    def __init__(self) -> None:
-        self._cache: dict[bytes, Entry] = {}
+    It gives what `encode` makes of each entry, once for all equal ones.
+    """
 
-    def entries_of(self, text: bytes) -> list[tuple[str, Entry]]:
+    def __init__(self, encode: Callable[[Entry], T]) -> None:
+        self._encode = encode
+        self._cache: dict[str, T] = {}
+
+    def entries_of(self, text: bytes) -> list[tuple[str, T]]:
         """The tasks of a whole file, with their paths below the workspace.
 
         Raises ValueError for what is no JSON, such as a file that is being written, or not of this form.
         """
-        if text.endswith(b"}}") and (found := self._find(_ENTRY.finditer(text))):
+        if text.endswith(b"}}") and (found := self._find(text.decode("latin-1").split(_END))):
             return found
         content = orjson.loads(text)
         if not isinstance(content, dict):
             raise ValueError("no object")  # noqa: TRY004 - all that is wrong with a file is one error
         return [
-            (path.rstrip("/"), entry_of(value))
+            (path.rstrip("/"), self._encode(entry_of(value)))
             for step in content.values()
             if isinstance(step, dict)
             for path, value in step.items()
             if path not in _NO_TASKS and isinstance(value, dict) and "status" in value
         ]
 
-    def entries_in(self, text: bytes) -> tuple[list[tuple[str, Entry]], bytes]:
+    def entries_in(self, text: bytes) -> tuple[list[tuple[str, T]], bytes]:
         """The tasks that end in a piece of a file, and the rest of it, to be put before the next piece."""
-        matches = list(_ENTRY.finditer(text))
-        end = matches[-1].end() if matches else 0
-        return self._find(matches), text[max(end, len(text) - _MAX_ENTRY) :]
+        parts = text.decode("latin-1").split(_END)
+        rest = parts.pop() if not text.endswith(b"}}") else ""
+        return self._find(parts), rest[-_MAX_ENTRY:].encode("latin-1")
 
-    def _find(self, matches: Iterable[re.Match[bytes]]) -> list[tuple[str, Entry]]:
+    def _find(self, parts: list[str]) -> list[tuple[str, T]]:
+        """In parts of which each ends with an entry, or with something else."""
         cache, found = self._cache, []
-        for match in matches:
-            text = match[2]
-            entry = cache.get(text) or self._parse(text)
-            if entry is not None:
-                found.append((match[1].decode("ascii", "replace").rstrip("/"), entry))  # a slash ends a single sample's
+        for part in parts:
+            path, _, text = part.partition(_BEGIN)
+            encoded = cache.get(text)
+            if encoded is None:
+                match = _ENTRY.search(part + "}")
+                if match is None or (encoded := self._parse(match[2])) is None:
+                    continue
+                path = match[1].rstrip("/")  # a slash ends a single sample's
+            found.append((path, encoded))
         return found
 
-    def _parse(self, text: bytes) -> Entry | None:
+    def _parse(self, text: str) -> T | None:
         try:
-            entry = entry_of(orjson.loads(text))
+            encoded = self._encode(entry_of(orjson.loads(text)))
         except orjson.JSONDecodeError:
             return None
         if len(self._cache) < _MAX_CACHED:
-            self._cache[text] = entry
-        return entry
+            self._cache[text[:-1]] = encoded
+        return encoded
 
 
 def entry_of(value: Mapping[str, Any]) -> Entry:

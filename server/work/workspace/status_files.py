@@ -14,8 +14,8 @@ from typing import Final
 from server.database.workspaces import TaskStatus
 from server.work.workspace.directory import UnreadableError, Version, open_regular, read_file, version_at, version_of
 from server.work.workspace.nodes import Node
-from server.work.workspace.status_file import MAX_SIZE, MAX_SMALL, NAME, PIECE, Entry, StatusParser
-from server.work.workspace.tasks import TaskTable
+from server.work.workspace.status_file import MAX_SIZE, MAX_SMALL, NAME, PIECE, StatusParser
+from server.work.workspace.tasks import Codes, TaskTable
 
 COARSE: Final = 2.0
 """Seconds: a file system may count times so coarsely, so what changed less than that ago may have changed again."""
@@ -36,7 +36,7 @@ class StatusFiles:
         """Whether any task looks different. Set back by whoever takes that into account."""
         self._table = table
         self._tell = tell
-        self._parser = StatusParser()
+        self._parser = StatusParser(table.encode)
         self._read_own: set[int] = set()
         """Tasks whose own files were read, and that are not done."""
         self._contested: set[int] = set()
@@ -77,15 +77,15 @@ class StatusFiles:
                 node.version = None
                 continue
             node.version = None if is_settling else version
-            for path, entry in entries:
+            for path, codes in entries:
                 if path == node.path or len(entries) == 1:
-                    self._take_own(index, node.step, entry)
+                    self._take_own(index, codes)
             return
 
-    def _take_own(self, index: int, step: int, entry: Entry) -> None:
-        self._put(index, step, entry)
+    def _take_own(self, index: int, codes: Codes) -> None:
+        self.changed |= self._table.put(index, codes)
         self._contested.discard(index)
-        if entry.status.is_done:
+        if codes.is_done:
             self._settle(index)
         else:
             self._read_own.add(index)
@@ -142,25 +142,24 @@ class StatusFiles:
             node.version = version
         self._again_at[node.path] = time.monotonic() + _COST_SHARE * processor
 
-    def _take_condensed(self, node: Node, entries: list[tuple[str, Entry]]) -> None:
-        table, inside = self._table, f"{node.path}/"
-        for path, entry in entries:
+    def _take_condensed(self, node: Node, entries: list[tuple[str, Codes]]) -> None:
+        table, inside, step = self._table, f"{node.path}/", node.step
+        index_of, settled, own, put = table.layout.index_of, table.settled, self._read_own, table.put
+        foreseen = table.layout.count
+        for path, codes in entries:
             if not path.startswith(inside) and path != node.path:
                 continue
-            index = table.layout.index_of(path)
+            index = index_of(path)
             if index is None and _are_samples(path[len(inside) :]):
-                index = table.add(path, node.step)
-            if index is None or table.settled[index]:
+                index = table.add(path, step)
+            if index is None or settled[index]:
                 continue
-            self._put(index, node.step, entry)
-            if index in self._read_own:
+            if put(index, codes):
+                self.changed = True
+            if index in own:
                 self._contested.add(index)
-            elif entry.status in _STAYS or (index >= table.layout.count and entry.status.is_done):
-                self._settle(index)
-
-    def _put(self, index: int, step: int, entry: Entry) -> None:
-        if self._table.put(index, step, entry):
-            self.changed = True
+            elif codes.status in _STAYS or (index >= foreseen and codes.is_done):
+                settled[index] = 1
 
     def _settle(self, index: int) -> None:
         self._table.settled[index] = 1

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from server.database.workspaces import RunTime, TaskStatus
 from server.work.workspace.layout import Layout
@@ -22,6 +22,18 @@ MAX_EXTRAS = 500_000
 """Tasks that were not foreseen."""
 
 State: TypeAlias = tuple[TaskStatus, str | None]
+
+
+class Codes(NamedTuple):
+    """An entry as the columns of a table hold it."""
+
+    state: int
+    run_time: int
+    elapsed: int
+    restarts: int
+    workers: int
+    status: TaskStatus
+    is_done: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,21 @@ class Columns:
             case _:
                 return None
 
+    def counts(self, start: int, end: int, extras: Sequence[int]) -> Counter[TaskStatus]:
+        """How many of these tasks have each status."""
+        states = self.states[start:end] + bytes(self.states[index] for index in extras)
+        counts: Counter[TaskStatus] = Counter()
+        for state, (status, _) in enumerate(self.state_values):
+            counts[status] += states.count(state)
+        return counts
+
+    def run_time(self, start: int, end: int, extras: Sequence[int]) -> RunTime | None:
+        """Of those of these tasks that are done; None if none is."""
+        seconds = Counter(self.run_times[start:end])
+        seconds.update(self.run_times[index] for index in extras)
+        del seconds[_NONE]
+        return run_time_of(seconds)
+
     @property
     def views(self) -> tuple[memoryview, ...]:
         """Of all that is known of tasks, to be compared."""
@@ -98,13 +125,6 @@ class TaskTable:
         self._extra_paths: list[str] = []
         self._extra_steps: list[int] = []
         self._extra_index: dict[str, int] = {}
-        steps = range(len(layout.spec.steps))
-        self.counts: list[Counter[TaskStatus]] = [
-            Counter({TaskStatus.WAITING: layout.starts[step + 1] - layout.starts[step]}) for step in steps
-        ]
-        """Of each step."""
-        self.run_times: list[Counter[int]] = [Counter() for _ in steps]
-        """How many tasks of each step that are done took so many seconds."""
 
     def add(self, path: str, step: int) -> int | None:
         """The index of a task that was not foreseen, and may be new; None if there are too many."""
@@ -119,7 +139,6 @@ class TaskTable:
             self._elapsed.append(_NONE)
             self._restarts.append(_NONE)
             self._workers.append(0)
-            self.counts[step][TaskStatus.WAITING] += 1
         return index
 
     def unforeseen(self, path: str) -> int | None:
@@ -129,29 +148,28 @@ class TaskTable:
     def status(self, index: int) -> TaskStatus:
         return self._state_values[self._states[index]][0]
 
-    def put(self, index: int, step: int, entry: Entry) -> bool:
-        """Whether it differs from what is known."""
-        state, workers = self._state_code(entry.status, entry.return_code), self._worker_code(entry.workers)
-        run_time = _NONE if entry.run_time is None else entry.run_time
-        elapsed = _NONE if entry.elapsed is None else entry.elapsed
-        restarts = _NONE if entry.restarts is None else entry.restarts
-        before, run_time_before = self._states[index], self._run_times[index]
+    def encode(self, entry: Entry) -> Codes:
+        return Codes(
+            self._state_code(entry.status, entry.return_code),
+            entry.run_time if entry.run_time is not None and entry.status.is_done else _NONE,
+            _NONE if entry.elapsed is None else entry.elapsed,
+            _NONE if entry.restarts is None else entry.restarts,
+            self._worker_code(entry.workers),
+            entry.status,
+            entry.status.is_done,
+        )
+
+    def put(self, index: int, codes: Codes) -> bool:
+        """Whether they differ from what is known."""
+        state, run_time, elapsed, restarts, workers, _, _ = codes
         if (
-            state == before
-            and run_time == run_time_before
+            state == self._states[index]
+            and run_time == self._run_times[index]
             and elapsed == self._elapsed[index]
             and restarts == self._restarts[index]
             and workers == self._workers[index]
         ):
             return False
-        status = self._state_values[before][0]
-        counts, run_times = self.counts[step], self.run_times[step]
-        counts[status] -= 1
-        counts[entry.status] += 1
-        if status.is_done and run_time_before != _NONE:
-            run_times[run_time_before] -= 1
-        if entry.status.is_done and run_time != _NONE:
-            run_times[run_time] += 1
         self._states[index], self._run_times[index], self._elapsed[index] = state, run_time, elapsed
         self._restarts[index], self._workers[index] = restarts, workers
         return True
@@ -191,7 +209,6 @@ class TaskTable:
 
 def run_time_of(seconds: Counter[int]) -> RunTime | None:
     """Of how many tasks took so many seconds; None if none did."""
-    seconds = +seconds
     count = seconds.total()
     if not count:
         return None

@@ -16,8 +16,11 @@ _SHORTEST, _SHORTEST_UNASKED = 0.3, 2.0
 """Seconds between two looks at a run that changes."""
 _LONGEST, _LONGEST_UNASKED = 1.0, 60.0
 """Seconds between two looks at one that does not."""
-_FINISHED = 15.0
-"""Seconds between two looks at a run that is finished though not all its tasks are done."""
+_FINISHED, _FINISHED_UNASKED = 15.0, 60.0
+"""Seconds between two looks at a run that is finished though not all its tasks are done: after a hard failure, or a
+cancellation, the rest may go on."""
+_GOES_ON = 3600.0
+"""Seconds without a change after which that is given up."""
 _LATE = 10.0
 """Seconds for which tasks of a run may still write after it was finished."""
 _REFRESH = 10.0
@@ -65,6 +68,7 @@ class Watch:
         self._finished_at: float | None = None
         self._calm = 0
         """Rounds since something changed."""
+        self._changed_at = now
         self._content: WorkspaceContent | None = None
 
     @property
@@ -80,6 +84,7 @@ class Watch:
         if has_ended:
             content = self.scanner.take_content()
             self._calm = 0 if content is not None else self._calm + 1
+            self._changed_at = self._changed_at if self._calm else time.monotonic()
             if content is None and self._is_old():
                 content = self.scanner.content()
             self._content = content or self._content
@@ -97,10 +102,9 @@ class Watch:
         if now < self._finished_at + _LATE:
             self.due = now + _LONGEST
             return True
-        if now < self.asked_until and self._content is not None and self._content.progress.fraction != 1:
-            self.due = now + _FINISHED
-            return True
-        return False
+        self.due = now + (_FINISHED if now < self.asked_until else _FINISHED_UNASKED)
+        is_done = self._content is not None and self._content.progress.fraction == 1
+        return not is_done and now < self._changed_at + _GOES_ON
 
     def _interval(self, now: float) -> float:
         if now < self.asked_until:

@@ -215,7 +215,7 @@ def test_a_workspace_outside_of_the_roots_is_not_read(root: Path, outside: Path)
     scanner = Scanner([root], str(root / "run"))
     assert scanner.advance(60.0)
     assert scanner.content() is None
-    assert len(scanner.problems) == 1
+    assert scanner.absence == "it lies below none of the workspace roots"
 
 
 def test_reading_leaves_no_trace(written: WrittenWorkspace) -> None:
@@ -236,7 +236,7 @@ def test_a_workspace_that_is_gone_keeps_what_was_known(written: WrittenWorkspace
     content = scanner.content()
     assert content is not None
     assert content.progress.done == 1
-    assert scanner.problems
+    assert scanner.absence == "No such file or directory"
     scanner.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.database.workspaces import LogStream, LogTail
@@ -40,6 +40,7 @@ def test_no_log_is_none(log: Path) -> None:
     assert read_tail(place_of(log)._replace(name="prep.err"), 100) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.integers(0, 60))
 def test_a_tail_cuts_no_character(tmp_path_factory: pytest.TempPathFactory, text: str, last: int) -> None:
     """It is the end of the text, as far as whole characters reach."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+import gc
+import logging
+import threading
+import time
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +16,8 @@ import pytest
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import RunStatus
 from server.database.workspaces import LogStream, Source, TaskStatus
+from server.work.workspace import reader, watch
+from server.work.workspace.scanner import Scanner
 from tests.support.live import until
 from tests.support.records import run, uid
 from tests.support.workspaces import FAILED, RUNNING, WrittenWorkspace, files_of
@@ -103,6 +109,7 @@ async def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
 
 async def test_a_run_out_of_reach_costs_nobody_else_anything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It is told once, and not read at each question."""
+    caplog.set_level(logging.INFO)
     (tmp_path / "root").mkdir()
     written, hidden = WrittenWorkspace(tmp_path / "root" / "run"), WrittenWorkspace(tmp_path / "hidden")
     records = [run(1, str(written.path)), run(2, str(hidden.path)), run(3, str(tmp_path / "root" / "gone"))]
@@ -168,3 +175,117 @@ def _status(database: MerlinDatabase, path: str) -> TaskStatus | None:
     workspace = database.observations.run(uid(1)).workspace
     task = None if workspace is None else workspace.task(path)
     return None if task is None else task.status
+
+
+async def test_a_file_system_that_hangs_holds_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run is left, which is told; others are read, and the server can end."""
+    written = [WrittenWorkspace(tmp_path / name) for name in ("hangs", "works")]
+    free, advance = threading.Event(), Scanner.advance
+
+    def hang(scanner: Scanner, seconds: float) -> bool:
+        if scanner.workspace.endswith("hangs"):
+            free.wait(60)
+        return advance(scanner, seconds)
+
+    monkeypatch.setattr(Scanner, "advance", hang)
+    monkeypatch.setattr(reader, "_HANGS", 0.2)
+    records = [run(number, str(each.path)) for number, each in enumerate(written, 1)]
+    try:
+        async with files_of(tmp_path, records=records) as (database, files):
+            await files.read([uid(1)])
+            assert database.observations.run(uid(1)).workspace is None
+            assert not files.can_read(uid(1))
+            await files.read([uid(2)])
+            await until(lambda: database.observations.run(uid(2)).workspace is not None)
+            assert any("takes too long" in message for message in caplog.messages)
+    finally:
+        free.set()
+
+
+async def test_a_server_that_ends_while_it_reads_leaves_nothing_open(tmp_path: Path) -> None:
+    """Whatever it was about to read."""
+    written = WrittenWorkspace(tmp_path / "run", 3000, level_max_dirs=25)
+    for path in written.paths():
+        written.put(path)
+
+    def descriptors() -> set[Path]:
+        found = set()
+        for link in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.add(link.readlink())
+        return {path for path in found if path.is_relative_to(tmp_path)}
+
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (_, files):
+        reading = asyncio.create_task(files.read([uid(1)]))
+        await until(lambda: bool(descriptors()))
+    await reading
+
+    def are_closed() -> bool:
+        gc.collect()  # a thread may have been at work to the end
+        return not descriptors()
+
+    await until(are_closed)
+
+
+async def test_nothing_is_told_during_a_long_read(tmp_path: Path) -> None:
+    """A long answer belongs to one state of the observations."""
+    written = WrittenWorkspace(tmp_path / "run")
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (database, files):
+        async with database.read_model.long_reads.reading(None):
+            await files.read([uid(1)])
+            assert database.observations.run(uid(1)).workspace is None
+        await until(lambda: database.observations.run(uid(1)).workspace is not None)
+
+
+async def test_a_hint_is_followed_soon(tmp_path: Path) -> None:
+    """Though nobody asked for the run, and nothing happened in it for long."""
+    written = WrittenWorkspace(tmp_path / "run")
+    async with files_of(tmp_path, records=[run(1, str(written.path), run_status=RunStatus.RUNNING)]) as (
+        database,
+        files,
+    ):
+        await until(lambda: database.observations.run(uid(1)).workspace is not None)
+        written.put("prep")
+        began = time.monotonic()
+        files.hint(uid(1))
+        await until(partial(_is_done, database, 1))
+        assert time.monotonic() - began < 1.5
+
+
+async def test_a_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is asked for; and again when its status changes."""
+    monkeypatch.setattr(watch, "_LATE", 0.0)
+    written = WrittenWorkspace(tmp_path / "run")
+    for path in written.paths()[1:]:
+        written.put(path)
+    written.put("prep", FAILED)
+    async with files_of(tmp_path, records=[run(1, str(written.path), run_status=RunStatus.FAILED)]) as (
+        database,
+        files,
+    ):
+        await files.read([uid(1)])
+        first = database.observations.run(uid(1)).workspace
+        written.put("prep")
+        for _ in range(3):
+            await files.read([uid(1)])
+        assert database.observations.run(uid(1)).workspace is first
+        await database.runs.update(uid(1), run_status=RunStatus.COMPLETED)
+        await until(lambda: _status(database, "prep") is TaskStatus.SUCCEEDED)
+
+
+async def test_a_run_that_failed_is_followed_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a hard failure Merlin executes the other steps all the same."""
+    monkeypatch.setattr(watch, "_LATE", 0.0)
+    monkeypatch.setattr(watch, "_FINISHED", 0.05)
+    written = WrittenWorkspace(tmp_path / "run")
+    written.put("prep", FAILED)
+    async with files_of(tmp_path, records=[run(1, str(written.path), run_status=RunStatus.FAILED)]) as (
+        database,
+        files,
+    ):
+        await files.read([uid(1)])
+        assert _status(database, "post") is TaskStatus.WAITING
+        written.put("post")
+        await until(lambda: _status(database, "post") is TaskStatus.SUCCEEDED)

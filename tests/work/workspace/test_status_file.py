@@ -18,7 +18,7 @@ SAMPLES = Path(__file__).parents[2] / "data" / "merlin_live"
 
 
 def parsed(name: str) -> dict[str, Entry]:
-    return dict(StatusParser().entries_of((SAMPLES / name).read_bytes()))
+    return dict(StatusParser(lambda entry: entry).entries_of((SAMPLES / name).read_bytes()))
 
 
 def test_a_running_task_has_no_elapsed_time() -> None:
@@ -76,13 +76,13 @@ def test_times_are_seconds() -> None:
 def test_a_file_of_merlin_1_12_names_its_worker_elsewhere() -> None:
     """`worker_name` is no task."""
     text = json.dumps({"a": {"parameters": {}, "worker_name": "w", "a": {"status": "RUNNING"}}}).encode()
-    assert list(dict(StatusParser().entries_of(text))) == ["a"]
+    assert list(dict(StatusParser(lambda entry: entry).entries_of(text))) == ["a"]
 
 
 def test_a_file_may_be_formatted_otherwise() -> None:
     """As any JSON."""
     text = json.dumps(json.loads(status_text({"a/": SUCCESS})), indent=2).encode()
-    ((path, entry),) = StatusParser().entries_of(text)
+    ((path, entry),) = StatusParser(lambda entry: entry).entries_of(text)
     assert (path, entry.status) == ("a", TaskStatus.SUCCEEDED)
 
 
@@ -92,7 +92,7 @@ def test_a_cut_file_is_no_whole_one(length: int) -> None:
     text = status_text({"sim/0": SUCCESS}).encode()
     if length < len(text):
         with pytest.raises(ValueError):  # noqa: PT011 - orjson's, of whichever message
-            StatusParser().entries_of(text[:length])
+            StatusParser(lambda entry: entry).entries_of(text[:length])
 
 
 entries = st.sampled_from([SUCCESS, RUNNING, FAILED, {**SUCCESS, "return_code": None, "restarts": 2}])
@@ -109,7 +109,7 @@ def test_a_file_that_is_read_in_pieces_says_the_same(tasks: dict[str, Any], size
 
 
 def _in_pieces(text: bytes, size: int) -> list[tuple[str, Entry]]:
-    parser, rest, found = StatusParser(), b"", []
+    parser, rest, found = StatusParser(lambda entry: entry), b"", []
     for start in range(0, len(text), size):
         entries, rest = parser.entries_in(rest + text[start : start + size])
         found += entries
@@ -125,6 +125,6 @@ def _in_pieces(text: bytes, size: int) -> list[tuple[str, Entry]]:
 def test_any_json_is_either_read_or_refused(content: Any) -> None:
     """It raises nothing but ValueError."""
     try:
-        StatusParser().entries_of(json.dumps({"a": {"b": content}, "c": content}).encode())
+        StatusParser(lambda entry: entry).entries_of(json.dumps({"a": {"b": content}, "c": content}).encode())
     except ValueError:
         pytest.fail("it is JSON")
