@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import islice
 from typing import NamedTuple
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """Without O_NONBLOCK, to open a FIFO would wait for a writer."""
 MAX_NAMES = 200_000
-"""Entries of one directory that are looked at."""
+"""Of one directory. More are not looked at."""
 
 
 class Version(NamedTuple):
@@ -76,27 +77,15 @@ def read_file(parent: int, name: str, max_size: int) -> tuple[bytes, Version]:
 
 
 def directories_in(directory: int) -> list[str]:
-    """The names of the directories in it, links left out. Raises OSError."""
-    names = []
+    """The names of the directories in it, links left out, at most `MAX_NAMES`. Raises OSError."""
     with os.scandir(directory) as entries:
-        for count, entry in enumerate(entries):
-            if count >= MAX_NAMES:
-                break
-            if entry.is_dir(follow_symlinks=False):
-                names.append(entry.name)
-    return names
+        return list(islice((entry.name for entry in entries if entry.is_dir(follow_symlinks=False)), MAX_NAMES))
 
 
 def files_in(directory: int, suffix: str) -> list[str]:
-    """The names that end so, sorted. Raises OSError."""
-    names = []
+    """The names that end so, sorted, at most `MAX_NAMES`. Raises OSError."""
     with os.scandir(directory) as entries:
-        for count, entry in enumerate(entries):
-            if count >= MAX_NAMES:
-                break
-            if entry.name.endswith(suffix):
-                names.append(entry.name)
-    return sorted(names)
+        return sorted(islice((entry.name for entry in entries if entry.name.endswith(suffix)), MAX_NAMES))
 
 
 def _checked(name: str) -> str:

@@ -27,11 +27,11 @@ def count_samples(descriptor: int, name: str) -> int:
         return _npy_rows(descriptor, name)
     if os.fstat(descriptor).st_size > MAX_SIZE:
         raise UnreadableError(f"more than {MAX_SIZE} bytes: {name!r}")
-    return _text_rows(descriptor)
+    return _text_rows(descriptor, blanks=b"" if PurePath(name).suffix.lower() == ".csv" else b" \t\f\v")
 
 
-def _text_rows(descriptor: int) -> int:
-    """Lines with more than blanks and a comment, as `numpy.loadtxt` counts them."""
+def _text_rows(descriptor: int, blanks: bytes) -> int:
+    """Lines with more than blanks and a comment, as `numpy.loadtxt` counts them. In a .csv a blank is a value."""
     count, rest, is_comment = 0, b"", False
     while True:
         piece = os.read(descriptor, _PIECE)
@@ -39,12 +39,12 @@ def _text_rows(descriptor: int) -> int:
         lines = text.replace(b"\r", b"\n").split(b"\n")
         rest = lines.pop() if piece else b""
         for number, line in enumerate(lines):
-            if not (number == 0 and is_comment) and line.partition(b"#")[0].strip():
+            if not (number == 0 and is_comment) and line.partition(b"#")[0].strip(blanks):
                 count += 1
         if lines:
             is_comment = False
         if len(rest) > _PIECE:  # a line that is very long counts by its begin
-            has_row = not is_comment and rest.partition(b"#")[0].strip()
+            has_row = not is_comment and rest.partition(b"#")[0].strip(blanks)
             rest, is_comment = (b"x", False) if has_row else (b"", is_comment or b"#" in rest)
         if not piece:
             return count

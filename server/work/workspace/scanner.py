@@ -12,7 +12,7 @@ from typing import Final
 
 from server.database.files.workspace_roots import OutsideError, open_below
 from server.work.workspace.content import WorkspaceContent
-from server.work.workspace.directory import directories_in, open_directory
+from server.work.workspace.directory import MAX_NAMES, directories_in, open_directory
 from server.work.workspace.layout import Layout
 from server.work.workspace.nodes import Node, Nodes
 from server.work.workspace.specification_files import SpecificationFiles
@@ -159,6 +159,8 @@ class Scanner:
             self._tell(f"{node.path or '.'}: {error.strerror}")
             return
         self._calls += 3
+        if len(names) == MAX_NAMES:
+            self._tell(f"{node.path or '.'}: more than {MAX_NAMES} directories")
         node.modified = modified if now - modified / 1e9 > COARSE else -1
         node.listed_at = now
         for name in names:

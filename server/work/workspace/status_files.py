@@ -151,7 +151,7 @@ class StatusFiles:
                 continue
             index = index_of(path)
             if index is None and _are_samples(path[len(inside) :]):
-                index = table.add(path, step)
+                index = table.add(path.rstrip("/"), step)
             if index is None or settled[index]:
                 continue
             if put(index, codes):

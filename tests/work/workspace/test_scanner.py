@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from server.database.workspaces import TaskStatus, Workspace
 from server.work.workspace.content import WorkspaceContent
 from server.work.workspace.scanner import Scanner
-from tests.support.workspaces import FAILED, RUNNING, SUCCESS, WrittenWorkspace
+from tests.support.workspaces import FAILED, RUNNING, SUCCESS, WrittenWorkspace, status_text
 
 OLD = 1_000_000.0
 """Seconds: a time that is long ago, so that no file counts as just written."""
@@ -242,3 +242,11 @@ def test_any_history_ends_with_the_truth(
     assert statuses(content) == truth
     assert sum(content.progress.counts.values()) == content.progress.total == 9
     scanner.close()
+
+
+def test_an_unforeseen_single_sample_is_one_task(written: WrittenWorkspace, scanner: Scanner) -> None:
+    """Merlin ends the path of a single sample with a slash."""
+    for combination in ("P.8", "P.9"):
+        file = written.directory(f"sim/{combination}") / "MERLIN_STATUS.json"
+        file.write_text(status_text({f"sim/{combination}/": SUCCESS}))
+    assert statuses(look(scanner)) == {"sim/P.8": TaskStatus.SUCCEEDED, "sim/P.9": TaskStatus.SUCCEEDED}
