@@ -23,7 +23,12 @@ from schema.filters import RunFilter
 from server.database.merlin_database import MerlinDatabase, opened
 from tests.support.asking import ask, execute
 from tests.support.filter_questions import RUN, worlds
-from tests.support.filter_reference import Said, World, holds
+from tests.support.filter_reference import (
+    Said,
+    World,
+    holds,
+    notes_of,
+)
 from tests.support.records import memory_of, run, uid
 
 pytestmark = pytest.mark.anyio
@@ -151,7 +156,10 @@ def test_what_is_refused_matches_every_run_of_every_database(said: Said, world: 
     excludes = not all(holds(said, one, world) for one in world.runs)
 
     async def check() -> None:
-        async with opened(await memory_of(*world.records), time_zone=UTC) as database:
+        backend = await memory_of(*world.records)
+        for note, text in notes_of(world).items():
+            backend.store_note(note, text)
+        async with opened(backend, time_zone=UTC) as database:
             payload = await deletion(database, said)
             if payload["userErrors"]:
                 assert payload["userErrors"][0]["code"] == "INVALID"

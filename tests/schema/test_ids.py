@@ -30,7 +30,10 @@ from schema.engine import Engine
 from schema.roles import Role
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.models import EntityKind, Key, Model
+from server.database.run_tasks import task_id
+from server.database.workspaces import LogStream, TaskStatus
 from tests.support.asking import OPERATIONS, ask
+from tests.support.made_up_workspaces import MadeUp, MadeUpReader, TaskColumns, sampled, step_of
 from tests.support.records import logical_worker, memory_of, physical_worker, run, study
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +71,8 @@ READING = [
     "query ($worker: ID!) { runs(filter: {not: {worker: {id: {in: [$worker]}}}}) { totalCount } }",
     "query ($study: ID!) { runCounts(filter: {study: {id: {eq: $study}}}) { count } }",
     "query ($worker: ID) { physicalWorkers(filter: {logicalWorkerId: {eq: $worker}}) { totalCount } }",
+    "subscription ($run: ID!) { taskChanges(runId: $run, snapshot: true) { id } }",
+    f'subscription ($run: ID!) {{ log(runId: $run, taskId: "{task_id(RUN, "a/0")}") {{ text }} }}',
     "subscription ($run: ID!) { changes(ids: [$run], snapshot: true) { id } }",
     "subscription ($run: ID!) { runChanges(filter: {id: {notIn: [$run]}}, snapshot: true) { id } }",
 ]
@@ -119,6 +124,10 @@ def places_in(text: str) -> set[str]:
     return places.found
 
 
+OF_TASKS = {"Query.task(id)"}
+"""Where the id of a task is enough, which has one spelling."""
+
+
 def places_of_ids() -> set[str]:
     found = {"RunFilter.workerIds"}  # a list of texts, which are ids
     for type_ in SCHEMA.type_map.values():
@@ -136,7 +145,7 @@ def is_of_ids(value: Any) -> bool:
 
 def test_every_place_of_an_id_is_tried() -> None:
     """Arguments and fields of inputs, whoever adds one; each of them reads its ids in the same way."""
-    assert places_of_ids() <= set().union(*map(places_in, READING + WRITING))
+    assert places_of_ids() - OF_TASKS <= set().union(*map(places_in, READING + WRITING))
 
 
 def spellings(id_: str) -> st.SearchStrategy[str]:
@@ -178,6 +187,10 @@ async def all_answers(operations: Engine, ids: dict[str, str]) -> list[list[byte
     """Without positions, which name the copy that has answered."""
     found = []
     async with opened(await memory_of(*RECORDS)) as database:
+        workspace = MadeUp([step_of("a", TaskColumns(sampled("a", [TaskStatus.RUNNING])))])
+        reader = MadeUpReader(database.observations, {RUN: workspace})
+        reader.logs[("a/0", LogStream.STDOUT)] = "begun\n"
+        reader.observe(RUN)
         found += [await answered(database, operations, text, ids) for text in READING]
     for text in WRITING:
         for document in (text, literal(text, ids)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC
 from typing import Any
@@ -14,12 +13,21 @@ from hypothesis import strategies as st
 
 from server.database import ordered
 from server.database.backends.factory import BackendOptions, make_backend
-from server.database.backends.notes import NoteKey, NoteKind
 from server.database.backends.write_set import WriteSet
 from server.database.merlin_database import opened
 from tests.support.asking import ask
 from tests.support.filter_questions import QUESTIONS, worlds
-from tests.support.filter_reference import RUN_STATUSES, SLOW, WORKER_STATUSES, Said, World, holds, in_order, status_of
+from tests.support.filter_reference import (
+    RUN_STATUSES,
+    SLOW,
+    WORKER_STATUSES,
+    Said,
+    World,
+    holds,
+    in_order,
+    notes_of,
+    status_of,
+)
 from tests.support.records import uid
 
 pytestmark = pytest.mark.anyio
@@ -72,16 +80,6 @@ def test_every_one_of_many_questions_is_answered(
 ) -> None:
     """As above, for longer."""
     anyio.run(answer_all, new_url(), worth_it, world, questions)
-
-
-def notes_of(world: World) -> dict[NoteKey, str]:
-    """The histories, as they are stored."""
-    return {
-        NoteKey(NoteKind.HISTORY, id_): json.dumps(
-            [[status, at / 1000, int(is_late)][: 2 + is_late] for status, at, is_late in seen]
-        )
-        for id_, seen in world.histories.items()
-    }
 
 
 async def answer_all(url: str, worth_it: int, world: World, questions: list[Said]) -> None:

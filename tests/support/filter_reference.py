@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from server.database.backends.notes import NoteKey, NoteKind
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import (
     LogicalWorkerModel,
@@ -247,3 +249,13 @@ def orders(*fields: str) -> st.SearchStrategy[Said | None]:
 
 
 RUN_ORDER = orders("LAUNCHED_AT", "WORKSPACE", "STATUS", "ID", "STARTED_AT", "FINISHED_AT", "DURATION")
+
+
+def notes_of(world: World) -> dict[NoteKey, str]:
+    """The histories, as they are stored."""
+    return {
+        NoteKey(NoteKind.HISTORY, id_): json.dumps(
+            [[status, at / 1000, int(is_late)][: 2 + is_late] for status, at, is_late in seen]
+        )
+        for id_, seen in world.histories.items()
+    }
