@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schema.build import make_schema
+from schema.engine import Engine
 from server.database import ordered
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.write_set import WriteSet
 from server.database.merlin_database import opened
-from tests.support.asking import ask
+from tests.support.asking import execute
+from tests.support.compiler import UNLIMITED
 from tests.support.filter_questions import QUESTIONS, worlds
 from tests.support.filter_reference import (
     RUN_STATUSES,
@@ -32,6 +36,7 @@ from tests.support.records import uid
 
 pytestmark = pytest.mark.anyio
 
+ENGINE = Engine(make_schema(), replace(UNLIMITED, terms=10**6))
 ASKED = """
 query ($s: StudyFilter, $so: StudyOrder, $r: RunFilter, $ro: RunOrder,
        $w: LogicalWorkerFilter, $wo: LogicalWorkerOrder, $p: PhysicalWorkerFilter, $po: PhysicalWorkerOrder) {
@@ -91,7 +96,9 @@ async def answer_all(url: str, worth_it: int, world: World, questions: list[Said
     try:
         async with opened(backend, time_zone=UTC) as database:
             for question in questions:
-                check(await ask(database, ASKED, **question), world, question)
+                result = await execute(database, ASKED, question, ENGINE)
+                assert result.errors == [], result.errors
+                check(result.data, world, question)
     finally:
         ordered._MIN_REDUCTION = before
 

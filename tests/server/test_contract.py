@@ -115,7 +115,7 @@ def test_a_diff_without_breaking_changes_passes(run: Run) -> None:
 def test_a_renamed_field_is_named(run: Run) -> None:
     """By its type and its old name, also as JSON and as an annotation."""
     old = write("old.graphql", SDL)
-    new = write("new.graphql", SDL.replace("  launchedAt: DateTime\n", "  startedAt: DateTime\n"))
+    new = write("new.graphql", SDL.replace("  launchedAt: DateTime\n", "  begunAt: DateTime\n"))
     for style in ("human", "json", "github"):
         code, out, _ = run("schema", "diff", "--format", style, old, new)
         assert code == 1
@@ -177,7 +177,7 @@ def test_an_operation_beyond_the_limits_fails_by_a_code_of_its_own(run: Run) -> 
 
 def test_a_renamed_field_fails_the_check_and_is_named(run: Run) -> None:
     """A team learns of it before the release."""
-    new = write("new.graphql", SDL.replace("  launchedAt: DateTime\n", "  startedAt: DateTime\n"))
+    new = write("new.graphql", SDL.replace("  launchedAt: DateTime\n", "  begunAt: DateTime\n"))
     code, out, _ = run("check", "--schema", new, QUERIES)
     assert code == 1
     assert "Cannot query field 'launchedAt' on type 'Run'." in out
