@@ -119,14 +119,8 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
                     await watch.first_round.wait()
 
     def note_interest(self, run_id: str) -> None:
-        """A run that has ended is looked at again only where some of its tasks have not."""
-        watch = self._watches.get(run_id)
-        if watch is not None:
-            watch.asked_until = time.monotonic() + ASKED_FOR
-            return
-        content = self._observations.run(run_id).workspace
-        if content is None or content.progress.fraction != 1:
-            self._ask(run_id)
+        is_new = run_id not in self._watches
+        if self._ask(run_id) is not None and is_new:
             self._wake.set()
 
     def hint(self, run_id: str) -> None:
