@@ -47,6 +47,8 @@ from server.protocols import http, persisted_documents, websocket
 from server.protocols.failures import GoneError
 from server.protocols.websocket import CloseCode, CloseError
 from server.settings import Settings
+from server.work.workspace.directory import UnusableFileError
+from server.work.workspace.spec import SpecError
 from tests.support.error_tree import MESSAGE, instances, own_errors
 from tests.support.live import DEADLINE, Live, serving
 from tests.support.records import memory_of
@@ -72,6 +74,8 @@ INTERNAL_ERRORS: Mapping[type[BaseException], str] = {
     OutsideError: "server/database/files/metadata_file.py answers with a FileState",
     ThreadsHangError: "an OSError to server/database/files/run_metadata.py, which logs it",
     run_metadata._UnreadableError: "server/database/files/run_metadata.py logs it",
+    UnusableFileError: "server/work/workspace/reader.py logs it, once for each run",
+    SpecError: "server/work/workspace/reader.py logs it, once for each run",
 }
 """What never reaches a boundary, and what becomes of it."""
 REFUSALS = [

@@ -27,7 +27,7 @@ class Version(NamedTuple):
     """Nanoseconds, by the clock of the file system, whose steps may be as long as two seconds."""
 
 
-class UnreadableError(Exception):
+class UnusableFileError(Exception):
     """A file that can't be what Merlin wrote there; the message ends with its name."""
 
 
@@ -37,7 +37,7 @@ def open_directory(parent: int, name: str) -> int:
 
 
 def open_regular(parent: int, name: str) -> tuple[int, os.stat_result]:
-    """A descriptor to read from. Raises OSError, and `UnreadableError` for what is no regular file."""
+    """A descriptor to read from. Raises OSError, and `UnusableFileError` for what is no regular file."""
     descriptor = os.open(_checked(name), _FILE, dir_fd=parent)
     try:
         found = os.fstat(descriptor)
@@ -46,7 +46,7 @@ def open_regular(parent: int, name: str) -> tuple[int, os.stat_result]:
         raise
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        raise UnreadableError(f"no regular file: {name!r}")
+        raise UnusableFileError(f"no regular file: {name!r}")
     return descriptor, found
 
 
@@ -60,11 +60,11 @@ def version_at(parent: int, name: str) -> Version:
 
 
 def read_file(parent: int, name: str, max_size: int) -> tuple[bytes, Version]:
-    """The whole file, with the version that it had when it was opened. Raises OSError and `UnreadableError`."""
+    """The whole file, with the version that it had when it was opened. Raises OSError and `UnusableFileError`."""
     descriptor, found = open_regular(parent, name)
     try:
         if found.st_size > max_size:
-            raise UnreadableError(f"more than {max_size} bytes: {name!r}")
+            raise UnusableFileError(f"more than {max_size} bytes: {name!r}")
         content = os.read(descriptor, max_size + 1)
         while len(content) < found.st_size:  # a short read: of a network file system, or of a file that shrank
             more = os.read(descriptor, max_size + 1 - len(content))

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from server.database.files.workspace_roots import OutsideError, open_below
 from server.database.workspaces import LogStream, LogTail
-from server.work.workspace.directory import UnreadableError, open_directory, open_regular
+from server.work.workspace.directory import UnusableFileError, open_directory, open_regular
 
 MAX_TAIL: Final = 2**20
 """Bytes that are read at most."""
@@ -103,7 +103,7 @@ def _open(log: LogFile) -> tuple[int | None, os.stat_result]:
             return open_regular(directory, log.name)
         finally:
             os.close(directory)
-    except (OSError, OutsideError, UnreadableError):
+    except (OSError, OutsideError, UnusableFileError):
         return None, nothing
 
 

@@ -7,7 +7,7 @@ import os
 import struct
 from pathlib import PurePath
 
-from server.work.workspace.directory import UnreadableError
+from server.work.workspace.directory import UnusableFileError
 
 MAX_SIZE = 2**30
 """Bytes of a text; of a .npy only its header is read."""
@@ -22,11 +22,11 @@ def is_samples_file(name: str) -> bool:
 
 
 def count_samples(descriptor: int, name: str) -> int:
-    """Of a file that is open at its begin. Raises OSError and `UnreadableError`."""
+    """Of a file that is open at its begin. Raises OSError and `UnusableFileError`."""
     if PurePath(name).suffix.lower() == ".npy":
         return _npy_rows(descriptor, name)
     if os.fstat(descriptor).st_size > MAX_SIZE:
-        raise UnreadableError(f"more than {MAX_SIZE} bytes: {name!r}")
+        raise UnusableFileError(f"more than {MAX_SIZE} bytes: {name!r}")
     return _text_rows(descriptor, blanks=b"" if PurePath(name).suffix.lower() == ".csv" else b" \t\f\v")
 
 
@@ -66,5 +66,5 @@ def _npy_rows(descriptor: int, name: str) -> int:
         if not isinstance(rows, int) or rows < 0:
             raise ValueError("shape")  # noqa: TRY301 - as above
     except (ValueError, LookupError, TypeError, SyntaxError, struct.error, RecursionError, MemoryError) as error:
-        raise UnreadableError(f"no array of numpy ({type(error).__name__}): {name!r}") from None
+        raise UnusableFileError(f"no array of numpy ({type(error).__name__}): {name!r}") from None
     return rows

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from server.database.files.workspace_roots import OutsideError, open_below
 from server.work.workspace.directory import (
-    UnreadableError,
+    UnusableFileError,
     Version,
     files_in,
     open_directory,
@@ -70,7 +70,7 @@ class SpecificationFiles:
                 return False
             content, version = read_file(directory, names[0], MAX_SIZE)
             spec = parse(content.decode())
-        except (OSError, UnreadableError, SpecError, UnicodeDecodeError) as error:
+        except (OSError, UnusableFileError, SpecError, UnicodeDecodeError) as error:
             if not is_new:
                 self._tell(f"the specification: {error}")
             return False
@@ -85,14 +85,14 @@ class SpecificationFiles:
         before = self._count
         try:
             self._count_in(directory, PurePath(file).name)
-        except (OSError, UnreadableError):
+        except (OSError, UnusableFileError):
             try:
                 other = open_below(self._roots, os.path.dirname(file))  # noqa: PTH120 - as text
                 try:
                     self._count_in(other, PurePath(file).name)
                 finally:
                     os.close(other)
-            except (OSError, UnreadableError, OutsideError) as error:
+            except (OSError, UnusableFileError, OutsideError) as error:
                 if self._spec_version is None or time.time() - self._spec_version.modified / 1e9 > _GENERATING:
                     self._tell(f"the file of samples: {error or 'outside of the workspace roots'}")
         return self._count != before

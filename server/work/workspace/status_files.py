@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from server.database.workspaces import TaskStatus
-from server.work.workspace.directory import UnreadableError, Version, open_regular, read_file, version_at, version_of
+from server.work.workspace.directory import UnusableFileError, Version, open_regular, read_file, version_at, version_of
 from server.work.workspace.nodes import Node
 from server.work.workspace.status_file import MAX_SIZE, MAX_SMALL, NAME, PIECE, StatusParser
 from server.work.workspace.tasks import Codes, TaskTable
@@ -54,11 +54,11 @@ class StatusFiles:
                 self._settle(node.first)
         except OSError as error:
             self._tell(f"{node.path}/{NAME}: {error.strerror}")
-        except UnreadableError as error:
+        except UnusableFileError as error:
             self._tell(f"{node.path}: {error}")
 
     def _read_own_file(self, node: Node, directory: int) -> None:
-        """Raises OSError and `UnreadableError`."""
+        """Raises OSError and `UnusableFileError`."""
         index = node.first
         if node.version is not None and index not in self._contested:
             self.calls += 1
@@ -73,7 +73,7 @@ class StatusFiles:
             except ValueError:
                 if is_last and not is_settling:
                     node.version = version
-                    raise UnreadableError(f"{_NO_STATUS}: {NAME!r}") from None
+                    raise UnusableFileError(f"{_NO_STATUS}: {NAME!r}") from None
                 node.version = None
                 continue
             node.version = None if is_settling else version
@@ -106,7 +106,7 @@ class StatusFiles:
         except OSError as error:
             self._tell(f"{node.path}/{NAME}: {error.strerror}")
             return
-        except UnreadableError as error:
+        except UnusableFileError as error:
             self._tell(f"{node.path}: {error}")
             return
         try:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.work.workspace import samples_file
-from server.work.workspace.directory import UnreadableError
+from server.work.workspace.directory import UnusableFileError
 from server.work.workspace.samples_file import count_samples, is_samples_file
 
 
@@ -66,7 +66,7 @@ def test_rows_of_an_array_stand_in_its_header(tmp_path: Path, shape: tuple[int, 
 )
 def test_what_is_no_array_is_refused(content: bytes) -> None:
     """Without harm."""
-    with pytest.raises(UnreadableError):
+    with pytest.raises(UnusableFileError):
         count(content, "samples.npy")
 
 
