@@ -16,7 +16,7 @@ from server.database.models import EntityKind, Key, RunModel
 from server.database.notifier import Notifier
 from server.database.steps import Steps
 from server.database.workspace_sizes import WorkspaceSizes, largest_of, sizes_of_workspace
-from server.database.workspaces import LogStream, LogTail, Progress, Source, Workspace
+from server.database.workspaces import LogStream, LogTail, Progress, Source, TaskStatus, Workspace
 
 STUCK_BY = (Source.BROKER_QUEUES, Source.CELERY_EVENTS)
 """The sources that it takes to know whether a run is stuck."""
@@ -127,7 +127,7 @@ class _Told:
         if first is None or progress is None or progress is first:
             return _Told(words)
         since = self.behind_since
-        if since is None and progress.done > first.done:
+        if since is None and _is_ahead(progress, first):
             since = progress.as_of
         return _Told(words, since)
 
@@ -141,9 +141,19 @@ class _Told:
         for progress in _progress_in(self.words):
             if best is None:
                 best = progress
-            elif self.behind_since and progress.done > best.done and progress.as_of - self.behind_since > _OUTDATED:
+            elif self.behind_since and _is_ahead(progress, best) and progress.as_of - self.behind_since > _OUTDATED:
                 best = progress if best.total is None else progress.among(best.total) or best
         return RunObservation(best, workspace)
+
+
+def _is_ahead(progress: Progress, other: Progress) -> bool:
+    """Whether it knows of more tasks that are done.
+
+    Celery has a result also of a task that waits for another try, so as many results as the other one knows of such
+    tasks say nothing new.
+    """
+    retrying = other.counts.get(TaskStatus.RETRYING, 0)
+    return progress.done - min(progress.ended, retrying) > other.done
 
 
 def _progress_in(words: Mapping[Source, RunObservation]) -> Sequence[Progress]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from server.database.models import Key
@@ -68,6 +69,17 @@ def test_files_that_are_behind() -> None:
     for one in (files, progress(EVENTS, 7, 78)):
         told.set(one)
         assert told.shown == files
+
+
+def test_results_of_tasks_that_are_retried_say_nothing_new() -> None:
+    """A result may be of a try; files know which tasks wait for another one. More results than those count."""
+    files = replace(progress(FILES, 3, total=9), counts={TaskStatus.SUCCEEDED: 3, TaskStatus.RETRYING: 2})
+    results = [replace(progress(RESULTS, 0, second), ended=5) for second in (0, 60)]
+    assert Told(files, *results).shown == files
+    more = [replace(one, ended=6, as_of=one.as_of + timedelta(seconds=60)) for one in results]
+    shown = Told(files, *results, *more).shown
+    assert shown is not None
+    assert (shown.done, shown.source) == (6, RESULTS)
 
 
 def test_what_counts_less() -> None:

@@ -65,8 +65,8 @@ async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings 
                 await task
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], bool], seconds: float = DEADLINE) -> None:
     """Looks again and again: what is waited for has no event of its own."""
-    async with asyncio.timeout(DEADLINE):
+    async with asyncio.timeout(seconds):
         while not holds():
             await asyncio.sleep(0.005)

@@ -177,12 +177,12 @@ class MerlinSite:
         """As Merlin's tasks do."""
         return await asyncio.to_thread(self._ask, do="status", workspace=str(workspace), status=status)
 
-    async def run(self) -> Launched:
-        """`merlin run`: waits for workers, and then for its gates."""
+    async def run(self, spec: Path | None = None) -> Launched:
+        """`merlin run`: waits for workers, and then for its gates. `spec`: of another study than the site's."""
         gates = self.merlin.home / f"gates_{next(self._numbers)}"
         gates.mkdir()
         output = self.studies / gates.name  # in one directory two of the same second would be one
-        ran = await self.command("run", str(self.spec), "--vars", f"GATES={gates}", f"OUTPUT_PATH={output}")
+        ran = await self.command("run", str(spec or self.spec), "--vars", f"GATES={gates}", f"OUTPUT_PATH={output}")
         found = re.search(r"Study workspace is '(.+)'", ran.printed)
         assert found, ran.printed
         self._launched.append(Launched(Path(found[1]), gates))
@@ -193,30 +193,36 @@ class MerlinSite:
         for run in self._launched:
             run.let("two", "three")
 
-    async def work(self, spec: Path | None = None) -> None:
-        """`merlin run-workers`, until the worker takes tasks. `spec`: of another study than the site's."""
-        args = ("run-workers", str(spec or self.spec))
+    async def work(self, spec: Path | None = None, *options: str) -> int:
+        """`merlin run-workers`, until a worker takes tasks; returns the group of its processes.
+
+        `spec`: of another study than the site's. `options`: such as `--steps`.
+        """
+        args = ("run-workers", str(spec or self.spec), *options)
         ran = await asyncio.to_thread(self._ask, leaves_workers=True, do="command", args=args)
         assert ran.code == 0, ran.printed
         await until(lambda: " ready." in ran.log.read_text())
         self._worker = ran.group
+        return ran.group
 
     async def rest(self) -> None:
         """`merlin stop-workers`, until the processes have ended: before that Merlin starts no other worker."""
         ran = await self.command("stop-workers")
         assert (ran.code, ran.errors) == (0, []), ran.printed
-        await until(self._has_ended)
+        await until(lambda: self.has_ended(self._worker))
 
-    async def die(self) -> None:
-        """As `kill -9` of a worker and all its tasks."""
-        os.killpg(self._worker, signal.SIGKILL)
-        await until(self._has_ended)
+    async def die(self, group: int | None = None) -> None:
+        """As `kill -9` of a worker and all its tasks: of the one that was started last, or of a group."""
+        group = group or self._worker
+        os.killpg(group, signal.SIGKILL)
+        await until(lambda: self.has_ended(group))
 
-    def _has_ended(self) -> bool:
+    def has_ended(self, group: int) -> bool:
+        """Whether no process of a worker is left."""
         try:
-            os.killpg(self._worker, 0)
+            os.killpg(group, 0)
         except ProcessLookupError:
-            self._groups.discard(self._worker)
+            self._groups.discard(group)
             return True
         return False
 

@@ -16,12 +16,12 @@ class OutsideError(Exception):
     """A path that leads below none of the roots."""
 
 
-def open_below(roots: Sequence[Path], path: str) -> int:
+def open_below(roots: Sequence[Path], path: str, *, or_root: bool = False) -> int:
     """A descriptor of the directory that the path leads to now, of which any part may be a symlink.
 
     The real path is walked from its root on, name by name, each relative to the directory before it: whoever puts a
-    symlink in between meanwhile gets an error. Raises `OutsideError`, and OSError: FileNotFoundError where there is no
-    such directory.
+    symlink in between meanwhile gets an error. With `or_root` it may lead to a root itself. Raises `OutsideError`, and
+    OSError: FileNotFoundError where there is no such directory.
     """
     if not path.startswith("/") or len(path) > _MAX_LENGTH:
         raise OutsideError
@@ -31,7 +31,7 @@ def open_below(roots: Sequence[Path], path: str) -> int:
         raise OutsideError from error
     for root in roots:
         top = PurePath(os.path.realpath(root))
-        if real != top and real.is_relative_to(top):
+        if real.is_relative_to(top) and (or_root or real != top):
             return _descend(top, real.relative_to(top).parts)
     raise OutsideError
 

@@ -87,14 +87,14 @@ class SpecificationFiles:
             self._count_in(directory, PurePath(file).name)
         except (OSError, UnusableFileError):
             try:
-                other = open_below(self._roots, os.path.dirname(file))  # noqa: PTH120 - as text
+                other = open_below(self._roots, os.path.dirname(file), or_root=True)  # noqa: PTH120 - as text
                 try:
                     self._count_in(other, PurePath(file).name)
                 finally:
                     os.close(other)
             except (OSError, UnusableFileError, OutsideError) as error:
                 if self._spec_version is None or time.time() - self._spec_version.modified / 1e9 > _GENERATING:
-                    self._tell(f"the file of samples: {error or 'outside of the workspace roots'}")
+                    self._tell(f"the file of samples: {str(error) or 'outside of the workspace roots'}")
         return self._count != before
 
     def _count_in(self, directory: int, name: str) -> None:

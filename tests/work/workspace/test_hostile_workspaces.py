@@ -205,7 +205,7 @@ def test_a_samples_file_outside_is_not_counted(written: WrittenWorkspace, outsid
     content, told = scan(written)
     assert content is not None
     assert content.sample_count is None
-    assert any("samples" in problem for problem in told)
+    assert "the file of samples: outside of the workspace roots" in told
 
 
 def test_a_workspace_outside_of_the_roots_is_not_read(root: Path, outside: Path) -> None:

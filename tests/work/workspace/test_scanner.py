@@ -163,6 +163,15 @@ def test_without_a_number_of_samples_tasks_are_found_all_the_same(written: Writt
     assert look(scanner).progress.total == 16
 
 
+def test_samples_may_lie_in_a_root_itself(written: WrittenWorkspace, scanner: Scanner) -> None:
+    """As a file beside the workspaces."""
+    rows = written.path / "merlin_info" / "samples.csv"
+    rows.rename(written.path.parent / "beside.csv")
+    written.spec["merlin"]["samples"]["file"] = str(written.path.parent / "beside.csv")
+    written.write_spec()
+    assert look(scanner).sample_count == 7
+
+
 def test_what_changed_is_named(written: WrittenWorkspace, scanner: Scanner) -> None:
     """Between any two contents of a run; unless its specification changed."""
     first = look(scanner)
