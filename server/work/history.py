@@ -155,6 +155,8 @@ class HistoryRecorder(WorkSource):
         try:
             await self._store_together(ids)
         except WrongDatabaseError as error:
+            if "WRONGTYPE" not in str(error):  # such as a right that is missing, and may be given back
+                raise
             if len(ids) == 1:
                 LOG.warning("The history of run %s can't be stored, and is left as it is: %s", ids[0], error)
                 self._histories.forget_seen(ids[0])

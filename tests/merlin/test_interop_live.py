@@ -196,7 +196,7 @@ def test_a_local_run_of_merlins_example_is_served_from_where_merlin_wrote_it(tmp
             again = merlin.run_local(spec)
             serving.wait_until(lambda: is_completed(serving.url, again))
             assert serving.stop(signal.SIGTERM) == 0
-            assert serving.stderr == ""
+            assert all(" server.work." in line for line in serving.stderr.splitlines())  # there is no broker
 
 
 def is_completed(url: str, workspace: Path) -> bool:

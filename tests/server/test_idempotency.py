@@ -333,6 +333,7 @@ async def test_who_was_told_that_nobody_knows_tries_again_safely(
         await until(lambda: live.database.stale_since is None)
         (made,) = live.database.runs.all()
         assert {"action": "CREATED", "id": made.id} in again["errors"][0]["extensions"]["effects"]
+        await until(lambda: not live.database.read_model.histories.unstored)  # the next write is the mutation's
         proxy.requests.clear()
         asking = asyncio.create_task(send(client, live, "b", "/b"))
         await until(lambda: proxy.held > 0)
