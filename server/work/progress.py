@@ -208,6 +208,19 @@ class TaskRegister:
                     if time.time() - moment / _MOMENTS_PER_SECOND > _SAME_RESULT:  # a later one than of that try
                         self._set(run_id, tasks, path, (moment + 1) * _PER_MOMENT + _Phase.ENDED, old)
 
+    def note_results_after(self, seconds: float, ids: Iterable[str]) -> None:
+        """As new results, unless events tell more of these tasks until then: workers send them a moment later."""
+        before = [(id_, self._state_of(id_)) for id_ in ids]
+        asyncio.get_running_loop().call_later(seconds, self._note_untold, before)
+
+    def _note_untold(self, before: Sequence[tuple[str, int | None]]) -> None:
+        self.note_results([id_ for id_, state in before if self._state_of(id_) == state], is_listing=False)
+
+    def _state_of(self, task_id: str) -> int | None:
+        run_id, path = self._find(task_id) or ("", "")
+        tasks = self._runs.get(run_id)
+        return None if tasks is None else tasks.state(path)
+
     def is_of_run(self, task_id: str) -> bool:
         """Whether the task belongs to a run in the copy."""
         return self._find(task_id) is not None

@@ -37,6 +37,8 @@ _REST = 4
 """So many times as long as that took, a listing rests."""
 _PORTION = 250
 """Keys that are looked up before other tasks run."""
+_EVENT_SECONDS = 2.0
+"""In which the events of a task come that has a result: a worker keeps them back for up to a second."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 """Seconds between two attempts to connect."""
 _SHORTEST_POLL, _POLL_SHARE = 60.0, 20
@@ -144,7 +146,11 @@ class CeleryResults(WorkSource):
             return
         for keys in portions_of(notice[1], _PORTION):
             ours = [key for key in keys if self._register.is_of_run(_id_of(key))]
-            self._register.note_results(map(_id_of, await self._existing(ours)), is_listing=False)
+            ids = list(map(_id_of, await self._existing(ours)))
+            if self._observations.has(Source.CELERY_EVENTS):
+                self._register.note_results_after(_EVENT_SECONDS, ids)
+            else:
+                self._register.note_results(ids, is_listing=False)
             await asyncio.sleep(0)
 
     async def _existing(self, keys: Sequence[str]) -> Sequence[str]:

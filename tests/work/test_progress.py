@@ -206,6 +206,18 @@ def test_an_end_that_was_not_heard() -> None:
     assert counts(register) == {"SUCCEEDED": 1, "UNKNOWN": 1}
 
 
+@pytest.mark.anyio
+async def test_events_that_come_after_the_result_say_more() -> None:
+    """The result of a try that is repeated is no end, also if the next try has begun by then; without events it is."""
+    register, _, _ = made()
+    now = time.time()
+    register.note([event("a", TaskEventType.STARTED, now), event("b", TaskEventType.STARTED, now)])
+    register.note_results_after(0.01, [f"{WORKSPACE}/{path}" for path in "abc"])
+    register.note([event("a", TaskEventType.RETRIED, now + 1), event("a", TaskEventType.STARTED, now + 2)])
+    assert counts(register) == {"RUNNING": 2}
+    await until(lambda: counts(register) == {"RUNNING": 1, "UNKNOWN": 2})
+
+
 def test_a_second_try_of_which_no_event_was_heard() -> None:
     """A result that comes long after the event of the retry is of another try."""
     register, _, _ = made()
