@@ -124,6 +124,8 @@ def check(data: Said, world: World, question: Said) -> None:
             "queue": queue,
             "runs": of_runs.count(queue),
             "logicalWorkers": of_workers.count(queue),
+            "waiting": None,  # nobody asks a broker here
+            "consumers": None,
         }
         for queue in sorted({*of_runs, *of_workers})
     ]
