@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from server.database.backends.notes import NoteKey, NoteKind
@@ -21,6 +23,8 @@ _OWNERS: Mapping[NoteKind, Sequence[EntityKind]] = {
     NoteKind.HISTORY: (EntityKind.RUN,),
 }
 """The kinds of entities that have each kind of notes."""
+_RETRY_AFTER = 1.0
+"""Seconds."""
 _TOGETHER = 100
 """Notes that are removed in one transaction."""
 _LOOKED_AT_TOGETHER = 1_000
@@ -43,11 +47,17 @@ class NoteSweep:
                 beat = self._notifier.next
                 for keys in portions_of(list(self._orphans), _TOGETHER):
                     await self._remove(keys)
-                await beat.wait()
+                with suppress(TimeoutError):  # what could not be removed is tried again
+                    async with asyncio.timeout(_RETRY_AFTER if self._orphans else None):
+                        await beat.wait()
         finally:
             stop()
 
     def _hear(self, _revision: int, changes: Sequence[Change]) -> None:
+        if self._read_model.ownerless:  # such as the history of a run, stored while Merlin deleted it
+            self._orphans.update(self._read_model.ownerless)
+            self._read_model.ownerless.clear()
+            self._notifier.notify()
         for change in changes:
             if change.after is None:
                 for kind, owners in _OWNERS.items():
@@ -71,7 +81,7 @@ class NoteSweep:
         return any(self._read_model.get(key) is not None for key in _owners(NoteKey(kind, id_)))
 
     async def _remove(self, keys: Sequence[NoteKey]) -> None:
-        """Where it fails, it is tried again at the next occasion."""
+        """Where it fails, it is tried again soon."""
         try:
             _, _, noted = await self._runner.run(partial(_forget, keys))
             await self._runner.feed.refresh((), noted)

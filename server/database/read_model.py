@@ -91,6 +91,8 @@ class ReadModel:
         """The annotations of entities, by id, unless they are empty."""
         self.histories = Histories(lambda id_, before: self.digest.note(NoteKey(NoteKind.HISTORY, id_), before))
         """The histories of runs."""
+        self.ownerless: dict[NoteKey, None] = {}
+        """The notes that came though there is no such entity; for whoever removes them."""
         self.tombstones: set[str] = set()
         """Ids of deleted runs with a tombstone in the database; it may have expired, since no notice tells of that."""
         self.dialects = Dialects({kind: self.tables[kind].records for kind in STATUS_FIELDS})
@@ -187,6 +189,7 @@ class ReadModel:
         changes: list[Change] = []
         problems_changed = False
         histories = self.histories.revision
+        notes = list(notes)
         annotated = self._apply_notes(notes)
         for entry in {entry.key: entry for entry in entries}.values():
             problems_changed |= self._note_problems(entry)
@@ -211,7 +214,9 @@ class ReadModel:
         else:
             for links in self._links:
                 links.settle()
-        if changes or problems_changed or histories != self.histories.revision:
+        ownerless = [key for key, text in notes if text is not None and self._is_ownerless(key)]
+        self.ownerless.update(dict.fromkeys(ownerless))
+        if changes or problems_changed or histories != self.histories.revision or ownerless:
             self._notify(changes)
         return changes
 
@@ -252,6 +257,10 @@ class ReadModel:
         """Sets which record Merlin finds by each name that several have. `owners`: of all such names."""
         if self.tables[kind].assign_names(owners):
             self._notify(())
+
+    def _is_ownerless(self, key: NoteKey) -> bool:
+        kinds = {NoteKind.ANNOTATIONS: (EntityKind.RUN, EntityKind.STUDY), NoteKind.HISTORY: (EntityKind.RUN,)}
+        return key.kind in kinds and not any(key.id in self.tables[kind].records for kind in kinds[key.kind])
 
     def _apply_notes(self, notes: Iterable[Note]) -> set[str]:
         """Applies notes and returns the ids whose annotations or histories changed."""
