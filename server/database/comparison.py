@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TypeVar
 
 from server.database.backends.base import Changed, Lost, Notice, Reload, ResultsBackend
-from server.database.backends.notes import BELONGING, NoteKey, NoteKind
+from server.database.backends.notes import OWNERS, NoteKey, NoteKind
 from server.database.errors import BackendError
 from server.database.feed import Feed
 from server.database.json_text import EMPTY, object_text
@@ -206,7 +206,7 @@ class Comparison:
 
     async def _compare_notes(self) -> None:
         """Compares all annotations and histories. Raises `BackendError`."""
-        stored: dict[NoteKind, set[str]] = {kind: set() for kind in BELONGING}
+        stored: dict[NoteKind, set[str]] = {kind: set() for kind in OWNERS}
         differing: dict[NoteKey, str | None] = {}
         for some in _batches(await self._backend.load_notes(), _NOTES_PER_STEP):
             for key, text in some:
@@ -215,10 +215,9 @@ class Comparison:
                     if self._differs(key, text):
                         differing[key] = text
             await asyncio.sleep(0)
-        annotated, seen = list(self._read_model.annotations), list(self._read_model.histories)
-        for kind, ids in ((NoteKind.ANNOTATIONS, annotated), (NoteKind.HISTORY, seen)):
-            for some_ids in _batches(ids, _NOTES_PER_STEP):
-                gone = (NoteKey(kind, id_) for id_ in some_ids if id_ not in stored[kind])
+        for kind, ids in stored.items():
+            for some_ids in _batches(list(self._read_model.noted(kind)), _NOTES_PER_STEP):
+                gone = (NoteKey(kind, id_) for id_ in some_ids if id_ not in ids)
                 differing.update(dict.fromkeys(key for key in gone if self._differs(key, None)))
                 await asyncio.sleep(0)
         if not differing:

@@ -5,7 +5,7 @@ A key that is read again meanwhile is newer than what was listed of it: the list
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from server.database.backends.notes import FOLLOWED, Note, NoteKey, NoteKind
 from server.database.models import EntityKind, Entry, Key
@@ -57,12 +57,6 @@ class Listing:
             for (kind, id_), _ in some:
                 listed[kind].add(id_)
             yield []
-        model = self._read_model
-        known: Mapping[NoteKind, Collection[str]] = {
-            NoteKind.ANNOTATIONS: model.annotations,
-            NoteKind.HISTORY: model.histories.by_run,
-            NoteKind.DELETED: model.tombstones,
-        }
-        for kind, ids in known.items():
-            for some_ids in portions_of(list(ids), _KEYS_PER_STEP):
-                yield [Note(NoteKey(kind, id_), None) for id_ in some_ids if id_ not in listed[kind]]
+        for kind, ids in listed.items():
+            for some_ids in portions_of(list(self._read_model.noted(kind)), _KEYS_PER_STEP):
+                yield [Note(NoteKey(kind, id_), None) for id_ in some_ids if id_ not in ids]

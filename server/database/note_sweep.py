@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.notes import OWNERS, NoteKey
 from server.database.errors import DatabaseError
-from server.database.models import MODELS, EntityKind, Key, Model
+from server.database.models import MODELS, Key, Model
 from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
 from server.database.steps import Steps, portions_of
-from server.database.transactions import ANNOTATED, Transaction, TransactionRunner
+from server.database.transactions import Transaction, TransactionRunner
 
 LOG = logging.getLogger(__name__)
 
-_OWNERS: Mapping[NoteKind, Sequence[EntityKind]] = {
-    NoteKind.ANNOTATIONS: sorted(ANNOTATED),
-    NoteKind.HISTORY: (EntityKind.RUN,),
-}
-"""The kinds of entities that have each kind of notes."""
 _RETRY_AFTER = 1.0
 """Seconds."""
 _TOGETHER = 100
@@ -60,25 +55,19 @@ class NoteSweep:
             self._notifier.notify()
         for change in changes:
             if change.after is None:
-                for kind, owners in _OWNERS.items():
-                    if change.key.kind in owners and change.key.id in self._known(kind):
+                for kind, owners in OWNERS.items():
+                    if change.key.kind in owners and change.key.id in self._read_model.noted(kind):
                         self._orphans[NoteKey(kind, change.key.id)] = None
                         self._notifier.notify()
 
     async def _look(self) -> None:
         """For what went before this server came."""
         steps = Steps()
-        for kind in _OWNERS:
-            for ids in portions_of(list(self._known(kind)), _LOOKED_AT_TOGETHER):
-                self._orphans.update(dict.fromkeys(NoteKey(kind, id_) for id_ in ids if not self._has_owner(kind, id_)))
+        for kind in OWNERS:
+            for ids in portions_of(list(self._read_model.noted(kind)), _LOOKED_AT_TOGETHER):
+                keys = [NoteKey(kind, id_) for id_ in ids]
+                self._orphans.update(dict.fromkeys(filter(self._read_model.is_ownerless, keys)))
                 await steps.turn()
-
-    def _known(self, kind: NoteKind) -> Collection[str]:
-        read_model = self._read_model
-        return read_model.annotations if kind is NoteKind.ANNOTATIONS else read_model.histories.by_run
-
-    def _has_owner(self, kind: NoteKind, id_: str) -> bool:
-        return any(self._read_model.get(key) is not None for key in _owners(NoteKey(kind, id_)))
 
     async def _remove(self, keys: Sequence[NoteKey]) -> None:
         """Where it fails, it is tried again soon."""
@@ -102,4 +91,4 @@ async def _forget(keys: Sequence[NoteKey], transaction: Transaction) -> None:
 
 
 def _owners(key: NoteKey) -> list[Key]:
-    return [Key(kind, key.id) for kind in _OWNERS[key.kind]]
+    return [Key(kind, key.id) for kind in OWNERS[key.kind]]

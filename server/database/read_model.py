@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeAlias
 
 from server.database.backends.codec import STATUS_FIELDS
-from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.backends.notes import OWNERS, Note, NoteKey, NoteKind
 from server.database.backends.revision_count import RevisionCount
 from server.database.content_digest import ContentDigest
 from server.database.default_order import position_of
@@ -214,7 +214,7 @@ class ReadModel:
         else:
             for links in self._links:
                 links.settle()
-        ownerless = [key for key, text in notes if text is not None and self._is_ownerless(key)]
+        ownerless = [key for key, text in notes if text is not None and self.is_ownerless(key)]
         self.ownerless.update(dict.fromkeys(ownerless))
         if changes or problems_changed or histories != self.histories.revision or ownerless:
             self._notify(changes)
@@ -258,9 +258,18 @@ class ReadModel:
         if self.tables[kind].assign_names(owners):
             self._notify(())
 
-    def _is_ownerless(self, key: NoteKey) -> bool:
-        kinds = {NoteKind.ANNOTATIONS: (EntityKind.RUN, EntityKind.STUDY), NoteKind.HISTORY: (EntityKind.RUN,)}
-        return key.kind in kinds and not any(key.id in self.tables[kind].records for kind in kinds[key.kind])
+    def noted(self, kind: NoteKind) -> Collection[str]:
+        """The ids of which the copy holds a note of a kind that is followed."""
+        known: Mapping[NoteKind, Collection[str]] = {
+            NoteKind.ANNOTATIONS: self.annotations,
+            NoteKind.HISTORY: self.histories.by_run,
+            NoteKind.DELETED: self.tombstones,
+        }
+        return known[kind]
+
+    def is_ownerless(self, key: NoteKey) -> bool:
+        """Whether a note should have an entity, and there is none."""
+        return key.kind in OWNERS and not any(key.id in self.tables[kind].records for kind in OWNERS[key.kind])
 
     def _apply_notes(self, notes: Iterable[Note]) -> set[str]:
         """Applies notes and returns the ids whose annotations or histories changed."""
@@ -294,7 +303,7 @@ class ReadModel:
     def _annotated(self, ids: Iterable[str]) -> Iterator[Change]:
         """The changes for ids of existing entities whose annotations or histories changed."""
         for id_ in ids:
-            for kind in (EntityKind.RUN, EntityKind.STUDY):
+            for kind in OWNERS[NoteKind.ANNOTATIONS]:
                 if (record := self.tables[kind].get(id_)) is not None:
                     yield Change(Key(kind, id_), record, record, annotated=True)
 

@@ -12,13 +12,13 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import filterfalse
 from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
-from server.database.backends.notes import BELONGING, FOLLOWED, NoteKey, NoteKind
+from server.database.backends.notes import FOLLOWED, OWNERS, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
 from server.database.effects import Action, Effect, changed_fields, described
 from server.database.errors import (
@@ -51,8 +51,6 @@ RETRY_TIMEOUT = 10.0
 
 ANNOTATIONS = "annotations"
 """The name of annotations among the fields of an effect: a note, not a field of the record."""
-ANNOTATED = frozenset({EntityKind.RUN, EntityKind.STUDY})
-"""The kinds whose entities can have annotations."""
 _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "logical_worker_id"}
 
 _DECODED_TOGETHER = 10
@@ -189,10 +187,9 @@ class Transaction:
     def delete(self, key: Key) -> None:
         """Deletes a record with its annotations, and a run with its history."""
         self._now[key] = None
-        if key.kind in ANNOTATED:
-            self.set_note(NoteKey(NoteKind.ANNOTATIONS, key.id), None)
-        if key.kind is EntityKind.RUN:
-            self.set_note(NoteKey(NoteKind.HISTORY, key.id), None)
+        for note, owners in OWNERS.items():
+            if key.kind in owners:
+                self.set_note(NoteKey(note, key.id), None)
 
     def set_owner(self, kind: EntityKind, name: str, id_: str | None) -> None:
         """Sets the name map's id for a name that `owner_of` has read; None removes the entry."""
@@ -333,13 +330,9 @@ class TransactionRunner:
 
     def _notes_to_refresh(self, batch: WriteSet) -> list[NoteKey]:
         """The notes that may differ from the copy: most deletions remove some that do not exist."""
-        known: Mapping[NoteKind, Collection[str]] = {
-            NoteKind.ANNOTATIONS: self._read_model.annotations,
-            NoteKind.HISTORY: self._read_model.histories.by_run,
-        }
         return [
             key
             for key, text in batch.notes.items()
             if key.kind in FOLLOWED
-            if text is not None or key.kind not in BELONGING or key.id in known[key.kind]
+            if text is not None or key.kind not in OWNERS or key.id in self._read_model.noted(key.kind)
         ]

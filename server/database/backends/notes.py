@@ -11,6 +11,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
+from server.database.models import EntityKind
+
 PREFIX = "merlin-graphql"
 _DAY = 86_400
 
@@ -28,8 +30,10 @@ class NoteKind(StrEnum):
 
 FOLLOWED = frozenset({NoteKind.ANNOTATIONS, NoteKind.HISTORY, NoteKind.DELETED})
 """The kinds that the copy holds, and whose changes are followed."""
-BELONGING = frozenset({NoteKind.ANNOTATIONS, NoteKind.HISTORY})
-"""The kinds that are deleted with their entities."""
+OWNERS: Mapping[NoteKind, tuple[EntityKind, ...]] = MappingProxyType(
+    {NoteKind.ANNOTATIONS: (EntityKind.RUN, EntityKind.STUDY), NoteKind.HISTORY: (EntityKind.RUN,)}
+)
+"""The kinds that are deleted with their entities, and the kinds of these."""
 LIFETIMES: Mapping[NoteKind, int] = MappingProxyType({NoteKind.DELETED: 7 * _DAY, NoteKind.OUTCOME: 600})
 """Seconds for which a note of a kind is kept; the others are kept until they are removed."""
 

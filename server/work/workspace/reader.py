@@ -19,6 +19,7 @@ from server.database.models import RunModel, RunStatus
 from server.database.observations import Observations, RunObservation, WorkspaceReader
 from server.database.read_model import ReadModel
 from server.database.workspaces import DEFAULT_TAIL, LogStream, LogTail, Source
+from server.work.active_runs import ACTIVE
 from server.work.source import WorkSource
 from server.work.workspace.content import WorkspaceContent
 from server.work.workspace.logs import LogFile, Position, read_on, read_tail
@@ -55,7 +56,6 @@ _UNREADABLE = 15.0
 _POLL = 0.3
 """Seconds between two looks at a log that is followed."""
 _MAX_TOLD = 10_000
-_ACTIVE = [status for status in RunStatus if not status.is_finished]
 
 
 class _Kept(NamedTuple):
@@ -216,7 +216,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             self._end(self._watches[run_id])
         gone = [run_id for run_id in self._kept if run_id not in runs.records]
         self._unreadable = {run_id: until for run_id, until in self._unreadable.items() if until > now}
-        active = sorted(itertools.chain(*(self._read_model.run_statuses.of(status)[:MAX_ACTIVE] for status in _ACTIVE)))
+        active = sorted(itertools.chain(*(self._read_model.run_statuses.of(status)[:MAX_ACTIVE] for status in ACTIVE)))
         await self._forget(gone)
         changed = [run_id for run_id in self._kept if run_id in runs.records and not self._is_over(run_id)]
         for run_id in [*(run_id for _, run_id in active[:MAX_ACTIVE]), *changed]:
