@@ -15,6 +15,7 @@ from schema.run import Run
 from schema.scalars import SCALARS
 from schema.study import Study
 from schema.subscription import Subscription
+from schema.task import Task
 
 
 def make_schema() -> strawberry.Schema:
@@ -23,7 +24,7 @@ def make_schema() -> strawberry.Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[Study, Run, LogicalWorker, PhysicalWorker],
+        types=[Study, Run, LogicalWorker, PhysicalWorker, Task],
         config=StrawberryConfig(scalar_map=dict(SCALARS)),
     )
 

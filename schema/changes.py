@@ -21,7 +21,9 @@ describe(
     ChangeKind,
     "What happened to an entity since the subscriber's last event of it.",
     {
+        ChangeKind.SNAPSHOT_BEGIN: "The snapshot begins: what the client knows from before may be gone. Of no entity.",
         ChangeKind.SNAPSHOT: "It existed when the subscription began.",
+        ChangeKind.SNAPSHOT_END: "The snapshot is complete: what was not in it does not exist. Of no entity.",
         ChangeKind.CREATED: "It is new, or now matches the filter and did not before.",
         ChangeKind.UPDATED: "What is stored of it, or seen of it, changed, once or several times.",
         ChangeKind.LEFT: "It still exists, but no longer matches the filter of `runChanges` or `taskChanges`.",
@@ -39,55 +41,62 @@ class LiveTick:
 
 
 _KIND = "What happened to it."
+NO_ID = strawberry.ID("")
+"""The id in an event that belongs to no entity: the begin or the end of a snapshot."""
+_ID = "Its id; empty for SNAPSHOT_BEGIN and SNAPSHOT_END."
 _REVISION = "The revision at which it was read; see `Database.revision`."
 
 
 @strawberry.type(description="The changes of an entity since the subscriber's last event of it, as one.")
 class Change:
     kind: ChangeKind = strawberry.field(description=_KIND)
-    entity_kind: EntityKind = strawberry.field(description="Which kind of entity it is.")
-    id: strawberry.ID = strawberry.field(description="Its id.")
+    entity_kind: EntityKind = strawberry.field(
+        description="Which kind of entity it is; for SNAPSHOT_BEGIN and SNAPSHOT_END the first of `kinds`."
+    )
+    entity_id: strawberry.ID = strawberry.field(description=_ID)
     node: Entity | None = strawberry.field(
-        graphql_type=Node | None, description="The entity as it is now; null once deleted."
+        graphql_type=Node | None, description="The entity as it is now; null once deleted, and without an entity."
     )
     revision: int = strawberry.field(description=_REVISION)
     state: strawberry.Private[Hashable] = None
 
     @property
     def identity(self) -> Hashable:
-        return self.kind, self.id, self.state
+        return self.kind, self.entity_id, self.state
 
 
 @strawberry.type(description="The changes of a run since the subscriber's last event of it, as one.")
 class RunChange:
     kind: ChangeKind = strawberry.field(description=_KIND)
-    id: strawberry.ID = strawberry.field(description="Its id.")
+    run_id: strawberry.ID = strawberry.field(description=_ID)
     run: RunEntity | None = strawberry.field(
-        graphql_type=Run | None, description="The run as it is now, also for LEFT; null once deleted."
+        graphql_type=Run | None,
+        description="The run as it is now, also for LEFT; null once deleted, and without a run.",
     )
     revision: int = strawberry.field(description=_REVISION)
     state: strawberry.Private[Hashable] = None
 
     @property
     def identity(self) -> Hashable:
-        return self.kind, self.id, self.state
+        return self.kind, self.run_id, self.state
 
 
 @strawberry.type(description="The changes of a task since the subscriber's last event of it, as one.")
 class TaskChange:
     kind: ChangeKind = strawberry.field(description=_KIND)
-    id: strawberry.ID = strawberry.field(
-        description="Its id. The last event, a DELETED of the run as a whole, has the id of the run."
+    task_id: strawberry.ID = strawberry.field(
+        description=f"{_ID} The last event, a DELETED of the run as a whole, has the id of the run."
     )
     task: RunTask | None = strawberry.field(
-        graphql_type=Task | None, description="The task as it is now, also for LEFT; null once it is gone."
+        graphql_type=Task | None,
+        description="The task as it is now, also for LEFT; null once it is gone, and without a task.",
     )
     revision: int = strawberry.field(description=_REVISION)
     state: strawberry.Private[Hashable] = None
 
     @property
     def identity(self) -> Hashable:
-        return self.kind, self.id, self.state
+        return self.kind, self.task_id, self.state
 
 
 class LogChange:

@@ -113,7 +113,7 @@ class UserError:
 class Effect:
     action: Action = strawberry.field(description="What happened to it.")
     kind: EntityKind = strawberry.field(description="The kind of entity.")
-    id: strawberry.ID = strawberry.field(description="Its id.")
+    entity_id: strawberry.ID = strawberry.field(description="Its id.")
     fields: list[str] = strawberry.field(description="The fields that changed, if it was UPDATED; otherwise empty.")
 
 
@@ -234,7 +234,7 @@ def _effect(effect: DatabaseEffect) -> Effect:
     return Effect(
         action=effect.action,
         kind=effect.key.kind,
-        id=strawberry.ID(effect.key.id),
+        entity_id=strawberry.ID(effect.key.id),
         fields=[graphql_name(field) for field in effect.fields],
     )
 

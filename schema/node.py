@@ -9,8 +9,8 @@ ID_DESCRIPTION = "Merlin's own UUID, the one that `merlin database get` prints: 
 
 @strawberry.interface(
     description=(
-        "Every stored entity. `id` is Merlin's own UUID, the one that `merlin database get` prints: "
-        "it is unique across kinds and never changes."
+        "Every stored entity, and every task. `id` is unique across kinds and never changes. For an entity it is "
+        "Merlin's own UUID, the one that `merlin database get` prints."
     )
 )
 class Node:

@@ -61,24 +61,30 @@ MAX_NODES = 500
 
 @strawberry.type(description="Everything that can be read. All fields of one response are read at one revision.")
 class Query:
-    @strawberry.field(description="Any entity by its id; null if there is none.", graphql_type=Node | None)
+    @strawberry.field(
+        description=(
+            "Any entity or task by its id; null if there is none, or if it is a task and this server can't read the "
+            "workspace of its run."
+        ),
+        graphql_type=Node | None,
+    )
     @staticmethod
     def node(
         info: Info, id: Annotated[strawberry.ID, strawberry.argument(description=ID_DESCRIPTION)]
-    ) -> Entity | None:
-        return info.context.database.by_id(id)
+    ) -> Entity | RunTask | None:
+        return _node(info, id)
 
     @strawberry.field(
-        description="Entities by their ids, at most 500, in the order of the ids; null for an id without an entity.",
+        description="As `node`, for at most 500 ids, in their order.",
         graphql_type=list[Node | None],
     )
     @staticmethod
     def nodes(
-        info: Info, ids: Annotated[list[strawberry.ID], strawberry.argument(description="The ids of the entities.")]
-    ) -> list[Entity | None]:
+        info: Info, ids: Annotated[list[strawberry.ID], strawberry.argument(description="The ids.")]
+    ) -> list[Entity | RunTask | None]:
         if len(ids) > MAX_NODES:
             raise BadInput(f"ids: ask for at most {MAX_NODES} at a time, not {len(ids)}.", "ids")
-        return [info.context.database.by_id(id_) for id_ in ids]
+        return [_node(info, id_) for id_ in ids]
 
     @strawberry.field(
         description="A study by its id or its name: pass exactly one. null if there is none.", graphql_type=Study | None
@@ -271,11 +277,7 @@ class Query:
     def task(
         info: Info, id: Annotated[strawberry.ID, strawberry.argument(description="The id of the task.")]
     ) -> RunTask | None:
-        if (parts := read_task_id(id)) is None or (run := info.context.database.runs.by_id(parts[0])) is None:
-            return None
-        workspace = workspace_of(info, run)
-        found = None if workspace is None else workspace.task(parts[1])
-        return None if found is None else RunTask(run.id, found)
+        return _task(info, id)
 
     @strawberry.field(
         description="The database that is served, and how fresh the responses are.", graphql_type=Database
@@ -303,3 +305,15 @@ class Query:
 
 def _not_exactly_one(one: str, other: str) -> BadInput:
     return BadInput(f"Pass either `{one}` or `{other}`: exactly one of them.", one)
+
+
+def _node(info: Info, id_: str) -> Entity | RunTask | None:
+    return info.context.database.by_id(id_) or _task(info, id_)
+
+
+def _task(info: Info, id_: str) -> RunTask | None:
+    if (parts := read_task_id(id_)) is None or (run := info.context.database.runs.by_id(parts[0])) is None:
+        return None
+    workspace = workspace_of(info, run)
+    found = None if workspace is None else workspace.task(parts[1])
+    return None if found is None else RunTask(run.id, found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from schema.operation import Scope
 
-OF_FILES = frozenset(
+_OF_FILES = frozenset(
     {
         "Run.progress",
         "Run.stepRuns",
@@ -20,7 +21,9 @@ OF_FILES = frozenset(
     }
 )
 """Fields that show what stands in the workspace of a run."""
-_OBSERVED = OF_FILES | {
+OF_FILES = _OF_FILES | {"Query.node", "Query.nodes"}
+"""Fields that may show what stands in the workspace of a run: a node may be a task."""
+_OBSERVED = _OF_FILES | {
     "Run.hasFailed",
     "Run.isStuck",
     "PhysicalWorker.isAlive",
@@ -48,6 +51,8 @@ SCOPES: Mapping[str, Scope] = MappingProxyType(
 """Fields whose values depend on more than the content of the database, the most dependent ones first."""
 _OBSERVED_KEYS = ("isStuck", "hasFailed")
 """Keys of filters that select by what this server has seen."""
+_TASK_ID = re.compile(r"[\w-]{48}L[w-z0-9_-]")
+"""In the id of a task: 36 characters of a UUID and a slash, as `run_tasks.task_id` encodes them."""
 
 
 def scope_of(fields: Collection[str], text: str) -> Scope:
@@ -57,5 +62,7 @@ def scope_of(fields: Collection[str], text: str) -> Scope:
 
 
 def with_filters(scope: Scope, text: str) -> Scope:
-    """The scope of an operation with filters in a text, its variables as JSON or its document."""
-    return Scope.SERVER if scope.is_stored and any(key in text for key in _OBSERVED_KEYS) else scope
+    """The scope of an operation with filters and ids in a text, its variables as JSON or its document."""
+    if scope.is_stored and (any(key in text for key in _OBSERVED_KEYS) or _TASK_ID.search(text)):
+        return Scope.SERVER
+    return scope

@@ -10,7 +10,7 @@ from typing import Annotated
 import strawberry
 
 from schema.allowance import Toll
-from schema.changes import Change, LiveTick, LogChange, RunChange, TaskChange
+from schema.changes import NO_ID, Change, LiveTick, LogChange, RunChange, TaskChange
 from schema.context import Info
 from schema.enums import EntityKind, LogStream
 from schema.errors import BadInput
@@ -28,7 +28,12 @@ from server.database.observations import INTEREST_SECONDS
 MAX_IDS = 500
 MAX_THROTTLE = 3_600_000
 
-Snapshot = Annotated[bool, strawberry.argument(description="Whether to send the current state first.")]
+Snapshot = Annotated[
+    bool,
+    strawberry.argument(
+        description="Whether to send the current state first, between a SNAPSHOT_BEGIN and a SNAPSHOT_END."
+    ),
+]
 
 
 @strawberry.type(
@@ -60,7 +65,8 @@ class Subscription:
         if ids is not None and len(ids) > MAX_IDS:
             raise BadInput(f"ids: ask for at most {MAX_IDS} at a time, not {len(ids)}.", "ids")
         database = info.context.database
-        return _changes(database, _interest_in(database, kinds, ids), info.context.toll, snapshot=snapshot)
+        kind = next(iter(kinds or EntityKind))
+        return _changes(database, _interest_in(database, kinds, ids), kind, info.context.toll, snapshot=snapshot)
 
     @strawberry.subscription(
         description=(
@@ -171,15 +177,16 @@ def _interest_in_runs(database: MerlinDatabase, given: RunFilter | None) -> Inte
 
 
 async def _changes(
-    database: MerlinDatabase, interest: Interest, toll: Toll, *, snapshot: bool
+    database: MerlinDatabase, interest: Interest, kind_of_marks: EntityKind, toll: Toll, *, snapshot: bool
 ) -> AsyncGenerator[Change, None]:
+    """`kind_of_marks`: what the begin and the end of the snapshot say, since an event has a kind of entity."""
     async with aclosing(database.changes.follow(interest, snapshot=snapshot, gate=toll)) as events:
         async for kind, key in events:
             yield Change(
                 kind=kind,
-                entity_kind=key.kind,
-                id=strawberry.ID(key.id),
-                node=database.entity(key),
+                entity_kind=kind_of_marks if key is None else key.kind,
+                entity_id=NO_ID if key is None else strawberry.ID(key.id),
+                node=None if key is None else database.entity(key),
                 revision=database.revision,
                 state=database.state,
             )
@@ -190,9 +197,10 @@ async def _run_changes(
 ) -> AsyncGenerator[RunChange, None]:
     async with aclosing(database.changes.follow(interest, snapshot=snapshot, gate=toll)) as events:
         async for kind, key in events:
-            run = None if kind is ChangeKind.DELETED else database.runs.by_id(key.id)
+            run = None if key is None or kind is ChangeKind.DELETED else database.runs.by_id(key.id)
+            id_ = NO_ID if key is None else strawberry.ID(key.id)
             state = database.state
-            yield RunChange(kind=kind, id=strawberry.ID(key.id), run=run, revision=state.revision, state=state)
+            yield RunChange(kind=kind, run_id=id_, run=run, revision=state.revision, state=state)
 
 
 async def _live(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 
@@ -12,6 +12,7 @@ from schema.context import Info
 from schema.enums import LogStream, Source, TaskStatus
 from schema.errors import BadInput
 from schema.filters import TaskFilterArgument
+from schema.node import Node
 from schema.orders import TaskOrderArgument
 from schema.scalars import JSON
 from schema.task_pages import task_page
@@ -74,7 +75,11 @@ class LogTail:
         "it is known only where this server can read the workspace of its run."
     )
 )
-class Task:
+class Task(Node):
+    @classmethod
+    def is_type_of(cls, obj: Any, _info: Any) -> bool:
+        return isinstance(obj, run_tasks.RunTask)
+
     id: strawberry.ID = strawberry.field(
         description="Its id, for `task` and `log`: it stays the same. It is opaque, and no UUID."
     )

@@ -9,7 +9,7 @@ from contextlib import aclosing, suppress
 import strawberry
 
 from schema.allowance import Toll
-from schema.changes import LogChange, TaskChange
+from schema.changes import NO_ID, LogChange, TaskChange
 from schema.errors import BadInput
 from schema.filters import TaskFilter
 from schema.predicates import predicate_of
@@ -38,6 +38,8 @@ async def _task_changes(
     observations = database.observations
     if observations.reader.can_read(run_id):
         await observations.reader.read([run_id])
+    if observations.run(run_id).workspace is None:
+        follower.begin_without()
     while True:
         changed = observations.notifier.next  # taken before anything is looked at, so that no later change is missed
         is_gone = database.runs.by_id(run_id) is None
@@ -55,13 +57,13 @@ async def _task_changes(
         state = database.state
         if is_gone:
             yield TaskChange(
-                kind=ChangeKind.DELETED, id=strawberry.ID(run_id), task=None, revision=state.revision, state=state
+                kind=ChangeKind.DELETED, task_id=strawberry.ID(run_id), task=None, revision=state.revision, state=state
             )
             return
         if (event := follower.step()) is not None:
             task = None if event.task is None else RunTask(run_id, event.task)
-            id_ = strawberry.ID(task_id(run_id, event.path))
-            yield TaskChange(kind=event.kind, id=id_, task=task, revision=state.revision, state=state)
+            id_ = NO_ID if event.path is None else strawberry.ID(task_id(run_id, event.path))
+            yield TaskChange(kind=event.kind, task_id=id_, task=task, revision=state.revision, state=state)
         await observations.steps.turn()
 
 

@@ -34,7 +34,9 @@ many."""
 
 
 class ChangeKind(StrEnum):
+    SNAPSHOT_BEGIN = "SNAPSHOT_BEGIN"
     SNAPSHOT = "SNAPSHOT"
+    SNAPSHOT_END = "SNAPSHOT_END"
     CREATED = "CREATED"
     UPDATED = "UPDATED"
     LEFT = "LEFT"
@@ -45,7 +47,8 @@ class Event(NamedTuple):
     """A change as a follower gets it; the follower reads the entity itself, at once."""
 
     kind: ChangeKind
-    key: Key
+    key: Key | None
+    """None for the begin and the end of a snapshot."""
 
 
 Test: TypeAlias = Callable[[Key], bool]
@@ -126,6 +129,8 @@ class ChangeLog:
     ) -> AsyncGenerator[Event]:
         """The events of interest from now on; with `snapshot`, first all that exist, without gap or repeat.
 
+        Two events without a key are around the snapshot, also if it is empty.
+
         An event is chosen and read when the gate is open. What happens while it is shut becomes one event an entity.
         Raises `TooFarBehindError`.
         """
@@ -135,13 +140,13 @@ class ChangeLog:
             self._most_entities = self._entities()
         self._followers.add(follower)
         try:
-            for key in follower.begin(snapshot=snapshot):
+            for event in follower.begin(snapshot=snapshot):
                 await self._steps.turn()
-                if snapshot and gate is not None and not gate.try_open():
+                if event is not None and gate is not None and not gate.try_open():
                     await gate.opened()
                     follower.check()
-                if snapshot and follower.still_exists(key):
-                    yield Event(ChangeKind.SNAPSHOT, key)
+                if event is not None and follower.is_due(event):
+                    yield event
                     follower.check()
             while True:
                 follower.check()
@@ -327,28 +332,37 @@ class _Follower:
         self._last_event: dict[Key, int] = {}
         """Events since then, by key, with the number up to which each is valid: from the snapshot, created, deleted."""
 
-    def begin(self, *, snapshot: bool) -> Iterable[Key]:
-        """The keys for the snapshot. Without a snapshot, the follower is taken to know all entities already.
+    def begin(self, *, snapshot: bool) -> Iterable[Event | None]:
+        """The events of the snapshot. Without a snapshot, the follower is taken to know all entities already.
 
-        Then it notes which of them match, one after the other as they are taken.
+        Then it notes which of them match, one with each None that is taken.
         """
         if snapshot:
-            return self.interest.current_keys()
+            return self._snapshot_of(self.interest.current_keys())
         return () if self._matching is None else self._noting(self._matching, self.interest.current_keys())
 
     @staticmethod
-    def _noting(matching: set[Key], keys: Iterable[Key]) -> Iterator[Key]:
+    def _snapshot_of(keys: Iterable[Key]) -> Iterator[Event]:
+        yield Event(ChangeKind.SNAPSHOT_BEGIN, None)
+        for key in keys:
+            yield Event(ChangeKind.SNAPSHOT, key)
+        yield Event(ChangeKind.SNAPSHOT_END, None)
+
+    @staticmethod
+    def _noting(matching: set[Key], keys: Iterable[Key]) -> Iterator[None]:
         for key in keys:
             matching.add(key)
-            yield key
+            yield None
 
     def check(self) -> None:
         """To be called whenever the follower goes on. Raises `TooFarBehindError`."""
         if self.is_too_far_behind:
             raise TooFarBehindError("This subscriber reads too slowly: subscribe again, with `snapshot`.")
 
-    def still_exists(self, key: Key) -> bool:
-        """Whether an entity of the snapshot still exists and matches, when its event is due."""
+    def is_due(self, event: Event) -> bool:
+        """Whether the entity of an event of the snapshot still exists and matches, if it has one."""
+        if (key := event.key) is None:
+            return True
         if number := self._log.changed(key):
             self._last_event[key] = number
         holds = self._holds(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from server.database.change_log import ChangeKind
@@ -15,7 +15,8 @@ from server.database.workspaces import Task, Workspace
 
 class TaskEvent(NamedTuple):
     kind: ChangeKind
-    path: str
+    path: str | None
+    """None for the begin and the end of a snapshot."""
     task: Task | None
     """None once it is gone."""
 
@@ -29,8 +30,10 @@ class TaskFollower:
         self._matches = matches
         self._seen: Workspace | None = None
         """The reading whose differences from those before are pending, or were told."""
-        self._snapshot: Iterator[Task] | None = None
-        """The rest of the tasks of the first reading that have not been told."""
+        self._snapshot: Iterator[TaskEvent | None] | None = None
+        """The rest of the events of the first reading; None for a task that is passed over."""
+        self._knew_nothing = False
+        """Whether the snapshot was empty because nothing had been read."""
         self._wants_snapshot = snapshot
         self._pending: OrderedDict[str, bool] = OrderedDict()
         """By path: whether the task is new to the follower."""
@@ -41,6 +44,12 @@ class TaskFollower:
     def is_idle(self) -> bool:
         """Whether there is nothing to tell."""
         return self._snapshot is None and not self._pending
+
+    def begin_without(self) -> None:
+        """Ends the snapshot where nothing was read, and perhaps never will be: what is found later is new."""
+        if self._wants_snapshot:
+            self._knew_nothing = True
+            self._snapshot = self._snapshot_of(())
 
     async def look(self, workspace: Workspace | None, steps: Steps) -> bool:
         """Returns whether this reading was a new one; None is none."""
@@ -57,17 +66,10 @@ class TaskFollower:
     def step(self) -> TaskEvent | None:
         """Passes one task; returns its event, if there is one. Not to be called while it is idle."""
         if self._snapshot is not None:
-            first = next(self._snapshot, None)
-            if first is None:
-                self._snapshot = None
-                return None
-            self._pending.pop(first.path, None)
-            task = self._task(first.path)
-            if task is None or (self._matches is not None and not self._matches(task)):
-                return None
-            if self._matches is not None:
-                self._matching.add(task.path)
-            return TaskEvent(ChangeKind.SNAPSHOT, task.path, task)
+            for event in self._snapshot:
+                return event
+            self._snapshot = None
+            return None
         path, is_new = self._pending.popitem(last=False)
         task = self._task(path)
         if self._matches is not None:
@@ -75,6 +77,19 @@ class TaskFollower:
         if task is None:
             return None if is_new else TaskEvent(ChangeKind.DELETED, path, None)
         return TaskEvent(ChangeKind.CREATED if is_new else ChangeKind.UPDATED, path, task)
+
+    def _snapshot_of(self, tasks: Iterable[Task]) -> Iterator[TaskEvent | None]:
+        yield TaskEvent(ChangeKind.SNAPSHOT_BEGIN, None, None)
+        for path in (task.path for task in tasks):
+            self._pending.pop(path, None)
+            task = self._task(path)
+            if task is None or (self._matches is not None and not self._matches(task)):
+                yield None
+                continue
+            if self._matches is not None:
+                self._matching.add(path)
+            yield TaskEvent(ChangeKind.SNAPSHOT, path, task)
+        yield TaskEvent(ChangeKind.SNAPSHOT_END, None, None)
 
     def _match_now(self, path: str, task: Task | None, matches: Test) -> TaskEvent | None:
         match path in self._matching, task is not None and matches(task):
@@ -93,8 +108,12 @@ class TaskFollower:
         found = tasks_of(self._run_id, workspace)
         if self._matches is not None:
             found = found.where(None, self._matches, 0)
-        if self._wants_snapshot:
-            self._snapshot = found.tasks()
+        if self._knew_nothing:
+            for task in found.tasks():
+                self._pending[task.path] = True
+                give_way()
+        elif self._wants_snapshot:
+            self._snapshot = self._snapshot_of(found.tasks())
         elif self._matches is not None:
             for task in found.tasks():
                 self._matching.add(task.path)

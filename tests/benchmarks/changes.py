@@ -28,7 +28,7 @@ from server.database.models import RunModel
 from tests.support.servers import RedisServer, binaries
 from tests.support.serving import UNBOUNDED
 
-DOCUMENT = "subscription { runChanges { kind id run { workspace status study { name } } } }"
+DOCUMENT = "subscription { runChanges { kind runId run { workspace status study { name } } } }"
 HANDSHAKE = (
     "GET /graphql HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"

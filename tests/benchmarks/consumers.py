@@ -41,7 +41,7 @@ from tests.support.servers import RedisServer, binaries
 from tests.support.serving import UNBOUNDED
 
 RUNS = 1_000
-DOCUMENT = "subscription { runChanges { kind id run { workspace status study { name } } } }"
+DOCUMENT = "subscription { runChanges { kind runId run { workspace status study { name } } } }"
 STREAM = f"GET /graphql?query={quote(DOCUMENT)} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 SO_ATTACH_FILTER = 26
 PADDING = "x" * 2_000

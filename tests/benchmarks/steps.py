@@ -47,8 +47,8 @@ end
 CHANGE_ALL = OF_ALL_RUNS % "redis.call('HSET', key, 'run_status', ARGV[1], 'additional_data', ARGV[2])"
 DELETE_ALL = OF_ALL_RUNS % "redis.call('DEL', key)"
 SNAPSHOTS = {
-    "changes": "subscription { changes(snapshot: true) { kind id node { id } } }",
-    "runChanges": "subscription { runChanges(snapshot: true) { kind id run { workspace status } } }",
+    "changes": "subscription { changes(snapshot: true) { kind entityId node { id } } }",
+    "runChanges": "subscription { runChanges(snapshot: true) { kind runId run { workspace status } } }",
 }
 LIVE = """
 subscription { live(throttle: 0) {

@@ -57,7 +57,7 @@ DELETIONS = {
 
 
 async def delete(database: MerlinDatabase, name: str, *more: str) -> Any:
-    fields = "deletedIds effects { id } userErrors { code path message }"
+    fields = "deletedIds effects { entityId } userErrors { code path message }"
     arguments = ", ".join((DELETIONS[name], *more))
     mutation = name.partition("(")[0]
     return (await ask(database, f"mutation {{ {mutation}(input: {{{arguments}}}) {{ {fields} }} }}"))[mutation]

@@ -235,7 +235,7 @@ async def test_a_filter_of_an_annotation_says_something() -> None:
 ANNOTATE = """mutation ($id: ID!, $annotations: JSON!) {
   annotate(input: {id: $id, annotations: $annotations}) {
     node { id ... on Run { annotations } ... on Study { annotations } }
-    effects { action kind id fields } userErrors { code path message }
+    effects { action kind entityId fields } userErrors { code path message }
   }
 }"""
 

@@ -32,7 +32,7 @@ SCHEMA = make_schema()
 KINDS = ("study", "run", "logical_worker", "physical_worker")
 MARK = "merlin-graphql:written:"
 WORKER, IDLE = logical_worker("sim", runs=(uid(11),), physical_workers=(uid(21),)), logical_worker("idle")
-EFFECTS = "effects { action kind id fields } userErrors { code message }"
+EFFECTS = "effects { action kind entityId fields } userErrors { code message }"
 DELETED = f"deletedIds {EFFECTS}"
 
 MUTATIONS: Mapping[str, str] = {

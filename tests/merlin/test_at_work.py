@@ -44,7 +44,7 @@ REPAIR = """mutation ($input: RepairInput!) { repair(input: $input) {
 HISTORY = """query ($id: ID) { runs(filter: {id: {eq: $id}, hasFailed: true}) { nodes {
   startedAt finishedAt duration hasFailed statusHistory { status at isLate } } } }"""
 KINDS = ("study", "run", "logical_worker", "physical_worker")
-RUN_CHANGES = "subscription { runChanges { kind id run { status } } }"
+RUN_CHANGES = "subscription { runChanges { kind runId run { status } } }"
 
 
 @pytest.fixture(scope="module", params=["redis", pytest.param("valkey", marks=pytest.mark.soak)])

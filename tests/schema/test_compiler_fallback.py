@@ -246,7 +246,7 @@ def test_a_variable_is_given_on_as_graphql_core_gives_it(world: World, text: str
 def test_an_event_has_the_arguments_of_its_field(world: World, given: dict[str, Any]) -> None:
     """graphql-core reads them anew for each event: where they are wrong there is no answer."""
     operation = world.plain.parse("subscription ($v: Boolean = true) { runChanges(snapshot: $v) { kind } }")
-    event = RunChange(kind=ChangeKind.DELETED, id=strawberry.ID("x"), run=None, revision=1)
+    event = RunChange(kind=ChangeKind.DELETED, run_id=strawberry.ID("x"), run=None, revision=1)
     world._compare(operation, given, event, given)
 
 

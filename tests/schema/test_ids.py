@@ -71,22 +71,23 @@ READING = [
     "query ($worker: ID!) { runs(filter: {not: {worker: {id: {in: [$worker]}}}}) { totalCount } }",
     "query ($study: ID!) { runCounts(filter: {study: {id: {eq: $study}}}) { count } }",
     "query ($worker: ID) { physicalWorkers(filter: {logicalWorkerId: {eq: $worker}}) { totalCount } }",
-    "subscription ($run: ID!) { taskChanges(runId: $run, snapshot: true) { id } }",
+    "subscription ($run: ID!) { taskChanges(runId: $run, snapshot: true) { taskId } }",
     f'subscription ($run: ID!) {{ log(runId: $run, taskId: "{task_id(RUN, "a/0")}") {{ text }} }}',
-    "subscription ($run: ID!) { changes(ids: [$run], snapshot: true) { id } }",
-    "subscription ($run: ID!) { runChanges(filter: {id: {notIn: [$run]}}, snapshot: true) { id } }",
+    "subscription ($run: ID!) { changes(ids: [$run], snapshot: true) { entityId } }",
+    "subscription ($run: ID!) { runChanges(filter: {id: {notIn: [$run]}}, snapshot: true) { runId } }",
 ]
 TOLD = "userErrors { code message path }"
 WRITING = [
     """mutation ($worker: ID!, $run: ID, $other: ID) { createRun(input: {
          studyName: "s", workspace: "/w", queues: [], workerIds: [$worker], parentId: $run, childId: $other
        }) { run { workerIds workers { id } parent { id } child { id } } TOLD } }""",
-    "mutation ($run: ID!, $other: ID) { updateRun(input: {id: $run, parentId: $other}) { effects { id } TOLD } }",
-    "mutation ($run: ID!, $other: ID) { updateRun(input: {id: $run, childId: $other}) { effects { id } TOLD } }",
+    "mutation ($run: ID!, $other: ID) { updateRun(input: {id: $run, parentId: $other}) { effects { entityId } TOLD } }",
+    "mutation ($run: ID!, $other: ID) { updateRun(input: {id: $run, childId: $other}) { effects { entityId } TOLD } }",
     """mutation ($other: ID!, $worker: ID!) {
-         attachWorkers(input: {runId: $other, workerIds: [$worker]}) { run { workerIds } effects { id } TOLD } }""",
+         attachWorkers(input: {runId: $other, workerIds: [$worker]}) {
+             run { workerIds } effects { entityId } TOLD } }""",
     """mutation ($run: ID!, $worker: ID!) {
-         detachWorkers(input: {runId: $run, workerIds: [$worker]}) { run { workerIds } effects { id } TOLD } }""",
+         detachWorkers(input: {runId: $run, workerIds: [$worker]}) { run { workerIds } effects { entityId } TOLD } }""",
     "mutation ($run: ID!) { annotate(input: {id: $run, annotations: {a: 1}}) { node { id } TOLD } }",
     "mutation ($run: ID) { deleteRun(input: {id: $run}) { deletedIds TOLD } }",
     "mutation ($run: ID!) { deleteRuns(input: {filter: {id: {notIn: [$run]}}}) { deletedIds TOLD } }",
@@ -94,7 +95,7 @@ WRITING = [
     "mutation ($worker: ID) { deleteLogicalWorker(input: {id: $worker, force: true}) { deletedIds TOLD } }",
     "mutation ($process: ID) { deletePhysicalWorker(input: {id: $process}) { deletedIds TOLD } }",
     """mutation ($process: ID!) {
-         updatePhysicalWorker(input: {id: $process, pid: "7"}) { effects { id } TOLD } }""",
+         updatePhysicalWorker(input: {id: $process, pid: "7"}) { effects { entityId } TOLD } }""",
     """mutation ($worker: ID!) { createPhysicalWorker(input: {name: "celery@a.b", logicalWorkerId: $worker}) {
          physicalWorker { logicalWorkerId logicalWorker { id } } TOLD } }""",
 ]

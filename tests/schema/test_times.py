@@ -66,7 +66,7 @@ query ($r: RunFilter, $p: PhysicalWorkerFilter) {
   physicalWorkerCounts(filter: $p) { count }
 }
 """
-TOLD = "subscription ($r: RunFilter) { runChanges(filter: $r, snapshot: true) { kind id } }"
+TOLD = "subscription ($r: RunFilter) { runChanges(filter: $r, snapshot: true) { kind runId } }"
 
 
 @settings(SLOW, max_examples=20)

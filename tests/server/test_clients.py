@@ -36,7 +36,7 @@ CHROMIUM = shutil.which("chromium")
 (EXAMPLE,) = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/subscribing.md").read_text(), re.DOTALL
 )
-QUERY = "subscription { runChanges(snapshot: true) { kind id run { workspace } } }"
+QUERY = "subscription { runChanges(snapshot: true) { kind runId run { workspace } } }"
 SNAPSHOT = {"runChanges": {"kind": "SNAPSHOT", "id": uid(1), "run": {"workspace": "/there"}}}
 CREATED = {"runChanges": {"kind": "CREATED", "id": uid(2), "run": {"workspace": "/new"}}}
 one_store = pytest.mark.parametrize("store", ["valkey"], indirect=True)

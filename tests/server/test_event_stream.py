@@ -29,7 +29,7 @@ from tests.support.records import memory_of, run, uid
 pytestmark = pytest.mark.anyio
 
 STREAM = {"accept": "text/event-stream"}
-CHANGES = "subscription { changes { kind id } }"
+CHANGES = "subscription { changes { kind entityId } }"
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ HUGE = "1" * 5_000
         "{ runs(filter: {launchedAt: {before: HUGE}}) { totalCount } }",
         "{ runs(filter: {status: {eq: HUGE}}) { totalCount } }",
         "subscription { live(throttle: HUGE) { runs(first: HUGE) { totalCount } } }",
-        "mutation { updatePhysicalWorker(input: {id: 1, restartCount: HUGE}) { effects { id } } }",
+        "mutation { updatePhysicalWorker(input: {id: 1, restartCount: HUGE}) { effects { entityId } } }",
     ],
 )
 @pytest.mark.parametrize("number", [HUGE, f"{HUGE}.5", f"{HUGE}e5"], ids=["whole", "fraction", "exponent"])

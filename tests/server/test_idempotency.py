@@ -36,7 +36,7 @@ pytestmark = pytest.mark.anyio
 CREATE = """mutation Create($workspace: String!, $parent: ID) {
   createRun(input: {studyName: "alpha", workspace: $workspace, queues: [], parentId: $parent}) {
     run { id workspace }
-    effects { action id }
+    effects { action entityId }
     userErrors { code }
   }
 }"""

@@ -24,6 +24,7 @@ from tests.support.writers import Writer
 
 pytestmark = pytest.mark.anyio
 
+ANNOTATE = 'mutation { annotate(input: {id: "%s", annotations: {n: %s}}) { userErrors { code } } }'
 CREATE = 'mutation { createStudy(input: {name: "%s"}) { study { id } } }'
 STUDIES = "{ studies(first: 500) { nodes { name id } } runs { nodes { workspace annotations } } }"
 COUNTS = "{ database { revision studies runs } }"
@@ -71,10 +72,8 @@ async def change(servers: tuple[Live, Live], merlin: Writer, chance: random.Rand
         case 0 | 1:
             created = await ask(chance.choice(servers), CREATE % f"study_{number}")
             id_ = created.json()["data"]["createStudy"]["study"]["id"]
-            noted = (
-                f'mutation {{ annotate(input: {{id: "{id_}", annotations: {{n: {number}}}}}) {{ changes {{ id }} }} }}'
-            )
-            await ask(chance.choice(servers), noted)
+            noted = await ask(chance.choice(servers), ANNOTATE % (id_, number))
+            assert noted.json()["data"]["annotate"]["userErrors"] == []
         case 2:
             merlin.create(run(number), study(1000 + number))
         case _:

@@ -22,7 +22,7 @@ from tests.support.records import memory_of, run, uid
 
 pytestmark = pytest.mark.anyio
 
-CHANGES = "subscription { changes { kind id node { ... on Run { workspace } } } }"
+CHANGES = "subscription { changes { kind entityId node { ... on Run { workspace } } } }"
 NAMES = "{ runs { nodes { workspace } } }"
 PROTOCOL = Subprotocol("graphql-transport-ws")
 

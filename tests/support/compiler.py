@@ -254,13 +254,15 @@ class World:
         kind, told = random.choice(list(ChangeKind)), strawberry.ID(id_)
         if name == "changes":
             node = database.by_id(id_)
-            return Change(kind=kind, entity_kind=EntityKind.RUN, id=told, node=node, revision=random.choice(revisions))
+            return Change(
+                kind=kind, entity_kind=EntityKind.RUN, entity_id=told, node=node, revision=random.choice(revisions)
+            )
         if name == "taskChanges":
             task = random.choice([None, *FAULTY_TASKS])
-            return TaskChange(kind=kind, id=told, task=task, revision=database.revision)
+            return TaskChange(kind=kind, task_id=told, task=task, revision=database.revision)
         if name == "log":
             return LogChange(LogTail("\ud800 end", random.choice([0, 2**40]), random.random() < 0.5, None))
-        return RunChange(kind=kind, id=told, run=database.runs.by_id(id_), revision=database.revision)
+        return RunChange(kind=kind, run_id=told, run=database.runs.by_id(id_), revision=database.revision)
 
 
 async def answer(

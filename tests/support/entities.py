@@ -15,7 +15,7 @@ from tests.support.merlin_process import Merlin
 
 CHANGES = """subscription {
   changes(snapshot: true) {
-    kind entityKind id revision
+    kind entityKind entityId revision
     node {
       ... on Study { name }
       ... on Run { workspace additionalData annotations workerIds runStatus: status statusHistory { status isLate } }

@@ -18,7 +18,7 @@ async def do(database: MerlinDatabase, query: str, **variables: Any) -> Any:
 
 
 REFUSED = "userErrors { code path message }"
-EFFECTS = "effects { action kind id fields }"
+EFFECTS = "effects { action kind entityId fields }"
 
 
 def effects(payload: Any) -> set[tuple[str, str, str, tuple[str, ...]]]:

@@ -63,7 +63,9 @@ class Plan:
     @property
     def document(self) -> str:
         type_ = _TYPES.get(self.mutation, self.mutation[0].upper() + self.mutation[1:])
-        selection = f"{_SELECTIONS.get(self.mutation, '')} effects {{ action kind id }} userErrors {{ code message }}"
+        selection = (
+            f"{_SELECTIONS.get(self.mutation, '')} effects {{ action kind entityId }} userErrors {{ code message }}"
+        )
         return f"mutation($input: {type_}Input!) {{ {self.mutation}(input: $input) {{ {selection} }} }}"
 
 

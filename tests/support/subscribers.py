@@ -23,12 +23,13 @@ from server.database.models import (
 from tests.support.asking import OPERATIONS
 
 DEADLINE = 20.0
+MARKS = ("SNAPSHOT_BEGIN", "SNAPSHOT_END")
 Said: TypeAlias = dict[str, Any]
 
 CHANGES = """
 subscription ($kinds: [EntityKind!], $ids: [ID!], $snapshot: Boolean! = false) {
   change: changes(kinds: $kinds, ids: $ids, snapshot: $snapshot) {
-    kind entityKind id revision
+    kind entityKind id: entityId revision
     node { id ... on Study { name } ... on Run { workspace status } ... on LogicalWorker { name }
            ... on PhysicalWorker { name } }
   }
@@ -37,19 +38,20 @@ subscription ($kinds: [EntityKind!], $ids: [ID!], $snapshot: Boolean! = false) {
 RUN_CHANGES = """
 subscription ($filter: RunFilter, $snapshot: Boolean! = false) {
   change: runChanges(filter: $filter, snapshot: $snapshot) {
-    kind id revision node: run { id workspace status }
+    kind id: runId revision node: run { id workspace status }
   }
 }
 """
 
 
 class Subscriber:
-    """Reads when told to, and keeps what it was told of each entity."""
+    """Reads when told to, and keeps what it was told of each entity. The marks of a snapshot it keeps apart."""
 
     def __init__(self, database: MerlinDatabase, document: str, **variables: Any) -> None:
         operation = OPERATIONS.parse(document)
         self.answers = OPERATIONS.execute(operation, variables, Context(database, "1", Role.ADMIN))
         self.known: dict[str, Any] = {}
+        self.marks: list[str] = []
         self._next: asyncio.Task[GraphQLResponse] | None = None
 
     async def read(self) -> list[Said]:
@@ -60,6 +62,11 @@ class Subscriber:
         return told
 
     async def read_one(self) -> Said | None:
+        while (said := await self._read_any()) is not None and self._is_mark(said):
+            pass
+        return said
+
+    async def _read_any(self) -> Said | None:
         if self._next is None:
             self._next = asyncio.ensure_future(anext(self.answers))
         for _ in range(10):  # steps of the loop, which an answer that is there needs
@@ -75,7 +82,17 @@ class Subscriber:
     async def wait(self) -> Said:
         """The next answer, whenever it comes."""
         async with asyncio.timeout(DEADLINE):
-            return as_said(await (anext(self.answers) if self._next is None else self._take()))
+            while self._is_mark(said := as_said(await (anext(self.answers) if self._next is None else self._take()))):
+                pass
+            return said
+
+    def _is_mark(self, said: Said) -> bool:
+        change = said["data"].get("change")
+        is_mark = change is not None and change["kind"] in MARKS
+        if is_mark:
+            assert (change["id"], change["node"]) == ("", None)
+            self.marks.append(change["kind"])
+        return is_mark
 
     async def _take(self) -> GraphQLResponse:
         assert self._next is not None

@@ -45,10 +45,12 @@ async def follow(answers: AsyncGenerator[Mapping[str, Any]], replay: Replay) -> 
         async with aclosing(answers):
             async for answer in answers:
                 change = answer["data"]["changes"]
+                if change["kind"] in ("SNAPSHOT_BEGIN", "SNAPSHOT_END"):
+                    continue
                 node = change["node"]
                 entity = None if node is None else in_event(change["entityKind"], node)
                 seen = [(it["status"], it["isLate"]) for it in (node or {}).get("statusHistory", ())]
-                replay.note(change["kind"], change["id"], entity, change["revision"], seen)
+                replay.note(change["kind"], change["entityId"], entity, change["revision"], seen)
     except Exception as error:
         replay.violations.append(f"the subscription ended: {error!r}")
         raise
