@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import strawberry
 from graphql import build_schema, lexicographic_sort_schema, print_schema
 from strawberry.schema.config import StrawberryConfig
@@ -18,8 +20,12 @@ from schema.subscription import Subscription
 from schema.task import Task
 
 
+@cache
 def make_schema() -> strawberry.Schema:
-    """The schema of the contract; `types` are those that only the interface Node leads to."""
+    """The schema of the contract, which nobody changes: the same one each time.
+
+    `types` are those that only the interface Node leads to.
+    """
     return strawberry.Schema(
         query=Query,
         mutation=Mutation,
@@ -29,6 +35,7 @@ def make_schema() -> strawberry.Schema:
     )
 
 
+@cache
 def sdl_of(schema: strawberry.Schema) -> str:
     """The schema in GraphQL's definition language, sorted, so that it is the same text each time."""
     plain = build_schema(print_schema(core_of(schema)))  # to sort it, graphql-core needs its own ID

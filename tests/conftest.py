@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,15 @@ from server.database.backends.factory import BackendOptions, make_backend
 from tests.support.servers import RedisServer, binaries
 from tests.support.writers import Writer, writer_to
 
-ONE_ENGINE = (
-    *(
-        "test_redis_faults",
-        "test_server_killed",
-        "test_lost_replies",
-        "test_run_metadata",
-        "test_annotations",
-        "test_concurrency",
-    ),
-    *("test_dialects", "test_severity", "test_drain", "test_integrity_command", "test_positions"),
-)
-"""Files with long tests, for which one engine will do in `make test`: the soak has the other."""
+BOTH_ENGINES = {
+    *("test_backends", "test_redis", "test_redis_url", "test_redis_rights", "test_feed_redis", "test_large_writes"),
+    *("test_failovers", "test_outage", "test_refused_writes", "test_queues", "test_interop", "test_servers"),
+}
+"""Files about the commands that a server is sent, and about its answers: tried on Redis and on Valkey."""
+
+# Each server and each Merlin that a test starts would else compile all modules anew, which takes half of its start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,8 +33,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leaves to the soak what is tested on Redis already."""
     if "redis" not in binaries():
         return
+    tests = {item.nodeid for item in items}
     for item in items:
-        if item.path.stem in ONE_ENGINE and "valkey" in item.name:
+        on_redis = item.nodeid.replace("valkey", "redis")
+        if item.path.stem not in BOTH_ENGINES and on_redis != item.nodeid and on_redis in tests:
             item.add_marker(pytest.mark.soak)
 
 

@@ -139,6 +139,7 @@ def each_start(*usual: tuple[str, str]) -> pytest.MarkDecorator:
             for start in STARTS
         ],
         indirect=["site"],
+        scope="module",  # else a site is made anew for each test
     )
 
 

@@ -2,27 +2,106 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
 import select
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Self, TextIO
 from urllib.parse import urlsplit
+
+from tests.support.forked import Forked, Forking
 
 AGENT = Path(__file__).with_name("merlin_agent.py")
 PROGRAMS = Path(sys.executable).parent
 TIMEOUT = 120.0
+IMPORTED = (
+    *(
+        "celery.app.amqp",
+        "celery.backends.redis",
+        "celery.signals",
+        "kombu.transport.redis",
+        "redis.asyncio",
+        "sqlite3",
+    ),
+    *("maestrowf.maestro", "numpy", "pkg_resources", "psutil", "tabulate", "coloredlogs", "rich.columns", "rich.panel"),
+)
+"""What Merlin imports, without Merlin: that reads the configuration of its HOME as it is imported."""
+
+
+@cache
+def forking() -> Forking:
+    """One for all Merlins of this process."""
+    started = Forking(IMPORTED, os.environ)
+    atexit.register(started.close)
+    return started
 
 
 class MerlinError(Exception):
     """What Merlin raised, as `ClassName: message`."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A program that answers by lines."""
+
+    process: Forked
+    requests: TextIO
+    answers: int
+    """A file descriptor: what was read and not asked for yet is in `unread`."""
+    unread: bytearray = field(default_factory=bytearray)
+
+    @classmethod
+    def start(cls, script: Path, directory: Path, environment: Mapping[str, str], log: TextIO) -> Self:
+        (theirs, ours), (answers, told) = os.pipe(), os.pipe()
+        try:
+            process = forking().start(
+                [script], directory=directory, environment=environment, stdin=theirs, stdout=told, stderr=log
+            )
+        finally:
+            os.close(theirs)
+            os.close(told)
+        return cls(process, os.fdopen(ours, "w"), answers)
+
+    def ask(self, request: str, timeout: float, lines: int = 1) -> Iterator[str]:
+        """Answers as they come; an empty one in place of one that does not come in time."""
+        with suppress(BrokenPipeError):  # then there is no answer either
+            self.requests.write(request + "\n")
+            self.requests.flush()
+        for _ in range(lines):
+            yield self._line(timeout)
+
+    def _line(self, timeout: float) -> str:
+        while b"\n" not in self.unread:
+            ready, _, _ = select.select([self.answers], [], [], timeout)
+            read = os.read(self.answers, 65536) if ready else b""
+            if not read:
+                return ""
+            self.unread.extend(read)
+        line, _, rest = self.unread.partition(b"\n")
+        self.unread[:] = rest
+        return line.decode()
+
+    def close(self) -> None:
+        """The end of its requests is its end."""
+        with suppress(BrokenPipeError):
+            self.requests.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.answers)
 
 
 @dataclass(frozen=True)
@@ -44,7 +123,7 @@ class Merlin:
         """Seconds that one answer may take."""
         self.database_file = self.home / ".merlin" / "merlin.db"
         self._log = self.home / "merlin_agent.log"
-        self._agent: subprocess.Popen[str] | None = None
+        self._agent: Child | None = None
         self._turn = Lock()
         self.database_file.parent.mkdir(parents=True, exist_ok=True)
         app_yaml = self.database_file.with_name("app.yaml")
@@ -58,13 +137,8 @@ class Merlin:
 
     def close(self) -> None:
         agent, self._agent = self._agent, None
-        if agent is None:
-            return
-        with suppress(BrokenPipeError), agent:  # an end of file is the agent's end; `with` waits for it
-            try:
-                agent.communicate(timeout=10)
-            except subprocess.TimeoutExpired:
-                agent.kill()
+        if agent is not None:
+            agent.close()
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """E.g. `call("runs.create", study_name=…, workspace=…, queues=[…])`; a new entity comes as its id.
@@ -101,7 +175,7 @@ class Merlin:
 
     def cli(self, *args: str) -> str:
         """The standard output of the command `merlin`, run in HOME."""
-        return self._run(self.home, *args).stdout
+        return self._run(self.home, *args)[0]
 
     def example(self, directory: Path, name: str = "hello") -> Path:
         """The specification of one of Merlin's examples, made below the directory."""
@@ -117,7 +191,7 @@ class Merlin:
 
     def run(self, spec: Path, *options: str) -> Path:
         """`merlin run`, which leaves the tasks to workers; gives the workspace."""
-        log = self._run(spec.parent, "run", str(spec), *options).stderr
+        _, log = self._run(spec.parent, "run", str(spec), *options)
         found = re.search(r"Study workspace is '(.+)'", log)
         if found is None:
             raise MerlinError(f"no workspace in the log of the run:\n{log}")
@@ -136,20 +210,24 @@ class Merlin:
                 start_new_session=True,
             )
 
-    def _run(self, directory: Path, *args: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [PROGRAMS / "merlin", *args],
-            cwd=directory,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise MerlinError(f"merlin {' '.join(args)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-        return done
+    def _run(self, directory: Path, *args: str) -> tuple[str, str]:
+        """What it prints to stdout and stderr."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = forking().start(
+                [PROGRAMS / "merlin", *args],
+                directory=directory,
+                environment=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+            code = process.wait(TIMEOUT)
+            out.seek(0)
+            err.seek(0)
+            printed, errors = out.read(), err.read()
+        if code != 0:
+            raise MerlinError(f"merlin {' '.join(args)}: exit code {code}\n{errors[-2000:]}")
+        return printed, errors
 
     def _environment(self) -> dict[str, str]:
         path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # steps ask for python3 there
@@ -159,37 +237,21 @@ class Merlin:
         with self._turn:
             if self._agent is None:
                 self._agent = self._start()
-            line = self._exchange(self._agent, json.dumps(request, default=_plain))
+            text = json.dumps(request, default=_plain)
+            (line,) = self._agent.ask(text, self.timeout)
+            if not line:
+                self._agent.process.kill()
+                self.close()
+                raise MerlinError(f"AgentError: no answer to {text}\n{self._log.read_text()[-2000:]}")
         answer = json.loads(line)
         if "error" in answer:
             raise MerlinError(answer["error"])
         return answer["value"]
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> Child:
         with self._log.open("w") as log:
-            return subprocess.Popen(
-                [sys.executable, "-u", AGENT],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=self.home,  # an app.yaml in the working directory would win over HOME's
-                env=self._environment(),
-                text=True,
-            )
-
-    def _exchange(self, agent: subprocess.Popen[str], request: str) -> str:
-        assert agent.stdin is not None
-        assert agent.stdout is not None
-        with suppress(BrokenPipeError):  # then there is no answer either
-            agent.stdin.write(request + "\n")
-            agent.stdin.flush()
-        answered, _, _ = select.select([agent.stdout], [], [], self.timeout)
-        line = agent.stdout.readline() if answered else ""
-        if not line:
-            agent.kill()
-            self.close()
-            raise MerlinError(f"AgentError: no answer to {request}\n{self._log.read_text()[-2000:]}")
-        return line
+            # An app.yaml in the working directory would win over HOME's.
+            return Child.start(AGENT, self.home, self._environment(), log)
 
 
 def _configuration(redis_url: str | None) -> dict[str, Any]:

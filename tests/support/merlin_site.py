@@ -7,10 +7,7 @@ import itertools
 import json
 import os
 import re
-import select
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from urllib.parse import urlsplit
 import redis
 
 from tests.support.live import until
-from tests.support.merlin_process import PROGRAMS, Merlin, MerlinError
+from tests.support.merlin_process import PROGRAMS, Child, Merlin, MerlinError
 
 SHELL = Path(__file__).with_name("merlin_shell.py")
 DEADLINE = 60.0
@@ -133,7 +130,7 @@ class MerlinSite:
         self.study = f"at_work_{urlsplit(url).port}"
         """Merlin starts no worker for a queue that any on this machine serves, so the queue is named by it."""
         self.spec = self.merlin.home / "spec.yaml"
-        self._shell: subprocess.Popen[str] | None = None
+        self._shell: Child | None = None
         self._groups: set[int] = set()
         """Of what may still be at work. No other process is given such a number as long as it is."""
         self._worker = 0
@@ -161,8 +158,8 @@ class MerlinSite:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         if self._shell is not None:
-            self._shell.kill()
-            self._shell.communicate()
+            self._shell.process.kill()
+            self._shell.close()
         self.merlin.close()
 
     def client(self) -> redis.Redis:
@@ -230,36 +227,26 @@ class MerlinSite:
         with self._turn:
             if self._shell is None:
                 self._shell = self._start()
-            assert self._shell.stdin is not None
             log = self.merlin.home / f"command_{next(self._numbers)}.log"
-            self._shell.stdin.write(json.dumps({**request, "output": str(log)}) + "\n")
-            self._shell.stdin.flush()
-            group = self._answer(self._shell)
+            answers = self._shell.ask(json.dumps({**request, "output": str(log)}), DEADLINE, lines=2)
+            group = self._number(next(answers))
             self._groups.add(group)
             try:
-                code = self._answer(self._shell)
+                code = self._number(next(answers))
             except MerlinError as error:
                 raise MerlinError(f"{error} to {request}\n{log.read_text()[-2000:]}") from None
             if not leaves_workers:
                 self._groups.discard(group)
             return Ran(code, group, log, log.read_text())
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> Child:
         path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         as_root = {"C_FORCE_ROOT": "1"}  # else Celery refuses to work for root
-        return subprocess.Popen(
-            [sys.executable, "-u", SHELL],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=self.merlin.home,
-            env={**os.environ, **as_root, "HOME": str(self.merlin.home), "PATH": path},
-            text=True,
-        )
+        environment = {**os.environ, **as_root, "HOME": str(self.merlin.home), "PATH": path}
+        with (self.merlin.home / "shell.log").open("w") as errors:
+            return Child.start(SHELL, self.merlin.home, environment, errors)
 
-    def _answer(self, shell: subprocess.Popen[str]) -> int:
-        assert shell.stdout is not None
-        answered, _, _ = select.select([shell.stdout], [], [], DEADLINE)
-        line = shell.stdout.readline() if answered else ""
+    def _number(self, line: str) -> int:
         if not line:
             self.close()
             raise MerlinError("ShellError: no answer")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Self
 
+from tests.support.forked import Forked, Forking
+
 MODULE = (sys.executable, "-m", "server")
+IMPORTED = ("server.cli", "server.app", "server.process.uvicorn_server", "schema.build")
+"""With all that they import."""
+WARNINGS = {"PYTHONWARNINGS": "error"}
 _DROP = """
 import ctypes, os, sys
 for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
@@ -41,15 +49,51 @@ def environment(home: Path, environ: Mapping[str, str] | None = None) -> dict[st
     for directory in (home, temporary):
         directory.mkdir(parents=True, exist_ok=True)
     own = {name: value for name, value in os.environ.items() if not name.startswith("MERLIN_GRAPHQL_")}
-    return {**own, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONWARNINGS": "error", **(environ or {})}
+    return {**own, "HOME": str(home), "TMPDIR": str(temporary), **WARNINGS, **(environ or {})}
+
+
+@cache
+def forking() -> Forking:
+    """One for all servers and commands of this process."""
+    started = Forking(IMPORTED, {**os.environ, **WARNINGS})
+    atexit.register(started.close)
+    return started
+
+
+def is_heeded_at_the_start(environ: Mapping[str, str] | None) -> bool:
+    """Whether a variable is for Python or its libraries, which know no others once they are imported."""
+    return any(name.startswith(("PYTHON", "LC_", "LANG", "MALLOC_", "LD_")) for name in environ or ())
 
 
 def run(
-    home: Path, *arguments: str, environ: Mapping[str, str] | None = None, command: Sequence[str] = MODULE
+    home: Path, *arguments: str, environ: Mapping[str, str] | None = None, command: Sequence[str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A command that ends by itself."""
+    """A command that ends by itself. It has its modules already, unless a `command` is given."""
+    if command is not None or is_heeded_at_the_start(environ):
+        return _run(home, [*(command or MODULE), *arguments], environ)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = forking().start(
+            ["-m", "server", *arguments],
+            directory=home,
+            environment=environment(home, environ),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+        try:
+            code = process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+
+
+def _run(home: Path, command: Sequence[str], environ: Mapping[str, str] | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*command, *arguments],
+        command,
         cwd=home,
         env=environment(home, environ),
         stdin=subprocess.DEVNULL,
@@ -68,28 +112,45 @@ class Serving:
         home: Path,
         *arguments: str,
         environ: Mapping[str, str] | None = None,
-        command: Sequence[str] = MODULE,
+        command: Sequence[str] | None = None,
         stderr: IO[Any] | int | None = None,
         login: bool = False,
         lives: bool = False,
     ) -> None:
-        """With `login` as it is by itself; otherwise everybody is let in. A demo stays as it is, unless it `lives`."""
+        """With `login` as it is by itself; otherwise everybody is let in. A demo stays as it is, unless it `lives`.
+
+        It has its modules already, unless a `command` is given.
+        """
         arguments = tuple("--demo-still" if flag == "--demo" and not lives else flag for flag in arguments)
         self.home = home
         self.temporary = home.with_name(f"{home.name}-tmp")
         self._stdout = home.with_name(f"{home.name}.stdout")
         self._stderr = home.with_name(f"{home.name}.stderr")
+        serve = ["serve", "--port", "0", *([] if login else ["--no-auth"]), *arguments]
         env = environment(home, environ)
+        self.process: subprocess.Popen[bytes] | Forked
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
-            self.process = subprocess.Popen(
-                [*command, "serve", "--port", "0", *([] if login else ["--no-auth"]), *arguments],
-                cwd=home,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err if stderr is None else stderr,
-                start_new_session=True,  # a group of its own, as on a terminal
-            )
+            errors = err if stderr is None else stderr
+            if command is None and not is_heeded_at_the_start(environ):  # a group of its own, as on a terminal
+                self.process = forking().start(
+                    ["-m", "server", *serve],
+                    directory=home,
+                    environment=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=errors,
+                    new_session=True,
+                )
+            else:
+                self.process = subprocess.Popen(
+                    [*(command or MODULE), *serve],
+                    cwd=home,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=errors,
+                    start_new_session=True,
+                )
 
     def __enter__(self) -> Self:
         return self
