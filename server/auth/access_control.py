@@ -26,6 +26,7 @@ from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
 
 FORBIDDEN = 403
+_MAY_BE_FORGED = "Another site may have made this request: send it as a POST, or with the header X-Requested-With."
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class AccessControl:
             if may_be_forged(visitor.headers, self.allowed_origins):
                 if "origin" in visitor.headers:
                     self.check_origin(visitor)
-                raise self._refused(visitor, "Another site may have made this request: send it as a POST.")
+                raise self._refused(visitor, _MAY_BE_FORGED)
         elif "cookie" in visitor.headers:
             self.check_origin(visitor)
         lease = self.identify(visitor)

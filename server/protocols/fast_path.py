@@ -25,12 +25,12 @@ from server.database.merlin_database import MerlinDatabase
 from server.database.positions import Position
 from server.database.recent import Recent
 from server.middleware import SECURITY_HEADERS
-from server.protocols.http import GRAPHQL_JSON, retry_after, status_of
+from server.protocols.http import retry_after, status_of
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import LONG_JSON, parse_json, parse_request
-from server.responses import JSON
+from server.responses import GRAPHQL_JSON, JSON
 
 LOG = logging.getLogger(__name__)
 

@@ -26,9 +26,8 @@ from server.protocols.failures import is_cancelled
 from server.protocols.response_cache import CachedResponse, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.requests import GraphQLRequest, accepted, read_request
-from server.responses import JSON, json_response, refused, unauthenticated
+from server.responses import GRAPHQL_JSON, JSON, json_response, refused, unauthenticated
 
-GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 """The first is used if the client accepts anything."""
 
@@ -36,7 +35,8 @@ PAGE = "."
 """The URL of GraphiQL, relative to the endpoint."""
 CACHE_CONTROL = "private, no-cache"
 """The client may cache the response, and has to revalidate it each time."""
-VARY = "accept, authorization, cookie"
+VARY = "accept, authorization, cookie, x-cost"
+"""What a response depends on. Where it depends on `Origin`, CORS adds that."""
 SAFE_METHODS = ("GET", "HEAD")
 _STATUSES = {FORBIDDEN: 403, BUDGET_EXCEEDED: 429, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
 """The status by error code for operations that can't be begun, whatever the media type."""
@@ -81,8 +81,10 @@ class GraphQLApp:
             error = self._service.failed(unknown)
         if media_type == EVENT_STREAM:
             return EventStream(error, self._service.failed)
-        status = status_of(error, media_type)
-        return json_response({"errors": error.errors}, status, retry_after(error), media_type=media_type)
+        status, headers = status_of(error, media_type), retry_after(error)
+        if request.method in SAFE_METHODS:
+            headers |= {"cache-control": "no-store"}
+        return json_response({"errors": error.errors}, status, headers, media_type=media_type)
 
     async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
