@@ -14,18 +14,17 @@ from starlette.types import Receive, Scope, Send
 from schema.errors import BUDGET_EXCEEDED, DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
 from schema.operation import Operation, OperationError
 from server.auth.identity import AuthenticationError
-from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
-from server.database.merlin_database import MerlinDatabase
 from server.errors import RequestError
 from server.header_lists import joined
 from server.login_page import prefers_html
+from server.protocols.batch import answer_batch
 from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.protocols.event_stream import EventStream
 from server.protocols.failures import is_cancelled
-from server.protocols.response_cache import CachedResponse, cache_key_of
-from server.protocols.service import Conditions, Question, Service, conditions_of
-from server.requests import GraphQLRequest, accepted, read_request
+from server.protocols.response_cache import CachedResponse
+from server.protocols.service import Service, conditions_of
+from server.requests import BatchRequest, accepted, read_request
 from server.responses import GRAPHQL_JSON, JSON, json_response, refused, unauthenticated
 
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
@@ -91,6 +90,11 @@ class GraphQLApp:
         is_stream = media_type == EVENT_STREAM
         lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, self._service.reading.turn, get_queries=self._get_queries or is_stream)
+        if isinstance(given, BatchRequest):
+            if is_stream:
+                raise RequestError(f"An array of operations is answered in one piece: accept {JSON}.", 406)
+            answer = await answer_batch(self._service, given, request.headers, lease, request.state.database)
+            return Response(answer, headers=_position(request), media_type=media_type)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
         given = given.with_cost_wanted(joined(request.headers, "x-cost"))
         operation = await self._service.prepare(given)
@@ -99,7 +103,7 @@ class GraphQLApp:
             conditions = conditions_of(
                 joined(request.headers, "cache-control"), joined(request.headers, "if-none-match")
             )
-            reply = await self._query(given, operation, conditions, lease, request.state.database)
+            reply = await self._service.query(operation, given, conditions, lease, request.state.database)
             return _response(reply, media_type, request)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
@@ -108,25 +112,8 @@ class GraphQLApp:
                 return EventStream(answers, self._service.failed)
             return EventStream(answers, self._service.failed, request.state.draining, lease)
         async with aclosing(answers):
-            answer = await anext(answers)
-        return Response(answer.encoded, headers=_position(request), media_type=media_type)
-
-    async def _query(
-        self,
-        given: GraphQLRequest,
-        operation: Operation,
-        conditions: Conditions,
-        lease: Lease,
-        database: MerlinDatabase,
-    ) -> CachedResponse:
-        """Raises `OperationError`, `AuthenticationError` and `BackendError`."""
-        if given.read_after is not None:
-            await database.catch_up(given.read_after)
-        identity = lease.identity()
-        key = None if given.wants_cost else cache_key_of(operation, given.variables, identity.role)
-        question = Question(operation, given.variables, key, conditions, database, given.wants_cost)
-        context = self._service.context(database, identity)
-        return await self._service.answer(question, context, lambda: lease.visitor, identity)
+            executed = await anext(answers)
+        return Response(executed.encoded, headers=_position(request), media_type=media_type)
 
 
 def status_of(error: OperationError, media_type: str) -> int:
