@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.auth.access_control import AccessControl
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
 from server.responses import refused
+
+CorsSend: TypeAlias = Callable[[Message, Send, Headers], Awaitable[None]]
+"""Sends a message of a response, with the headers of CORS for the request's headers."""
 
 _EXPOSED = ("etag", "retry-after", "www-authenticate", "x-position", "x-request-id")
 _MAX_NAMES = 100
@@ -30,17 +34,22 @@ def cors(access_control: AccessControl) -> list[Middleware]:
     preflights = Middleware(Preflights, access_control)
     if not access_control.allowed_origins:
         return [preflights]
-    return [
-        preflights,
-        Middleware(
-            CORSMiddleware,
-            allow_origins=sorted(access_control.allowed_origins),
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["*"],  # those that are asked for: clients and tracers add headers of their own
-            expose_headers=_EXPOSED,
-            max_age=_SECONDS,
-        ),
-    ]
+    return [preflights, Middleware(CORSMiddleware, **_options(access_control))]
+
+
+def cors_send(app: ASGIApp, access_control: AccessControl) -> CorsSend | None:
+    """What the middleware does to the messages of a response; None if there is no middleware."""
+    return CORSMiddleware(app, **_options(access_control)).send if access_control.allowed_origins else None
+
+
+def _options(access_control: AccessControl) -> Mapping[str, Any]:
+    return {
+        "allow_origins": sorted(access_control.allowed_origins),
+        "allow_methods": ["GET", "HEAD", "POST"],
+        "allow_headers": ["*"],  # those that are asked for: clients and tracers add headers of their own
+        "expose_headers": _EXPOSED,
+        "max_age": _SECONDS,
+    }
 
 
 class Preflights:

@@ -194,7 +194,7 @@ async def read_request(
         case "GET" | "HEAD" if get_queries:
             parsed = parse_parameters(request.query_params)
         case "POST":
-            _check_content_type(joined(request.headers, "content-type") or "")
+            check_content_type(joined(request.headers, "content-type") or "")
             given = await parse_long_json(await read_body(request, MAX_BODY_SIZE), "body", turn)
             if isinstance(given, list):
                 return BatchRequest(given, position)
@@ -248,7 +248,8 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _check_content_type(header: str) -> None:
+def check_content_type(header: str) -> None:
+    """Raises `RequestError` unless a body of this content type is JSON in UTF-8."""
     name, *parameters = _pieces(header)
     charset = next((unquoted(text[8:]) for text in parameters if text.startswith("charset=")), "utf-8")
     if name != "application/json" or charset not in ("utf-8", "utf8"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import ExitStack, aclosing
 from http import HTTPStatus
 
@@ -80,9 +81,7 @@ class GraphQLApp:
             error = self._service.failed(unknown)
         if media_type == EVENT_STREAM:
             return EventStream(error, self._service.failed)
-        status, headers = status_of(error, media_type), retry_after(error)
-        if request.method in SAFE_METHODS:
-            headers |= {"cache-control": "no-store"}
+        status, headers = status_of(error, media_type), refusal_headers(error, request.method)
         return json_response({"errors": error.errors}, status, headers, media_type=media_type)
 
     async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | EventStream:
@@ -121,10 +120,16 @@ def status_of(error: OperationError, media_type: str) -> int:
     return _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
 
 
-def retry_after(error: OperationError) -> dict[str, str]:
-    """The header that tells a client when it may try again, if the error does."""
+def refusal_headers(error: OperationError, method: str) -> dict[str, str]:
+    """The headers of an operation that was refused: when the client may try again, and that no cache stores it."""
     seconds = error.errors[0]["extensions"].get("retryAfter")
-    return {} if seconds is None else {"retry-after": str(seconds)}
+    headers = {} if seconds is None else {"retry-after": str(seconds)}
+    return headers | {"cache-control": "no-store"} if method in SAFE_METHODS else headers
+
+
+def caching(method: str) -> Mapping[str, str]:
+    """The headers about caches of a response to a query: they store no responses to other methods."""
+    return {"cache-control": CACHE_CONTROL, "vary": VARY} if method in SAFE_METHODS else {}
 
 
 def _position(request: Request) -> dict[str, str]:
@@ -133,8 +138,7 @@ def _position(request: Request) -> dict[str, str]:
 
 def _response(reply: CachedResponse, media_type: str, request: Request) -> Response:
     headers = _position(request) if reply.etag is None else {"etag": reply.etag, **_position(request)}
-    if request.method in SAFE_METHODS:  # caches store no responses to other methods
-        headers |= {"cache-control": CACHE_CONTROL, "vary": VARY}
+    headers |= caching(request.method)
     return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 
