@@ -58,14 +58,22 @@ _CHANGING_SHARE = 0.7
 class App(Starlette):
     """The app behind the checks that every request and websocket passes first: its host, and its query string."""
 
-    def __init__(self, service: Service, allowed_hosts: AllowedHosts, *, has_fast_path: bool, **options: Any) -> None:
+    def __init__(
+        self,
+        service: Service,
+        allowed_hosts: AllowedHosts,
+        *,
+        has_fast_path: bool,
+        get_queries: bool,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.router.redirect_slashes = False  # it would redirect to the host that the request names
         self._telemetry = service.telemetry
         self._allowed_hosts = allowed_hosts
         self._http = self._slow_path
         if has_fast_path:
-            self._http = fast_path = FastPath(self._slow_path, service)
+            self._http = fast_path = FastPath(self._slow_path, service, get_queries=get_queries)
             service.telemetry.metrics.watch_cache("bodies", lambda: fast_path.size)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,6 +161,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         service,
         allowed_hosts_of(settings),
         has_fast_path=settings.compiled and not tracing.is_on,
+        get_queries=settings.get_queries,
         routes=[
             Route("/graphql", GraphQLApp(service, get_queries=settings.get_queries, has_page=settings.graphiql)),
             WebSocketRoute("/graphql", WebSocketApp(service)),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
@@ -67,6 +67,15 @@ class GraphQLRequest:
         if header != "1":
             raise RequestError("X-Cost: send 1, or leave the header out.")
         return replace(self, wants_cost=True)
+
+
+class BatchRequest(NamedTuple):
+    """Several requests in one body."""
+
+    members: Sequence[object]
+    """The JSON of each request, not read further."""
+    read_after: Position | None
+    """No response must be older than this state."""
 
 
 def parse_request(given: object) -> GraphQLRequest:
@@ -174,8 +183,8 @@ async def parse_long_json(text: bytes | str, what: str, turn: Callable[[], Await
 
 async def read_request(
     request: Request, turn: Callable[[], Awaitable[None]], *, get_queries: bool = True
-) -> GraphQLRequest:
-    """Reads the parameters of a GET request, or the body of a POST request. Raises `RequestError`.
+) -> GraphQLRequest | BatchRequest:
+    """Reads the parameters of a GET request, or the body of a POST request: an array is a batch. Raises `RequestError`.
 
     A long body is read in slices; `turn` is awaited before each.
     """
@@ -185,8 +194,11 @@ async def read_request(
         case "GET" | "HEAD" if get_queries:
             parsed = parse_parameters(request.query_params)
         case "POST":
-            _check_content_type(joined(request.headers, "content-type") or "")
-            parsed = parse_request(await parse_long_json(await read_body(request, MAX_BODY_SIZE), "body", turn))
+            check_content_type(joined(request.headers, "content-type") or "")
+            given = await parse_long_json(await read_body(request, MAX_BODY_SIZE), "body", turn)
+            if isinstance(given, list):
+                return BatchRequest(given, position)
+            parsed = parse_request(given)
         case _:
             allowed, methods = ("GET, HEAD, POST", "GET or POST") if get_queries else ("POST", "POST")
             raise RequestError(f"Send {methods}.", 405, {"allow": allowed})
@@ -236,7 +248,8 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _check_content_type(header: str) -> None:
+def check_content_type(header: str) -> None:
+    """Raises `RequestError` unless a body of this content type is JSON in UTF-8."""
     name, *parameters = _pieces(header)
     charset = next((unquoted(text[8:]) for text in parameters if text.startswith("charset=")), "utf-8")
     if name != "application/json" or charset not in ("utf-8", "utf8"):

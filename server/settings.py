@@ -242,9 +242,7 @@ class Settings:
         True, "Reveal the schema: introspection, /schema.graphql, suggestions in error messages.", production=False
     )
     graphiql: bool = setting(True, "Serve GraphiQL at /.", production=False)
-    get_queries: bool = setting(
-        True, "Accept queries by GET, too; event streams are always accepted.", production=False
-    )
+    get_queries: bool = setting(True, "Accept queries by GET, too; if off, only event streams are accepted by GET.")
     log_format: str = setting("text", "The format of log lines.", choices=("text", "json"), production="json")
     log_operations: bool = setting(False, "Log a line for each operation.", production=True)
     compiled: bool = setting(

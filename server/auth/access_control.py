@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -26,6 +26,8 @@ from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
 
 FORBIDDEN = 403
+_SAFE_METHODS = ("GET", "HEAD")
+_MAY_BE_FORGED = "Another site may have made this request: send it as a POST, or with the header X-Requested-With."
 
 T = TypeVar("T")
 
@@ -52,30 +54,44 @@ class AccessControl:
 
         Raises `AuthenticationError`, `RequestError`.
         """
-        if visitor.method in ("GET", "HEAD"):
-            if may_be_forged(visitor.headers, self.allowed_origins):
-                if "origin" in visitor.headers:
-                    self.check_origin(visitor)
-                raise self._refused(visitor, "Another site may have made this request: send it as a POST.")
-        elif "cookie" in visitor.headers:
-            self.check_origin(visitor)
+        if not self.lets_page_in(visitor.method, visitor.headers):
+            if visitor.method not in _SAFE_METHODS or "origin" in visitor.headers:
+                self.check_origin(visitor)
+            raise self._refused(visitor, _MAY_BE_FORGED)
         lease = self.identify(visitor)
         self.consume(lease.identity())
         return lease
+
+    def lets_page_in(self, method: str, headers: Mapping[str, str]) -> bool:
+        """Whether no page of another site, but for those of allowed origins, may have sent a request."""
+        if method in _SAFE_METHODS:
+            return not may_be_forged(headers, self.allowed_origins)
+        return "cookie" not in headers or is_own_or_allowed(headers, self.allowed_origins)
 
     def identify(self, visitor: Visitor) -> Lease:
         """Identifies a client; the rate limit is not touched. Raises `AuthenticationError`, `RequestError`."""
         return self._attempt(visitor, visitor.token, lambda: self.authenticator.identify(visitor))
 
-    def identify_sync(self, authorization: bytes | None, scope: Scope) -> Identity | None:
-        """The identity behind an `Authorization` header, if no I/O and no signature check is needed; else None."""
-        header = b"" if authorization is None else authorization
+    def identify_sync(self, headers: Mapping[bytes, bytes], scope: Scope) -> Identity | None:
+        """The identity behind a token or a session, if no I/O is needed, and no check of a public-key signature.
+
+        None if it is needed, and also for a client to refuse.
+        """
+        if b"cookie" in headers and b"authorization" not in headers and not self.authenticator.is_open:
+            return self._identity_of_session(scope)
+        header = headers.get(b"authorization", b"")
         if header[:7].lower() != b"bearer " and not self.authenticator.is_open:
             return None
         token = header[7:].decode("latin-1").strip()
         if self._failed_logins.are_any and self._failed_logins.refuses(visitor_of(scope), token):
             return None
         return self.authenticator.identify_sync(token)
+
+    def _identity_of_session(self, scope: Scope) -> Identity | None:
+        try:
+            return self.authenticator.identify(visitor_of(scope)).identity()
+        except AuthenticationError:
+            return None
 
     def log_in(self, visitor: Visitor, token: str) -> tuple[Session, str]:
         """Begins a session; returns it with its cookie's value. Raises `AuthenticationError`, `RequestError`."""

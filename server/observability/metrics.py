@@ -151,6 +151,12 @@ class Metrics:
             ["by"],
             registry=self._registry,
         )
+        fast_path = Counter(
+            named("fast_path_requests"),
+            "Requests to /graphql by whether the fast path answered them (taken), or why it did not.",
+            ["outcome"],
+            registry=self._registry,
+        )
         files = Counter(
             named("run_metadata_files"),
             "Updates of run_metadata.json after a change of the run: written or failed.",
@@ -165,6 +171,7 @@ class Metrics:
         # To look up the counter of some labels takes longer than to count.
         self._operations, self._requests = cache(operations.labels), cache(requests.labels)
         self._errors, self._seconds = cache(errors.labels), cache(seconds.labels)
+        self._fast_path = cache(fast_path.labels)
         self._executions, self._connections = cache(executions.labels), cache(connections.labels)
         self._draining = Gauge(
             named("draining"), "1 while the server shuts down.", registry=self._registry, multiprocess_mode="livemax"
@@ -213,6 +220,10 @@ class Metrics:
 
     def count_kept(self) -> None:
         self._executions("kept").inc()
+
+    def count_fast_path(self, outcome: str) -> None:
+        """`outcome`: `taken`, or the reason why not, of a fixed few."""
+        self._fast_path(outcome).inc()
 
     def count_file(self, state: FileState) -> None:
         if state in self._files:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
+from starlette.datastructures import Headers
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
@@ -246,7 +247,8 @@ class HTTPConnection(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         if self._refusal is not None:
             return
-        response = refusal(message, status.name, status, {"connection": "close"})
+        given = Headers(raw=self.headers or [])  # those that have arrived
+        response = refusal(message, status.name, status, {"connection": "close"}).to(given)
         headers = b"".join(
             b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *response.raw_headers)
         )

@@ -24,16 +24,12 @@ MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_SECONDS = 12.0
 """Proxies close connections that stay silent for longer, often 30 s or 60 s."""
 
-_START: Message = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [
-        (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
-        (b"cache-control", b"no-cache, no-transform"),
-        (b"x-accel-buffering", b"no"),  # nginx must not buffer the stream
-        (b"vary", b"accept"),
-    ],
-}
+_HEADERS = (
+    (b"content-type", f"{MEDIA_TYPE}; charset=utf-8".encode()),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx must not buffer the stream
+    (b"vary", b"accept"),
+)
 _COMPLETE = b"event: complete\ndata: \n\n"
 _HEARTBEAT = b":\n\n"
 
@@ -60,12 +56,12 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":  # the body of a HEAD response is never sent, so nothing is executed
-            await send(_START)
+            await send(_start())
             await send({"type": "http.response.body"})
             return
         send = _raising_gone(send)
         try:
-            await send(_START)
+            await send(_start())
             await _write(send, _HEARTBEAT)  # some clients treat the stream as open only after its first byte
             last = await self._run(receive, send)
             if last is not None:
@@ -102,6 +98,11 @@ class EventStream:
                 await _write(send, _next(answer.encoded))
                 await asyncio.sleep(0)  # lets other tasks run, even if this client reads fast
         return _COMPLETE
+
+
+def _start() -> Message:
+    """A message of its own for each stream, since middleware changes it."""
+    return {"type": "http.response.start", "status": 200, "headers": list(_HEADERS)}
 
 
 def _raising_gone(send: Send) -> Send:

@@ -1,17 +1,21 @@
-"""The fast path: answers the common request (a query by POST, in one piece, with a token) in few steps.
+"""The fast path: answers the common request (a query in one piece, by a token or a session) in few steps.
 
 It parses what is common, and lets `Service` answer. A request that is less common, or whose document is refused, is
-handed to the slow path from its start, which then reports the error.
+handed to the slow path from its start, which then reports the error. Nothing is decided here by a rule of its own: the
+same functions choose the media type, let pages in, find the client and add the headers of CORS.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from enum import StrEnum
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from graphql import OperationType
+from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schema.context import Context
@@ -21,44 +25,88 @@ from schema.operation import Operation, OperationError
 from schema.roles import Role
 from server.auth.identity import Identity
 from server.auth.visitor import visitor_of
+from server.cors import cors_send
 from server.database.merlin_database import MerlinDatabase
 from server.database.positions import Position
 from server.database.recent import Recent
+from server.errors import RequestError
 from server.middleware import SECURITY_HEADERS
-from server.protocols.http import GRAPHQL_JSON, retry_after, status_of
+from server.protocols.http import OFFERED, caching, refusal_headers, status_of
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
-from server.requests import LONG_JSON, parse_json, parse_request
-from server.responses import JSON
+from server.requests import (
+    LONG_JSON,
+    GraphQLRequest,
+    accepted,
+    check_content_type,
+    parse_json,
+    parse_parameters,
+    parse_request,
+)
+from server.responses import GRAPHQL_JSON, JSON
 
 LOG = logging.getLogger(__name__)
 
 PATH = "/graphql"
-_MEDIA_TYPES: Mapping[bytes | None, bytes] = {
-    None: JSON.encode(),
-    b"*/*": JSON.encode(),
-    b"application/json": JSON.encode(),
-    b"application/json, */*": JSON.encode(),
-    b"application/json, text/plain, */*": JSON.encode(),  # axios
-    GRAPHQL_JSON.encode(): GRAPHQL_JSON.encode(),
-    b"application/graphql-response+json, application/json": JSON.encode(),
-    b"application/graphql-response+json, application/json;q=0.9": GRAPHQL_JSON.encode(),
-}
-"""The media type of the response for each common `Accept` header, the same as `requests.accepted` chooses."""
-_CONTENT_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 _UNCOMMON = frozenset(
     {
-        b"origin",
-        b"cookie",
         b"expect",
         b"content-encoding",
         b"transfer-encoding",
-        b"traceparent",
         b"x-read-after",
         b"x-cost",
+        b"x-idempotency-key",
     }
 )
+_LOGIN = b"token"
+"""A token in an address is exchanged for a session, by a middleware."""
+_MAX_HEADER = 300
+"""Bytes of a header whose meaning is remembered."""
+_REMEMBERED = 200
+"""Values of a header whose meaning is remembered."""
+TAKEN = "taken"
+
+
+class Declined(StrEnum):
+    """Why a request takes the slow path: the labels of a metric."""
+
+    METHOD = "method"
+    """HEAD, POST with parameters in the address, or GET without any or where queries by GET are switched off."""
+    HEADERS = "headers"
+    """A header that is uncommon, that is long, or that comes twice; or a token in the address."""
+    MEDIA_TYPE = "media_type"
+    """A content type or an `Accept` that leads to no JSON, such as that of event streams."""
+    ORIGIN = "origin"
+    """A page of another site."""
+    CLIENT = "client"
+    """Nobody known, or a token whose signature is to be verified."""
+    LIMITED = "limited"
+    """Too many requests."""
+    BODY = "body"
+    """A body that is long, or comes in pieces."""
+    OPERATION = "operation"
+    """A mutation, a subscription, a batch, a long new document, or one that is refused."""
+    DRAINING = "draining"
+
+
+class _Request(NamedTuple):
+    """A request that may take the fast path, as far as its headers tell."""
+
+    method: str
+    headers: Mapping[bytes, bytes]
+    media_type: str
+    """Of the response."""
+
+
+class _Reply(NamedTuple):
+    request: _Request
+    id: str
+    response: CachedResponse
+    position: Position | None
+    headers: Mapping[str, str]
+
+
 _UNCONDITIONAL = Conditions(None, no_cache=False)
 _MAX_BYTES = 2**23
 """Of parsed bodies that are remembered."""
@@ -88,10 +136,13 @@ class ParsedBody(NamedTuple):
 class FastPath:
     """The ASGI app in front of the slow path: it answers a common request, or hands it on."""
 
-    def __init__(self, slow_path: ASGIApp, service: Service) -> None:
+    def __init__(self, slow_path: ASGIApp, service: Service, *, get_queries: bool = True) -> None:
         self._slow_path = slow_path
         self._service = service
-        self._parsed: Recent[bytes, ParsedBody] = Recent(_MAX_BYTES)
+        self._get_queries = get_queries
+        self._cors_send = cors_send(slow_path, service.access_control)
+        self._parsed: Recent[tuple[str, bytes], ParsedBody] = Recent(_MAX_BYTES)
+        """By the method, and the body or the query string."""
         self._last_context: Context | None = None
 
     @property
@@ -100,66 +151,81 @@ class FastPath:
         return self._parsed.size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _common_headers(scope)
-        if headers is None or self._identity(headers, scope) is None or scope["state"]["draining"].is_set():
+        if scope["path"] != PATH:
             await self._slow_path(scope, receive, send)
             return
+        metrics, request = self._service.telemetry.metrics, self._request(scope)
+        reply: _Reply | Declined
+        if isinstance(request, Declined):
+            reply = request
+        elif request.method == "GET":
+            reply = await self._reply(scope["query_string"], request, scope)
+        else:
+            message = await receive()
+            receive, body = _replay(message, receive), _body_in(message)
+            reply = Declined.BODY if body is None else await self._reply(body, request, scope)
+        if isinstance(reply, Declined):
+            metrics.count_fast_path(reply)
+            await self._slow_path(scope, receive, send)
+            return
+        metrics.count_fast_path(TAKEN)
+        metrics.count_request(reply.response.status)
+        start: Message = {"type": "http.response.start", "status": reply.response.status, "headers": _headers_of(reply)}
+        if self._cors_send is None:
+            await send(start)
+        else:
+            await self._cors_send(start, send, Headers(scope=scope))
+        await send({"type": "http.response.body", "body": reply.response.body})
+
+    def _request(self, scope: Scope) -> _Request | Declined:
+        """The request, unless its headers or its client make it one for the slow path."""
+        request, access = _common_request(scope, get_queries=self._get_queries), self._service.access_control
+        if isinstance(request, Declined):
+            return request
+        if request.method == "GET" or b"cookie" in request.headers:
+            texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
+            if not access.lets_page_in(request.method, texts):
+                return Declined.ORIGIN
+        if access.identify_sync(request.headers, scope) is None:
+            return Declined.CLIENT
+        return Declined.DRAINING if scope["state"]["draining"].is_set() else request
+
+    async def _reply(self, body: bytes, request: _Request, scope: Scope) -> _Reply | Declined:
+        """The response to a body or a query string, unless it is one for the slow path."""
+        access, headers = self._service.access_control, request.headers
+        identity = access.identify_sync(headers, scope)  # again: the token may have expired while the body arrived
+        if identity is None or access.is_rate_limited(identity):
+            return Declined.CLIENT if identity is None else Declined.LIMITED
         id_ = request_id_of(headers.get(b"x-request-id"))
         REQUEST_ID.set(id_)
-        message = await receive()
-        identity = self._identity(headers, scope)  # again, since the token may have expired while the body arrived
-        reply = None if identity is None else await self._reply(message, headers, identity, scope)
-        if reply is None:
-            await self._slow_path(scope, _replay(message, receive), send)
-            return
-        response, position = reply
-        self._service.telemetry.metrics.count_request(response.status)
-        start = {
-            "type": "http.response.start",
-            "status": response.status,
-            "headers": _headers_of(response, headers, id_, position),
-        }
-        await send(start)
-        await send({"type": "http.response.body", "body": response.body})
-
-    def _identity(self, headers: Mapping[bytes, bytes], scope: Scope) -> Identity | None:
-        return self._service.access_control.identify_sync(headers.get(b"authorization"), scope)
-
-    async def _reply(
-        self, message: Message, headers: Mapping[bytes, bytes], identity: Identity, scope: Scope
-    ) -> tuple[CachedResponse, Position | None] | None:
-        """The response, with the position that it tells; None leaves the request to the slow path."""
-        body = message.get("body", b"")
-        if message["type"] != "http.request" or message.get("more_body") or len(body) > LONG_JSON:
-            return None
-        if self._service.access_control.is_rate_limited(identity):
-            return None
         try:
-            known = self._parsed.get(body)
-            parsed = known or self._read(body)
+            known = self._parsed.get((request.method, body))
+            parsed = known or self._read(body, request.method)
             if parsed is None:
-                return None
+                return Declined.OPERATION
             database = scope["state"]["database"]
             question = _question(parsed, headers, identity, database)
             context = self._context(database, identity)
-            self._service.access_control.consume(identity)
+            access.consume(identity)
         except Exception:
             LOG.debug("A request goes the slow path", exc_info=True)
-            return None
+            return Declined.OPERATION
         try:
             response = await self._service.answer(question, context, lambda: visitor_of(scope), identity)
         except OperationError as error:
-            status = status_of(error, _MEDIA_TYPES[headers.get(b"accept")].decode())
+            status = status_of(error, request.media_type)
             refused = CachedResponse(status, encode_json({"errors": error.errors}), None)
-            refused.headers += [(name.encode(), value.encode()) for name, value in retry_after(error).items()]
-            return refused, None
+            return _Reply(request, id_, refused, None, refusal_headers(error, request.method))
         if known is None:
-            self._parsed.put(body, parsed, _size_of(body, parsed))
-        return response, database.position
+            self._parsed.put((request.method, body), parsed, _size_of(body, parsed))
+        return _Reply(request, id_, response, database.position, caching(request.method))
 
-    def _read(self, body: bytes) -> ParsedBody | None:
-        """The content of a body; None if it is no query, or a long one. Raises `RequestError`, `OperationError`."""
-        request = parse_request(parse_json(body, "body"))
+    def _read(self, body: bytes, method: str) -> ParsedBody | None:
+        """The content of a body or of a query string; None if it is no query, or a long one.
+
+        Raises `RequestError`, `OperationError`.
+        """
+        request = _request_of(body, method)
         if request.query is not None and not self._service.engine.is_short(request.query):
             return None
         operation = self._service.parse(request)
@@ -193,28 +259,62 @@ def _question(
     return Question(parsed.operation, parsed.variables, parsed.cache_key(identity.role), conditions, database)
 
 
-def _headers_of(
-    reply: CachedResponse, headers: Mapping[bytes, bytes], id_: str, position: Position | None
-) -> list[tuple[bytes, bytes]]:
-    own = [*SECURITY_HEADERS, (b"x-request-id", id_.encode())]
-    if position is not None:
-        own.append((b"x-position", str(position).encode()))
-    if reply.status != HTTPStatus.NOT_MODIFIED:
-        own.append((b"content-type", _MEDIA_TYPES[headers.get(b"accept")]))
-    return reply.headers + own
-
-
-def _common_headers(scope: Scope) -> Mapping[bytes, bytes] | None:
-    """The headers of a request that may take the fast path, else None."""
-    if scope["method"] != "POST" or scope["path"] != PATH or scope["query_string"]:
-        return None
-    given = scope["headers"]
+def _common_request(scope: Scope, *, get_queries: bool) -> _Request | Declined:
+    """The request, unless its headers make it one for the slow path."""
+    given, query_string, method = scope["headers"], scope["query_string"], scope["method"]
+    if not (get_queries and query_string if method == "GET" else method == "POST" and not query_string):
+        return Declined.METHOD
     headers = dict(given)
-    if len(headers) != len(given) or not _UNCOMMON.isdisjoint(headers):
-        return None
-    if headers.get(b"content-type") not in _CONTENT_TYPES or headers.get(b"accept") not in _MEDIA_TYPES:
-        return None
+    if len(headers) != len(given) or not _UNCOMMON.isdisjoint(headers) or _LOGIN in query_string:
+        return Declined.HEADERS
+    accept, content_type = headers.get(b"accept", b""), headers.get(b"content-type", b"")
+    if len(accept) > _MAX_HEADER or len(content_type) > _MAX_HEADER:
+        return Declined.HEADERS
+    media_type = _media_type_for(accept)
+    if not media_type or not (method == "GET" or _has_json(content_type)):
+        return Declined.MEDIA_TYPE
+    return _Request(method, headers, media_type)
+
+
+def _body_in(message: Message) -> bytes | None:
+    """A short body that has arrived as a whole."""
+    body: bytes = message.get("body", b"")
+    is_whole = message["type"] == "http.request" and not message.get("more_body")
+    return body if is_whole and len(body) <= LONG_JSON else None
+
+
+def _request_of(body: bytes, method: str) -> GraphQLRequest:
+    """Raises `RequestError`."""
+    return parse_parameters(QueryParams(body)) if method == "GET" else parse_request(parse_json(body, "body"))
+
+
+def _headers_of(reply: _Reply) -> list[tuple[bytes, bytes]]:
+    headers = [*reply.response.headers, *SECURITY_HEADERS, (b"x-request-id", reply.id.encode())]
+    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    if reply.position is not None:
+        headers.append((b"x-position", str(reply.position).encode()))
+    if reply.response.status != HTTPStatus.NOT_MODIFIED:
+        headers.append((b"content-type", reply.request.media_type.encode()))
     return headers
+
+
+@lru_cache(_REMEMBERED)
+def _media_type_for(accept: bytes) -> str:
+    """The media type of the response to a query; empty if it is not one of JSON."""
+    try:
+        chosen = accepted(accept.decode("latin-1"), OFFERED)
+    except RequestError:
+        return ""
+    return chosen if chosen in (JSON, GRAPHQL_JSON) else ""
+
+
+@lru_cache(_REMEMBERED)
+def _has_json(content_type: bytes) -> bool:
+    try:
+        check_content_type(content_type.decode("latin-1"))
+    except RequestError:
+        return False
+    return True
 
 
 def _replay(message: Message, receive: Receive) -> Receive:

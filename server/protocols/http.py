@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import ExitStack, aclosing
 from http import HTTPStatus
 
@@ -14,21 +15,19 @@ from starlette.types import Receive, Scope, Send
 from schema.errors import BUDGET_EXCEEDED, DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
 from schema.operation import Operation, OperationError
 from server.auth.identity import AuthenticationError
-from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
-from server.database.merlin_database import MerlinDatabase
 from server.errors import RequestError
 from server.header_lists import joined
 from server.login_page import prefers_html
+from server.protocols.batch import answer_batch
 from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.protocols.event_stream import EventStream
 from server.protocols.failures import is_cancelled
-from server.protocols.response_cache import CachedResponse, cache_key_of
-from server.protocols.service import Conditions, Question, Service, conditions_of
-from server.requests import GraphQLRequest, accepted, read_request
-from server.responses import JSON, json_response, refused, unauthenticated
+from server.protocols.response_cache import CachedResponse
+from server.protocols.service import Service, conditions_of
+from server.requests import BatchRequest, accepted, read_request
+from server.responses import GRAPHQL_JSON, JSON, json_response, refused, unauthenticated
 
-GRAPHQL_JSON = "application/graphql-response+json"
 OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
 """The first is used if the client accepts anything."""
 
@@ -36,7 +35,8 @@ PAGE = "."
 """The URL of GraphiQL, relative to the endpoint."""
 CACHE_CONTROL = "private, no-cache"
 """The client may cache the response, and has to revalidate it each time."""
-VARY = "accept, authorization, cookie"
+VARY = "accept, authorization, cookie, x-cost"
+"""What a response depends on. Where it depends on `Origin`, CORS adds that."""
 SAFE_METHODS = ("GET", "HEAD")
 _STATUSES = {FORBIDDEN: 403, BUDGET_EXCEEDED: 429, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
 """The status by error code for operations that can't be begun, whatever the media type."""
@@ -81,14 +81,19 @@ class GraphQLApp:
             error = self._service.failed(unknown)
         if media_type == EVENT_STREAM:
             return EventStream(error, self._service.failed)
-        status = status_of(error, media_type)
-        return json_response({"errors": error.errors}, status, retry_after(error), media_type=media_type)
+        status, headers = status_of(error, media_type), refusal_headers(error, request.method)
+        return json_response({"errors": error.errors}, status, headers, media_type=media_type)
 
     async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | EventStream:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
         is_stream = media_type == EVENT_STREAM
         lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, self._service.reading.turn, get_queries=self._get_queries or is_stream)
+        if isinstance(given, BatchRequest):
+            if is_stream:
+                raise RequestError(f"An array of operations is answered in one piece: accept {JSON}.", 406)
+            answer = await answer_batch(self._service, given, request.headers, lease, request.state.database)
+            return Response(answer, headers=_position(request), media_type=media_type)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
         given = given.with_cost_wanted(joined(request.headers, "x-cost"))
         operation = await self._service.prepare(given)
@@ -97,7 +102,7 @@ class GraphQLApp:
             conditions = conditions_of(
                 joined(request.headers, "cache-control"), joined(request.headers, "if-none-match")
             )
-            reply = await self._query(given, operation, conditions, lease, request.state.database)
+            reply = await self._service.query(operation, given, conditions, lease, request.state.database)
             return _response(reply, media_type, request)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
@@ -106,25 +111,8 @@ class GraphQLApp:
                 return EventStream(answers, self._service.failed)
             return EventStream(answers, self._service.failed, request.state.draining, lease)
         async with aclosing(answers):
-            answer = await anext(answers)
-        return Response(answer.encoded, headers=_position(request), media_type=media_type)
-
-    async def _query(
-        self,
-        given: GraphQLRequest,
-        operation: Operation,
-        conditions: Conditions,
-        lease: Lease,
-        database: MerlinDatabase,
-    ) -> CachedResponse:
-        """Raises `OperationError`, `AuthenticationError` and `BackendError`."""
-        if given.read_after is not None:
-            await database.catch_up(given.read_after)
-        identity = lease.identity()
-        key = None if given.wants_cost else cache_key_of(operation, given.variables, identity.role)
-        question = Question(operation, given.variables, key, conditions, database, given.wants_cost)
-        context = self._service.context(database, identity)
-        return await self._service.answer(question, context, lambda: lease.visitor, identity)
+            executed = await anext(answers)
+        return Response(executed.encoded, headers=_position(request), media_type=media_type)
 
 
 def status_of(error: OperationError, media_type: str) -> int:
@@ -132,10 +120,16 @@ def status_of(error: OperationError, media_type: str) -> int:
     return _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
 
 
-def retry_after(error: OperationError) -> dict[str, str]:
-    """The header that tells a client when it may try again, if the error does."""
+def refusal_headers(error: OperationError, method: str) -> dict[str, str]:
+    """The headers of an operation that was refused: when the client may try again, and that no cache stores it."""
     seconds = error.errors[0]["extensions"].get("retryAfter")
-    return {} if seconds is None else {"retry-after": str(seconds)}
+    headers = {} if seconds is None else {"retry-after": str(seconds)}
+    return headers | {"cache-control": "no-store"} if method in SAFE_METHODS else headers
+
+
+def caching(method: str) -> Mapping[str, str]:
+    """The headers about caches of a response to a query: they store no responses to other methods."""
+    return {"cache-control": CACHE_CONTROL, "vary": VARY} if method in SAFE_METHODS else {}
 
 
 def _position(request: Request) -> dict[str, str]:
@@ -144,8 +138,7 @@ def _position(request: Request) -> dict[str, str]:
 
 def _response(reply: CachedResponse, media_type: str, request: Request) -> Response:
     headers = _position(request) if reply.etag is None else {"etag": reply.etag, **_position(request)}
-    if request.method in SAFE_METHODS:  # caches store no responses to other methods
-        headers |= {"cache-control": CACHE_CONTROL, "vary": VARY}
+    headers |= caching(request.method)
     return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 

@@ -36,7 +36,7 @@ from server.observability.telemetry import OperationOutcome, Telemetry
 from server.protocols.failures import failed
 from server.protocols.idempotency import KeyedMutation, execute_once
 from server.protocols.persisted_documents import PersistedDocuments
-from server.protocols.response_cache import CachedResponse, CacheKey, ResponseCache
+from server.protocols.response_cache import CachedResponse, CacheKey, ResponseCache, cache_key_of
 from server.requests import GraphQLRequest
 
 
@@ -121,6 +121,22 @@ class Service:
         operation = self.engine.parse(text, request.operation_name)
         self.documents.register(request.query, request.document_hash)
         return operation
+
+    async def query(
+        self,
+        operation: Operation,
+        request: GraphQLRequest,
+        conditions: Conditions,
+        lease: Lease,
+        database: MerlinDatabase,
+    ) -> CachedResponse:
+        """The response to a query. Raises `OperationError`, `AuthenticationError` and `BackendError`."""
+        if request.read_after is not None:
+            await database.catch_up(request.read_after)
+        identity = lease.identity()
+        key = None if request.wants_cost else cache_key_of(operation, request.variables, identity.role)
+        question = Question(operation, request.variables, key, conditions, database, request.wants_cost)
+        return await self.answer(question, self.context(database, identity), lambda: lease.visitor, identity)
 
     async def answer(
         self, question: Question, context: Context, visitor: Callable[[], Visitor], identity: Identity

@@ -23,6 +23,7 @@ from server.auth.visitor import Visitor
 from server.database.models import EntityKind, Entry, Key
 from server.database.notifier import Notifier
 from server.protocols import event_stream
+from server.settings import Settings
 from tests.support.live import DEADLINE, Live, serving, until
 from tests.support.records import memory_of, run, uid
 
@@ -263,3 +264,14 @@ async def test_curl_follows_a_subscription(live: Live) -> None:
     process.terminate()
     await process.wait()
     await until(lambda: live.database.changes.followers == 0)
+
+
+async def test_one_streams_origin_is_no_other_streams() -> None:
+    """The headers of CORS belong to one response, and `Vary` does not grow."""
+    origin = "https://dash.example.org"
+    settings = Settings(no_auth=True, allow_origins=origin)
+    async with serving(await memory_of(), settings=settings) as live, httpx.AsyncClient(timeout=DEADLINE) as client:
+        for headers in ({"origin": origin}, {"origin": origin}, {}):
+            answer = await client.post(live.http, json={"query": "{ __typename }"}, headers=STREAM | headers)
+            assert answer.headers.get("access-control-allow-origin") == headers.get("origin")
+            assert answer.headers["vary"] == "accept, Origin"

@@ -82,13 +82,15 @@ def many(count: int, part: Callable[[int], str]) -> str:
 
 CIRCULAR = "query { __schema { ...A } } fragment A on __Schema { __typename ...B } fragment B on __Schema { ...A }"
 DEEP = "query { __schema { types { " + "fields { type { " * 5 + "name" + " } }" * 5 + " } } }"
+# Without graphql-cop's check of queries by GET, which are answered: other sites can't use them (test_get_queries.py).
 CHECKS = {
     "alias overloading": Check(
         lambda answer: "alias100" in answer.text and answer.status_code == 200 and "data" in answer.json(),
         "query { " + many(101, lambda n: f"alias{n}: __typename") + " }",
     ),
     "array batching": Check(
-        lambda answer: isinstance(answer.json(), list), send={"json": [{"query": "query { __typename }"}] * 10}
+        lambda answer: isinstance(answer.json(), list),
+        send={"json": [{"query": "query { __typename }"}] * 11},  # ten are answered, and each costs what it costs
     ),
     "directive overloading": Check(lambda answer: len(told(answer)) >= 10, "query { __typename " + "@aa" * 10 + " }"),
     "circular query by introspection": Check(lambda answer: "data" in answer.json(), DEEP),
@@ -105,7 +107,6 @@ CHECKS = {
     "unhandled errors": Check(
         lambda answer: any("exception" in error.get("extensions", {}) for error in told(answer)), "qwerty cop { abc }"
     ),
-    "a query by GET": Check(has_data, method="GET", send={"params": {"query": "{__typename}"}}),
     "a mutation by GET": Check(has_data, method="GET", send={"params": {"query": "mutation {__typename}"}}),
     "a query by a form": Check(has_data, send={"data": {"query": "query { __typename }"}}),
     **{
@@ -144,7 +145,6 @@ async def test_the_checks_find_what_an_ordinary_server_allows() -> None:
         "introspection",
         "field suggestions",
         "suggestions of arguments",
-        "a query by GET",
         "an IDE at /",
         "a schema to read",
     }

@@ -361,8 +361,7 @@ def test_the_profile_sets_defaults() -> None:
     strict = read(["--profile", "production"])
     assert not strict.introspection
     assert not strict.graphiql
-    assert not strict.get_queries
     assert (strict.log_format, strict.rate_limit, strict.max_depth) == ("json", 3_000, 12)
     assert read(environ={"MERLIN_GRAPHQL_PROFILE": "production"}) == strict
     said = read(["--profile", "production", "--introspection", "--max-depth", "15"], {"MERLIN_GRAPHQL_GRAPHIQL": "yes"})
-    assert (said.introspection, said.graphiql, said.max_depth, said.get_queries) == (True, True, 15, False)
+    assert (said.introspection, said.graphiql, said.max_depth) == (True, True, 15)
