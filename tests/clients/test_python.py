@@ -1,0 +1,265 @@
+"""The recipes for Python in docs/clients.md, as they are written there, against a server with a login."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.backends import free_port
+from tests.support.live import until
+from tests.support.notebook import Notebook
+from tests.support.pages import block
+from tests.support.serving import Serving
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "a-token-that-only-this-test-knows"
+PAGE = "docs/clients.md"
+
+
+def cell(has: str) -> str:
+    """The block of Python that has a text."""
+    return block(PAGE, has, "python")
+
+
+def served(home: Path, *arguments: str) -> Serving:
+    return Serving(home, "--demo", *arguments, login=True, environ={"MERLIN_GRAPHQL_TOKEN": TOKEN})
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with served(tmp_path_factory.mktemp("clients") / "home") as serving:
+        yield serving
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("TOKEN", TOKEN)
+    return TOKEN
+
+
+def address(serving: Serving) -> str:
+    return serving.url.removeprefix("http://")
+
+
+@pytest.fixture
+def notebook(server: Serving, token: str) -> Notebook:
+    return Notebook(address(server))
+
+
+@pytest.fixture
+def httpx_notebook(notebook: Notebook) -> Iterator[Notebook]:
+    """With the client and `ask`."""
+    notebook.run(cell("class MerlinError"))
+    yield notebook
+    notebook.names["merlin"].close()
+
+
+# --- without packages -------------------------------------------------------------------------------------------------
+
+
+def test_the_standard_library_will_do(notebook: Notebook, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints how many runs there are by status, and raises what the server says of a wrong query."""
+    notebook.run(cell("urllib.request.Request("))
+    counts = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert int(counts["RUNNING"]) > 0
+    with pytest.raises(RuntimeError, match="Cannot query field 'nope'"):
+        notebook.names["ask"]("{ nope }")
+
+
+def test_the_standard_library_says_why_it_was_refused(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is the server's, not that of a status."""
+    notebook.run(cell("urllib.request.Request("))
+    monkeypatch.setenv("TOKEN", "another")
+    with pytest.raises(RuntimeError, match="This token is not known here"):
+        notebook.names["ask"]("{ __typename }")
+
+
+def test_requests_asks(notebook: Notebook) -> None:
+    """By one line."""
+    notebook.run(cell("requests.post("))
+    assert notebook.names["answer"]["data"]["runCounts"]
+
+
+# --- httpx ------------------------------------------------------------------------------------------------------------
+
+
+def test_httpx_reads_all_pages(httpx_notebook: Notebook) -> None:
+    """Each run once, in pages of any size, of a connection at any place."""
+    httpx_notebook.run(cell("def nodes("))
+    names = httpx_notebook.names
+    small = names["RUNS"].replace("first: 500", "first: 7")
+    whole = [run["id"] for run in names["nodes"](names["RUNS"], "runs")]
+    assert [run["id"] for run in names["nodes"](small, "runs")] == whole
+    assert len(set(whole)) == len(whole) == names["ask"]("{ database { runs } }")["database"]["runs"] > 7
+    assert {run["status"] for run in names["failed"]} == {"FAILED"}
+
+
+def test_httpx_raises_with_the_codes(httpx_notebook: Notebook) -> None:
+    """Which a program can decide by."""
+    names = httpx_notebook.names
+    with pytest.raises(names["MerlinError"]) as caught:
+        names["ask"]("{ nope }")
+    assert caught.value.codes == ["GRAPHQL_VALIDATION_FAILED"]
+
+
+def test_httpx_waits_when_it_is_told_to(tmp_path: Path, token: str) -> None:
+    """A script that asks more often than it may is slow, and does not fail."""
+    waited: list[float] = []
+    with served(tmp_path / "home", "--rate-limit", "60") as serving:
+        notebook = Notebook(address(serving))
+        notebook.run(cell("class MerlinError"))
+        real = notebook.names["time"]
+        notebook.names["time"] = type("Time", (), {"sleep": lambda seconds: (waited.append(seconds), real.sleep(seconds))})
+        while not waited:
+            assert notebook.names["ask"]("{ __typename }") == {"__typename": "Query"}
+        notebook.names["merlin"].close()
+    assert min(waited) >= 1
+
+
+def test_httpx_creates_once_what_it_sends_twice(httpx_notebook: Notebook) -> None:
+    """An answer that is lost on its way is fetched again by the same key."""
+    httpx_notebook.run(cell("def create_run("))
+    names = httpx_notebook.names
+    names["time"] = type("Time", (), {"sleep": lambda seconds: None})
+    send, answers = names["merlin"].post, []
+
+    def lossy(*arguments: Any, **options: Any) -> Any:
+        answers.append(send(*arguments, **options))
+        if len(answers) == 1:
+            raise names["httpx"].ReadError("lost")
+        return answers[-1]
+
+    names["merlin"].post = lossy
+    created = names["create_run"](studyName="sent_twice", queues=["q"], workspace="/sent/twice")
+    assert [answer.json()["data"]["createRun"]["run"]["id"] for answer in answers] == [created, created]
+    with pytest.raises(ValueError, match="workspace"):
+        names["create_run"](studyName="sent_twice", queues=["q"], workspace="/sent/twice")
+
+
+def test_httpx_reads_nothing_twice(httpx_notebook: Notebook) -> None:
+    """Until something changes."""
+    httpx_notebook.run(cell("def refresh("))
+    httpx_notebook.run(cell("def create_run("))
+    names = httpx_notebook.names
+    assert [names["refresh"](), names["refresh"]()] == [True, False]
+    before = names["overview"]
+    names["create_run"](studyName="newer", queues=["q"], workspace="/something/newer")
+    assert names["refresh"]()
+    assert names["overview"] != before
+
+
+def created(names: dict[str, Any], workspace: str) -> str:
+    """The id of a new run that is active."""
+    id_: str = names["create_run"](studyName="followed", queues=["q"], workspace=workspace, status="RUNNING")
+    return id_
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_httpx_follows_a_server_that_comes_again(tmp_path: Path, token: str) -> None:
+    """A run that is gone when the server is back is gone in the client, too; one with odd characters arrives whole."""
+    port = str(free_port())
+    notebook = Notebook(f"127.0.0.1:{port}")
+    with served(tmp_path / "first", "--port", port) as first, ThreadPoolExecutor() as threads:
+        assert first.url
+        for has in ("class MerlinError", "def create_run(", "def subscribe("):
+            notebook.run(cell(has))
+        names = notebook.names
+        ended = threading.Event()
+
+        def sleep(seconds: float) -> None:
+            if ended.wait(0.05):
+                raise SystemExit
+
+        names["time"] = type("Time", (), {"sleep": sleep})
+        following = threads.submit(names["follow"])
+        wait_until(lambda: len(names["active"]) > 1)
+        standing = set(names["active"])
+        lost = created(names, "/lines\u2028and\u0085more")
+        wait_until(lambda: lost in names["active"])
+        assert names["active"][lost]["workspace"] == "/lines\u2028and\u0085more"
+        first.stop(signal.SIGKILL)
+        with served(tmp_path / "second", "--port", port) as second:
+            assert second.url
+            wait_until(lambda: lost not in names["active"])
+            assert len(names["active"]) == len(standing)
+        ended.set()
+        with pytest.raises(SystemExit):
+            following.result(20)
+        names["merlin"].close()
+
+
+def test_httpx_ends_a_subscription_that_is_refused(httpx_notebook: Notebook) -> None:
+    """A wrong token and a wrong query, which no repetition helps."""
+    httpx_notebook.run(cell("def subscribe("))
+    names = httpx_notebook.names
+    with pytest.raises(names["MerlinError"]) as caught:
+        list(names["subscribe"]("subscription { nope }"))
+    assert caught.value.codes == ["GRAPHQL_VALIDATION_FAILED"]
+    names["merlin"].headers["Authorization"] = "Bearer another"
+    with pytest.raises(names["MerlinError"]) as caught:
+        names["follow"]()
+    assert caught.value.codes == ["INVALID_TOKEN"]
+
+
+# --- gql --------------------------------------------------------------------------------------------------------------
+
+
+def test_gql_asks(notebook: Notebook) -> None:
+    """With variables."""
+    notebook.run(cell("HTTPXTransport("))
+    assert len(notebook.names["runs"]) == 5
+
+
+async def test_gql_asks_in_a_notebook(notebook: Notebook) -> None:
+    """The synchronous transport, where a loop runs already."""
+    await notebook.run_async(cell("HTTPXTransport("))
+    assert len(notebook.names["runs"]) == 5
+
+
+async def test_gql_subscribes_again(tmp_path: Path, token: str) -> None:
+    """A server that comes again sends its snapshot again, to the same loop."""
+    port = str(free_port())
+    notebook = Notebook(f"127.0.0.1:{port}")
+    kinds: list[str] = []
+    with served(tmp_path / "first", "--port", port) as first:
+        assert first.url
+        await notebook.run_async(cell("async def changes("))
+        notebook.names["kinds"] = kinds
+        await notebook.run_async(
+            "async def watch():\n    async for result in changes(ACTIVE):\n        kinds.append(result['runChanges']['kind'])\n"
+        )
+        await notebook.run_async(cell("asyncio.create_task(watch())"))
+        task = notebook.names["task"]
+        await until(lambda: kinds.count("SNAPSHOT_END") == 1)
+        await asyncio.to_thread(first.stop, signal.SIGTERM)
+        with served(tmp_path / "second", "--port", port) as second:
+            assert await asyncio.to_thread(lambda: second.url)
+            await until(lambda: kinds.count("SNAPSHOT_END") == 2)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert kinds.count("SNAPSHOT_BEGIN") == 2
+
+
+async def test_gql_ends_when_its_token_is_refused(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once."""
+    await notebook.run_async(cell("async def changes("))
+    monkeypatch.setenv("TOKEN", "another")
+    names = notebook.names
+    with pytest.raises(names["TransportConnectionFailed"]) as caught:
+        await anext(names["changes"](names["ACTIVE"]))
+    assert names["is_refused"](caught.value)
