@@ -130,7 +130,7 @@ async def test_a_client_that_hops_sees_nothing_go_back(store: Store, merlin: Wri
     """With the position of each answer in the next request, while Merlin and a server write."""
     async with two(store.url) as servers:
         position, last = "", (0, 0)
-        for number in range(40):
+        for number in range(24):
             if number % 2:
                 merlin.create(study(number))
             else:
