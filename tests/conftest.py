@@ -23,19 +23,22 @@ BOTH_ENGINES = {
     *("test_failovers", "test_outage", "test_refused_writes", "test_queues", "test_interop", "test_servers"),
 }
 """Files about the commands that a server is sent, and about its answers: tried on Redis and on Valkey."""
+WAIT_LONG = ("test_truth", "test_living_workers", "test_progress", "test_status_at_work", "test_overwrites")
+"""Files whose tests wait for real workers: they begin first, and others have the processors meanwhile."""
 
 # Each server and each Merlin that a test starts would else compile all modules anew, which takes half of its start.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Nobody is met but on loopback. A client of httpx would read 150 authorities first, which takes longer than its request.
+# Nobody is met but on loopback. A client of httpx would read 150 authorities, which takes longer than its request.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = "/nonexistent"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves to the soak what is tested on Redis already."""
+    """Leaves to the soak what is tested on Redis already, and has what waits long begin first."""
+    items.sort(key=lambda item: item.path.stem not in WAIT_LONG)
     if "redis" not in binaries():
         return
     tests = {item.nodeid for item in items}

@@ -122,7 +122,7 @@ def asked_of(world: World, random: Random) -> Iterator[tuple[Operation, dict[str
 # --- an upper bound
 
 
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=60)
 @given(st.randoms(use_true_random=True, note_method_calls=False))
 def test_no_response_has_more_fields_than_its_operation_costs(world: World, random: Random) -> None:
     """Whatever is asked of whatever data, with any variables."""
@@ -133,7 +133,7 @@ def test_no_response_has_more_fields_than_its_operation_costs(world: World, rand
             assert fields <= world.compiled._cost(operation, variables, world.context), (operation.text, values)
 
 
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=60)
 @given(st.randoms(use_true_random=True, note_method_calls=False))
 def test_both_ways_spend_the_same_and_no_more_than_the_cost(world: World, random: Random) -> None:
     """Compiled functions and graphql-core, with the same answer; what is searched once may be found twice."""
