@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
@@ -33,6 +34,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Nobody is met but on loopback. A client of httpx would read 150 authorities, which takes longer than its request.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = "/nonexistent"
+
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+settings.load_profile("tests")
 
 
 @pytest.hookimpl(tryfirst=True)
