@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
@@ -22,15 +24,26 @@ BOTH_ENGINES = {
     *("test_failovers", "test_outage", "test_refused_writes", "test_queues", "test_interop", "test_servers"),
 }
 """Files about the commands that a server is sent, and about its answers: tried on Redis and on Valkey."""
+WAIT_LONG = ("test_truth", "test_living_workers", "test_progress", "test_status_at_work", "test_overwrites")
+"""Files whose tests wait for real workers: they begin first, and others have the processors meanwhile."""
 
 # Each server and each Merlin that a test starts would else compile all modules anew, which takes half of its start.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Nobody is met but on loopback. A client of httpx would read 150 authorities, which takes longer than its request.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = "/nonexistent"
+
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+settings.load_profile("tests")
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves to the soak what is tested on Redis already."""
+    """Leaves to the soak what is tested on Redis already, and has what waits long begin first."""
+    items.sort(key=lambda item: item.path.stem not in WAIT_LONG)
     if "redis" not in binaries():
         return
     tests = {item.nodeid for item in items}
@@ -38,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_redis = item.nodeid.replace("valkey", "redis")
         if item.path.stem not in BOTH_ENGINES and on_redis != item.nodeid and on_redis in tests:
             item.add_marker(pytest.mark.soak)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end: garbage is not looked for among them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

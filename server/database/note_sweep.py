@@ -71,14 +71,14 @@ class NoteSweep:
 
     async def _remove(self, keys: Sequence[NoteKey]) -> None:
         """Where it fails, it is tried again soon."""
+        for key in keys:
+            del self._orphans[key]  # before: what is read back may be an orphan again
         try:
             _, _, noted = await self._runner.run(partial(_forget, keys))
             await self._runner.feed.refresh((), noted)
         except DatabaseError as error:
             LOG.debug("%d notes of what is gone are kept for now: %s", len(keys), error)
-        else:
-            for key in keys:
-                self._orphans.pop(key, None)
+            self._orphans.update(dict.fromkeys(keys))
 
 
 async def _forget(keys: Sequence[NoteKey], transaction: Transaction) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from server.database.backends.base import ResultsBackend
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.notes import NoteKey, NoteKind
+from server.database.backends.write_set import WriteSet
 from server.database.effects import Action, Effect
 from server.database.errors import ConflictError, InvalidValueError, RunNotFoundError
 from server.database.json_text import is_same_json
@@ -30,6 +31,7 @@ from tests.support.raw_store import read_store
 from tests.support.records import logical_worker, memory_of, run, uid
 from tests.support.servers import RedisServer
 from tests.support.subscribers import CHANGES, RUN_CHANGES, subscribed
+from tests.support.writers import Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -300,6 +302,28 @@ async def test_annotations_that_no_notice_told_of_are_found(redis_server: RedisS
         async with asyncio.timeout(20):
             while database.runs.get(uid(1)).annotations != {"owner": "bob"} or not database.comparison.missed:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "redis"], indirect=True)
+async def test_a_note_that_comes_back_while_it_is_removed_is_removed(backend: ResultsBackend, writer: Writer) -> None:
+    """Such as the history of a run that Merlin made and deleted within a moment: no notice may tell of it again."""
+    came_back = asyncio.Event()
+    async with database_of(backend, *housed(run(1))) as database:
+        await database.annotate(uid(1), {"owner": "ada"})
+        refresh = database.feed.refresh
+
+        async def refresh_late(keys: Collection[Key], notes: Collection[NoteKey] = ()) -> None:
+            if not came_back.is_set():
+                note = {NoteKey(NoteKind.ANNOTATIONS, uid(1)): '{"owner":"bob"}'}
+                await backend.commit(WriteSet(uid(9), {}, {}, {}, frozenset(), {}, {}, note))
+                came_back.set()
+            await refresh(keys, notes)
+
+        database.feed.refresh = refresh_late  # type: ignore[method-assign]
+        writer.delete(RUN)
+        async with asyncio.timeout(20):
+            await came_back.wait()
+        await until_gone(backend, uid(1))
 
 
 async def test_the_sweep_ends_though_a_cancellation_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

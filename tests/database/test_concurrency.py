@@ -23,10 +23,10 @@ from tests.conftest import Store
 from tests.support.records import logical_worker, run, study, uid
 
 pytestmark = pytest.mark.anyio
+many = pytest.mark.parametrize("each", [8, pytest.param(25, marks=pytest.mark.soak)])
+"""So many runs a client."""
 
 CLIENTS = 8
-EACH = 25
-ALL = CLIENTS * EACH
 REFERENCES = frozenset(
     {
         ProblemKind.DANGLING_REFERENCE,
@@ -73,13 +73,14 @@ def runs_of_a_study(count: int) -> list[Model]:
     return [study(1, "shared", runs=ids), logical_worker("sim", runs=ids), *runs]
 
 
-async def test_no_run_is_lost_where_many_create(store: Store) -> None:
-    """200 runs that 8 clients create in one study are all linked from both sides and found by workspace."""
+@many
+async def test_no_run_is_lost_where_many_create(store: Store, each: int) -> None:
+    """Runs that 8 clients create in one study are all linked from both sides and found by workspace."""
 
     async def create(database: MerlinDatabase, client: int) -> list[str]:
         return [
             (await database.runs.create("shared", f"/runs/{client}_{number}", ["[merlin]_q"])).id
-            for number in range(EACH)
+            for number in range(each)
         ]
 
     async with clients_of(store.url) as clients:
@@ -89,19 +90,20 @@ async def test_no_run_is_lost_where_many_create(store: Store) -> None:
             assert set(created[client]) <= set(database.read_model.runs.records)  # each has read what it wrote
     async with newcomer(store.url) as database:
         (only,) = database.read_model.studies
-        assert len(ids) == ALL
+        assert len(ids) == CLIENTS * each
         assert Counter(only.runs) == Counter(ids)
         assert {record.id for record in database.read_model.runs if record.study_id == only.id} == ids
-        workspaces = {f"/runs/{client}_{number}" for client in range(CLIENTS) for number in range(EACH)}
+        workspaces = {f"/runs/{client}_{number}" for client in range(CLIENTS) for number in range(each)}
         owners = await database.backend.name_owners(database.runs.kind, workspaces)
         assert owners == {record.workspace: record.id for record in database.read_model.runs}
         assert await broken_references(database) == []
 
 
-async def test_no_reference_is_left_where_many_delete(store: Store) -> None:
-    """200 runs that 8 clients delete are gone, and their study and their worker name none of them."""
-    await fill(store.url, *runs_of_a_study(ALL))
-    ids = [uid(100 + number) for number in range(ALL)]
+@many
+async def test_no_reference_is_left_where_many_delete(store: Store, each: int) -> None:
+    """Runs that 8 clients delete are gone, and their study and their worker name none of them."""
+    await fill(store.url, *runs_of_a_study(CLIENTS * each))
+    ids = [uid(100 + number) for number in range(CLIENTS * each)]
 
     async def delete(database: MerlinDatabase, mine: list[str]) -> None:
         for id_ in mine:

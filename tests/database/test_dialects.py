@@ -177,7 +177,7 @@ _SPELLINGS = st.sampled_from([(RUN, CURRENT), (RUN, DOUBLE), (PHYSICAL, CURRENT)
 _OLD_SPELLINGS = st.sampled_from([(RUN, LEGACY), (PHYSICAL, LEGACY)])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     mix=st.lists(_OLD_SPELLINGS, max_size=4).flatmap(
         lambda old: st.lists(_SPELLINGS, max_size=2).flatmap(lambda new: st.permutations([*old, *new]))

@@ -73,7 +73,7 @@ async def ask(address: str, query: str, headers: dict[str, str] | None = None) -
         return (await client.post(address, json={"query": query}, headers=headers)).json()
 
 
-@pytest.mark.parametrize("runs", [3_000, pytest.param(5_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("runs", [1_500, pytest.param(5_000, marks=pytest.mark.soak)])
 async def test_a_killed_deletion_leaves_whole_runs_and_can_be_sent_again(
     home: Path, killed: RedisServer, runs: int
 ) -> None:

@@ -178,14 +178,14 @@ def alone(site: Site, start: Start, mutation: str) -> Iterator[History]:
         yield site.history(start, lambda _: left.pop() if left else None)  # noqa: B023 - it is over by then
 
 
-@settings(SAME, max_examples=8)
+@settings(SAME, max_examples=4)
 @given(st.data())
 def test_merlin_works_after_any_history(site: Site, data: st.DataObject) -> None:
     """Mutations of all kinds in any order."""
     check_any_history(site, data, on_the_database)
 
 
-@settings(SAME, max_examples=12)
+@settings(SAME, max_examples=6)
 @given(st.data())
 def test_merlin_works_on_directories_after_any_history(site: Site, data: st.DataObject) -> None:
     """The same for the commands that name a run by its directory."""

@@ -30,7 +30,7 @@ RANDOM = st.randoms(use_true_random=True, note_method_calls=False)
 """Seeded by hypothesis; what it finds is told as a document, so it need not be made smaller."""
 
 
-@settings(SLOW, max_examples=120)
+@settings(SLOW, max_examples=50)
 @given(RANDOM)
 def test_the_answer_is_graphql_cores_to_the_byte(world: World, random: Random) -> None:
     """Any document with any variables, of faulty data and of attributes that misbehave, is answered alike."""

@@ -209,7 +209,7 @@ def true_of(formula: Formula, known: dict[Any, Any]) -> bool:
             raise AssertionError
 
 
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=60)
 @given(FORMULAS)
 def test_a_formula_can_exclude_what_some_values_make_false(formula: Formula) -> None:
     """Each combination of values is tried."""

@@ -88,7 +88,7 @@ def check(text: str) -> None:
         assert is_kept(text, value)
 
 
-@settings(SLOW, max_examples=200)
+@settings(SLOW, max_examples=80)
 @given(NUMBERS)
 def test_a_number_is_kept_or_known_as_one_that_is_not(text: str) -> None:
     """Of whatever size, with however many digits: it is never another one."""

@@ -67,7 +67,7 @@ NEVER, ALWAYS, ELSE_AS_EVER = 10**9, 0, 2
 
 
 @pytest.mark.parametrize("worth_it", [NEVER, ALWAYS, ELSE_AS_EVER])
-@settings(SLOW, max_examples=12)
+@settings(SLOW, max_examples=5)
 @given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_every_question_is_answered_as_the_records_say(
     new_url: Callable[[], str], worth_it: int, world: World, questions: list[Said]

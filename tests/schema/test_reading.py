@@ -100,6 +100,7 @@ def naive_count(value: object) -> int:
     return 4 * isinstance(value, dict) + sum(1 + naive_count(item) for item in inner)
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
         st.none() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=2), inner)

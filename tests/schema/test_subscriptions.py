@@ -143,7 +143,7 @@ def take(subscriber: Subscriber, answers: list[Said], recreated: set[str]) -> No
 
 
 @pytest.mark.parametrize("tidy_from", [0, 1024])
-@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.sampled_from(SUBSCRIPTIONS), min_size=1, max_size=3),
     st.lists(entries(), max_size=6),
@@ -200,7 +200,7 @@ RUNNING: Said = {"filter": {"status": {"eq": "RUNNING"}}}
 HISTORY = st.lists(st.tuples(st.sampled_from([11, 12]), st.sampled_from([None, *RunStatus])), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(HISTORY, HISTORY, st.booleans())
 def test_a_map_kept_by_the_events_is_the_result_of_the_filter(
     before: list[tuple[int, RunStatus | None]], history: list[tuple[int, RunStatus | None]], snapshot: bool

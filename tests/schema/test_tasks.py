@@ -194,7 +194,7 @@ async def answered(database: MerlinDatabase, engine: Engine, **variables: Any) -
     return (await engine.query(engine.parse(TASKS), {"run": RUN, **variables}, context)).encoded
 
 
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=60)
 @given(workspaces(), FILTERS, ORDERS, st.integers(1, 4), st.booleans())
 def test_pages_are_what_plain_python_finds(
     runner: asyncio.Runner,

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -38,6 +39,10 @@ from tests.support.serving import DEADLINE, Serving, server_processes
 pytestmark = pytest.mark.anyio
 
 ROUNDS = [0, *(pytest.param(number, marks=pytest.mark.soak) for number in range(1, 25))]
+BUSY, IDLE = 0.0, 1.0
+"""Seconds that a client of the load thinks before its next request."""
+USUAL = [(1, "tcp", BUSY), (1, "unix", IDLE), (2, "tcp", IDLE), (2, "unix", BUSY)]
+"""Each with each other; all three together are left to the soak."""
 BODY = b'{"query":"{ database { runs } }"}'
 HEAD = b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(
     BODY
@@ -109,9 +114,13 @@ async def told(serving: Serving, address: Address) -> None:
 
 
 @pytest.mark.parametrize("number", ROUNDS)
-@pytest.mark.parametrize("think", [0.0, 1.0], ids=["busy", "idle"])
-@pytest.mark.parametrize("by", ["tcp", "unix"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "by", "think"),
+    [
+        pytest.param(workers, by, think, marks=[] if (workers, by, think) in USUAL else pytest.mark.soak)
+        for workers, by, think in product([1, 2], ["tcp", "unix"], [BUSY, IDLE])
+    ],
+)
 async def test_no_accepted_request_is_lost(tmp_path: Path, workers: int, by: str, think: float, number: int) -> None:
     """Whoever could connect and send a whole request reads a whole answer; idle connections are tried, too."""
     arguments = ["--demo", "--workers", str(workers)]

@@ -87,10 +87,11 @@ async def test_a_position_of_its_own_is_not_waited_for(store: Store) -> None:
         assert one.database.position.server != other.database.position.server
 
 
-async def test_many_reads_after_writes_elsewhere_are_all_right(store: Store) -> None:
+@pytest.mark.parametrize("count", [12, pytest.param(40, marks=pytest.mark.soak)])
+async def test_many_reads_after_writes_elsewhere_are_all_right(store: Store, count: int) -> None:
     """Of many writes at one server, each is read at the other right after its answer."""
     async with two(store.url) as (one, other, _):
-        for number in range(40):
+        for number in range(count):
             written = await ask(one, CREATE % f"s{number:03}")
             read = await ask(other, NAMES, after=written.headers["x-position"])
             assert f"s{number:03}" in names(read), number

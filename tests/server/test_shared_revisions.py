@@ -106,11 +106,8 @@ async def test_when_it_is_quiet_all_servers_say_the_same(store: Store, merlin: W
         assert (await ask(one, STUDIES, if_none_match=known.headers["etag"])).status_code == 200
 
 
-async def test_an_answer_has_the_same_etag_whenever_the_content_is_the_same(
-    store: Store, merlin: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_has_the_same_etag_whenever_the_content_is_the_same(store: Store, merlin: Writer) -> None:
     """Also after a change that was undone; an answer that tells the revision has another one."""
-    monkeypatch.setattr("server.open_work.HistoryRecorder.run", lambda _: asyncio.Event().wait())
     async with two(store.url) as (one, other):
         before = await ask(one, STUDIES)
         counted = await ask(one, COUNTS)
@@ -119,6 +116,7 @@ async def test_an_answer_has_the_same_etag_whenever_the_content_is_the_same(
         assert (await ask(one, STUDIES)).headers["etag"] != before.headers["etag"]
         merlin.delete(Key(EntityKind.RUN, uid(1)))
         await until(lambda: len(one.database.runs) == 0)
+        await until(lambda: not one.database.read_model.histories.by_run)  # is removed a little later than its run
         assert (await ask(one, STUDIES)).headers["etag"] == before.headers["etag"]
         again = await ask(one, COUNTS, if_none_match=counted.headers["etag"])
         assert (again.status_code, again.headers["etag"] == counted.headers["etag"]) == (200, False)
@@ -129,7 +127,7 @@ async def test_a_client_that_hops_sees_nothing_go_back(store: Store, merlin: Wri
     """With the position of each answer in the next request, while Merlin and a server write."""
     async with two(store.url) as servers:
         position, last = "", (0, 0)
-        for number in range(40):
+        for number in range(24):
             if number % 2:
                 merlin.create(study(number))
             else:

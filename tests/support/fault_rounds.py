@@ -27,7 +27,7 @@ from tests.support.servers import RedisServer
 from tests.support.watchers import watching
 
 CLIENTS = 6
-MORE = 30
+MORE = 15
 """Mutations that are acknowledged before and after each fault."""
 SWEEPS = 0.02
 DEADLINES = (5.0, 1.5, 30.0)
