@@ -31,7 +31,7 @@ from server.database.positions import Position
 from server.database.recent import Recent
 from server.errors import RequestError
 from server.middleware import SECURITY_HEADERS
-from server.protocols.http import OFFERED, caching, refusal_headers, status_of
+from server.protocols.http import OFFERED, caching, refusal_headers
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
@@ -102,6 +102,7 @@ class _Request(NamedTuple):
 class _Reply(NamedTuple):
     request: _Request
     id: str
+    status: int
     response: CachedResponse
     position: Position | None
     headers: Mapping[str, str]
@@ -169,8 +170,8 @@ class FastPath:
             await self._slow_path(scope, receive, send)
             return
         metrics.count_fast_path(TAKEN)
-        metrics.count_request(reply.response.status)
-        start: Message = {"type": "http.response.start", "status": reply.response.status, "headers": _headers_of(reply)}
+        metrics.count_request(reply.status)
+        start: Message = {"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply)}
         if self._cors_send is None:
             await send(start)
         else:
@@ -213,12 +214,15 @@ class FastPath:
         try:
             response = await self._service.answer(question, context, lambda: visitor_of(scope), identity)
         except OperationError as error:
-            status = status_of(error, request.media_type)
+            status = self._service.statuses.of_error(error, request.media_type)
             refused = CachedResponse(status, encode_json({"errors": error.errors}), None)
-            return _Reply(request, id_, refused, None, refusal_headers(error, request.method))
+            return _Reply(request, id_, status, refused, None, refusal_headers(error, request.method))
         if known is None:
             self._parsed.put((request.method, body), parsed, _size_of(body, parsed))
-        return _Reply(request, id_, response, database.position, caching(request.method))
+        status = response.status
+        if response.has_errors:
+            status = self._service.statuses.of_response(request.media_type, has_errors=True)
+        return _Reply(request, id_, status, response, database.position, caching(request.method))
 
     def _read(self, body: bytes, method: str) -> ParsedBody | None:
         """The content of a body or of a query string; None if it is no query, or a long one.
