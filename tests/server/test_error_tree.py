@@ -44,7 +44,7 @@ from server.database.managers import RunManager, StudyManager
 from server.errors import CODES, ExpectedError, RequestError
 from server.http_client import FetchError
 from server.process import uvicorn_server
-from server.protocols import persisted_documents, websocket
+from server.protocols import http, persisted_documents, websocket
 from server.protocols.failures import GoneError
 from server.protocols.statuses import HttpStatuses
 from server.protocols.websocket import CloseCode, CloseError

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -29,7 +31,9 @@ SESSION = "SESSION"
 JSON = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
 TEXT = "query Q($n: Int = 1) { runs(first: $n) { nodes { workspace } } }"
 MANY = "{ " + " ".join(f"a{number}: __typename" for number in range(60)) + " }"
-QUERIES = Path(__file__).parents[2] / "queries"
+TESTS = Path(__file__).parents[1]
+QUERIES = TESTS.parent / "queries"
+NODE = shutil.which("node")
 
 
 Headers = list[tuple[str, str]]
@@ -317,3 +321,47 @@ async def test_the_metric_tells_how_many_take_the_fast_path() -> None:
     lines = [line.split() for line in text.splitlines() if line.startswith("merlin_graphql_fast_path_requests_total")]
     counts = {line[0].partition('outcome="')[2].rstrip('"}'): float(line[1]) for line in lines}
     assert counts == {"taken": 2, "method": 1}
+
+
+GQL = """
+from gql import Client, gql
+from gql.transport.httpx import HTTPXTransport
+print(Client(transport=HTTPXTransport("URL")).execute(gql("{ __typename }")))
+"""
+PROGRAMS = {
+    "curl": ("curl", "-s", "URL", "-H", "content-type: application/json", "-d", '{"query": "{ __typename }"}'),
+    "requests": ("PYTHON", "-c", "import requests; print(requests.post('URL', json={'query': '{ __typename }'}).text)"),
+    "httpx": ("PYTHON", "-c", "import httpx; print(httpx.post('URL', json={'query': '{ __typename }'}).text)"),
+    "gql": (
+        "PYTHON",
+        "-c",
+        GQL,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_programs_take_the_fast_path(outcomes: list[str], name: str) -> None:
+    """As they are, with no header of ours."""
+    if name == "curl" and shutil.which("curl") is None:
+        pytest.skip("no curl is installed here")
+    async with serving(await memory_of(), settings=Settings(no_auth=True)) as live:
+        command = [word.replace("URL", live.http).replace("PYTHON", sys.executable) for word in PROGRAMS[name]]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        told, _ = await process.communicate()
+    assert b"Query" in told
+    assert outcomes == ["taken"]
+
+
+@pytest.mark.skipif(NODE is None, reason="no node is installed here")
+@pytest.mark.skipif(not (TESTS / "node_modules").exists(), reason="npm has not installed tests/package.json")
+async def test_clients_of_javascript_take_the_fast_path(outcomes: list[str]) -> None:
+    """All but the first request of Apollo with a hash, which is not known then."""
+    assert NODE is not None
+    async with serving(await memory_of(run(1, "/one")), settings=Settings(token=TOKEN)) as live:
+        program = (NODE, TESTS / "clients/queries.js", live.http, TOKEN)
+        process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+        answers = json.loads((await process.communicate())[0])
+    assert set(answers.values()) == {"/one"}
+    assert outcomes.count("taken") == len(answers)
+    assert set(outcomes) == {"taken", "operation"}
