@@ -23,7 +23,8 @@ from schema.documents import TOKEN_BYTES
 from schema.encoding import encode_json
 from schema.operation import Operation, OperationError
 from schema.roles import Role
-from server.auth.identity import Identity
+from server.auth.identity import AuthenticationError, Identity
+from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
 from server.cors import cors_send
 from server.database.merlin_database import MerlinDatabase
@@ -97,6 +98,8 @@ class _Request(NamedTuple):
     headers: Mapping[bytes, bytes]
     media_type: str
     """Of the response."""
+    session: Lease | None = None
+    """Of a browser that shows no token."""
 
 
 class _Reply(NamedTuple):
@@ -156,6 +159,7 @@ class FastPath:
             await self._slow_path(scope, receive, send)
             return
         metrics, request = self._service.telemetry.metrics, self._request(scope)
+        message: Message | None = None
         reply: _Reply | Declined
         if isinstance(request, Declined):
             reply = request
@@ -163,11 +167,11 @@ class FastPath:
             reply = await self._reply(scope["query_string"], request, scope)
         else:
             message = await receive()
-            receive, body = _replay(message, receive), _body_in(message)
+            body = _body_in(message)
             reply = Declined.BODY if body is None else await self._reply(body, request, scope)
         if isinstance(reply, Declined):
             metrics.count_fast_path(reply)
-            await self._slow_path(scope, receive, send)
+            await self._slow_path(scope, receive if message is None else _replay(message, receive), send)
             return
         metrics.count_fast_path(TAKEN)
         metrics.count_request(reply.status)
@@ -187,14 +191,23 @@ class FastPath:
             texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
             if not access.lets_page_in(request.method, texts):
                 return Declined.ORIGIN
-        if access.identify_sync(request.headers, scope) is None:
+            request = request._replace(session=access.session_sync(texts, scope))
+        if self._identity(request, scope) is None:
             return Declined.CLIENT
         return Declined.DRAINING if scope["state"]["draining"].is_set() else request
+
+    def _identity(self, request: _Request, scope: Scope) -> Identity | None:
+        if request.session is None:
+            return self._service.access_control.identify_sync(request.headers.get(b"authorization"), scope)
+        try:
+            return request.session.identity()
+        except AuthenticationError:
+            return None
 
     async def _reply(self, body: bytes, request: _Request, scope: Scope) -> _Reply | Declined:
         """The response to a body or a query string, unless it is one for the slow path."""
         access, headers = self._service.access_control, request.headers
-        identity = access.identify_sync(headers, scope)  # again: the token may have expired while the body arrived
+        identity = self._identity(request, scope)  # again: the token may have expired while the body arrived
         if identity is None or access.is_rate_limited(identity):
             return Declined.CLIENT if identity is None else Declined.LIMITED
         id_ = request_id_of(headers.get(b"x-request-id"))

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from schema.engine import Engine
+from server.contract.manifest import hash_of
 from server.observability.metrics import Metrics
 from server.protocols import batch
 from server.settings import Settings
@@ -198,8 +199,10 @@ async def test_documents_may_be_named_by_their_hash() -> None:
     settings = Settings(no_auth=True, trusted_documents=QUERIES, only_trusted=True)
     trusted = {"query": (QUERIES / "RecentRuns.graphql").read_text()}
     async with serving(await memory_of(run(1, "/one")), settings=settings) as live, httpx.AsyncClient() as client:
-        answer = await client.post(live.http, json=[trusted, RUNS])
-    assert codes(answer) == [None, "UNTRUSTED_DOCUMENT"]
+        hash_ = hash_of(trusted["query"])
+        hashed = {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": hash_}}}
+        answer = await client.post(live.http, json=[trusted, RUNS, {"documentId": f"sha256:{hash_}"}, hashed])
+    assert codes(answer) == [None, "UNTRUSTED_DOCUMENT", None, None]
 
 
 async def test_a_key_makes_one_mutation_safe_to_repeat(live: Live, client: httpx.AsyncClient) -> None:
