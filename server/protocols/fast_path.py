@@ -8,7 +8,7 @@ same functions choose the media type, let pages in, find the client and add the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from http import HTTPStatus
@@ -109,6 +109,7 @@ class _Reply(NamedTuple):
     response: CachedResponse
     position: Position | None
     headers: Mapping[str, str]
+    is_refused: bool = False
 
 
 _UNCONDITIONAL = Conditions(None, no_cache=False)
@@ -147,6 +148,8 @@ class FastPath:
         self._cors_send = cors_send(slow_path, service.access_control)
         self._parsed: Recent[tuple[str, bytes], ParsedBody] = Recent(_MAX_BYTES)
         """By the method, and the body or the query string."""
+        self._added: dict[tuple[str, bytes | None], Sequence[tuple[bytes, bytes]]] = {}
+        """Headers, by the method and the origin."""
         self._last_context: Context | None = None
 
     @property
@@ -175,12 +178,27 @@ class FastPath:
             return
         metrics.count_fast_path(TAKEN)
         metrics.count_request(reply.status)
-        start: Message = {"type": "http.response.start", "status": reply.status, "headers": _headers_of(reply)}
-        if self._cors_send is None:
-            await send(start)
-        else:
-            await self._cors_send(start, send, Headers(scope=scope))
+        headers = [*_headers_of(reply), *await self._added_headers(reply)]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.response.body})
+
+    async def _added_headers(self, reply: _Reply) -> Sequence[tuple[bytes, bytes]]:
+        """The headers about caches, and those that the middleware of CORS adds: remembered by method and origin."""
+        origin = reply.request.headers.get(b"origin")
+        key = (reply.request.method, origin)
+        if not reply.is_refused and (known := self._added.get(key)) is not None:
+            return known
+        own = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+        message: Message = {"type": "http.response.start", "headers": own}
+        if self._cors_send is not None:
+            given = Headers(raw=[] if origin is None else [(b"origin", origin)])
+            await self._cors_send(message, _nowhere, given)
+        headers: Sequence[tuple[bytes, bytes]] = message["headers"]
+        if not reply.is_refused and len(origin or b"") <= _MAX_HEADER:
+            if len(self._added) >= _REMEMBERED:
+                self._added.clear()
+            self._added[key] = headers
+        return headers
 
     def _request(self, scope: Scope) -> _Request | Declined:
         """The request, unless its headers or its client make it one for the slow path."""
@@ -229,7 +247,7 @@ class FastPath:
         except OperationError as error:
             status = self._service.statuses.of_error(error, request.media_type)
             refused = CachedResponse(status, encode_json({"errors": error.errors}), None)
-            return _Reply(request, id_, status, refused, None, refusal_headers(error, request.method))
+            return _Reply(request, id_, status, refused, None, refusal_headers(error, request.method), is_refused=True)
         if known is None:
             self._parsed.put((request.method, body), parsed, _size_of(body, parsed))
         status = response.status
@@ -307,7 +325,6 @@ def _request_of(body: bytes, method: str) -> GraphQLRequest:
 
 def _headers_of(reply: _Reply) -> list[tuple[bytes, bytes]]:
     headers = [*reply.response.headers, *SECURITY_HEADERS, (b"x-request-id", reply.id.encode())]
-    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
     if reply.position is not None:
         headers.append((b"x-position", str(reply.position).encode()))
     if reply.response.status != HTTPStatus.NOT_MODIFIED:
@@ -332,6 +349,10 @@ def _has_json(content_type: bytes) -> bool:
     except RequestError:
         return False
     return True
+
+
+async def _nowhere(_message: Message) -> None:
+    """A `send` for a message that is only to be completed."""
 
 
 def _replay(message: Message, receive: Receive) -> Receive:
