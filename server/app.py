@@ -46,6 +46,7 @@ from server.protocols.http import GraphQLApp
 from server.protocols.persisted_documents import PersistedDocuments
 from server.protocols.response_cache import ResponseCache
 from server.protocols.service import Service
+from server.protocols.statuses import HttpStatuses
 from server.protocols.websocket import WebSocketApp
 from server.requests import check_parameters
 from server.responses import http_exception, refused, server_error
@@ -126,6 +127,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
             metrics, tracing, documents.is_trusted, engine.execution_counts, log_operations=settings.log_operations
         ),
         ResponseCache(settings.result_cache * 2**20, f"{__version__}/{settings.introspection}"),
+        statuses=HttpStatuses(settings.http_statuses),
     )
 
     metrics.watch_cache("documents", lambda: engine.cache_sizes["documents"])

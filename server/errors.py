@@ -57,3 +57,7 @@ class RequestError(Exception):
     def code(self) -> str:
         """The error code, for programs."""
         return CODES[self.status]
+
+
+class IllFormedRequestError(RequestError):
+    """The body is JSON, and no request of GraphQL."""

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from server.database.json_numbers import load_exactly
 from server.database.positions import Position, parse_position
 from server.database.slices import in_slices
-from server.errors import RequestError
+from server.errors import IllFormedRequestError, RequestError
 from server.header_lists import joined, members, pieces, unquoted
 
 MAX_BODY_SIZE = 2**20
@@ -81,17 +81,17 @@ class BatchRequest(NamedTuple):
 def parse_request(given: object) -> GraphQLRequest:
     """Reads the JSON of a body or of a websocket's message. Raises `RequestError`."""
     if not isinstance(given, dict):
-        raise RequestError("A request is a JSON object with the key `query`.")
+        raise IllFormedRequestError("A request is a JSON object with the key `query`.")
     query = given.get("query")
     hash_ = _hash(given)
     if not isinstance(query, str | None) or (query is None and hash_ is None):
-        raise RequestError("query: pass the GraphQL document, as a string.")
+        raise IllFormedRequestError("query: pass the GraphQL document, as a string.")
     operation_name = given.get("operationName")
     if not isinstance(operation_name, str | None):
-        raise RequestError("operationName: pass a string, or leave the key out.")
+        raise IllFormedRequestError("operationName: pass a string, or leave the key out.")
     for name in ("variables", "extensions"):
         if not isinstance(given.get(name), dict | None):
-            raise RequestError(f"{name}: pass an object, or leave the key out.")
+            raise IllFormedRequestError(f"{name}: pass an object, or leave the key out.")
     extensions = given.get("extensions") or {}
     return GraphQLRequest(
         query,
@@ -141,7 +141,7 @@ def _hash(given: Mapping[str, Any]) -> str | None:
     document_id = given.get("documentId")
     if document_id is not None:
         if not isinstance(document_id, str):
-            raise RequestError("documentId: pass the document's SHA-256, as a string.")
+            raise IllFormedRequestError("documentId: pass the document's SHA-256, as a string.")
         return document_id.removeprefix("sha256:").lower()
     extensions = given.get("extensions")
     persisted = extensions.get("persistedQuery") if isinstance(extensions, dict) else None
@@ -151,7 +151,7 @@ def _hash(given: Mapping[str, Any]) -> str | None:
         case {"version": 1, "sha256Hash": str(hash_)}:
             return hash_.lower()
         case _:
-            raise RequestError('extensions.persistedQuery: pass {"version": 1, "sha256Hash": "…"}.')
+            raise IllFormedRequestError('extensions.persistedQuery: pass {"version": 1, "sha256Hash": "…"}.')
 
 
 def parse_parameters(parameters: QueryParams) -> GraphQLRequest:

@@ -60,8 +60,9 @@ def refusal(message: str, code: str, status: int, headers: Mapping[str, str] | N
     return Refusal(body, status, {"cache-control": "no-store", **(headers or {})}, JSON)
 
 
-def refused(error: RequestError) -> Refusal:
-    return refusal(str(error), error.code, error.status, error.headers)
+def refused(error: RequestError, status: int | None = None) -> Refusal:
+    """`status`: another one than the error's."""
+    return refusal(str(error), error.code, error.status if status is None else status, error.headers)
 
 
 def unauthenticated(error: AuthenticationError) -> Refusal:

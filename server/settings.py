@@ -243,6 +243,12 @@ class Settings:
     )
     graphiql: bool = setting(True, "Serve GraphiQL at /.", production=False)
     get_queries: bool = setting(True, "Accept queries by GET, too; if off, only event streams are accepted by GET.")
+    http_statuses: str = setting(
+        "compatible",
+        "The HTTP statuses of responses in application/graphql-response+json: those that clients know today, or those "
+        "of GraphQL over HTTP, September 2026 (422 for invalid documents, 294 for data with errors).",
+        choices=("compatible", "september-2026"),
+    )
     log_format: str = setting("text", "The format of log lines.", choices=("text", "json"), production="json")
     log_operations: bool = setting(False, "Log a line for each operation.", production=True)
     compiled: bool = setting(

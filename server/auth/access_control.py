@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from starlette.types import Scope
@@ -72,14 +72,9 @@ class AccessControl:
         """Identifies a client; the rate limit is not touched. Raises `AuthenticationError`, `RequestError`."""
         return self._attempt(visitor, visitor.token, lambda: self.authenticator.identify(visitor))
 
-    def identify_sync(self, headers: Mapping[bytes, bytes], scope: Scope) -> Identity | None:
-        """The identity behind a token or a session, if no I/O is needed, and no check of a public-key signature.
-
-        None if it is needed, and also for a client to refuse.
-        """
-        if b"cookie" in headers and b"authorization" not in headers and not self.authenticator.is_open:
-            return self._identity_of_session(scope)
-        header = headers.get(b"authorization", b"")
+    def identify_sync(self, authorization: bytes | None, scope: Scope) -> Identity | None:
+        """The identity behind an `Authorization` header, if no I/O and no signature check is needed; else None."""
+        header = b"" if authorization is None else authorization
         if header[:7].lower() != b"bearer " and not self.authenticator.is_open:
             return None
         token = header[7:].decode("latin-1").strip()
@@ -87,9 +82,12 @@ class AccessControl:
             return None
         return self.authenticator.identify_sync(token)
 
-    def _identity_of_session(self, scope: Scope) -> Identity | None:
+    def session_sync(self, headers: Mapping[str, str], scope: Scope) -> Lease | None:
+        """The lease of a browser's session; None if there is none, or if something else identifies the client."""
+        if "cookie" not in headers or "authorization" in headers or self.authenticator.is_open:
+            return None
         try:
-            return self.authenticator.identify(visitor_of(scope)).identity()
+            return self.authenticator.identify(replace(visitor_of(scope), headers=headers))
         except AuthenticationError:
             return None
 

@@ -8,7 +8,7 @@ same functions choose the media type, let pages in, find the client and add the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from http import HTTPStatus
@@ -23,7 +23,8 @@ from schema.documents import TOKEN_BYTES
 from schema.encoding import encode_json
 from schema.operation import Operation, OperationError
 from schema.roles import Role
-from server.auth.identity import Identity
+from server.auth.identity import AuthenticationError, Identity
+from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
 from server.cors import cors_send
 from server.database.merlin_database import MerlinDatabase
@@ -31,7 +32,7 @@ from server.database.positions import Position
 from server.database.recent import Recent
 from server.errors import RequestError
 from server.middleware import SECURITY_HEADERS
-from server.protocols.http import OFFERED, caching, refusal_headers, status_of
+from server.protocols.http import OFFERED, caching, refusal_headers
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
@@ -97,14 +98,18 @@ class _Request(NamedTuple):
     headers: Mapping[bytes, bytes]
     media_type: str
     """Of the response."""
+    session: Lease | None = None
+    """Of a browser that shows no token."""
 
 
 class _Reply(NamedTuple):
     request: _Request
     id: str
+    status: int
     response: CachedResponse
     position: Position | None
     headers: Mapping[str, str]
+    is_refused: bool = False
 
 
 _UNCONDITIONAL = Conditions(None, no_cache=False)
@@ -143,6 +148,8 @@ class FastPath:
         self._cors_send = cors_send(slow_path, service.access_control)
         self._parsed: Recent[tuple[str, bytes], ParsedBody] = Recent(_MAX_BYTES)
         """By the method, and the body or the query string."""
+        self._added: dict[tuple[str, bytes | None], Sequence[tuple[bytes, bytes]]] = {}
+        """Headers, by the method and the origin."""
         self._last_context: Context | None = None
 
     @property
@@ -155,6 +162,7 @@ class FastPath:
             await self._slow_path(scope, receive, send)
             return
         metrics, request = self._service.telemetry.metrics, self._request(scope)
+        message: Message | None = None
         reply: _Reply | Declined
         if isinstance(request, Declined):
             reply = request
@@ -162,20 +170,35 @@ class FastPath:
             reply = await self._reply(scope["query_string"], request, scope)
         else:
             message = await receive()
-            receive, body = _replay(message, receive), _body_in(message)
+            body = _body_in(message)
             reply = Declined.BODY if body is None else await self._reply(body, request, scope)
         if isinstance(reply, Declined):
             metrics.count_fast_path(reply)
-            await self._slow_path(scope, receive, send)
+            await self._slow_path(scope, receive if message is None else _replay(message, receive), send)
             return
         metrics.count_fast_path(TAKEN)
-        metrics.count_request(reply.response.status)
-        start: Message = {"type": "http.response.start", "status": reply.response.status, "headers": _headers_of(reply)}
-        if self._cors_send is None:
-            await send(start)
-        else:
-            await self._cors_send(start, send, Headers(scope=scope))
+        metrics.count_request(reply.status)
+        headers = [*_headers_of(reply), *await self._added_headers(reply)]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.response.body})
+
+    async def _added_headers(self, reply: _Reply) -> Sequence[tuple[bytes, bytes]]:
+        """The headers about caches, and those that the middleware of CORS adds: remembered by method and origin."""
+        origin = reply.request.headers.get(b"origin")
+        key = (reply.request.method, origin)
+        if not reply.is_refused and (known := self._added.get(key)) is not None:
+            return known
+        own = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+        message: Message = {"type": "http.response.start", "headers": own}
+        if self._cors_send is not None:
+            given = Headers(raw=[] if origin is None else [(b"origin", origin)])
+            await self._cors_send(message, _nowhere, given)
+        headers: Sequence[tuple[bytes, bytes]] = message["headers"]
+        if not reply.is_refused and len(origin or b"") <= _MAX_HEADER:
+            if len(self._added) >= _REMEMBERED:
+                self._added.clear()
+            self._added[key] = headers
+        return headers
 
     def _request(self, scope: Scope) -> _Request | Declined:
         """The request, unless its headers or its client make it one for the slow path."""
@@ -186,14 +209,23 @@ class FastPath:
             texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
             if not access.lets_page_in(request.method, texts):
                 return Declined.ORIGIN
-        if access.identify_sync(request.headers, scope) is None:
+            request = request._replace(session=access.session_sync(texts, scope))
+        if self._identity(request, scope) is None:
             return Declined.CLIENT
         return Declined.DRAINING if scope["state"]["draining"].is_set() else request
+
+    def _identity(self, request: _Request, scope: Scope) -> Identity | None:
+        if request.session is None:
+            return self._service.access_control.identify_sync(request.headers.get(b"authorization"), scope)
+        try:
+            return request.session.identity()
+        except AuthenticationError:
+            return None
 
     async def _reply(self, body: bytes, request: _Request, scope: Scope) -> _Reply | Declined:
         """The response to a body or a query string, unless it is one for the slow path."""
         access, headers = self._service.access_control, request.headers
-        identity = access.identify_sync(headers, scope)  # again: the token may have expired while the body arrived
+        identity = self._identity(request, scope)  # again: the token may have expired while the body arrived
         if identity is None or access.is_rate_limited(identity):
             return Declined.CLIENT if identity is None else Declined.LIMITED
         id_ = request_id_of(headers.get(b"x-request-id"))
@@ -213,12 +245,15 @@ class FastPath:
         try:
             response = await self._service.answer(question, context, lambda: visitor_of(scope), identity)
         except OperationError as error:
-            status = status_of(error, request.media_type)
+            status = self._service.statuses.of_error(error, request.media_type)
             refused = CachedResponse(status, encode_json({"errors": error.errors}), None)
-            return _Reply(request, id_, refused, None, refusal_headers(error, request.method))
+            return _Reply(request, id_, status, refused, None, refusal_headers(error, request.method), is_refused=True)
         if known is None:
             self._parsed.put((request.method, body), parsed, _size_of(body, parsed))
-        return _Reply(request, id_, response, database.position, caching(request.method))
+        status = response.status
+        if response.has_errors:
+            status = self._service.statuses.of_response(request.media_type, has_errors=True)
+        return _Reply(request, id_, status, response, database.position, caching(request.method))
 
     def _read(self, body: bytes, method: str) -> ParsedBody | None:
         """The content of a body or of a query string; None if it is no query, or a long one.
@@ -290,7 +325,6 @@ def _request_of(body: bytes, method: str) -> GraphQLRequest:
 
 def _headers_of(reply: _Reply) -> list[tuple[bytes, bytes]]:
     headers = [*reply.response.headers, *SECURITY_HEADERS, (b"x-request-id", reply.id.encode())]
-    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
     if reply.position is not None:
         headers.append((b"x-position", str(reply.position).encode()))
     if reply.response.status != HTTPStatus.NOT_MODIFIED:
@@ -315,6 +349,10 @@ def _has_json(content_type: bytes) -> bool:
     except RequestError:
         return False
     return True
+
+
+async def _nowhere(_message: Message) -> None:
+    """A `send` for a message that is only to be completed."""
 
 
 def _replay(message: Message, receive: Receive) -> Receive:

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from schema.errors import BUDGET_EXCEEDED, DEADLINE_EXCEEDED, FORBIDDEN, INTERNAL
 from schema.operation import Operation, OperationError
 from server.auth.identity import AuthenticationError
 from server.auth.visitor import visitor_of
@@ -38,8 +37,6 @@ CACHE_CONTROL = "private, no-cache"
 VARY = "accept, authorization, cookie, x-cost"
 """What a response depends on. Where it depends on `Origin`, CORS adds that."""
 SAFE_METHODS = ("GET", "HEAD")
-_STATUSES = {FORBIDDEN: 403, BUDGET_EXCEEDED: 429, INTERNAL: 500, DEADLINE_EXCEEDED: 504}
-"""The status by error code for operations that can't be begun, whatever the media type."""
 
 
 class GraphQLApp:
@@ -59,7 +56,7 @@ class GraphQLApp:
                 response = await self._respond(request, until_sent)
             except RequestError as error:
                 telemetry.refused(error.code)
-                response = refused(error)
+                response = refused(error, self._service.statuses.of_request_error(error))
             except AuthenticationError as error:
                 telemetry.refused(error.code)
                 response = unauthenticated(error)
@@ -81,7 +78,8 @@ class GraphQLApp:
             error = self._service.failed(unknown)
         if media_type == EVENT_STREAM:
             return EventStream(error, self._service.failed)
-        status, headers = status_of(error, media_type), refusal_headers(error, request.method)
+        status = self._service.statuses.of_error(error, media_type)
+        headers = refusal_headers(error, request.method)
         return json_response({"errors": error.errors}, status, headers, media_type=media_type)
 
     async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | EventStream:
@@ -103,7 +101,7 @@ class GraphQLApp:
                 joined(request.headers, "cache-control"), joined(request.headers, "if-none-match")
             )
             reply = await self._service.query(operation, given, conditions, lease, request.state.database)
-            return _response(reply, media_type, request)
+            return self._response(reply, media_type, request)
         answers = self._service.stream(operation, given, request.state.database, lease)
         if is_stream:
             until_sent.enter_context(self._service.connection(lease.identity(), "sse"))
@@ -112,12 +110,16 @@ class GraphQLApp:
             return EventStream(answers, self._service.failed, request.state.draining, lease)
         async with aclosing(answers):
             executed = await anext(answers)
-        return Response(executed.encoded, headers=_position(request), media_type=media_type)
+        status = self._service.statuses.of_response(media_type, has_errors=bool(executed.errors))
+        return Response(executed.encoded, status, _position(request), media_type)
 
-
-def status_of(error: OperationError, media_type: str) -> int:
-    """The HTTP status of an operation that was refused."""
-    return _STATUSES.get(error.code, 400 if media_type == GRAPHQL_JSON else 200)
+    def _response(self, reply: CachedResponse, media_type: str, request: Request) -> Response:
+        headers = _position(request) if reply.etag is None else {"etag": reply.etag, **_position(request)}
+        headers |= caching(request.method)
+        if reply.status == HTTPStatus.NOT_MODIFIED:
+            return Response(reply.body, reply.status, headers)
+        status = self._service.statuses.of_response(media_type, has_errors=reply.has_errors)
+        return Response(reply.body, status, headers, media_type)
 
 
 def refusal_headers(error: OperationError, method: str) -> dict[str, str]:
@@ -134,12 +136,6 @@ def caching(method: str) -> Mapping[str, str]:
 
 def _position(request: Request) -> dict[str, str]:
     return {"x-position": str(request.state.database.position)}
-
-
-def _response(reply: CachedResponse, media_type: str, request: Request) -> Response:
-    headers = _position(request) if reply.etag is None else {"etag": reply.etag, **_position(request)}
-    headers |= caching(request.method)
-    return Response(reply.body, reply.status, headers, None if reply.status == HTTPStatus.NOT_MODIFIED else media_type)
 
 
 def _check(operation: Operation, method: str, media_type: str) -> None:

@@ -69,6 +69,7 @@ class CachedResponse:
     etag: str | None
     """None if the response can't be revalidated."""
     cost: int = 0
+    has_errors: bool = False
     headers: list[tuple[bytes, bytes]] = field(init=False)
     """Content-Length and ETag."""
 

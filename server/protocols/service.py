@@ -37,6 +37,7 @@ from server.protocols.failures import failed
 from server.protocols.idempotency import KeyedMutation, execute_once
 from server.protocols.persisted_documents import PersistedDocuments
 from server.protocols.response_cache import CachedResponse, CacheKey, ResponseCache, cache_key_of
+from server.protocols.statuses import HttpStatuses
 from server.requests import GraphQLRequest
 
 
@@ -77,6 +78,7 @@ class Service:
     response_cache: ResponseCache
     reading: Steps = field(default_factory=Steps)
     """The slices in which long bodies and documents are read."""
+    statuses: HttpStatuses = HttpStatuses.COMPATIBLE
     finishing: set[asyncio.Future[GraphQLResponse]] = field(default_factory=set)
     """Mutations with an idempotency key."""
 
@@ -172,7 +174,7 @@ class Service:
     def _cache(self, question: Question, response: GraphQLResponse) -> CachedResponse:
         """Errors are not cached, nor what a change during the execution may have made a mixture."""
         if question.cache_key is None or response.errors or response.state is None:
-            return CachedResponse(200, response.encoded, None, response.cost)
+            return CachedResponse(200, response.encoded, None, response.cost, bool(response.errors))
         known = question.conditions.if_none_match
         return self.response_cache.put(question.cache_key, response.state, response.encoded, response.cost, known)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,19 +10,20 @@ from typing import Any
 
 import httpx
 import pytest
-from gql import Client, GraphQLRequest
-from gql.transport.httpx import HTTPXAsyncTransport
 
 from schema.engine import Engine
+from server.contract.manifest import hash_of
+from server.observability.metrics import Metrics
 from server.protocols import batch
 from server.settings import Settings
 from tests.support.live import DEADLINE, Live, serving
+from tests.support.pages import block
 from tests.support.records import memory_of, run, uid
 
 pytestmark = pytest.mark.anyio
 
-CLIENTS = Path(__file__).parents[1] / "clients"
-QUERIES = Path(__file__).parents[2] / "queries"
+TESTS = Path(__file__).parents[1]
+QUERIES = TESTS.parent / "queries"
 NODE = shutil.which("node")
 JSON, GRAPHQL_JSON = "application/json", "application/graphql-response+json"
 RUNS = {"query": "query Runs { runs { nodes { id workspace } } }"}
@@ -53,28 +53,46 @@ async def client(live: Live) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for each request to the endpoint."""
+    counted: list[str] = []
+    monkeypatch.setattr(Metrics, "count_fast_path", lambda _self, outcome: counted.append(outcome))
+    return counted
+
+
+APOLLO = """
+import { gql } from "@apollo/client";
+const texts = ["query Runs { runs { totalCount } }", "query Studies { studies { totalCount } }"];
+const [runs, studies] = await Promise.all(texts.map((text) => client.query({ query: gql(text) })));
+"""
+
+
 @pytest.mark.skipif(NODE is None, reason="no node is installed here")
-@pytest.mark.skipif(not (CLIENTS.parent / "node_modules").exists(), reason="npm has not installed tests/package.json")
-async def test_clients_of_javascript_send_batches(live: Live) -> None:
-    """Apollo's BatchHttpLink and graphql-request's batchRequests, one request each."""
+@pytest.mark.skipif(not (TESTS / "node_modules").exists(), reason="npm has not installed tests/package.json")
+@pytest.mark.parametrize(("has", "goes_on"), [("BatchHttpLink", APOLLO), ("batchRequests", "")])
+async def test_the_recipes_of_javascript_send_one_request(
+    live: Live, requests: list[str], has: str, goes_on: str
+) -> None:
+    """Apollo Client and graphql-request, as docs/clients.md has them."""
     assert NODE is not None
+    recipe = block("docs/clients.md", has, "js").replace("http://localhost:8000/graphql", live.http)
+    told = "console.log(runs.data.runs.totalCount, studies.data.studies.totalCount); process.exit(0);"
+    program = f"const token = 'any';\n{recipe}\n{goes_on}\n{told}"
     process = await asyncio.create_subprocess_exec(
-        NODE, CLIENTS / "batching.js", live.http, stdout=asyncio.subprocess.PIPE
+        *(NODE, "--input-type=module", "--eval", program), cwd=TESTS, stdout=asyncio.subprocess.PIPE
     )
-    told, _ = await process.communicate()
-    answers = json.loads(told)
-    assert answers["requests"] == 2
-    for of in ("apollo", "request"):
-        runs, studies = answers[of]
-        assert [node["workspace"] for node in runs["runs"]["nodes"]] == ["/one"]
-        assert studies["studies"]["totalCount"] == 0
+    assert (await process.communicate())[0].split() == [b"1", b"0"]
+    assert len(requests) == 1
 
 
-async def test_gql_sends_batches(live: Live) -> None:
-    """By `execute_batch`."""
-    async with Client(transport=HTTPXAsyncTransport(live.http)) as session:
-        runs, studies = await session.execute_batch([GraphQLRequest(RUNS["query"]), GraphQLRequest(STUDIES["query"])])
-    assert (runs, studies) == (FOUND["data"], {"studies": {"totalCount": 0}})
+async def test_the_recipe_of_gql_sends_one_request(live: Live, requests: list[str]) -> None:
+    """As docs/clients.md has it."""
+    recipe = block("docs/clients.md", "execute_batch", "python").replace("http://localhost:8000/graphql", live.http)
+    names: dict[str, Any] = {"token": "any"}
+    await asyncio.to_thread(exec, compile(recipe, "clients.md", "exec"), names)
+    assert (names["runs"], names["studies"]) == ({"runs": {"totalCount": 1}}, {"studies": {"totalCount": 0}})
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize("accept", [JSON, GRAPHQL_JSON])
@@ -181,8 +199,10 @@ async def test_documents_may_be_named_by_their_hash() -> None:
     settings = Settings(no_auth=True, trusted_documents=QUERIES, only_trusted=True)
     trusted = {"query": (QUERIES / "RecentRuns.graphql").read_text()}
     async with serving(await memory_of(run(1, "/one")), settings=settings) as live, httpx.AsyncClient() as client:
-        answer = await client.post(live.http, json=[trusted, RUNS])
-    assert codes(answer) == [None, "UNTRUSTED_DOCUMENT"]
+        hash_ = hash_of(trusted["query"])
+        hashed = {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": hash_}}}
+        answer = await client.post(live.http, json=[trusted, RUNS, {"documentId": f"sha256:{hash_}"}, hashed])
+    assert codes(answer) == [None, "UNTRUSTED_DOCUMENT", None, None]
 
 
 async def test_a_key_makes_one_mutation_safe_to_repeat(live: Live, client: httpx.AsyncClient) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import httpx
 import pytest
+from graphql import GraphQLError
 from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 from websockets.asyncio.client import connect
@@ -45,7 +46,9 @@ from server.http_client import FetchError
 from server.process import uvicorn_server
 from server.protocols import http, persisted_documents, websocket
 from server.protocols.failures import GoneError
+from server.protocols.statuses import HttpStatuses
 from server.protocols.websocket import CloseCode, CloseError
+from server.responses import GRAPHQL_JSON, JSON
 from server.settings import Settings
 from server.work.workspace.directory import UnusableFileError
 from server.work.workspace.spec import SpecError
@@ -319,7 +322,11 @@ def statuses_in_code() -> dict[str, set[int]]:
         value for name, value in vars(schema_errors).items() if name.isupper() and isinstance(value, str)
     }
     operation_codes |= {persisted_documents.NOT_FOUND, persisted_documents.MISMATCH, persisted_documents.UNTRUSTED}
-    found = {code: {http._STATUSES[code]} if code in http._STATUSES else {200, 400} for code in operation_codes}
+    refused = {code: OperationError([GraphQLError("no")], code) for code in operation_codes}
+    found = {
+        code: {HttpStatuses.COMPATIBLE.of_error(error, media_type) for media_type in (JSON, GRAPHQL_JSON)}
+        for code, error in refused.items()
+    }
     found[INTERNAL].add(200)  # a fault in one field
     found[DEADLINE_EXCEEDED].add(200)  # in one field of a mutation, after others were done
     for status, code in (

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import shutil
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,6 +26,8 @@ from tests.support.records import memory_of
 
 pytestmark = pytest.mark.anyio
 
+TESTS = Path(__file__).parents[1]
+NODE = shutil.which("node")
 TOKEN = "t" * 20
 QUERY = {"query": "{ __typename }"}
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -124,3 +130,15 @@ def test_no_type_is_chosen_against_the_clients_wish(ranges: dict[str, str]) -> N
         assert chosen == max(quality, key=quality.__getitem__)
     elif quality.get(chosen) == 0.0:
         assert chosen == JSON
+
+
+@pytest.mark.skipif(NODE is None, reason="no node is installed here")
+@pytest.mark.skipif(not (TESTS / "node_modules").exists(), reason="npm has not installed tests/package.json")
+async def test_clients_show_the_message(live: Live) -> None:
+    """Of a token that is not known: Apollo Client showed its status only."""
+    assert NODE is not None
+    program = (NODE, TESTS / "clients/queries.js", live.http, "nobody")
+    process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+    told = json.loads((await process.communicate())[0])
+    shown = {name for name, text in told.items() if "This token is not known" in text}
+    assert shown >= {"Apollo", "Apollo by GET", "urql", "urql by POST", "graphql-request"}, told

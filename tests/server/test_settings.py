@@ -74,6 +74,7 @@ EVERYTHING = Settings(
     introspection=False,
     graphiql=False,
     get_queries=False,
+    http_statuses="september-2026",
     log_format="json",
     log_operations=True,
     compiled=False,
