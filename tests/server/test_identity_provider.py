@@ -324,7 +324,7 @@ async def test_a_session_ends_with_the_key_that_it_was_begun_by(tmp_path: Path) 
         path.write_text(jwks(jwk(OTHER_RSA, "one", alg="RS256")))
         with pytest.raises(ConnectionClosed):
             await socket.recv()
-        assert socket.close_code == 4403
+        assert socket.close_code == 4401
         assert (await browser.post("/graphql", json={"query": "{ __typename }"})).status_code == 401
 
 

@@ -183,7 +183,7 @@ async def test_any_origin_is_any_origin_on_every_protocol() -> None:
             cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
         assert (await page.post(live.http, json={"query": QUERY}, headers=cookie)).status_code == 401
         assert (await page.get(live.http, params={"query": QUERY}, headers=cookie)).status_code == 401
-        for payload, code in (({"token": TOKEN}, None), ({}, 4403)):
+        for payload, code in (({"token": TOKEN}, None), ({}, 4401)):
             async with connect(
                 live.ws, subprotocols=[PROTOCOL], origin=Origin(EVIL), additional_headers=cookie
             ) as socket:
