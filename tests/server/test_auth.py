@@ -178,7 +178,7 @@ async def test_what_needs_another_role_is_refused(live: Live, client: httpx.Asyn
 
 
 async def test_subscriptions_end_with_their_token(tmp_path: Path, client: httpx.AsyncClient) -> None:
-    """4403 for a websocket, whose client may have a newer one; an event that says so, and the end, for an event stream."""
+    """4403 for a websocket, whose client may have a newer one; an event and the end for an event stream."""
     soon = datetime.now(UTC) + timedelta(seconds=1)
     settings = settings_with(tmp_path / "tokens", brief=(Role.READ, soon))
     async with serving(await memory_of(), settings=settings) as live:

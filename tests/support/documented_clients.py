@@ -62,7 +62,7 @@ async def in_node(port: int, directory: Path, token: Path, clients: Collection[s
     (directory / "package.json").write_text('{"type": "module"}')
     files = [write_client(client, port, directory) for client in clients]
     process = await asyncio.create_subprocess_exec(
-        *(NODE, directory / "node.js", *files),
+        *map(str, (NODE, directory / "node.js", *files)),
         env={**os.environ, "TOKEN_FILE": str(token)},
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
