@@ -58,11 +58,12 @@ class AuthenticationError(Exception):
         return f'{realm}, error="invalid_token", error_description="{self}"'
 
 
-def missing() -> AuthenticationError:
-    return AuthenticationError(
-        AuthCode.UNAUTHENTICATED,
-        "Not logged in: send a token as `Authorization: Bearer TOKEN`, or open the address that the server printed.",
+def missing(hint: str = "") -> AuthenticationError:
+    """`hint`: a sentence that says why the client may believe that it is logged in."""
+    message = (
+        "Not logged in: send a token as `Authorization: Bearer TOKEN`, or open the address that the server printed."
     )
+    return AuthenticationError(AuthCode.UNAUTHENTICATED, f"{message} {hint}".rstrip())
 
 
 def invalid(why: str = "This token is not known here.") -> AuthenticationError:
