@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ from tests.support.live import DEADLINE, Live, serving
 from tests.support.pages import block
 from tests.support.records import memory_of, run
 
-HERE = Path(__file__).parents[1] / "dev_servers"
+TESTS = Path(__file__).parents[1]
+HERE = TESTS / "dev_servers"
 MODULES = HERE / "node_modules"
+NEXT = TESTS / "next" / "node_modules"
 NODE = shutil.which("node")
 TOKEN = "t" * 20
 SUBSCRIPTION = "subscription { live { runs { totalCount } } }"
@@ -35,17 +38,13 @@ pytestmark = [
 
 
 @asynccontextmanager
-async def vite(live: Live, directory: Path, configuration: str, token: str = "") -> AsyncIterator[str]:
-    """The address of Vite's dev server with a page."""
+async def started(directory: Path, *command: str | Path, token: str = "") -> AsyncIterator[str]:
+    """The address of a dev server."""
     assert NODE is not None
-    directory.mkdir()
-    (directory / "node_modules").symlink_to(MODULES)
-    shutil.copy(HERE / "index.html", directory)
-    (directory / "vite.config.mjs").write_text(configuration.replace("localhost:8000", f"127.0.0.1:{live.port}"))
     process = await asyncio.create_subprocess_exec(
-        *(NODE, str(MODULES / "vite" / "bin" / "vite.js"), "--host", "127.0.0.1"),
+        *(NODE, *command),
         cwd=directory,
-        env={**os.environ, "NO_COLOR": "1", "MERLIN_GRAPHQL_TOKEN": token},
+        env={**os.environ, "NO_COLOR": "1", "NEXT_TELEMETRY_DISABLED": "1", "MERLIN_GRAPHQL_TOKEN": token},
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -53,27 +52,31 @@ async def vite(live: Live, directory: Path, configuration: str, token: str = "")
         async with asyncio.timeout(DEADLINE):
             async for line in process.stdout:
                 if (found := re.search(rb"http://127\.0\.0\.1:\d+", line)) is not None:
-                    yield found[0].decode()
                     break
+        assert found is not None
+        yield found[0].decode()
     finally:
         process.terminate()
         await process.wait()
 
 
 @asynccontextmanager
-async def page_of(
-    tmp_path: Path, configuration: str, token: str = "", allowed: str | None = None
-) -> AsyncIterator[tuple[Page, Live]]:
-    """The page of a dev server that is loaded in a browser."""
-    settings = Settings(token=TOKEN, allow_origins=allowed)
-    async with (
-        serving(await memory_of(run(1)), settings=settings) as live,
-        vite(live, tmp_path / "front", configuration, token) as url,
-        browsing(tmp_path / "profile") as page,
-    ):
-        await page.open(url)
-        await page.until("window.ready")
-        yield page, live
+async def page_of_vite(tmp_path: Path, configuration: str, token: str = "") -> AsyncIterator[tuple[Page, Live]]:
+    """A page that is loaded in a browser."""
+    front = tmp_path / "front"
+    front.mkdir()
+    (front / "node_modules").symlink_to(MODULES)
+    shutil.copy(HERE / "index.html", front)
+    vite = MODULES / "vite" / "bin" / "vite.js"
+    async with serving(await memory_of(run(1)), settings=Settings(token=TOKEN)) as live:
+        (front / "vite.config.mjs").write_text(configuration.replace("localhost:8000", f"127.0.0.1:{live.port}"))
+        async with (
+            started(front, vite, "--host", "127.0.0.1", token=token) as url,
+            browsing(tmp_path / "profile") as page,
+        ):
+            await page.open(url)
+            await page.until("window.ready")
+            yield page, live
 
 
 async def everything(page: Page) -> None:
@@ -88,7 +91,7 @@ async def everything(page: Page) -> None:
 
 async def test_a_page_of_vite_logs_in_and_does_everything(tmp_path: Path) -> None:
     """Through the proxy, on the page's own origin."""
-    async with page_of(tmp_path, block("docs/clients.md", '"/login": merlin', "js")) as (page, _):
+    async with page_of_vite(tmp_path, block("docs/clients.md", '"/login": merlin', "js")) as (page, _):
         assert (await page.evaluate('ask("{ __typename }")'))[0] == 401
         assert await page.evaluate(f'logIn("{TOKEN}")') == 200
         await everything(page)
@@ -96,7 +99,7 @@ async def test_a_page_of_vite_logs_in_and_does_everything(tmp_path: Path) -> Non
 
 async def test_a_page_of_vite_does_everything_by_the_token_of_the_proxy(tmp_path: Path) -> None:
     """Nobody logs in."""
-    async with page_of(tmp_path, block("docs/clients.md", "process.env.MERLIN_GRAPHQL_TOKEN", "js"), TOKEN) as (
+    async with page_of_vite(tmp_path, block("docs/clients.md", "process.env.MERLIN_GRAPHQL_TOKEN", "js"), TOKEN) as (
         page,
         _,
     ):
@@ -108,7 +111,7 @@ async def test_a_proxy_that_changes_the_host_is_named(tmp_path: Path) -> None:
     configuration = block("docs/clients.md", '"/login": merlin', "js").replace(
         "changeOrigin: false", "changeOrigin: true"
     )
-    async with page_of(tmp_path, configuration) as (page, _):
+    async with page_of_vite(tmp_path, configuration) as (page, _):
         await page.evaluate("document.cookie = 'some=cookie'")
         status, answer = await page.evaluate('ask("{ __typename }")')
         assert status == 403
@@ -118,7 +121,7 @@ async def test_a_proxy_that_changes_the_host_is_named(tmp_path: Path) -> None:
 
 async def test_a_session_of_the_server_itself_is_named(tmp_path: Path) -> None:
     """A login at the server's port does not count at that of the dev server: the 401 says so."""
-    async with page_of(tmp_path, block("docs/clients.md", '"/login": merlin', "js")) as (page, live):
+    async with page_of_vite(tmp_path, block("docs/clients.md", '"/login": merlin', "js")) as (page, live):
         url = await page.evaluate("location.href")
         await page.open(f"http://127.0.0.1:{live.port}/?token={TOKEN}")
         await page.open(url)
@@ -126,3 +129,34 @@ async def test_a_session_of_the_server_itself_is_named(tmp_path: Path) -> None:
         status, answer = await page.evaluate('ask("{ __typename }")')
         assert status == 401
         assert f"merlin_graphql_{live.port} is of another server or port" in answer["errors"][0]["message"]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not NEXT.exists(), reason="npm has not installed tests/next/package.json")
+async def test_a_page_of_next_does_everything_by_a_token(tmp_path: Path) -> None:
+    """By its rewrites, where its origin is allowed; without a token the answer is 401."""
+    front = tmp_path / "front"
+    for directory in ("app", "public"):
+        (front / directory).mkdir(parents=True)
+    (front / "app" / "layout.js").write_text("export default ({ children }) => <html><body>{children}</body></html>;")
+    (front / "app" / "page.js").write_text("export default () => null;")
+    shutil.copy(HERE / "index.html", front / "public")
+    shutil.copytree(NEXT, front / "node_modules", copy_function=os.link, symlinks=True)  # it looks no further than here
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    origin = f"http://127.0.0.1:{port}"
+    async with serving(await memory_of(run(1)), settings=Settings(token=TOKEN, allow_origins=origin)) as live:
+        configuration = block("docs/clients.md", "rewrites: async", "js")
+        (front / "next.config.mjs").write_text(configuration.replace("localhost:8000", f"127.0.0.1:{live.port}"))
+        next_ = front / "node_modules" / "next" / "dist" / "bin" / "next"
+        async with (
+            started(front, next_, "dev", "--hostname", "127.0.0.1", "--port", str(port)),
+            browsing(tmp_path / "profile") as page,
+        ):
+            await page.open(f"{origin}/index.html")
+            await page.until("window.ready")
+            bearer = f'{{authorization: "Bearer {TOKEN}"}}'
+            assert await page.evaluate(f'ask("{{ __typename }}", {bearer})') == [200, {"data": {"__typename": "Query"}}]
+            assert (await page.evaluate('ask("{ __typename }")'))[0] == 401
+            assert await page.evaluate(f'overSocket("{SUBSCRIPTION}", {{headers: {bearer}}})') == LIVE
+            assert await page.evaluate(f'overSocket("{SUBSCRIPTION}")') == 4401
