@@ -237,7 +237,7 @@ class Connection:
             self._until_closed.enter_context(self._service.connection(lease.identity(), visitor.protocol))
         except AuthenticationError as error:
             self._service.telemetry.refused(error.code)
-            raise CloseError(CloseCode.UNAUTHORIZED, str(error)) from None
+            raise CloseError(CloseCode.FORBIDDEN if error.may_pass else CloseCode.UNAUTHORIZED, str(error)) from None
         except RequestError as error:  # too many wrong tokens, or connections: both pass
             self._service.telemetry.refused(error.code)
             raise CloseError(CloseCode.TRY_AGAIN_LATER, str(error)) from None

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from schema.roles import Role
@@ -22,7 +23,7 @@ from server.database.models import EntityKind, Key, RunModel, RunStatus
 from server.settings import Settings
 from tests.support.browser import CHROMIUM, Page, browsing
 from tests.support.documented_clients import IN_NODE, Pages, bundle, in_node, with_node
-from tests.support.live import serving, until
+from tests.support.live import DEADLINE, serving, until
 from tests.support.pages import block
 from tests.support.records import memory_of, run, uid
 from tests.support.servers import RedisServer, binaries
@@ -36,6 +37,7 @@ PATIENCE = 60.0
 LONG = 5.0
 """Seconds of a restart after which graphql-ws would have given up by default."""
 ACTIVE = (RunStatus.RUNNING, RunStatus.INITIALIZED)
+TOKEN = "t" * 20
 FINISHED = (RunStatus.COMPLETED, RunStatus.FAILED)
 
 
@@ -148,14 +150,14 @@ async def in_python(port: int) -> AsyncIterator[Callable[[], Any]]:
 
 
 @asynccontextmanager
-async def in_browser(port: int, directory: Path) -> AsyncIterator[Page | None]:
+async def in_browser(port: int, directory: Path, login: str = "") -> AsyncIterator[Page | None]:
     """A page of the server with the client for `EventSource`; None where there is no browser."""
     if CHROMIUM is None:
         yield None
         return
     script = await bundle("event_source", port, directory / "bundled")
     async with browsing(directory / "profile") as page:
-        await page.open(f"http://127.0.0.1:{port}/")
+        await page.open(f"http://127.0.0.1:{port}/{login}")
         await page.evaluate(f"{script}; 0")
         yield page
 
@@ -228,6 +230,36 @@ async def test_each_client_shows_what_the_database_holds(tmp_path: Path) -> None
 async def test_a_restart_may_take_long(tmp_path: Path) -> None:
     """Half a minute."""
     await through_restarts(tmp_path, 30.0)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
+async def test_an_event_source_that_gave_up_opens_again(tmp_path: Path) -> None:
+    """After an answer that it takes as final, such as 429 for too many connections; after 401 it shows the message."""
+    settings = Settings(token=TOKEN, max_client_connections=1)
+    async with (
+        serving(await memory_of(run(1)), settings=settings) as live,
+        httpx.AsyncClient(timeout=DEADLINE, headers={"authorization": f"Bearer {TOKEN}"}) as client,
+        in_browser(live.port, tmp_path, f"?token={TOKEN}") as page,
+    ):
+        assert page is not None
+        await page.until("window.shown")
+        again = await bundle("event_source", live.port, tmp_path / "again")
+        await page.open(f"http://127.0.0.1:{live.port}/")  # which ends the first one
+        await until(lambda: not live.database.changes.followers)
+        one = {"query": "subscription { changes { kind } }"}
+        async with client.stream("POST", live.http, json=one, headers={"accept": "text/event-stream"}):
+            await page.evaluate(
+                "const open = window.EventSource; window.opened = 0; window.EventSource = class extends open {"
+                " constructor(url) { super(url); window.opened += 1; } }; 0"
+            )
+            await page.evaluate(f"{again}; 0")
+            await page.until("window.opened > 1")
+        await page.until("window.shown && window.opened > 1")
+        assert await page.evaluate("window.failed") is None
+        await page.evaluate('fetch("/logout", {method: "POST"}).then(() => 0)')
+        await page.until("window.failed?.startsWith('The token') || window.failed?.startsWith('This session')")
+        await page.evaluate(f"{again}; 0")
+        await page.until("window.failed.startsWith('Not logged in')")
 
 
 @asynccontextmanager
