@@ -8,7 +8,7 @@ import itertools
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from gql.transport.exceptions import TransportConnectionFailed
 
 from schema.roles import Role
 from server.auth.token_file import TokenLine, add_line, hash_of
@@ -132,16 +133,23 @@ def a_redis(directory: Path) -> Iterator[RedisServer]:
         yield redis
 
 
-@asynccontextmanager
-async def in_python(port: int) -> AsyncIterator[Callable[[], Any]]:
-    """The example of docs/subscribing.md with gql; gives what returns its map."""
-    names: dict[str, Any] = {"token": "any", "print": lambda *_: None}
+def example(port: int, names: dict[str, Any]) -> Coroutine[Any, Any, None]:
+    """That of docs/subscribing.md with gql; its `runs` are in `names`."""
     source = block("docs/subscribing.md", "WebsocketsTransport", "python").replace(
         "localhost:8000", f"127.0.0.1:{port}"
     )
-    following = asyncio.ensure_future(
-        eval(compile(source, "subscribing.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    names["print"] = lambda *_: None
+    coroutine: Coroutine[Any, Any, None] = eval(
+        compile(source, "subscribing.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names
     )
+    return coroutine
+
+
+@asynccontextmanager
+async def in_python(port: int) -> AsyncIterator[Callable[[], Any]]:
+    """Gives what returns the map of the example."""
+    names: dict[str, Any] = {"token": "any"}
+    following = asyncio.create_task(example(port, names))
     try:
         yield lambda: names.get("runs", {})
     finally:
@@ -299,3 +307,23 @@ async def test_an_expired_token_is_renewed_and_a_revoked_one_is_not(tmp_path: Pa
         tokens.write_text("")
         await until(lambda: set(pages.errors) >= sockets)
         assert all("no longer valid" in pages.errors[client][0] for client in sockets)
+
+
+async def test_the_example_in_python_ends_when_its_token_is_refused(tmp_path: Path) -> None:
+    """At the beginning, and when it is revoked later."""
+    tokens = tmp_path / "tokens"
+    add_line(tokens, TokenLine("first", Role.READ, hash_of("first")))
+    async with (
+        asyncio.timeout(DEADLINE),
+        serving(await memory_of(run(1)), settings=Settings(token_file=tokens)) as live,
+    ):
+        with pytest.raises(TransportConnectionFailed) as refused:
+            await example(live.port, {"token": "wrong"})
+        assert "This token is not known here." in str(refused.value.__cause__)
+        names: dict[str, Any] = {"token": "first"}
+        following = asyncio.create_task(example(live.port, names))
+        await until(lambda: set(names.get("runs", {})) == {uid(1)})
+        tokens.write_text("")
+        with pytest.raises(TransportConnectionFailed) as ended:
+            await following
+        assert "no longer valid" in str(ended.value.__cause__)
