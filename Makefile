@@ -78,7 +78,7 @@ release: test
 architecture: $(VENV)/.test
 	$(BIN)/python -m tests.support.architecture --write
 
-soak: $(VENV)/.test $(VENV)/.node $(VENV)/.schemathesis
+soak: $(VENV)/.test $(VENV)/.node $(VENV)/.next $(VENV)/.schemathesis
 	$(BIN)/pytest -n 0 -m soak $(ARGS)
 
 bench: $(VENV)/.test
@@ -100,7 +100,7 @@ $(VENV)/.schemathesis: | $(BIN)/pip
 	@touch $@
 
 clean:
-	rm -rf $(VENV) tests/node_modules tests/older/node_modules web/graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/node_modules tests/older/node_modules tests/dev_servers/node_modules tests/next/node_modules web/graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -116,11 +116,17 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/pip
 	@touch $@ $(VENV)/.serve
 
 # JavaScript clients: where they are not available, the tests that need them are skipped.
-$(VENV)/.node: tests/package.json tests/older/package.json | $(BIN)/pip
+$(VENV)/.node: tests/package.json tests/older/package.json tests/dev_servers/package.json | $(BIN)/pip
 	@if command -v npm >/dev/null; then \
-		for directory in tests tests/older; do \
+		for directory in tests tests/older tests/dev_servers; do \
 			npm install --prefix $$directory --ignore-scripts --loglevel=error --no-audit --no-fund || echo "npm could not install: tests are skipped"; \
 		done; \
+	fi
+	@touch $@
+
+$(VENV)/.next: tests/next/package.json | $(BIN)/pip
+	@if command -v npm >/dev/null; then \
+		npm install --prefix tests/next --ignore-scripts --loglevel=error --no-audit --no-fund || echo "npm could not install: a test is skipped"; \
 	fi
 	@touch $@
 

@@ -107,7 +107,7 @@ class AccessControl:
     def check_origin(self, visitor: Visitor) -> None:
         """Refuses a page whose origin is neither the server's own nor allowed. Raises `RequestError`."""
         if not is_own_or_allowed(visitor.headers, self.allowed_origins):
-            raise self._refused(visitor, self._refused_origins.refusal(visitor.headers.get("origin")))
+            raise self._refused(visitor, self._refused_origins.refusal(visitor.headers))
 
     def check_own_page(self, visitor: Visitor) -> None:
         """Refuses a request that only a page of this server may send. Raises `RequestError`."""

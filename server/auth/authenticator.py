@@ -13,6 +13,7 @@ from server.auth.lease import Lease
 from server.auth.origins import is_own
 from server.auth.session_cookie import Session, Sessions, cookie_name, read_cookie
 from server.auth.token_file import TokenFile, hash_of
+from server.auth.unused_sessions import UnusedSessions
 from server.auth.visitor import Visitor
 from server.database.backends.base import ResultsBackend
 from server.database.notifier import Notifier
@@ -91,6 +92,7 @@ class Authenticator:
         self.is_open = is_open
         self._max_role = max_role
         self._changes = Notifier()
+        self._unused_sessions = UnusedSessions()
         self._seals: tuple[tuple[int, ...], Mapping[str, str]] = (), {}
 
     @property
@@ -147,7 +149,7 @@ class Authenticator:
         if (value := _cookie_in(visitor)) is not None and is_own(visitor.headers):
             session = self.sessions.read(value)
             return self._lease(visitor, lambda: self._of_session(session))
-        raise missing()
+        raise missing(self._unused_sessions.hint(visitor))
 
     def identify_sync(self, token: str) -> Identity | None:
         """The identity of a token, if it is known without verifying a signature; if None, call `identify`."""

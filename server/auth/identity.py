@@ -45,9 +45,11 @@ class AuthCode(StrEnum):
 class AuthenticationError(Exception):
     """The client is not known. The message says what to do, and never repeats what the client sent."""
 
-    def __init__(self, code: AuthCode, message: str) -> None:
+    def __init__(self, code: AuthCode, message: str, *, may_pass: bool = False) -> None:
+        """`may_pass`: whether the same token may be accepted a minute later."""
         super().__init__(message)
         self.code = code
+        self.may_pass = may_pass
 
     @property
     def challenge(self) -> str:
@@ -58,15 +60,16 @@ class AuthenticationError(Exception):
         return f'{realm}, error="invalid_token", error_description="{self}"'
 
 
-def missing() -> AuthenticationError:
-    return AuthenticationError(
-        AuthCode.UNAUTHENTICATED,
-        "Not logged in: send a token as `Authorization: Bearer TOKEN`, or open the address that the server printed.",
+def missing(hint: str = "") -> AuthenticationError:
+    """`hint`: a sentence that says why the client may believe that it is logged in."""
+    message = (
+        "Not logged in: send a token as `Authorization: Bearer TOKEN`, or open the address that the server printed."
     )
+    return AuthenticationError(AuthCode.UNAUTHENTICATED, f"{message} {hint}".rstrip())
 
 
-def invalid(why: str = "This token is not known here.") -> AuthenticationError:
-    return AuthenticationError(AuthCode.INVALID_TOKEN, why)
+def invalid(why: str = "This token is not known here.", *, may_pass: bool = False) -> AuthenticationError:
+    return AuthenticationError(AuthCode.INVALID_TOKEN, why, may_pass=may_pass)
 
 
 def expired() -> AuthenticationError:

@@ -56,6 +56,14 @@ _PREFIX = "merlin-graphql:"
 _THUMBPRINT_MEMBERS = ("crv", "e", "kty", "n", "x", "y")
 
 
+_MAX_UNKNOWN_KEYS = 1_000
+"""Ids of unknown keys that are remembered."""
+
+
+class _KeyToComeError(InvalidTokenError):
+    """The token names an unknown key, and the provider's keys have not been read since."""
+
+
 class _Key(NamedTuple):
     key: jwt.PyJWK
     thumbprint: str
@@ -77,6 +85,10 @@ class IdentityProvider:
         self._fetching: Future[bytes] | None = None
         self._unknown_key = asyncio.Event()
         """Set when a token named an unknown key."""
+        self._unknown_since: dict[int, float] = {}
+        """When a token first named an unknown key, by the hash of its id; on the clock of `time.monotonic`."""
+        self._read_at = 0.0
+        """When the last successful fetch of the keys began, on the same clock."""
         self._asked = asyncio.Event()
         """Set when the keys are to be read at once."""
         self._known: Recent[str, tuple[float, Credential]] = Recent(_MAX_BYTES)
@@ -86,7 +98,7 @@ class IdentityProvider:
     async def open(self) -> None:
         """Reads the keys. Raises `ProviderError`."""
         if self._is_url:
-            self._load(await self._fetched())
+            await self._load_url()
         else:
             self._load_file()
 
@@ -100,7 +112,7 @@ class IdentityProvider:
                 await asyncio.sleep(_FILE_CHECK_INTERVAL)
             try:
                 if self._is_url:
-                    self._load(await self._fetched())
+                    await self._load_url()
                 else:
                     self._load_file()
             except ProviderError as error:
@@ -135,6 +147,10 @@ class IdentityProvider:
             name, expires = _name_in(claims), float(claims["exp"]) + LEEWAY
         except ExpiredSignatureError:
             raise expired() from None
+        except _KeyToComeError:
+            raise invalid(
+                "The key of this token is not known here yet: try again in a minute.", may_pass=True
+            ) from None
         except (InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
             LOG.info("A token was refused: %s", type(error).__name__)  # not the message, which may quote the client
             raise invalid() from None
@@ -170,8 +186,24 @@ class IdentityProvider:
         key = self._keys.get(id_ if isinstance(id_, str) else None)
         if key is None:
             self._unknown_key.set()
-            raise InvalidTokenError
+            raise _KeyToComeError if self._is_url and self._may_come(id_) else InvalidTokenError
         return key
+
+    def _may_come(self, id_: object) -> bool:
+        """Whether the keys have not been read since a token first named this unknown one."""
+        now, name = time.monotonic(), hash(str(id_))
+        if len(self._unknown_since) >= _MAX_UNKNOWN_KEYS:
+            self._unknown_since.clear()
+        since = self._unknown_since.setdefault(name, now)
+        if now - since > _REFRESH_INTERVAL and since < self._read_at:  # the provider may have it by now
+            since = self._unknown_since[name] = now
+        return since >= self._read_at
+
+    async def _load_url(self) -> None:
+        """Raises `ProviderError`."""
+        began = time.monotonic()
+        self._load(await self._fetched())
+        self._read_at = began
 
     async def _fetched(self) -> bytes:
         """Raises `ProviderError`."""

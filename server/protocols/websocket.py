@@ -19,7 +19,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from schema.encoding import encode_json
 from schema.errors import TOO_FAR_BEHIND, BadInput
 from schema.operation import OperationError
-from server.auth.identity import AuthenticationError, Identity
+from server.auth.connection_init import authorization_in
+from server.auth.identity import AuthCode, AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import Visitor, visitor_of
 from server.errors import RequestError
@@ -41,6 +42,11 @@ MAX_OPERATIONS = 100
 
 
 class CloseCode(IntEnum):
+    """After 4400, 4401, 4406, 4409, 4429 and 1011 graphql-ws ends with the reason; after the others it connects again.
+
+    https://github.com/enisdenjo/graphql-ws/blob/master/src/client.ts, `shouldRetryConnectOrThrow`
+    """
+
     BAD_REQUEST = 4400
     UNAUTHORIZED = 4401
     SUBPROTOCOL_NOT_ACCEPTABLE = 4406
@@ -158,7 +164,7 @@ class Connection:
     async def _end_with_its_lease(self) -> None:
         """Waits until the client's credentials are no longer valid. Raises `CloseError`."""
         lease = await self._acknowledged
-        raise _forbidden(await lease.ended())
+        raise _ended(await lease.ended(), lease)
 
     async def _close(self, error: CloseError) -> None:
         await self._end_all()
@@ -222,13 +228,17 @@ class Connection:
         if self._lease is not None:
             raise CloseError(CloseCode.TOO_MANY_INITIALISATIONS, "Too many initialisation requests")
         try:
-            lease = self._service.access_control.identify(self._with_credentials(payload or {}))
-        except (AuthenticationError, RequestError) as error:
-            self._service.telemetry.refused(error.code)
-            raise _forbidden(error) from None
+            authorization = authorization_in(payload or {})
+        except RequestError as error:
+            raise CloseError(CloseCode.BAD_REQUEST, str(error)) from None
+        visitor = self._visitor if authorization is None else self._visitor.with_authorization(authorization)
         try:
-            self._until_closed.enter_context(self._service.connection(lease.identity(), self._visitor.protocol))
-        except RequestError as error:  # graphql-ws connects again after this code, and gives up after some attempts
+            lease = self._service.access_control.identify(visitor)
+            self._until_closed.enter_context(self._service.connection(lease.identity(), visitor.protocol))
+        except AuthenticationError as error:
+            self._service.telemetry.refused(error.code)
+            raise CloseError(CloseCode.FORBIDDEN if error.may_pass else CloseCode.UNAUTHORIZED, str(error)) from None
+        except RequestError as error:  # too many wrong tokens, or connections: both pass
             self._service.telemetry.refused(error.code)
             raise CloseError(CloseCode.TRY_AGAIN_LATER, str(error)) from None
         if (become_known := self._socket.scope.get("extensions", {}).pop(KNOWN, None)) is not None:
@@ -236,17 +246,6 @@ class Connection:
         await self._send({"type": "connection_ack"})
         self._lease = lease
         self._acknowledged.set_result(lease)
-
-    def _with_credentials(self, payload: Mapping[str, Any]) -> Visitor:
-        """The visitor with `Authorization` or `token` of the payload, else with the headers of the handshake."""
-        given = {name.lower(): value for name, value in payload.items()}
-        match given:
-            case {"authorization": str(value)}:
-                return self._visitor.with_authorization(value)
-            case {"token": str(value)}:
-                return self._visitor.with_authorization(f"Bearer {value}")
-            case _:
-                return self._visitor
 
     async def _subscribe(self, id_: str, given: object) -> None:
         lease = self._lease
@@ -261,7 +260,7 @@ class Connection:
         try:
             identity = lease.identity()
         except AuthenticationError as error:
-            raise _forbidden(error) from None
+            raise _ended(error, lease) from None
         if (refusal := self._refusal(identity)) is not None:
             await self._send({"id": id_, "type": "error", "payload": [refusal]})
             return
@@ -302,7 +301,7 @@ class Connection:
         except (CloseError, GoneError):
             raise
         except AuthenticationError as error:
-            raise _forbidden(error) from None
+            raise _ended(error, lease) from None
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled(error):
                 raise
@@ -356,8 +355,14 @@ def _payload(message: dict[str, Any]) -> dict[str, Any] | None:
     return payload
 
 
-def _forbidden(error: AuthenticationError | RequestError) -> CloseError:
-    return CloseError(CloseCode.FORBIDDEN, str(error))
+def _ended(error: AuthenticationError, lease: Lease) -> CloseError:
+    """The close of a connection whose identity is no longer valid.
+
+    After a token has expired a client connects again, since it may have a newer one by then: `connectionParams` of
+    graphql-ws is asked before each connection. If it sends the old one again, it is refused for good.
+    """
+    may_be_renewed = error.code is AuthCode.TOKEN_EXPIRED and "authorization" in lease.visitor.headers
+    return CloseError(CloseCode.FORBIDDEN if may_be_renewed else CloseCode.UNAUTHORIZED, str(error))
 
 
 def _shortened(reason: str) -> str:

@@ -114,7 +114,7 @@ async def test_a_request_of_a_stranger_is_refused(
 
 @pytest.mark.parametrize("kind", REFUSED)
 async def test_a_websocket_of_a_stranger_is_closed(live: Live, kind: str) -> None:
-    """4403 after `connection_init`, by its payload or by the headers of its opening."""
+    """4401 after `connection_init`, by its payload or by the headers of its opening."""
     authorization, _, message = REFUSED[kind]
     payload = {} if authorization is None else {"Authorization": authorization}
     ways: list[dict[str, Any]] = [{"payload": payload}]
@@ -122,7 +122,7 @@ async def test_a_websocket_of_a_stranger_is_closed(live: Live, kind: str) -> Non
         ways.append({"headers": {"authorization": authorization}})  # of others its client makes no request
     for way in ways:
         (closed,) = await conversation(live, QUERY, **way)
-        assert (closed["type"], closed["code"]) == ("closed", 4403)
+        assert (closed["type"], closed["code"]) == ("closed", 4401)
         assert closed["reason"].startswith(message)
 
 
@@ -179,7 +179,7 @@ async def test_what_needs_another_role_is_refused(live: Live, client: httpx.Asyn
 
 
 async def test_subscriptions_end_with_their_token(tmp_path: Path, client: httpx.AsyncClient) -> None:
-    """4403 for a websocket; an event that says so, and the end, for an event stream."""
+    """4403 for a websocket, whose client may have a newer one; an event and the end for an event stream."""
     soon = datetime.now(UTC) + timedelta(seconds=1)
     settings = settings_with(tmp_path / "tokens", brief=(Role.READ, soon))
     async with serving(await memory_of(), settings=settings) as live:

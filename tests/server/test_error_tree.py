@@ -212,14 +212,14 @@ async def test_a_refused_request_has_a_status_and_a_code(
 async def test_an_unknown_client_is_told_so(
     error: type[AuthenticationError], live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over HTTP by 401 and a code; a websocket is closed by 4403."""
+    """Over HTTP by 401 and a code; a websocket is closed by 4401."""
     for one in instances(error):
         monkeypatch.setattr(AccessControl, "authenticate", raising(one))
         monkeypatch.setattr(AccessControl, "identify", raising(one))
         response = await over_http(live, "{ runs }")
         assert response.status_code == HTTPStatus.UNAUTHORIZED
         assert response.json() == {"errors": [{"message": MESSAGE, "extensions": {"code": one.code}}]}
-        assert await over_websocket(live, QUERY) == (None, CloseCode.FORBIDDEN)
+        assert await over_websocket(live, QUERY) == (None, CloseCode.UNAUTHORIZED)
 
 
 @pytest.mark.parametrize("error", own_errors(CloseError), ids=lambda error: error.__name__)

@@ -33,7 +33,7 @@ from server.auth.from_settings import with_secrets
 from server.auth.identity import AuthCode, AuthenticationError, Identity
 from server.auth.identity_provider import IdentityProvider, role_of
 from server.settings import PRODUCTION, Settings, SettingsError
-from tests.support.live import DEADLINE, serving, until
+from tests.support.live import DEADLINE, Live, serving, until
 from tests.support.records import memory_of
 from tests.support.serving import Serving, run
 
@@ -240,6 +240,33 @@ async def test_a_new_key_is_read_in_the_background(monkeypatch: pytest.MonkeyPat
         assert keys.asked == 2
 
 
+async def closing_of(live: Live, given: str) -> tuple[int | None, str | None]:
+    """The code and the reason by which a websocket with a token is closed."""
+    async with connect(live.ws, subprotocols=[Subprotocol("graphql-transport-ws")]) as socket:
+        await socket.send(json.dumps({"type": "connection_init", "payload": {"token": given}}))
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        return socket.close_code, socket.close_reason
+
+
+async def test_a_websocket_may_come_again_until_the_provider_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a key that is not known yet: 4403, after which clients connect again. Afterwards it is refused for good."""
+    monkeypatch.setattr(identity_provider, "_MIN_REFRESH_INTERVAL", 0.05)
+    async with asyncio.timeout(DEADLINE), site() as (keys, url):
+        settings = Settings(jwks=url, jwt_issuer=ISSUER, jwt_audience="merlin")
+        async with serving(await memory_of(), settings=settings) as live:
+            keys.is_down = True
+            not_yet = 4403, "The key of this token is not known here yet: try again in a minute."
+            for _ in range(2):
+                asked = keys.asked
+                assert await closing_of(live, token(id_="forged")) == not_yet
+                await until(lambda asked=asked: keys.asked > asked)  # type: ignore[misc]  # a default has no type
+            keys.is_down = False
+            while (closed := await closing_of(live, token(id_="forged"))) == not_yet:
+                await asyncio.sleep(0.02)
+            assert closed == (4401, "This token is not known here.")
+
+
 async def test_a_reload_asks_at_once() -> None:
     """Long before the provider would be asked again."""
     async with site() as (keys, url), following(url) as known:
@@ -324,7 +351,7 @@ async def test_a_session_ends_with_the_key_that_it_was_begun_by(tmp_path: Path) 
         path.write_text(jwks(jwk(OTHER_RSA, "one", alg="RS256")))
         with pytest.raises(ConnectionClosed):
             await socket.recv()
-        assert socket.close_code == 4403
+        assert socket.close_code == 4401
         assert (await browser.post("/graphql", json={"query": "{ __typename }"})).status_code == 401
 
 

@@ -267,7 +267,7 @@ async def test_a_cookie_is_taken_from_pages_of_this_server_only() -> None:
                 if heard is None:
                     with pytest.raises(ConnectionClosed):
                         await socket.recv()
-                    assert socket.close_code == 4403
+                    assert socket.close_code == 4401
                 else:
                     assert json.loads(await socket.recv()) == {"type": heard}
 

@@ -119,6 +119,10 @@ async def test_programs_need_no_such_header() -> None:
 
 
 TOKEN = "t" * 20
+PROXIED = (
+    "The Host header is not that of this page: if a proxy stands between, such as a dev server, let it keep the Host "
+    "(changeOrigin: false)."
+)
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
 PROTOCOL = Subprotocol("graphql-transport-ws")
@@ -140,7 +144,8 @@ async def test_a_page_that_is_not_let_in_is_told_how_it_would_be(
             await browser.get(live.http, params={"query": QUERY}, headers={"accept": "text/event-stream"}),
         ):
             (error,) = answer.json()["errors"]
-            assert (answer.status_code, error["message"], error["extensions"]) == (403, says, {"code": "FORBIDDEN"})
+            assert (answer.status_code, error["extensions"]) == (403, {"code": "FORBIDDEN"})
+            assert error["message"] == f"{says} {PROXIED}"
         with pytest.raises(InvalidStatus) as refused:
             await connect(live.ws, subprotocols=[PROTOCOL], origin=Origin(page))
         assert refused.value.response.status_code == 403
@@ -149,7 +154,9 @@ async def test_a_page_that_is_not_let_in_is_told_how_it_would_be(
             answer = await browser.options(live.http, headers=PREFLIGHT | {"origin": strange})
             assert answer.status_code == 403
     told = [record.getMessage() for record in caplog.records if record.name == "server.auth.refused_origins"]
-    assert [line for line in told if page in line] == [f"{says} Such pages then need a token. This is logged once."]
+    assert [line for line in told if page in line] == [
+        f"{says} Such pages then need a token. {PROXIED} This is logged once."
+    ]
     assert len(told) == 1
 
 
@@ -157,7 +164,7 @@ def test_made_up_origins_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -
     """A hundred are logged."""
     refused_origins = RefusedOrigins()
     for number in range(1000, 1200):
-        assert f":{number} lets them in" in refused_origins.refusal(f"http://localhost:{number}")
+        assert f":{number} lets them in" in refused_origins.refusal({"origin": f"http://localhost:{number}"})
     assert len(caplog.records) == 100
 
 
@@ -183,7 +190,7 @@ async def test_any_origin_is_any_origin_on_every_protocol() -> None:
             cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in browser.cookies.items())}
         assert (await page.post(live.http, json={"query": QUERY}, headers=cookie)).status_code == 401
         assert (await page.get(live.http, params={"query": QUERY}, headers=cookie)).status_code == 401
-        for payload, code in (({"token": TOKEN}, None), ({}, 4403)):
+        for payload, code in (({"token": TOKEN}, None), ({}, 4401)):
             async with connect(
                 live.ws, subprotocols=[PROTOCOL], origin=Origin(EVIL), additional_headers=cookie
             ) as socket:
@@ -194,3 +201,62 @@ async def test_any_origin_is_any_origin_on_every_protocol() -> None:
                     with pytest.raises(ConnectionClosed):
                         await socket.recv()
                     assert socket.close_code == code
+
+
+async def test_a_page_behind_a_proxy_that_changes_the_host_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Where its browser calls the request one of the same origin, or where the page is of a dev server."""
+    async with (
+        serving(await memory_of(), settings=Settings(token=TOKEN)) as live,
+        httpx.AsyncClient(timeout=DEADLINE, headers={"cookie": "merlin_graphql_5173=secret"}) as browser,
+    ):
+        for headers, hints in (
+            ({"origin": "http://localhost:5173"}, True),
+            ({"origin": "https://dash.example.org", "sec-fetch-site": "same-origin"}, True),
+            ({"origin": "https://other.example.org"}, False),
+            ({"origin": "https://third.example.org", "sec-fetch-site": "cross-site"}, False),
+        ):
+            answer = await browser.post(live.http, json={"query": QUERY}, headers=headers)
+            assert answer.status_code == 403
+            assert (PROXIED in answer.json()["errors"][0]["message"]) == hints
+            assert (PROXIED in caplog.text) == hints
+            assert "secret" not in caplog.text
+            caplog.clear()
+
+
+async def test_a_session_of_another_port_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """In the answer and once in the log, without what the cookie holds."""
+    async with (
+        serving(await memory_of(), settings=Settings(token=TOKEN)) as live,
+        httpx.AsyncClient(timeout=DEADLINE) as browser,
+    ):
+
+        async def refusal(cookie: str) -> str:
+            answer = await browser.post(live.http, json={"query": QUERY}, headers={"cookie": cookie})
+            (error,) = answer.json()["errors"]
+            assert (answer.status_code, error["extensions"]["code"]) == (401, "UNAUTHENTICATED")
+            message: str = error["message"]
+            return message
+
+        needs = f"this address needs merlin_graphql_{live.port}"
+        for name in ("merlin_graphql_5173", "__Host-merlin_graphql_443", "merlin_graphql"):
+            for _ in range(2):
+                message = await refusal(f"other=1; {name}=secret.value")
+                assert f"The session cookie {name} is of another server or port; {needs}" in message
+                assert "secret" not in message
+        told = [record.getMessage() for record in caplog.records if record.name == "server.auth.unused_sessions"]
+        assert [needs in line for line in told] == [True] * 3
+        for strange in ("other=1", "merlin_graphql_x=1", "xmerlin_graphql_1=2", "a=merlin_graphql_1=2"):
+            assert "session cookie" not in await refusal(strange)
+    assert "secret" not in caplog.text
+
+
+async def test_a_session_does_not_count_for_pages_of_an_allowed_origin() -> None:
+    """Which the answer says: such pages send a token."""
+    async with (
+        serving(await memory_of(), settings=Settings(token=TOKEN, allow_origins=DASH)) as live,
+        httpx.AsyncClient(base_url=live.http.removesuffix("/graphql"), timeout=DEADLINE) as browser,
+    ):
+        await browser.post("/login", data={"token": TOKEN})
+        answer = await browser.post("/graphql", json={"query": QUERY}, headers={"origin": DASH})
+        assert answer.status_code == 401
+        assert "does not count for a page of another origin" in answer.json()["errors"][0]["message"]

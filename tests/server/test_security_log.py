@@ -82,7 +82,7 @@ async def test_each_refusal_is_a_line(live: Live, client: httpx.AsyncClient, cap
     await client.post(f"{base}/login", data={"token": "wrong-3"}, headers={"x-request-id": "mine"})
     await client.get(f"{base}/metrics", headers=bearer("wrong-4"))
     await client.get(live.http, params=QUERY, headers={"origin": "https://evil.example", "x-request-id": "mine"})
-    assert (await greet(live, "wrong-5"))[0] == 4403
+    assert (await greet(live, "wrong-5"))[0] == 4401
     refused = "refused: address=127.0.0.1 protocol={} code={} request="
     expected = [refused.format(kind, "INVALID_TOKEN") for kind in ("http", "sse", "http", "http", "websocket")]
     expected.insert(4, refused.format("http", "FORBIDDEN"))
@@ -127,7 +127,7 @@ async def test_guessing_is_slowed(live: Live, client: httpx.AsyncClient, caplog:
     assert 0 < int(found.headers["retry-after"]) <= 6
     assert (await client.post(f"{base}/login", data={"token": CHOSEN})).status_code == 429
     assert (await client.get(f"{base}/", params={"token": CHOSEN})).status_code == 429
-    assert (await greet(live, CHOSEN)) == (4403, "Too many wrong tokens: try again in 6 s.")
+    assert (await greet(live, CHOSEN)) == (1013, "Too many wrong tokens: try again in 6 s.")
     assert len(lines(caplog)) <= 31
 
 

@@ -68,7 +68,7 @@ async def test_a_new_session_ends_the_one_before() -> None:
 
 
 async def test_a_socket_ends_with_its_session() -> None:
-    """By 4403, like one whose token ends."""
+    """By 4401, like one whose token ends."""
     async with (
         asyncio.timeout(DEADLINE),
         serving(await memory_of(), settings=SETTINGS) as live,
@@ -84,7 +84,7 @@ async def test_a_socket_ends_with_its_session() -> None:
         await browser.post("/logout")
         with pytest.raises(ConnectionClosed):
             await socket.recv()
-        assert (socket.close_code, socket.close_reason) == (4403, "This session was ended: log in again.")
+        assert (socket.close_code, socket.close_reason) == (4401, "This session was ended: log in again.")
 
 
 async def test_servers_of_one_database_agree(store: Store) -> None:

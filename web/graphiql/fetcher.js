@@ -16,7 +16,7 @@ export function makeFetcher(onLoggedOut) {
     fetch: ask,
     enableIncrementalDelivery: false,
   });
-  // A websocket that is refused does not say why, and is tried again for half a minute: a request tells at once.
+  // A websocket that is refused ends with an error in the editor: a request also leads to the login, and names the status.
   const refusal = async (headers) => {
     const body = '{"query":"{ __typename }"}';
     const response = await ask(url, { method: "POST", headers: { "content-type": "application/json", ...headers }, body });
