@@ -67,7 +67,7 @@ async def main():
 RECIPE
     status = await client.database_status()
     made = await client.create_study(name="by a typed client")
-    names = [study.name for study in overview.studies.nodes]
+    names = [edge.node.name for edge in overview.studies.edges]
     async for told in client.watch_active_runs():
         break
     print(status.database.runs, made.create_study.created, "icf_capsule_sweep" in names, told.run_changes.kind.value)
