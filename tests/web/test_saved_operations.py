@@ -1,0 +1,94 @@
+"""The saved queries in the caches of the clients that people use: what was asked is read back whole, and equal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphql import OperationDefinitionNode, OperationType, parse
+
+from server.database.demo_data import demo_records
+from server.database.models import RunModel
+from server.database.workspaces import TaskStatus
+from tests.support.javascript import asked, needs, project
+from tests.support.live import serving
+from tests.support.made_up_workspaces import MadeUpReader, workspace_of
+from tests.support.pages import ROOT, block
+from tests.support.records import memory_of
+
+pytestmark = pytest.mark.anyio
+
+HERE = Path(__file__).parent
+PAGED = {"ActiveRuns", "FailedTasks", "FindRuns", "RecentRuns", "StudyOverview", "WorkerHealth"}
+
+
+@pytest.fixture
+def records() -> list[Any]:
+    return list(demo_records(datetime.now()))
+
+
+@pytest.fixture
+async def url(records: list[Any]) -> AsyncIterator[str]:
+    """Of a server of the demo data, whose newest run has tasks."""
+    async with serving(await memory_of(*records)) as live:
+        work = workspace_of(sim=[TaskStatus.FAILED] * 3)
+        MadeUpReader(live.database.observations, {newest(records).id: work})
+        yield live.http
+
+
+def newest(records: list[Any]) -> RunModel:
+    return next(record for record in records if isinstance(record, RunModel))
+
+
+@pytest.fixture
+def queries(records: list[Any]) -> list[dict[str, Any]]:
+    """With variables: a page of two, and lists that no two of them share."""
+    found = []
+    for path in sorted((ROOT / "queries").glob("*.graphql")):
+        (definition,) = parse(path.read_text()).definitions
+        assert isinstance(definition, OperationDefinitionNode)
+        if definition.operation is OperationType.QUERY:
+            known = {"workspace": newest(records).workspace, "filter": {"isFinished": True}, "first": 2}
+            names = {each.variable.name.value for each in definition.variable_definitions or ()}
+            variables = {name: value for name, value in known.items() if name in names}
+            found.append({"name": path.stem, "document": path.read_text(), "variables": variables})
+    assert {each["name"] for each in found if "first" in each["variables"]} == PAGED
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Without what clients add, and without the age of heartbeats, which differs from response to response."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items() if name not in ("__typename", "heartbeatAge")}
+    return [plain(each) for each in value] if isinstance(value, list) else value
+
+
+def joined(first: Any, second: Any) -> Any:
+    """Two pages as one list, with the second's `pageInfo`."""
+    if not isinstance(first, dict):
+        return second
+    return {
+        name: [*value, *second[name]] if name == "edges" else joined(value, second[name])
+        for name, value in first.items()
+    }
+
+
+def compare(answer: Any) -> None:
+    """Raises `AssertionError`, also where a client has complained."""
+    assert answer["complaints"] == []
+    for name, told in answer["found"].items():
+        received = [response["data"] for response in told["received"]]
+        assert all("errors" not in response for response in told["received"])
+        assert len(received) == (2 if name in PAGED else 1), name
+        assert plain(told["kept"]) == plain(joined(*received) if name in PAGED else received[0]), name
+
+
+@needs("@apollo/client")
+async def test_apollos_cache_keeps_the_saved_queries(url: str, queries: list[dict[str, Any]], tmp_path: Path) -> None:
+    """All in one cache, which joins pages, with the policies of docs/clients.md."""
+    cache = block("docs/clients.md", "InMemoryCache", "js")
+    directory = project(tmp_path / "apollo", HERE / "try_queries.js", HERE / "apollo" / "saved.js", cache=cache)
+    compare(await asked(directory, "saved.js", {"url": url, "queries": queries}))
