@@ -63,5 +63,5 @@ async def asked(directory: Path, script: str, given: object) -> Any:
 
 async def bundled(directory: Path, entry: str) -> str:
     """One classic script for a page."""
-    options = ("--bundle", "--format=iife", "--jsx=automatic", "--log-level=error")
+    options = ("--bundle", "--format=iife", "--jsx=automatic", "--log-level=error", "--loader:.graphql=text")
     return await node(directory, "node_modules/.bin/esbuild", entry, *options)
