@@ -90,7 +90,7 @@ class Subscriber:
         change = said["data"].get("change")
         is_mark = change is not None and change["kind"] in MARKS
         if is_mark:
-            assert (change["id"], change["node"]) == ("", None)
+            assert change["id"] == ""
             self.marks.append(change["kind"])
         return is_mark
 
