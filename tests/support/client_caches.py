@@ -19,19 +19,21 @@ TIMES = {"heartbeatAge"}
 async def check_records(database: MerlinDatabase, records: Iterable[Mapping[str, Any]]) -> int:
     """Compares each record, field by field, and returns how many there were. Raises `AssertionError`.
 
-    A record has `__typename`, `id` and fields as a cache keeps them: values, and `{"__ref": …}` or a list of these for
-    records elsewhere, each of which ends in an id. What has arguments, and what has no id itself, is left out.
+    A record has an `id`, maybe a `__typename`, and fields as a cache keeps them: values, and `{"__ref": …}` or a list
+    of these for records elsewhere, each of which ends in an id. What has arguments or no id itself is left out.
     """
     count = 0
     for record in records:
-        type_ = SCHEMA.get_type(record["__typename"])
-        assert isinstance(type_, GraphQLObjectType), record
+        identity = {name: record[name] for name in ("__typename", "id") if name in record}
+        found = (await ask(database, "query ($id: ID!) { node(id: $id) { __typename id } }", id=record["id"]))["node"]
+        assert identity.items() <= (found or {}).items(), f"{found} is kept as {record}"
+        type_ = SCHEMA.get_type(found["__typename"])
+        assert isinstance(type_, GraphQLObjectType)
         kept = {name: _plain(value) for name, value in record.items() if _is_compared(type_, name)}
         selected = " ".join(name if _is_leaf(type_, name) else f"{name} {{ id }}" for name in kept)
-        asked = f"query ($id: ID!) {{ node(id: $id) {{ __typename id ... on {type_.name} {{ {selected} }} }} }}"
-        found = (await ask(database, asked, id=record["id"]))["node"]
-        assert found is not None, f"a record that does not exist any more: {record}"
-        assert {"__typename": type_.name, **kept} == found
+        asked = f"query ($id: ID!) {{ node(id: $id) {{ ... on {type_.name} {{ {selected} }} }} }}"
+        expected = (await ask(database, asked, id=record["id"]))["node"]
+        assert kept == expected, f"{expected} is kept as {kept}"
         count += 1
     return count
 

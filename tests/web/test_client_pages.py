@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from graphql import introspection_from_schema
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from schema.build import make_schema
 from server.database.demo_data import demo_records
 from tests.support.asking import ask
 from tests.support.browser import CHROMIUM, browsing
@@ -40,6 +43,13 @@ async def apollo(directory: Path) -> str:
     return await bundled(directory, "page.js")
 
 
+async def urql(directory: Path) -> str:
+    project(directory, HERE / "urql" / "page.js", cache=block("docs/clients.md", "// urql/cache.js", "js"))
+    (directory / "introspection.json").write_text(json.dumps(introspection_from_schema(make_schema()._schema)))
+    (directory / "queries").symlink_to(ROOT / "queries")
+    return await bundled(directory, "page.js")
+
+
 def press(label: str, within: str = "body") -> str:
     return f"[...document.querySelectorAll('{within} button')].find(each => each.textContent === '{label}').click()"
 
@@ -48,6 +58,7 @@ def press(label: str, within: str = "body") -> str:
     "script_of",
     [
         pytest.param(apollo, marks=needs("@apollo/client", "esbuild", "graphql-ws")),
+        pytest.param(urql, marks=needs("@urql/exchange-graphcache", "esbuild", "graphql-ws")),
     ],
 )
 async def test_a_page_shows_what_the_database_holds(
@@ -74,12 +85,9 @@ async def test_a_page_shows_what_the_database_holds(
             latest = [run["id"] for run in found["runs"]["nodes"]]
             assert found["runs"]["totalCount"] == total
             async with asyncio.timeout(DEADLINE):
-                while True:
-                    told, listed = await page.evaluate(SHOWN)
-                    if told == str(total) and len(listed) >= count and listed == latest[: len(listed)]:
-                        break
-                    await asyncio.sleep(0.02)
-            assert await check_records(live.database, await page.evaluate("records()")) >= count
+                while (wrong := await wrong_of(total, latest, count)) is not None:
+                    reason[:] = [wrong]
+                    await asyncio.sleep(0.05)
             return latest
 
         await page.until("document.body.dataset.heard > 5")  # the runs that are active

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graphql import OperationDefinitionNode, OperationType, parse
+from graphql import OperationDefinitionNode, OperationType, introspection_from_schema, parse
 
+from schema.build import make_schema
 from server.database.demo_data import demo_records
 from server.database.models import RunModel
 from server.database.workspaces import TaskStatus
@@ -22,6 +24,7 @@ from tests.support.records import memory_of
 pytestmark = pytest.mark.anyio
 
 HERE = Path(__file__).parent
+INTROSPECTION = introspection_from_schema(make_schema()._schema)
 PAGED = {"ActiveRuns", "FailedTasks", "FindRuns", "RecentRuns", "StudyOverview", "WorkerHealth"}
 
 
@@ -76,19 +79,32 @@ def joined(first: Any, second: Any) -> Any:
     }
 
 
-def compare(answer: Any) -> None:
-    """Raises `AssertionError`, also where a client has complained."""
+def compare(answer: Any, *, joins: bool = True) -> None:
+    """Raises `AssertionError`, also where a client has complained. A cache that joins no pages keeps the first."""
     assert answer["complaints"] == []
     for name, told in answer["found"].items():
         received = [response["data"] for response in told["received"]]
         assert all("errors" not in response for response in told["received"])
         assert len(received) == (2 if name in PAGED else 1), name
-        assert plain(told["kept"]) == plain(joined(*received) if name in PAGED else received[0]), name
+        assert plain(told["kept"]) == plain(joined(*received) if name in PAGED and joins else received[0]), name
 
 
 @needs("@apollo/client")
 async def test_apollos_cache_keeps_the_saved_queries(url: str, queries: list[dict[str, Any]], tmp_path: Path) -> None:
     """All in one cache, which joins pages, with the policies of docs/clients.md."""
-    cache = block("docs/clients.md", "InMemoryCache", "js")
+    cache = block("docs/clients.md", "// apollo/cache.js", "js")
     directory = project(tmp_path / "apollo", HERE / "try_queries.js", HERE / "apollo" / "saved.js", cache=cache)
     compare(await asked(directory, "saved.js", {"url": url, "queries": queries}))
+
+
+@needs("@urql/core", "@urql/exchange-graphcache")
+@pytest.mark.parametrize("cache", ["graphcache", "documents"])
+async def test_urqls_caches_keep_the_saved_queries(
+    url: str, queries: list[dict[str, Any]], tmp_path: Path, cache: str
+) -> None:
+    """The one that keeps records, as docs/clients.md has it, which joins pages; and that of whole documents."""
+    text = block("docs/clients.md", "// urql/cache.js", "js")
+    directory = project(tmp_path / "urql", HERE / "try_queries.js", HERE / "urql" / "saved.js", cache=text)
+    (directory / "introspection.json").write_text(json.dumps(INTROSPECTION))
+    given = {"url": url, "queries": queries, "cache": cache}
+    compare(await asked(directory, "saved.js", given), joins=cache == "graphcache")

@@ -1,7 +1,8 @@
 // Asks queries by a client, two pages of those that have pages, then reads them all from its cache: JSON in, JSON out.
 import { readFileSync } from "node:fs";
 
-const { url, queries } = JSON.parse(readFileSync(0));
+export const given = JSON.parse(readFileSync(0));
+const { url, queries } = given;
 const complaints = [];
 for (const level of ["debug", "info", "warn", "error"]) console[level] = (...words) => complaints.push(words.join(" "));
 
