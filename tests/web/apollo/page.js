@@ -7,8 +7,10 @@ import { followed, update } from "./effects.js";
 import CreateRun from "./queries/CreateRun.graphql";
 import DatabaseStatus from "./queries/DatabaseStatus.graphql";
 import DeleteRun from "./queries/DeleteRun.graphql";
+import FinishRun from "./queries/FinishRun.graphql";
 import QueueLoad from "./queries/QueueLoad.graphql";
 import RecentRuns from "./queries/RecentRuns.graphql";
+import RunDetail from "./queries/RunDetail.graphql";
 import WatchActiveRuns from "./queries/WatchActiveRuns.graphql";
 
 const websocket = new GraphQLWsLink(createClient({ url: `ws://${location.host}/graphql` }));
@@ -34,7 +36,9 @@ runs.subscribe(({ data, dataState }) => {
     ...data.runs.edges.map(({ node: { id, workspace, status } }) => {
       const item = Object.assign(document.createElement("li"), { id, textContent: `${workspace} ${status} ` });
       const remove = () => client.mutate({ mutation: gql(DeleteRun), variables: { workspace, force: true }, update });
-      item.append(button("delete", remove));
+      const finish = () => client.mutate({ mutation: gql(FinishRun), variables: { runId: id } });
+      const refresh = () => client.query({ query: gql(RunDetail), variables: { workspace }, fetchPolicy: "network-only" });
+      item.append(button("finish", finish), button("delete", remove), button("refresh", refresh));
       return item;
     }),
   );

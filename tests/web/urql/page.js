@@ -6,8 +6,10 @@ import introspection from "./introspection.json";
 import CreateRun from "./queries/CreateRun.graphql";
 import DatabaseStatus from "./queries/DatabaseStatus.graphql";
 import DeleteRun from "./queries/DeleteRun.graphql";
+import FinishRun from "./queries/FinishRun.graphql";
 import QueueLoad from "./queries/QueueLoad.graphql";
 import RecentRuns from "./queries/RecentRuns.graphql";
+import RunDetail from "./queries/RunDetail.graphql";
 import WatchActiveRuns from "./queries/WatchActiveRuns.graphql";
 
 const websocket = createClient({ url: `ws://${location.host}/graphql` });
@@ -51,7 +53,10 @@ function show({ data, stale, error }) {
   list.replaceChildren(
     ...newest.edges.map(({ node: { id, workspace, status } }) => {
       const item = Object.assign(document.createElement("li"), { id, textContent: `${workspace} ${status} ` });
-      item.append(button("delete", () => client.mutation(DeleteRun, { workspace, force: true }).toPromise()));
+      const finish = () => client.mutation(FinishRun, { runId: id }).toPromise();
+      const remove = () => client.mutation(DeleteRun, { workspace, force: true }).toPromise().then(showFirst);
+      const refresh = () => client.query(RunDetail, { workspace }, { requestPolicy: "network-only" }).toPromise();
+      item.append(button("finish", finish), button("delete", remove), button("refresh", refresh));
       return item;
     }),
   );
@@ -59,18 +64,21 @@ function show({ data, stale, error }) {
 const page = (after) => client.query(RecentRuns, { first: 5, after }).subscribe(show);
 
 page();
+const others = [];
+const showFirst = () => others.splice(0).forEach(({ unsubscribe }) => unsubscribe());
 client.query(QueueLoad, {}).subscribe(({ data }) => {
   queues.textContent = data?.queues.map(({ queue }) => queue).join("\n");
 });
 client.query(DatabaseStatus, {}).toPromise();
 document.body.append(
-  button("more", () => page(newest.pageInfo.endCursor)),
+  button("more", () => others.push(page(newest.pageInfo.endCursor))),
   button("add", () => {
     const input = { studyName: "from a page", workspace: "/page_20990101-000000", queues: ["[merlin]_page"] };
-    client.mutation(CreateRun, { input }).toPromise();
+    client.mutation(CreateRun, { input }).toPromise().then(showFirst);
   }),
 );
-client.subscription(WatchActiveRuns, {}).subscribe(() => {
+client.subscription(WatchActiveRuns, {}).subscribe(({ data }) => {
+  if (["CREATED", "DELETED"].includes(data?.runChanges.kind)) showFirst();
   document.body.dataset.heard = (Number(document.body.dataset.heard) || 0) + 1;
 });
 
