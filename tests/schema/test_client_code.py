@@ -93,7 +93,7 @@ def test_a_typed_python_client_drives_a_running_server(tmp_path: Path, monkeypat
         (tmp_path / "driver.py").write_text(DRIVER.replace("RECIPE\n", textwrap.indent(text, "    ")))
         monkeypatch.setenv("TOKEN", TOKEN)
         done = call(tmp_path, ARIADNE.with_name("python"), "driver.py")
-    assert done.stdout == "48 True True SNAPSHOT\n", done.stderr
+    assert done.stdout == "48 True True SNAPSHOT_BEGIN\n", done.stderr
 
 
 @with_ariadne

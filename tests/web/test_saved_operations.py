@@ -1,21 +1,23 @@
-"""The saved queries in the caches of the clients that people use: what was asked is read back whole, and equal."""
+"""The saved operations in the caches of the clients that people use, and under the linter that they use."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graphql import OperationDefinitionNode, OperationType, introspection_from_schema, parse
+from graphql import OperationDefinitionNode, OperationType, introspection_from_schema, parse, print_ast
 
-from schema.build import make_schema
+from schema.build import make_schema, sdl_of
 from server.database.demo_data import demo_records
 from server.database.models import RunModel
 from server.database.workspaces import TaskStatus
-from tests.support.javascript import asked, needs, project
+from tests.support.javascript import asked, needs, node, project
 from tests.support.live import serving
 from tests.support.made_up_workspaces import MadeUpReader, workspace_of
 from tests.support.pages import ROOT, block
@@ -108,3 +110,46 @@ async def test_urqls_caches_keep_the_saved_queries(
     (directory / "introspection.json").write_text(json.dumps(INTROSPECTION))
     given = {"url": url, "queries": queries, "cache": cache}
     compare(await asked(directory, "saved.js", given), joins=cache == "graphcache")
+
+
+def relay_modules() -> dict[str, str]:
+    """One for each saved operation, whose name Relay wants to begin with that of the module and to end in its kind."""
+    found = {}
+    for path in sorted((ROOT / "queries").glob("*.graphql")):
+        document = re.sub(r"^(\w+) (\w+)", _named_for_relay, print_ast(parse(path.read_text())))
+        found[path.stem] = f'import {{ graphql }} from "relay-runtime";\n\ngraphql`{document}`;\n'
+    return found
+
+
+def _named_for_relay(found: re.Match[str]) -> str:
+    kind, name = found.groups()
+    return f"{kind} {name}{kind.capitalize()}"
+
+
+@needs("relay-compiler", "relay-runtime")
+async def test_relays_store_keeps_the_saved_queries(url: str, queries: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Its compiler takes each of the saved operations, with docs/clients.md's settings. Pages are one each."""
+    directory = project(tmp_path / "relay", HERE / "try_queries.js", HERE / "relay" / "saved.js")
+    (directory / "src").mkdir()
+    for name, text in relay_modules().items():
+        (directory / "src" / f"{name}.js").write_text(text)
+    (directory / "schema.graphql").write_text(sdl_of(make_schema()))
+    (directory / "relay.config.json").write_text(block("docs/clients.md", '"./src"', "json"))
+    await node(directory, "node_modules/.bin/relay-compiler", "relay.config.json")
+    compare(await asked(directory, "saved.js", {"url": url, "queries": queries}), joins=False)
+
+
+@needs("@graphql-eslint/eslint-plugin", "eslint")
+async def test_the_saved_operations_pass_graphql_eslint(tmp_path: Path) -> None:
+    """Its preset for operations, set up as docs/clients.md says; an operation that leaves out an id does not pass."""
+    directory = project(tmp_path / "lint")
+    shutil.copytree(ROOT / "queries", directory / "queries")
+    (directory / "schema.graphql").write_text(sdl_of(make_schema()))
+    (directory / "eslint.config.js").write_text(block("docs/clients.md", "@graphql-eslint", "js"))
+    lint = ("node_modules/.bin/eslint", "--max-warnings=0", "queries")
+    assert await node(directory, *lint) == ""
+    (directory / "queries" / "Bad.graphql").write_text(
+        "query Bad {\n  runs {\n    nodes {\n      status\n    }\n  }\n}\n"
+    )
+    with pytest.raises(AssertionError, match=r"Field `nodes\.id` must be selected"):
+        await node(directory, *lint)
