@@ -16,7 +16,8 @@ from graphql import OperationDefinitionNode, OperationType, introspection_from_s
 from schema.build import make_schema, sdl_of
 from server.database.demo_data import demo_records
 from server.database.models import RunModel
-from server.database.workspaces import TaskStatus
+from server.database.run_tasks import task_id
+from server.database.workspaces import LogStream, TaskStatus
 from tests.support.javascript import asked, needs, node, project
 from tests.support.live import serving
 from tests.support.made_up_workspaces import MadeUpReader, workspace_of
@@ -40,7 +41,8 @@ async def url(records: list[Any]) -> AsyncIterator[str]:
     """Of a server of the demo data, whose newest run has tasks."""
     async with serving(await memory_of(*records)) as live:
         work = workspace_of(sim=[TaskStatus.FAILED] * 3)
-        MadeUpReader(live.database.observations, {newest(records).id: work})
+        reader = MadeUpReader(live.database.observations, {newest(records).id: work})
+        reader.logs["sim/0", LogStream.STDOUT] = "begun\n"
         yield live.http
 
 
@@ -49,18 +51,24 @@ def newest(records: list[Any]) -> RunModel:
 
 
 @pytest.fixture
-def queries(records: list[Any]) -> list[dict[str, Any]]:
-    """With variables: a page of two, and lists that no two of them share."""
-    found = []
+def given(url: str, records: list[Any]) -> dict[str, Any]:
+    """The operations with variables: pages of two, and filters such that no two share a list by chance."""
+    found: dict[str, Any] = {"url": url, "queries": [], "subscriptions": []}
+    run_id = newest(records).id
+    known = {
+        "workspace": newest(records).workspace, "filter": {"isFinished": True}, "first": 2,
+        "runId": run_id, "taskId": task_id(run_id, "sim/0"),
+    }
     for path in sorted((ROOT / "queries").glob("*.graphql")):
         (definition,) = parse(path.read_text()).definitions
         assert isinstance(definition, OperationDefinitionNode)
-        if definition.operation is OperationType.QUERY:
-            known = {"workspace": newest(records).workspace, "filter": {"isFinished": True}, "first": 2}
-            names = {each.variable.name.value for each in definition.variable_definitions or ()}
-            variables = {name: value for name, value in known.items() if name in names}
-            found.append({"name": path.stem, "document": path.read_text(), "variables": variables})
-    assert {each["name"] for each in found if "first" in each["variables"]} == PAGED
+        names = {each.variable.name.value for each in definition.variable_definitions or ()}
+        variables = {name: value for name, value in known.items() if name in names}
+        asked = {"name": path.stem, "document": path.read_text(), "variables": variables}
+        kinds = {OperationType.QUERY: "queries", OperationType.SUBSCRIPTION: "subscriptions"}
+        if definition.operation in kinds:
+            found[kinds[definition.operation]].append(asked)
+    assert {each["name"] for each in found["queries"] if "first" in each["variables"]} == PAGED
     return found
 
 
@@ -92,24 +100,21 @@ def compare(answer: Any, *, joins: bool = True) -> None:
 
 
 @needs("@apollo/client")
-async def test_apollos_cache_keeps_the_saved_queries(url: str, queries: list[dict[str, Any]], tmp_path: Path) -> None:
+async def test_apollos_cache_keeps_the_saved_queries(given: dict[str, Any], tmp_path: Path) -> None:
     """All in one cache, which joins pages, with the policies of docs/clients.md."""
     cache = block("docs/clients.md", "// apollo/cache.js", "js")
     directory = project(tmp_path / "apollo", HERE / "try_queries.js", HERE / "apollo" / "saved.js", cache=cache)
-    compare(await asked(directory, "saved.js", {"url": url, "queries": queries}))
+    compare(await asked(directory, "saved.js", given))
 
 
 @needs("@urql/core", "@urql/exchange-graphcache")
 @pytest.mark.parametrize("cache", ["graphcache", "documents"])
-async def test_urqls_caches_keep_the_saved_queries(
-    url: str, queries: list[dict[str, Any]], tmp_path: Path, cache: str
-) -> None:
+async def test_urqls_caches_keep_the_saved_queries(given: dict[str, Any], tmp_path: Path, cache: str) -> None:
     """The one that keeps records, as docs/clients.md has it, which joins pages; and that of whole documents."""
     text = block("docs/clients.md", "// urql/cache.js", "js")
     directory = project(tmp_path / "urql", HERE / "try_queries.js", HERE / "urql" / "saved.js", cache=text)
     (directory / "introspection.json").write_text(json.dumps(INTROSPECTION))
-    given = {"url": url, "queries": queries, "cache": cache}
-    compare(await asked(directory, "saved.js", given), joins=cache == "graphcache")
+    compare(await asked(directory, "saved.js", given | {"cache": cache}), joins=cache == "graphcache")
 
 
 def relay_modules() -> dict[str, str]:
@@ -127,7 +132,7 @@ def _named_for_relay(found: re.Match[str]) -> str:
 
 
 @needs("relay-compiler", "relay-runtime")
-async def test_relays_store_keeps_the_saved_queries(url: str, queries: list[dict[str, Any]], tmp_path: Path) -> None:
+async def test_relays_store_keeps_the_saved_queries(given: dict[str, Any], tmp_path: Path) -> None:
     """Its compiler takes each of the saved operations, with docs/clients.md's settings. Pages are one each."""
     directory = project(tmp_path / "relay", HERE / "try_queries.js", HERE / "relay" / "saved.js")
     (directory / "src").mkdir()
@@ -136,7 +141,7 @@ async def test_relays_store_keeps_the_saved_queries(url: str, queries: list[dict
     (directory / "schema.graphql").write_text(sdl_of(make_schema()))
     (directory / "relay.config.json").write_text(block("docs/clients.md", '"./src"', "json"))
     await node(directory, "node_modules/.bin/relay-compiler", "relay.config.json")
-    compare(await asked(directory, "saved.js", {"url": url, "queries": queries}), joins=False)
+    compare(await asked(directory, "saved.js", given), joins=False)
 
 
 @needs("@graphql-eslint/eslint-plugin", "eslint")
