@@ -56,8 +56,11 @@ def given(url: str, records: list[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"url": url, "queries": [], "subscriptions": []}
     run_id = newest(records).id
     known = {
-        "workspace": newest(records).workspace, "filter": {"isFinished": True}, "first": 2,
-        "runId": run_id, "taskId": task_id(run_id, "sim/0"),
+        "workspace": newest(records).workspace,
+        "filter": {"isFinished": True},
+        "first": 2,
+        "runId": run_id,
+        "taskId": task_id(run_id, "sim/0"),
     }
     for path in sorted((ROOT / "queries").glob("*.graphql")):
         (definition,) = parse(path.read_text()).definitions
