@@ -67,7 +67,7 @@ async def main():
 RECIPE
     status = await client.database_status()
     made = await client.create_study(name="by a typed client")
-    names = [study.name for study in overview.studies.nodes]
+    names = [edge.node.name for edge in overview.studies.edges]
     async for told in client.watch_active_runs():
         break
     print(status.database.runs, made.create_study.created, "icf_capsule_sweep" in names, told.run_changes.kind.value)
@@ -93,7 +93,7 @@ def test_a_typed_python_client_drives_a_running_server(tmp_path: Path, monkeypat
         (tmp_path / "driver.py").write_text(DRIVER.replace("RECIPE\n", textwrap.indent(text, "    ")))
         monkeypatch.setenv("TOKEN", TOKEN)
         done = call(tmp_path, ARIADNE.with_name("python"), "driver.py")
-    assert done.stdout == "48 True True SNAPSHOT\n", done.stderr
+    assert done.stdout == "48 True True SNAPSHOT_BEGIN\n", done.stderr
 
 
 @with_ariadne
