@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,8 +116,13 @@ def test_httpx_waits_when_it_is_told_to(tmp_path: Path, token: str) -> None:
     with served(tmp_path / "home", "--rate-limit", "60") as serving:
         notebook = Notebook(address(serving))
         notebook.run(cell("class MerlinError"))
-        real = notebook.names["time"]
-        notebook.names["time"] = type("Time", (), {"sleep": lambda seconds: (waited.append(seconds), real.sleep(seconds))})
+        sleep = notebook.names["time"].sleep
+
+        def note(seconds: float) -> None:
+            waited.append(seconds)
+            sleep(seconds)
+
+        notebook.names["time"] = SimpleNamespace(sleep=note)
         while not waited:
             assert notebook.names["ask"]("{ __typename }") == {"__typename": "Query"}
         notebook.names["merlin"].close()
@@ -129,7 +133,7 @@ def test_httpx_creates_once_what_it_sends_twice(httpx_notebook: Notebook) -> Non
     """An answer that is lost on its way is fetched again by the same key."""
     httpx_notebook.run(cell("def create_run("))
     names = httpx_notebook.names
-    names["time"] = type("Time", (), {"sleep": lambda seconds: None})
+    names["time"] = SimpleNamespace(sleep=lambda _seconds: None)
     send, answers = names["merlin"].post, []
 
     def lossy(*arguments: Any, **options: Any) -> Any:
@@ -155,52 +159,6 @@ def test_httpx_reads_nothing_twice(httpx_notebook: Notebook) -> None:
     names["create_run"](studyName="newer", queues=["q"], workspace="/something/newer")
     assert names["refresh"]()
     assert names["overview"] != before
-
-
-def created(names: dict[str, Any], workspace: str) -> str:
-    """The id of a new run that is active."""
-    id_: str = names["create_run"](studyName="followed", queues=["q"], workspace=workspace, status="RUNNING")
-    return id_
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_httpx_follows_a_server_that_comes_again(tmp_path: Path, token: str) -> None:
-    """A run that is gone when the server is back is gone in the client, too; one with odd characters arrives whole."""
-    port = str(free_port())
-    notebook = Notebook(f"127.0.0.1:{port}")
-    with served(tmp_path / "first", "--port", port) as first, ThreadPoolExecutor() as threads:
-        assert first.url
-        for has in ("class MerlinError", "def create_run(", "def subscribe("):
-            notebook.run(cell(has))
-        names = notebook.names
-        ended = threading.Event()
-
-        def sleep(seconds: float) -> None:
-            if ended.wait(0.05):
-                raise SystemExit
-
-        names["time"] = type("Time", (), {"sleep": sleep})
-        following = threads.submit(names["follow"])
-        wait_until(lambda: len(names["active"]) > 1)
-        standing = set(names["active"])
-        lost = created(names, "/lines\u2028and\u0085more")
-        wait_until(lambda: lost in names["active"])
-        assert names["active"][lost]["workspace"] == "/lines\u2028and\u0085more"
-        first.stop(signal.SIGKILL)
-        with served(tmp_path / "second", "--port", port) as second:
-            assert second.url
-            wait_until(lambda: lost not in names["active"])
-            assert len(names["active"]) == len(standing)
-        ended.set()
-        with pytest.raises(SystemExit):
-            following.result(20)
-        names["merlin"].close()
 
 
 def test_httpx_ends_a_subscription_that_is_refused(httpx_notebook: Notebook) -> None:
@@ -231,30 +189,6 @@ async def test_gql_asks_in_a_notebook(notebook: Notebook) -> None:
     assert len(notebook.names["runs"]) == 5
 
 
-async def test_gql_subscribes_again(tmp_path: Path, token: str) -> None:
-    """A server that comes again sends its snapshot again, to the same loop."""
-    port = str(free_port())
-    notebook = Notebook(f"127.0.0.1:{port}")
-    kinds: list[str] = []
-    with served(tmp_path / "first", "--port", port) as first:
-        assert first.url
-        await notebook.run_async(cell("async def changes("))
-        notebook.names["kinds"] = kinds
-        await notebook.run_async(
-            "async def watch():\n    async for result in changes(ACTIVE):\n        kinds.append(result['runChanges']['kind'])\n"
-        )
-        await notebook.run_async(cell("asyncio.create_task(watch())"))
-        task = notebook.names["task"]
-        await until(lambda: kinds.count("SNAPSHOT_END") == 1)
-        await asyncio.to_thread(first.stop, signal.SIGTERM)
-        with served(tmp_path / "second", "--port", port) as second:
-            assert await asyncio.to_thread(lambda: second.url)
-            await until(lambda: kinds.count("SNAPSHOT_END") == 2)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-    assert kinds.count("SNAPSHOT_BEGIN") == 2
-
-
 async def test_gql_ends_when_its_token_is_refused(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once."""
     await notebook.run_async(cell("async def changes("))
@@ -263,3 +197,48 @@ async def test_gql_ends_when_its_token_is_refused(notebook: Notebook, monkeypatc
     with pytest.raises(names["TransportConnectionFailed"]) as caught:
         await anext(names["changes"](names["ACTIVE"]))
     assert names["is_refused"](caught.value)
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+class EndedError(Exception):
+    """Raised by a pause, which is the only place where `follow` can be ended."""
+
+
+async def test_subscriptions_begin_again_when_the_server_is_back(tmp_path: Path, token: str) -> None:
+    """A run that is gone when the server is back is gone in the client, too; one with odd characters arrives whole."""
+    port, workspace, ended = str(free_port()), "/lines\u2028and\u0085more", threading.Event()
+    by_httpx, by_gql = Notebook(f"127.0.0.1:{port}"), Notebook(f"127.0.0.1:{port}")
+
+    def sleep(seconds: float) -> None:
+        if ended.wait(0.05):
+            raise EndedError
+
+    with served(tmp_path / "first", "--port", port) as first:
+        assert await asyncio.to_thread(lambda: first.url)
+        for has in ("class MerlinError", "def create_run(", "def subscribe("):
+            by_httpx.run(cell(has))
+        kinds: list[str] = []
+        by_gql.names["print"] = lambda kind, _id: kinds.append(kind)
+        for has in ("async def changes(", "asyncio.create_task(watch())"):
+            await by_gql.run_async(cell(has))
+        names, task = by_httpx.names, by_gql.names["task"]
+        names["time"] = SimpleNamespace(sleep=sleep)
+        following = asyncio.create_task(asyncio.to_thread(names["follow"]))
+        await until(lambda: len(names["active"]) > 1 and kinds.count("SNAPSHOT_END") == 1)
+        standing = set(names["active"])
+        run = {"studyName": "followed", "queues": ["q"], "workspace": workspace, "status": "RUNNING"}
+        lost = await asyncio.to_thread(names["create_run"], **run)
+        await until(lambda: lost in names["active"] and kinds[-1] == "CREATED")
+        assert names["active"][lost]["workspace"] == workspace
+        await asyncio.to_thread(first.stop, signal.SIGKILL)
+    with served(tmp_path / "second", "--port", port):
+        await until(lambda: lost not in names["active"] and kinds.count("SNAPSHOT_END") == 2)
+        assert len(names["active"]) == len(standing)
+        assert kinds.count("SNAPSHOT_BEGIN") == 2
+        ended.set()
+        task.cancel()
+    told = await asyncio.gather(task, following, return_exceptions=True)
+    assert [type(result) for result in told] == [asyncio.CancelledError, EndedError]
+    names["merlin"].close()
