@@ -247,7 +247,7 @@ async def test_a_client_annotates_and_reads_its_own_note() -> None:
             payload = (await ask(database, ANNOTATE, id=id_, annotations={"k": 1}))["annotate"]
             assert payload == {
                 "node": {"id": id_, "annotations": {"k": 1}},
-                "effects": [{"action": "UPDATED", "kind": kind, "id": id_, "fields": ["annotations"]}],
+                "effects": [{"action": "UPDATED", "kind": kind, "entityId": id_, "fields": ["annotations"]}],
                 "userErrors": [],
             }
         refused = (await ask(database, ANNOTATE, id=uid(1), annotations=[1]))["annotate"]

@@ -109,7 +109,7 @@ async def hearing(database: MerlinDatabase) -> AsyncIterator[Heard]:
         async for answer in answers:
             change = json.loads(answer.encoded)["data"]["runChanges"]
             status = change["run"] and change["run"]["status"]
-            heard.told.setdefault(change["id"], []).append((change["kind"], status))
+            heard.told.setdefault(change["runId"], []).append((change["kind"], status))
 
     task = asyncio.create_task(hear())
     try:

@@ -118,8 +118,9 @@ async def test_changes_of_all_kinds_are_told_under_names_of_their_own() -> None:
     async with opened(await memory_of(*records)) as database:
         operation = OPERATIONS.parse(example)
         async with aclosing(OPERATIONS.execute(operation, {}, Context(database, "1", Role.READ))) as answers:
-            told = [(await anext(answers)).data for _ in records]
-    nodes = {change["changes"]["node"]["__typename"]: change["changes"]["node"] for change in told if change}
+            told = [(await anext(answers)).data for _ in range(1 + len(records))]
+    entities = [change["changes"]["node"] for change in told[1:] if change]  # the first event belongs to no entity
+    nodes = {entity["__typename"]: entity for entity in entities}
     assert nodes["Run"]["runStatus"] == "FAILED"
     assert nodes["PhysicalWorker"]["workerStatus"] == "STALLED"
     with pytest.raises(OperationError) as refused:

@@ -35,7 +35,7 @@ WAITING, RUNNING, SUCCEEDED, FAILED = (
 CHANGES = """
 subscription ($run: ID!, $filter: TaskFilter, $snapshot: Boolean! = false) {
   change: taskChanges(runId: $run, filter: $filter, snapshot: $snapshot) {
-    kind taskId revision task { id path status }
+    kind id: taskId revision task { id path status }
   }
 }
 """
@@ -226,7 +226,7 @@ async def test_followers_of_runs_hear_of_progress() -> None:
     """As UPDATED, by `runChanges`; also where the status is filtered."""
     database = copy_of(run(1, run_status=RunStatus.RUNNING), run(2))
     document = """subscription ($filter: RunFilter) {
-      change: runChanges(filter: $filter) { kind runId run { progress { done total } } } }"""
+      change: runChanges(filter: $filter) { kind id: runId run { progress { done total } } } }"""
     async with subscribed(database, document, filter={"status": {"eq": "RUNNING"}}) as subscriber:
         assert await subscriber.read() == []
         database.observations.set_runs({RUN: progress(3), uid(2): progress(1)})

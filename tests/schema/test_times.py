@@ -115,7 +115,7 @@ async def found(database: MerlinDatabase, operations: Engine, key: str, bound: d
     for name in ("runCounts", "physicalWorkerCounts"):
         assert sum(one["count"] for one in data[name]) == len(numbers)
     if numbers:
-        told = await _first(database, operations, TOLD, {"r": variables["r"]}, times=len(numbers))
+        told = await _first(database, operations, TOLD, {"r": variables["r"]}, times=len(numbers) + 1)
         assert told["runChanges"]["kind"] == "SNAPSHOT"
     return numbers
 

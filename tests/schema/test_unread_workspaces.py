@@ -10,12 +10,15 @@ import pytest
 
 from schema.build import make_schema
 from schema.context import Context
+from schema.documents import text_of
 from schema.engine import Engine
 from schema.limits import DEFAULTS
-from schema.operation import GraphQLResponse, OperationError
+from schema.operation import GraphQLResponse, OperationError, Scope
 from schema.roles import Role
+from schema.scopes import with_filters
 from server.database.merlin_database import MerlinDatabase
 from server.database.observations import RunObservation
+from server.database.run_tasks import task_id
 from server.database.workspaces import Progress, Source, TaskStatus
 from tests.support.asking import ask
 from tests.support.made_up_workspaces import AS_OF, MadeUpReader, workspace_of
@@ -144,3 +147,37 @@ async def test_what_was_read_meanwhile_counts() -> None:
         assert refused.value.code == "LIMIT_EXCEEDED"
     assert len(reader.asked) == 1
     assert (await query(database, text)).cost >= 2_000
+
+
+# --- tasks as nodes ----------------------------------------------------------------------------------------------
+
+NODES = [
+    "query ($id: ID!) { node(id: $id) { __typename id } }",
+    "query ($id: ID!) { node(id: $id) { __typename ... on Task { id path } } }",
+    "query ($id: ID!) { node: nodes(ids: [$id]) { __typename id } }",
+]
+
+
+@pytest.mark.parametrize("document", NODES)
+@pytest.mark.parametrize("is_literal", [True, False])
+async def test_a_task_is_a_node(document: str, is_literal: bool) -> None:
+    """Found by its id alone, also by the first question about its run, be it a variable or a part of the text."""
+    database = copy_of(run(1))
+    reader = read_by(database, 1)
+    id_ = task_id(uid(1), "a/0")
+    if is_literal:
+        document = document.replace("query ($id: ID!) ", "").replace("$id", f'"{id_}"')
+    found = (await ask(database, document, **({} if is_literal else {"id": id_})))["node"]
+    node = found[0] if isinstance(found, list) else found
+    assert (node["__typename"], node["id"]) == ("Task", id_)
+    assert len(reader.asked) == 1
+
+
+@pytest.mark.parametrize("document", NODES)
+def test_an_answer_about_a_task_is_no_matter_of_the_content_alone(document: str) -> None:
+    """It depends on what this server has read; that about an entity does not."""
+    operation = Engine(make_schema()).parse(document)
+    assert operation.scope is Scope.CONTENT
+    assert with_filters(operation.scope, text_of({"id": uid(1)})) is Scope.CONTENT
+    for path in ("a/0", "a", "ä", ".hidden/{}", "~"):
+        assert with_filters(operation.scope, text_of({"id": task_id(uid(1), path)})) is Scope.SERVER

@@ -37,8 +37,12 @@ CHROMIUM = shutil.which("chromium")
     r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/subscribing.md").read_text(), re.DOTALL
 )
 QUERY = "subscription { runChanges(snapshot: true) { kind runId run { workspace } } }"
-SNAPSHOT = {"runChanges": {"kind": "SNAPSHOT", "id": uid(1), "run": {"workspace": "/there"}}}
-CREATED = {"runChanges": {"kind": "CREATED", "id": uid(2), "run": {"workspace": "/new"}}}
+SNAPSHOT = [
+    {"runChanges": {"kind": "SNAPSHOT_BEGIN", "runId": "", "run": None}},
+    {"runChanges": {"kind": "SNAPSHOT", "runId": uid(1), "run": {"workspace": "/there"}}},
+    {"runChanges": {"kind": "SNAPSHOT_END", "runId": "", "run": None}},
+]
+CREATED = {"runChanges": {"kind": "CREATED", "runId": uid(2), "run": {"workspace": "/new"}}}
 one_store = pytest.mark.parametrize("store", ["valkey"], indirect=True)
 
 
@@ -88,7 +92,7 @@ async def test_gql_subscribes(store: Store, transport: str) -> None:
         chosen = WebsocketsTransport(live.ws) if transport == "websocket" else EventStreamTransport(live.http)
         async with Client(transport=chosen) as session, asyncio.timeout(DEADLINE):
             told = session.subscribe(gql(QUERY))
-            assert await anext(told) == SNAPSHOT
+            assert [await anext(told) for _ in SNAPSHOT] == SNAPSHOT
             create(store, run(2, "/new"))
             assert await anext(told) == CREATED
             await told.aclose()
@@ -129,10 +133,11 @@ async def test_the_reference_clients_subscribe(store: Store, client: str) -> Non
     async with serving_one_run(store) as live, asyncio.timeout(DEADLINE):
         url = live.ws if client == "graphql_ws" else live.http
         process = await asyncio.create_subprocess_exec(
-            NODE, CLIENTS / f"{client}.js", url, QUERY, "2", stdout=asyncio.subprocess.PIPE
+            NODE, CLIENTS / f"{client}.js", url, QUERY, "4", stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
-        assert json.loads(await process.stdout.readline()) == {"data": SNAPSHOT}
+        for event in SNAPSHOT:
+            assert json.loads(await process.stdout.readline()) == {"data": event}
         create(store, run(2, "/new"))
         assert json.loads(await process.stdout.readline()) == {"data": CREATED}
         assert await process.wait() == 0
@@ -165,11 +170,11 @@ async def test_a_browser_subscribes(store: Store, tmp_path: Path) -> None:
             stderr=asyncio.subprocess.DEVNULL,
         )
         try:
-            await until(lambda: all(len(results) == 1 for results in heard.values()))
+            await until(lambda: all(len(results) == 3 for results in heard.values()))
             create(store, run(2, "/new"))
-            await until(lambda: all(len(results) == 2 for results in heard.values()))
+            await until(lambda: all(len(results) == 4 for results in heard.values()))
         finally:
             process.terminate()
             await process.wait()
         await until(lambda: live.database.changes.followers == 0)
-    assert heard == {by: [{"data": SNAPSHOT}, {"data": CREATED}] for by in heard}
+    assert heard == {by: [{"data": event} for event in (*SNAPSHOT, CREATED)] for by in heard}

@@ -100,7 +100,7 @@ async def test_a_subscription_streams_until_its_client_goes(live: Live, client: 
         await until(lambda: live.database.changes.followers == 1)
         for number in (2, 3):
             put(live, number)
-            told = {"data": {"changes": {"kind": "CREATED", "id": uid(number)}}}
+            told = {"data": {"changes": {"kind": "CREATED", "entityId": uid(number)}}}
             assert await anext(events) == ("next", told)
     await until(lambda: live.database.changes.followers == 0)
 
@@ -258,7 +258,8 @@ async def test_curl_follows_a_subscription(live: Live) -> None:
     async with asyncio.timeout(DEADLINE):
         while (line := await process.stdout.readline()) != b"event: next\n":
             assert line
-        assert json.loads((await process.stdout.readline()).removeprefix(b"data: "))["data"]["changes"]["id"] == uid(2)
+        told = json.loads((await process.stdout.readline()).removeprefix(b"data: "))
+        assert told["data"]["changes"]["entityId"] == uid(2)
     process.terminate()
     await process.wait()
     await until(lambda: live.database.changes.followers == 0)

@@ -95,7 +95,7 @@ async def test_a_subscription_tells_until_its_client_completes_it(live: Live) ->
         await until(lambda: live.database.changes.followers == 1)
         put(live, "/two")
         told = (await client.hear())["payload"]["data"]["changes"]
-        assert told == {"kind": "UPDATED", "id": uid(1), "node": {"workspace": "/two"}}
+        assert told == {"kind": "UPDATED", "entityId": uid(1), "node": {"workspace": "/two"}}
         await client.say(type="complete", id="a")
         await client.subscribe("a", NAMES)
         assert (await client.hear())["payload"]["data"] == {"runs": {"nodes": [{"workspace": "/two"}]}}

@@ -22,4 +22,4 @@ EFFECTS = "effects { action kind entityId fields }"
 
 
 def effects(payload: Any) -> set[tuple[str, str, str, tuple[str, ...]]]:
-    return {(it["action"], it["kind"], it["id"], tuple(it["fields"])) for it in payload["effects"]}
+    return {(it["action"], it["kind"], it["entityId"], tuple(it["fields"])) for it in payload["effects"]}

@@ -269,7 +269,7 @@ class Planner:
         def learn(payload: Mapping[str, Any]) -> None:
             own = {id_: cell for cell, id_ in told.ids.items()}
             for effect in payload["effects"]:
-                cell = own.get(effect["id"], "")
+                cell = own.get(effect["entityId"], "")
                 if cell and "merlin" not in cell and not era:
                     told.violations.append(f"{cell} had to be repaired")
 
@@ -325,8 +325,8 @@ def _word(cell: Cell) -> str:
 
 def done_of(plan: Plan, told: Told, effects: Sequence[Mapping[str, str]]) -> list[Cell]:
     """The changes that these effects name."""
-    named = {effect["id"] for effect in effects}
-    deleted = {effect["id"] for effect in effects if effect["action"] == "DELETED"}
+    named = {_id_in(effect) for effect in effects}
+    deleted = {_id_in(effect) for effect in effects if effect["action"] == "DELETED"}
     return [
         cell
         for cell, new in plan.changes.items()
@@ -337,8 +337,13 @@ def done_of(plan: Plan, told: Told, effects: Sequence[Mapping[str, str]]) -> lis
 def has_deleted(plan: Plan, effects: Sequence[Mapping[str, str]]) -> bool:
     """Whether a deletion of one entity has deleted it. It is done, too, where somebody else was first."""
     return plan.entity is None or any(
-        effect["action"] == "DELETED" and effect["id"] == plan.entity for effect in effects
+        effect["action"] == "DELETED" and _id_in(effect) == plan.entity for effect in effects
     )
+
+
+def _id_in(effect: Mapping[str, str]) -> str:
+    """Of a payload, or of the extensions of an error, which are no GraphQL type."""
+    return effect["entityId"] if "entityId" in effect else effect["id"]
 
 
 PLANS: Mapping[str, Callable[[Planner], Plan | None]] = {

@@ -62,11 +62,11 @@ class Subscriber:
         return told
 
     async def read_one(self) -> Said | None:
-        while (said := await self._read_any()) is not None and self._is_mark(said):
+        while (said := await self.read_any()) is not None and self._is_mark(said):
             pass
         return said
 
-    async def _read_any(self) -> Said | None:
+    async def read_any(self) -> Said | None:
         if self._next is None:
             self._next = asyncio.ensure_future(anext(self.answers))
         for _ in range(10):  # steps of the loop, which an answer that is there needs
@@ -90,7 +90,7 @@ class Subscriber:
         change = said["data"].get("change")
         is_mark = change is not None and change["kind"] in MARKS
         if is_mark:
-            assert (change["id"], change["node"]) == ("", None)
+            assert change["id"] == ""
             self.marks.append(change["kind"])
         return is_mark
 
