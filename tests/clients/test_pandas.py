@@ -10,32 +10,17 @@ import pytest
 
 from tests.support.notebook import Notebook
 from tests.support.pages import block
-from tests.support.serving import Serving
 from tests.support.workspaces import FAILED, WrittenWorkspace
 
 PAGE = "docs/clients.md"
 
 
-@pytest.fixture(scope="module")
-def workspaces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("workspaces")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, workspaces: Path) -> Iterator[Serving]:
-    home = tmp_path_factory.mktemp("pandas") / "home"
-    with Serving(home, "--demo", "--workspace-root", str(workspaces)) as serving:
-        yield serving
-
-
-@pytest.fixture
-def notebook(server: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebook]:
-    """With the functions of the section about httpx."""
-    monkeypatch.setenv("TOKEN", "any")
-    notebook = Notebook(server.url.removeprefix("http://"))
+@pytest.fixture(autouse=True)
+def functions(notebook: Notebook) -> Iterator[None]:
+    """Those of the section about httpx."""
     for has in ("class MerlinError", "def nodes(", "def create_run("):
         notebook.run(block(PAGE, has, "python"))
-    yield notebook
+    yield
     notebook.names["merlin"].close()
 
 

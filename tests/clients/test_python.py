@@ -10,48 +10,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
+from server.settings import Settings
 from tests.support.backends import free_port
-from tests.support.live import until
+from tests.support.live import serving, until
 from tests.support.notebook import Notebook
 from tests.support.pages import block
+from tests.support.records import memory_of
 from tests.support.serving import Serving
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "a-token-that-only-this-test-knows"
 PAGE = "docs/clients.md"
 
 
 def cell(has: str) -> str:
     """The block of Python that has a text."""
     return block(PAGE, has, "python")
-
-
-def served(home: Path, *arguments: str) -> Serving:
-    return Serving(home, "--demo", *arguments, login=True, environ={"MERLIN_GRAPHQL_TOKEN": TOKEN})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with served(tmp_path_factory.mktemp("clients") / "home") as serving:
-        yield serving
-
-
-@pytest.fixture
-def token(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("TOKEN", TOKEN)
-    return TOKEN
-
-
-def address(serving: Serving) -> str:
-    return serving.url.removeprefix("http://")
-
-
-@pytest.fixture
-def notebook(server: Serving, token: str) -> Notebook:
-    return Notebook(address(server))
 
 
 @pytest.fixture
@@ -110,13 +87,13 @@ def test_httpx_raises_with_the_codes(httpx_notebook: Notebook) -> None:
     assert caught.value.codes == ["GRAPHQL_VALIDATION_FAILED"]
 
 
-def test_httpx_waits_when_it_is_told_to(tmp_path: Path, token: str) -> None:
+async def test_httpx_waits_when_it_is_told_to(token: str) -> None:
     """A script that asks more often than it may is slow, and does not fail."""
     waited: list[float] = []
-    with served(tmp_path / "home", "--rate-limit", "60") as serving:
-        notebook = Notebook(address(serving))
+    async with serving(await memory_of(), settings=Settings(token=token, rate_limit=60)) as live:
+        notebook = Notebook(f"127.0.0.1:{live.port}")
         notebook.run(cell("class MerlinError"))
-        sleep = notebook.names["time"].sleep
+        ask, sleep = notebook.names["ask"], notebook.names["time"].sleep
 
         def note(seconds: float) -> None:
             waited.append(seconds)
@@ -124,7 +101,7 @@ def test_httpx_waits_when_it_is_told_to(tmp_path: Path, token: str) -> None:
 
         notebook.names["time"] = SimpleNamespace(sleep=note)
         while not waited:
-            assert notebook.names["ask"]("{ __typename }") == {"__typename": "Query"}
+            assert await asyncio.to_thread(ask, "{ __typename }") == {"__typename": "Query"}
         notebook.names["merlin"].close()
     assert min(waited) >= 1
 
@@ -159,6 +136,18 @@ def test_httpx_reads_nothing_twice(httpx_notebook: Notebook) -> None:
     names["create_run"](studyName="newer", queues=["q"], workspace="/something/newer")
     assert names["refresh"]()
     assert names["overview"] != before
+
+
+def test_httpx_takes_a_proxy_for_no_answer(httpx_notebook: Notebook) -> None:
+    """Whose page of an error, while the server starts again, is no JSON."""
+    httpx_notebook.run(cell("def subscribe("))
+    names = httpx_notebook.names
+    names["merlin"].close()
+    transport = httpx.MockTransport(lambda _request: httpx.Response(502, html="<h1>Bad Gateway</h1>"))
+    names["merlin"] = httpx.Client(base_url="http://localhost", transport=transport)
+    for attempt in (lambda: names["ask"]("{ __typename }"), lambda: list(names["subscribe"](names["ACTIVE"]))):
+        with pytest.raises(httpx.HTTPStatusError, match="502"):
+            attempt()
 
 
 def test_httpx_ends_a_subscription_that_is_refused(httpx_notebook: Notebook) -> None:
@@ -215,7 +204,8 @@ async def test_subscriptions_begin_again_when_the_server_is_back(tmp_path: Path,
         if ended.wait(0.05):
             raise EndedError
 
-    with served(tmp_path / "first", "--port", port) as first:
+    environ = {"MERLIN_GRAPHQL_TOKEN": token}
+    with Serving(tmp_path / "first", "--demo", "--port", port, login=True, environ=environ) as first:
         assert await asyncio.to_thread(lambda: first.url)
         for has in ("class MerlinError", "def create_run(", "def subscribe("):
             by_httpx.run(cell(has))
@@ -233,7 +223,7 @@ async def test_subscriptions_begin_again_when_the_server_is_back(tmp_path: Path,
         await until(lambda: lost in names["active"] and kinds[-1] == "CREATED")
         assert names["active"][lost]["workspace"] == workspace
         await asyncio.to_thread(first.stop, signal.SIGKILL)
-    with served(tmp_path / "second", "--port", port):
+    with Serving(tmp_path / "second", "--demo", "--port", port, login=True, environ=environ):
         await until(lambda: lost not in names["active"] and kinds.count("SNAPSHOT_END") == 2)
         assert len(names["active"]) == len(standing)
         assert kinds.count("SNAPSHOT_BEGIN") == 2
