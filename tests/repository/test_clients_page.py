@@ -18,7 +18,10 @@ OWN = Path(__file__).name
 TEXT = (ROOT / PAGE).read_text()
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", TEXT, re.MULTILINE))
 """The text of each, by its heading."""
-UNTRIED = {"What is refused on purpose": "each of its rows is tried: tests/clients/test_refused.py"}
+UNTRIED = {
+    "What is refused on purpose": "each of its rows is tried: tests/clients/test_refused.py",
+    "Queries by GET": "what clients send by themselves: tests/server/test_get_queries.py",
+}
 """Sections without a recipe, each with what holds it."""
 
 
@@ -78,28 +81,33 @@ def test_the_versions_of_the_table_are_those_that_are_tried() -> None:
 
 
 def words_of_tests() -> set[str]:
-    """The literal texts of all tests that read this page, and of what supports them."""
+    """The literal texts of tests that read this page and of what supports them, and the files that scripts import."""
     sources = {file: file.read_text() for file in TESTS.rglob("*.py") if "node_modules" not in file.parts}
     readers = {
         file for file, source in sources.items() if "clients.md" in source and file.name != "test_clients_page.py"
     }
-    modules = {file.stem for file in readers}
-    readers |= {file for file, source in sources.items() if any(f"support.{name} " in source for name in modules)}
-    return {
+    supports = [f"support.{file.stem} " for file in readers]
+    readers |= {file for file, source in sources.items() if any(name in source for name in supports)}
+    words = {
         node.value
         for file in readers
         for node in ast.walk(ast.parse(sources[file]))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value
     }
+    for file in TESTS.rglob("*.js"):
+        if "node_modules" not in file.parts:
+            words |= set(re.findall(r"""from ["']\./(.*)["']""", file.read_text()))
+    return words
 
 
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name not in UNTRIED])
 def test_a_test_executes_each_recipe(section: str) -> None:
-    """It names the file of a block, as its first line does, or a text by which it picks the block out."""
+    """It names the file of a block, which its first line has, or a text by which it picks the block out."""
     fenced = re.compile(r"^```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
     every, own = fenced.findall(TEXT), fenced.findall(SECTIONS[section])
     words = words_of_tests()
-    files = [found[1] for text in own if (found := re.match(r"// (?:\w+/)*(?:with_)?(\w+)\.\w+\n", text))]
+    files = [found[1] for text in own if (found := re.match(r"// (?:\w+/)*(\w+\.\w+)\n", text))]
+    named = {*files, *(name.removeprefix("with_").partition(".")[0] for name in files)}
     picked = [word for word in words if len(word) > 7 and [word in text for text in every].count(True) == 1]
     assert own
-    assert any(word in files for word in words) or any(word in text for word in picked for text in own)
+    assert named & words or any(word in text for word in picked for text in own)
