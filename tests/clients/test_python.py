@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,40 +196,50 @@ class EndedError(Exception):
     """Raised by a pause, which is the only place where `follow` can be ended."""
 
 
-async def test_subscriptions_begin_again_when_the_server_is_back(tmp_path: Path, token: str) -> None:
-    """A run that is gone when the server is back is gone in the client, too; one with odd characters arrives whole."""
-    port, workspace, ended = str(free_port()), "/lines\u2028and\u0085more", threading.Event()
-    by_httpx, by_gql = Notebook(f"127.0.0.1:{port}"), Notebook(f"127.0.0.1:{port}")
+@asynccontextmanager
+async def following(port: str) -> AsyncIterator[tuple[Notebook, list[str]]]:
+    """Both recipes at work: the notebook of httpx, and the kinds of the events that gql has received."""
+    by_httpx, by_gql, ended = Notebook(f"127.0.0.1:{port}"), Notebook(f"127.0.0.1:{port}"), threading.Event()
+    kinds: list[str] = []
 
-    def sleep(seconds: float) -> None:
+    def sleep(_seconds: float) -> None:
         if ended.wait(0.05):
             raise EndedError
 
-    environ = {"MERLIN_GRAPHQL_TOKEN": token}
-    with Serving(tmp_path / "first", "--demo", "--port", port, login=True, environ=environ) as first:
-        assert await asyncio.to_thread(lambda: first.url)
-        for has in ("class MerlinError", "def create_run(", "def subscribe("):
-            by_httpx.run(cell(has))
-        kinds: list[str] = []
-        by_gql.names["print"] = lambda kind, _id: kinds.append(kind)
-        for has in ("async def changes(", "asyncio.create_task(watch())"):
-            await by_gql.run_async(cell(has))
-        names, task = by_httpx.names, by_gql.names["task"]
-        names["time"] = SimpleNamespace(sleep=sleep)
-        following = asyncio.create_task(asyncio.to_thread(names["follow"]))
-        await until(lambda: len(names["active"]) > 1 and kinds.count("SNAPSHOT_END") == 1)
-        standing = set(names["active"])
-        run = {"studyName": "followed", "queues": ["q"], "workspace": workspace, "status": "RUNNING"}
-        lost = await asyncio.to_thread(names["create_run"], **run)
-        await until(lambda: lost in names["active"] and kinds[-1] == "CREATED")
-        assert names["active"][lost]["workspace"] == workspace
-        await asyncio.to_thread(first.stop, signal.SIGKILL)
-    with Serving(tmp_path / "second", "--demo", "--port", port, login=True, environ=environ):
-        await until(lambda: lost not in names["active"] and kinds.count("SNAPSHOT_END") == 2)
-        assert len(names["active"]) == len(standing)
-        assert kinds.count("SNAPSHOT_BEGIN") == 2
+    for has in ("class MerlinError", "def create_run(", "def subscribe("):
+        by_httpx.run(cell(has))
+    by_httpx.names["time"] = SimpleNamespace(sleep=sleep)
+    by_gql.names["print"] = lambda kind, _id: kinds.append(kind)
+    for has in ("async def changes(", "asyncio.create_task(watch())"):
+        await by_gql.run_async(cell(has))
+    follower = asyncio.create_task(asyncio.to_thread(by_httpx.names["follow"]))
+    try:
+        yield by_httpx, kinds
+    finally:
         ended.set()
-        task.cancel()
-    told = await asyncio.gather(task, following, return_exceptions=True)
+        by_gql.names["task"].cancel()
+        told = await asyncio.gather(by_gql.names["task"], follower, return_exceptions=True)
+        by_httpx.names["merlin"].close()
     assert [type(result) for result in told] == [asyncio.CancelledError, EndedError]
-    names["merlin"].close()
+
+
+async def test_subscriptions_begin_again_when_the_server_is_back(tmp_path: Path, token: str) -> None:
+    """A run that is gone when the server is back is gone in the client, too; one with odd characters arrives whole."""
+    port, workspace = str(free_port()), "/lines\u2028and\u0085more"
+    run = {"studyName": "followed", "queues": ["q"], "workspace": workspace, "status": "RUNNING"}
+    options: dict[str, Any] = {"login": True, "environ": {"MERLIN_GRAPHQL_TOKEN": token}}
+    first = Serving(tmp_path / "first", "--demo", "--port", port, **options)
+    with first:
+        assert await asyncio.to_thread(lambda: first.url)
+        async with following(port) as (notebook, kinds):
+            active = notebook.names["active"]
+            await until(lambda: len(active) > 1 and kinds.count("SNAPSHOT_END") == 1)
+            standing = len(active)
+            lost = await asyncio.to_thread(notebook.names["create_run"], **run)
+            await until(lambda: lost in active and kinds[-1] == "CREATED")
+            assert active[lost]["workspace"] == workspace
+            await asyncio.to_thread(first.stop, signal.SIGKILL)
+            with Serving(tmp_path / "second", "--demo", "--port", port, **options):
+                await until(lambda: lost not in active and kinds.count("SNAPSHOT_END") == 2)
+                assert len(active) == standing
+                assert kinds.count("SNAPSHOT_BEGIN") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +18,7 @@ from server.settings import Settings
 from tests.support.browser import CHROMIUM, browsing
 from tests.support.live import serving
 from tests.support.notebook import Notebook
-from tests.support.pages import block
+from tests.support.pages import ROOT, block
 from tests.support.records import memory_of
 from tests.support.serving import environment
 
@@ -88,15 +89,25 @@ async def test_a_notebook_needs_three_lines(login_node: Path, monkeypatch: pytes
     """Through the tunnel to the Unix socket, with the token from its file, which nobody else can read."""
     monkeypatch.setenv("HOME", str(login_node))
     assert (login_node / ".merlin-token").stat().st_mode & 0o77 == 0
-    question = block(PAGE, "pd.json_normalize(answer", "python")
+    once, question = block(PAGE, "pathlib.Path(", "python"), block(PAGE, "pd.json_normalize(answer", "python")
     assert len(question.splitlines()) == 3
     async with tunnel(login_node / "merlin.sock") as port:
-        notebook = Notebook(f"localhost:{port}")
-        notebook.run(block(PAGE, "pathlib.Path(", "python"))
-        await asyncio.to_thread(notebook.run, question.replace("pd.json", "shown = pd.json"))
-    shown: Any = notebook.names["shown"]
+        shown = await asyncio.to_thread(shown_by, Notebook(f"localhost:{port}"), once, question)
     assert {"id", "status", "launchedAt", "study.name"} <= set(shown.columns)
     assert len(shown) == 48
+    # And without a tunnel, on the login node itself.
+    (option,) = re.findall(r"give the client `(transport=.*?)`", (ROOT / PAGE).read_text())
+    option = option.replace("/home/me", str(login_node))
+    there = once.replace("timeout=60", f"timeout=60, {option}")
+    assert len(await asyncio.to_thread(shown_by, Notebook("localhost:1"), there, question)) == 48
+
+
+def shown_by(notebook: Notebook, once: str, question: str) -> Any:
+    """The value of the last line, which a notebook shows."""
+    notebook.run(once)
+    notebook.run(question.replace("pd.json", "shown = pd.json"))
+    notebook.names["merlin"].close()
+    return notebook.names["shown"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
