@@ -5,54 +5,31 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
+from server.settings import Settings
 from tests.support.backends import free_port
-from tests.support.live import until
+from tests.support.live import serving, until
 from tests.support.notebook import Notebook
 from tests.support.pages import block
+from tests.support.records import memory_of
 from tests.support.serving import Serving
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "a-token-that-only-this-test-knows"
 PAGE = "docs/clients.md"
 
 
 def cell(has: str) -> str:
     """The block of Python that has a text."""
     return block(PAGE, has, "python")
-
-
-def served(home: Path, *arguments: str) -> Serving:
-    return Serving(home, "--demo", *arguments, login=True, environ={"MERLIN_GRAPHQL_TOKEN": TOKEN})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with served(tmp_path_factory.mktemp("clients") / "home") as serving:
-        yield serving
-
-
-@pytest.fixture
-def token(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("TOKEN", TOKEN)
-    return TOKEN
-
-
-def address(serving: Serving) -> str:
-    return serving.url.removeprefix("http://")
-
-
-@pytest.fixture
-def notebook(server: Serving, token: str) -> Notebook:
-    return Notebook(address(server))
 
 
 @pytest.fixture
@@ -111,16 +88,21 @@ def test_httpx_raises_with_the_codes(httpx_notebook: Notebook) -> None:
     assert caught.value.codes == ["GRAPHQL_VALIDATION_FAILED"]
 
 
-def test_httpx_waits_when_it_is_told_to(tmp_path: Path, token: str) -> None:
+async def test_httpx_waits_when_it_is_told_to(token: str) -> None:
     """A script that asks more often than it may is slow, and does not fail."""
     waited: list[float] = []
-    with served(tmp_path / "home", "--rate-limit", "60") as serving:
-        notebook = Notebook(address(serving))
+    async with serving(await memory_of(), settings=Settings(token=token, rate_limit=60)) as live:
+        notebook = Notebook(f"127.0.0.1:{live.port}")
         notebook.run(cell("class MerlinError"))
-        real = notebook.names["time"]
-        notebook.names["time"] = type("Time", (), {"sleep": lambda seconds: (waited.append(seconds), real.sleep(seconds))})
+        ask, sleep = notebook.names["ask"], notebook.names["time"].sleep
+
+        def note(seconds: float) -> None:
+            waited.append(seconds)
+            sleep(seconds)
+
+        notebook.names["time"] = SimpleNamespace(sleep=note)
         while not waited:
-            assert notebook.names["ask"]("{ __typename }") == {"__typename": "Query"}
+            assert await asyncio.to_thread(ask, "{ __typename }") == {"__typename": "Query"}
         notebook.names["merlin"].close()
     assert min(waited) >= 1
 
@@ -129,7 +111,7 @@ def test_httpx_creates_once_what_it_sends_twice(httpx_notebook: Notebook) -> Non
     """An answer that is lost on its way is fetched again by the same key."""
     httpx_notebook.run(cell("def create_run("))
     names = httpx_notebook.names
-    names["time"] = type("Time", (), {"sleep": lambda seconds: None})
+    names["time"] = SimpleNamespace(sleep=lambda _seconds: None)
     send, answers = names["merlin"].post, []
 
     def lossy(*arguments: Any, **options: Any) -> Any:
@@ -157,50 +139,16 @@ def test_httpx_reads_nothing_twice(httpx_notebook: Notebook) -> None:
     assert names["overview"] != before
 
 
-def created(names: dict[str, Any], workspace: str) -> str:
-    """The id of a new run that is active."""
-    id_: str = names["create_run"](studyName="followed", queues=["q"], workspace=workspace, status="RUNNING")
-    return id_
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_httpx_follows_a_server_that_comes_again(tmp_path: Path, token: str) -> None:
-    """A run that is gone when the server is back is gone in the client, too; one with odd characters arrives whole."""
-    port = str(free_port())
-    notebook = Notebook(f"127.0.0.1:{port}")
-    with served(tmp_path / "first", "--port", port) as first, ThreadPoolExecutor() as threads:
-        assert first.url
-        for has in ("class MerlinError", "def create_run(", "def subscribe("):
-            notebook.run(cell(has))
-        names = notebook.names
-        ended = threading.Event()
-
-        def sleep(seconds: float) -> None:
-            if ended.wait(0.05):
-                raise SystemExit
-
-        names["time"] = type("Time", (), {"sleep": sleep})
-        following = threads.submit(names["follow"])
-        wait_until(lambda: len(names["active"]) > 1)
-        standing = set(names["active"])
-        lost = created(names, "/lines\u2028and\u0085more")
-        wait_until(lambda: lost in names["active"])
-        assert names["active"][lost]["workspace"] == "/lines\u2028and\u0085more"
-        first.stop(signal.SIGKILL)
-        with served(tmp_path / "second", "--port", port) as second:
-            assert second.url
-            wait_until(lambda: lost not in names["active"])
-            assert len(names["active"]) == len(standing)
-        ended.set()
-        with pytest.raises(SystemExit):
-            following.result(20)
-        names["merlin"].close()
+def test_httpx_takes_a_proxy_for_no_answer(httpx_notebook: Notebook) -> None:
+    """Whose page of an error, while the server starts again, is no JSON."""
+    httpx_notebook.run(cell("def subscribe("))
+    names = httpx_notebook.names
+    names["merlin"].close()
+    transport = httpx.MockTransport(lambda _request: httpx.Response(502, html="<h1>Bad Gateway</h1>"))
+    names["merlin"] = httpx.Client(base_url="http://localhost", transport=transport)
+    for attempt in (lambda: names["ask"]("{ __typename }"), lambda: list(names["subscribe"](names["ACTIVE"]))):
+        with pytest.raises(httpx.HTTPStatusError, match="502"):
+            attempt()
 
 
 def test_httpx_ends_a_subscription_that_is_refused(httpx_notebook: Notebook) -> None:
@@ -231,30 +179,6 @@ async def test_gql_asks_in_a_notebook(notebook: Notebook) -> None:
     assert len(notebook.names["runs"]) == 5
 
 
-async def test_gql_subscribes_again(tmp_path: Path, token: str) -> None:
-    """A server that comes again sends its snapshot again, to the same loop."""
-    port = str(free_port())
-    notebook = Notebook(f"127.0.0.1:{port}")
-    kinds: list[str] = []
-    with served(tmp_path / "first", "--port", port) as first:
-        assert first.url
-        await notebook.run_async(cell("async def changes("))
-        notebook.names["kinds"] = kinds
-        await notebook.run_async(
-            "async def watch():\n    async for result in changes(ACTIVE):\n        kinds.append(result['runChanges']['kind'])\n"
-        )
-        await notebook.run_async(cell("asyncio.create_task(watch())"))
-        task = notebook.names["task"]
-        await until(lambda: kinds.count("SNAPSHOT_END") == 1)
-        await asyncio.to_thread(first.stop, signal.SIGTERM)
-        with served(tmp_path / "second", "--port", port) as second:
-            assert await asyncio.to_thread(lambda: second.url)
-            await until(lambda: kinds.count("SNAPSHOT_END") == 2)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-    assert kinds.count("SNAPSHOT_BEGIN") == 2
-
-
 async def test_gql_ends_when_its_token_is_refused(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once."""
     await notebook.run_async(cell("async def changes("))
@@ -263,3 +187,59 @@ async def test_gql_ends_when_its_token_is_refused(notebook: Notebook, monkeypatc
     with pytest.raises(names["TransportConnectionFailed"]) as caught:
         await anext(names["changes"](names["ACTIVE"]))
     assert names["is_refused"](caught.value)
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+class EndedError(Exception):
+    """Raised by a pause, which is the only place where `follow` can be ended."""
+
+
+@asynccontextmanager
+async def following(port: str) -> AsyncIterator[tuple[Notebook, list[str]]]:
+    """Both recipes at work: the notebook of httpx, and the kinds of the events that gql has received."""
+    by_httpx, by_gql, ended = Notebook(f"127.0.0.1:{port}"), Notebook(f"127.0.0.1:{port}"), threading.Event()
+    kinds: list[str] = []
+
+    def sleep(_seconds: float) -> None:
+        if ended.wait(0.05):
+            raise EndedError
+
+    for has in ("class MerlinError", "def create_run(", "def subscribe("):
+        by_httpx.run(cell(has))
+    by_httpx.names["time"] = SimpleNamespace(sleep=sleep)
+    by_gql.names["print"] = lambda kind, _id: kinds.append(kind)
+    for has in ("async def changes(", "asyncio.create_task(watch())"):
+        await by_gql.run_async(cell(has))
+    follower = asyncio.create_task(asyncio.to_thread(by_httpx.names["follow"]))
+    try:
+        yield by_httpx, kinds
+    finally:
+        ended.set()
+        by_gql.names["task"].cancel()
+        told = await asyncio.gather(by_gql.names["task"], follower, return_exceptions=True)
+        by_httpx.names["merlin"].close()
+    assert [type(result) for result in told] == [asyncio.CancelledError, EndedError]
+
+
+async def test_subscriptions_begin_again_when_the_server_is_back(tmp_path: Path, token: str) -> None:
+    """A run that is gone when the server is back is gone in the client, too; one with odd characters arrives whole."""
+    port, workspace = str(free_port()), "/lines\u2028and\u0085more"
+    run = {"studyName": "followed", "queues": ["q"], "workspace": workspace, "status": "RUNNING"}
+    options: dict[str, Any] = {"login": True, "environ": {"MERLIN_GRAPHQL_TOKEN": token}}
+    first = Serving(tmp_path / "first", "--demo", "--port", port, **options)
+    with first:
+        assert await asyncio.to_thread(lambda: first.url)
+        async with following(port) as (notebook, kinds):
+            active = notebook.names["active"]
+            await until(lambda: len(active) > 1 and kinds.count("SNAPSHOT_END") == 1)
+            standing = len(active)
+            lost = await asyncio.to_thread(notebook.names["create_run"], **run)
+            await until(lambda: lost in active and kinds[-1] == "CREATED")
+            assert active[lost]["workspace"] == workspace
+            await asyncio.to_thread(first.stop, signal.SIGKILL)
+            with Serving(tmp_path / "second", "--demo", "--port", port, **options):
+                await until(lambda: lost not in active and kinds.count("SNAPSHOT_END") == 2)
+                assert len(active) == standing
+                assert kinds.count("SNAPSHOT_BEGIN") == 2

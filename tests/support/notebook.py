@@ -1,4 +1,4 @@
-"""Python of the documentation, executed as the cells of a notebook: one after the other, with `await` at the top level."""
+"""Python of the documentation, executed as the cells of a notebook, with `await` at the top level."""
 
 from __future__ import annotations
 
@@ -32,4 +32,5 @@ class Notebook:
 
     def _compiled(self, cell: str) -> CodeType:
         source = cell.replace(LOCALHOST, self._address)
-        return compile(source, "notebook", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code: CodeType = compile(source, "notebook", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        return code
