@@ -6,7 +6,7 @@ import strawberry
 from graphql import build_schema, lexicographic_sort_schema, print_schema
 from strawberry.schema.config import StrawberryConfig
 
-from schema.core import core_of
+from schema.core import core_of, mark_one_of
 from schema.logical_worker import LogicalWorker
 from schema.mutation import Mutation
 from schema.physical_worker import PhysicalWorker
@@ -19,13 +19,15 @@ from schema.subscription import Subscription
 
 def make_schema() -> strawberry.Schema:
     """The schema of the contract; `types` are those that only the interface Node leads to."""
-    return strawberry.Schema(
+    schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
         types=[Study, Run, LogicalWorker, PhysicalWorker],
         config=StrawberryConfig(scalar_map=dict(SCALARS)),
     )
+    mark_one_of(schema)
+    return schema
 
 
 def sdl_of(schema: strawberry.Schema) -> str:

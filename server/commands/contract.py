@@ -103,7 +103,7 @@ def run_export(options: argparse.Namespace) -> int:
         return _write_or_check(sdl_of(schema), options)
     if options.format == "markdown":
         return _write_or_check(reference(core_of(schema), __version__), options)
-    query = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
+    query = get_introspection_query(specified_by_url=True, input_value_deprecation=True, one_of=True)
     result = graphql_sync(core_of(schema), query)
     return _write_or_check(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
 
