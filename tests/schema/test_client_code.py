@@ -121,7 +121,7 @@ export const kinds = (told: WatchActiveRunsSubscription): string => told.runChan
 export const status: RunStatus = "FAILED";
 export const untyped = graphql;
 // @ts-expect-error - a variable that the operation does not have
-ask(RunDetailDocument, { workspace: "/", nothing: 1 });
+ask(RunDetailDocument, { id: "x" });
 // @ts-expect-error - a field that it does not select
 detail.run?.nothing;
 // @ts-expect-error - a status that there is not
