@@ -21,7 +21,9 @@ TOKEN = "a-token-of-twenty-characters-or-more"
 SDL = sdl_of(make_schema())
 RENAMED = SDL.replace("  launchedAt: DateTime\n", "  beganAt: DateTime\n")
 QUERIES = ROOT / "queries"
-ARIADNE = Path(sys.prefix) / "codegen" / "bin" / "ariadne-codegen"
+CODEGEN = Path(os.environ.get("TEST_CODEGEN", f"{sys.prefix}/codegen"))
+"""Another one is named by `make newest`."""
+ARIADNE = CODEGEN / "bin" / "ariadne-codegen"
 MODULES = Path(__file__).parents[1] / "node_modules"
 OLDER = Path(__file__).parents[1] / "older" / "node_modules"
 NODE = shutil.which("node")
