@@ -7,7 +7,7 @@ PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 PROCESSES = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve dev test coverage check format graphiql wheel locks schema architecture soak bench bench-load release clean
+.PHONY: help serve dev test coverage check format graphiql wheel locks schema architecture soak bench bench-load release newest clean
 
 help:
 	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
@@ -21,6 +21,7 @@ help:
 	@echo "make locks     write constraints.txt and web/graphiql/package-lock.json anew, with the newest versions"
 	@echo "make schema    write schema/schema.graphql and its reference in docs/reference/ anew, after a change of the schema"
 	@echo "make architecture  write the table of modules in docs/architecture.md anew, after a change of docstrings"
+	@echo "make newest    try the newest versions of the clients that the tests use, and say what broke (ARGS='graphql-ws' tries one)"
 	@echo "make soak      the long tests that make test leaves out"
 	@echo "make bench     measure serving beside others, and write BENCHMARKS.md (ARGS='--queries runs-20' repeats one row)"
 	@echo "make bench-load  measure loading and reading of 100,000 runs"
@@ -77,6 +78,10 @@ release: test
 
 architecture: $(VENV)/.test
 	$(BIN)/python -m tests.support.architecture --write
+
+# In a copy of the repository: nothing is changed here.
+newest: $(VENV)/.test $(VENV)/.codegen
+	$(BIN)/python -m tests.support.newest $(ARGS)
 
 soak: $(VENV)/.test $(VENV)/.node $(VENV)/.next $(VENV)/.schemathesis
 	$(BIN)/pytest -n 0 -m soak $(ARGS)

@@ -8,7 +8,7 @@ import strawberry
 from graphql import build_schema, lexicographic_sort_schema, print_schema
 from strawberry.schema.config import StrawberryConfig
 
-from schema.core import core_of
+from schema.core import core_of, mark_one_of
 from schema.logical_worker import LogicalWorker
 from schema.mutation import Mutation
 from schema.physical_worker import PhysicalWorker
@@ -26,13 +26,15 @@ def make_schema() -> strawberry.Schema:
 
     `types` are those that only the interface Node leads to.
     """
-    return strawberry.Schema(
+    schema = strawberry.Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
         types=[Study, Run, LogicalWorker, PhysicalWorker, Task],
         config=StrawberryConfig(scalar_map=dict(SCALARS)),
     )
+    mark_one_of(schema)
+    return schema
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import strawberry
 
@@ -30,6 +30,7 @@ from schema.filters import (
 from schema.integrity import IntegrityReport, Report
 from schema.live_worker import LiveWorker
 from schema.logical_worker import LogicalWorker
+from schema.lookups import LogicalWorkerBy, PhysicalWorkerBy, RunBy, StudyBy, find
 from schema.node import ID_DESCRIPTION, Node
 from schema.orders import (
     LogicalWorkerOrderArgument,
@@ -55,6 +56,8 @@ from server.database.entities import (
 from server.database.merlin_database import MerlinDatabase
 from server.database.run_tasks import RunTask, read_task_id
 
+Given = TypeVar("Given")
+ByOne: TypeAlias = Annotated[Given, strawberry.argument(description="One of its keys: exactly one.")]
 ById: TypeAlias = Annotated[strawberry.ID | None, strawberry.argument(description=ID_DESCRIPTION)]
 MAX_NODES = 500
 
@@ -102,6 +105,11 @@ class Query:
             return studies.by_name(name)
         raise _not_exactly_one("id", "name")
 
+    @strawberry.field(description="A study by one of its keys; null if there is none.", graphql_type=Study | None)
+    @staticmethod
+    def study_by(info: Info, by: ByOne[StudyBy]) -> StudyEntity | None:
+        return find(info.context.database.studies, by)
+
     @strawberry.field(description="All studies, by name.", graphql_type=Connection[Study])
     @staticmethod
     def studies(
@@ -137,6 +145,17 @@ class Query:
         if workspace is not None and id is None:
             return runs.by_name(workspace)
         raise _not_exactly_one("id", "workspace")
+
+    @strawberry.field(
+        description=(
+            "A run by one of its keys; null if there is none. "
+            "The workspace is looked up in the database, never opened on disk."
+        ),
+        graphql_type=Run | None,
+    )
+    @staticmethod
+    def run_by(info: Info, by: ByOne[RunBy]) -> RunEntity | None:
+        return find(info.context.database.runs, by)
 
     @strawberry.field(
         description="All runs, the latest launched first, those without a launch time last.",
@@ -181,6 +200,16 @@ class Query:
             return workers.by_name_and_queues(name, queues)
         raise BadInput("Pass either `id`, or `name` and `queues` together.", "id")
 
+    @strawberry.field(
+        description="A logical worker by one of its keys; null if there is none.", graphql_type=LogicalWorker | None
+    )
+    @staticmethod
+    def logical_worker_by(info: Info, by: ByOne[LogicalWorkerBy]) -> LogicalWorkerEntity | None:
+        workers = info.context.database.logical_workers
+        if by.name_and_queues:
+            return workers.by_name_and_queues(by.name_and_queues.name, by.name_and_queues.queues)
+        return workers.by_id(by.id or "")
+
     @strawberry.field(description="All logical workers, by name.", graphql_type=Connection[LogicalWorker])
     @staticmethod
     def logical_workers(
@@ -211,6 +240,13 @@ class Query:
         if name is not None and id is None:
             return workers.by_name(name)
         raise _not_exactly_one("id", "name")
+
+    @strawberry.field(
+        description="A physical worker by one of its keys; null if there is none.", graphql_type=PhysicalWorker | None
+    )
+    @staticmethod
+    def physical_worker_by(info: Info, by: ByOne[PhysicalWorkerBy]) -> PhysicalWorkerEntity | None:
+        return find(info.context.database.physical_workers, by)
 
     @strawberry.field(description="All physical workers, by name.", graphql_type=Connection[PhysicalWorker])
     @staticmethod

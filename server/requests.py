@@ -38,11 +38,11 @@ _MAX_PIECES = 10
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
-    """What a client sends for one operation: its document, or the hash of one, with variables and a name."""
+    """What a client sends for one operation: its document, or the id of one, with variables and a name."""
 
     query: str | None
-    document_hash: str | None = None
-    """The document's SHA-256 in hexadecimal; a request has `query`, or this, or both."""
+    document_id: str | None = None
+    """Of a trusted or a registered document, as it was sent; a request has `query`, or this, or both."""
     variables: Mapping[str, Any] | None = None
     operation_name: str | None = None
     read_after: Position | None = None
@@ -83,8 +83,8 @@ def parse_request(given: object) -> GraphQLRequest:
     if not isinstance(given, dict):
         raise IllFormedRequestError("A request is a JSON object with the key `query`.")
     query = given.get("query")
-    hash_ = _hash(given)
-    if not isinstance(query, str | None) or (query is None and hash_ is None):
+    document_id = _document_id(given)
+    if not isinstance(query, str | None) or (query is None and document_id is None):
         raise IllFormedRequestError("query: pass the GraphQL document, as a string.")
     operation_name = given.get("operationName")
     if not isinstance(operation_name, str | None):
@@ -95,7 +95,7 @@ def parse_request(given: object) -> GraphQLRequest:
     extensions = given.get("extensions") or {}
     return GraphQLRequest(
         query,
-        hash_,
+        document_id,
         given.get("variables"),
         operation_name or None,
         _read_after(extensions),
@@ -136,20 +136,20 @@ def _checked_key(key: object, what: str) -> str:
     return key
 
 
-def _hash(given: Mapping[str, Any]) -> str | None:
-    """The hash of the document, as persisted documents (`documentId`) or automatic persisted queries send it."""
-    document_id = given.get("documentId")
-    if document_id is not None:
-        if not isinstance(document_id, str):
-            raise IllFormedRequestError("documentId: pass the document's SHA-256, as a string.")
-        return document_id.removeprefix("sha256:").lower()
+def _document_id(given: Mapping[str, Any]) -> str | None:
+    """The document's id: as GraphQL over HTTP has it, as Relay's examples, or as automatic persisted queries."""
+    for name in ("documentId", "doc_id"):
+        if (id_ := given.get(name)) is not None:
+            if not isinstance(id_, str):
+                raise IllFormedRequestError(f"{name}: pass the document's id, as a string.")
+            return id_
     extensions = given.get("extensions")
     persisted = extensions.get("persistedQuery") if isinstance(extensions, dict) else None
     match persisted:
         case None:
             return None
-        case {"version": 1, "sha256Hash": str(hash_)}:
-            return hash_.lower()
+        case {"version": 1, "sha256Hash": str(id_)}:
+            return id_
         case _:
             raise IllFormedRequestError('extensions.persistedQuery: pass {"version": 1, "sha256Hash": "…"}.')
 

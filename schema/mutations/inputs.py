@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import strawberry
 
 from schema.effects import input_name
+from schema.lookups import By
 from server.database.entities import DatabaseEntity
 from server.database.errors import InvalidValueError
 from server.database.managers import EntityManager
@@ -23,6 +24,8 @@ FORCE = (
 
 E = TypeVar("E", bound=DatabaseEntity[Any])
 Given = TypeVar("Given")
+
+BY = "One of its keys, if no other field of this input names it."
 
 InputArgument = Annotated[Given, strawberry.argument(description="The input of the mutation.")]
 
@@ -45,13 +48,17 @@ def get_or_refuse(manager: EntityManager[E, Any], id_: str) -> E:
 
 
 def by_id_or_name(
-    manager: EntityManager[E, Any], id_field: str, id_: str | None, name_field: str, name: str | None
+    manager: EntityManager[E, Any], id_field: str, id_: str | None, name_field: str, name: str | None, by: By | None
 ) -> E:
-    """The entity that an input names by exactly one of two fields.
+    """The entity that an input names by exactly one of two fields, or by `by` instead of them.
 
     Raises `InvalidValueError` and the manager's not-found error.
     """
-    if (id_ is None) == (name is None):
+    if by is not None:
+        if id_ is not None or name is not None:
+            raise InvalidValueError(f"Pass `by` alone, without `{id_field}` and `{name_field}`.", "by")
+        id_, name = by.id_and_name
+    elif (id_ is None) == (name is None):
         raise InvalidValueError(f"Pass either `{id_field}` or `{name_field}`: exactly one of them.", id_field)
     if id_ is not None:
         return get_or_refuse(manager, id_)
@@ -59,6 +66,13 @@ def by_id_or_name(
     if found is None:
         raise manager.not_found(f"There is no {manager.noun} {name!r} in the database.")
     return found
+
+
+def naming_field(input_: Any, name_field: str) -> str:
+    """The field of an input that names the entity: `by`, `id`, or another key of it."""
+    if input_.by is not None:
+        return "by"
+    return name_field if input_.id is None else "id"
 
 
 def refuse_null(fields: Mapping[str, Any], model: type[Model]) -> None:

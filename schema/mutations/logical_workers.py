@@ -7,7 +7,8 @@ import strawberry
 from schema.context import Info
 from schema.effects import run_mutation
 from schema.enums import describe
-from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, get_or_refuse
+from schema.lookups import LogicalWorkerBy
+from schema.mutations.inputs import BY, DRY_RUN, FORCE, InputArgument, get_or_refuse, naming_field
 from schema.payloads import DeletePayload, LogicalWorkerPayload
 from server.database.entities import LogicalWorkerEntity
 from server.database.errors import InvalidValueError
@@ -39,6 +40,7 @@ class DeleteLogicalWorkerInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     name: str | None = strawberry.field(default=None, description="Its name, together with `queues`.")
     queues: list[str] | None = strawberry.field(default=None, description="All of its queues, together with `name`.")
+    by: LogicalWorkerBy | None = strawberry.field(default=None, description=BY)
     physical_workers: Instances = strawberry.field(
         default=Instances.DELETE_STOPPED, description="What happens to its physical workers."
     )
@@ -71,12 +73,18 @@ class LogicalWorkerMutations:
                 worker.id, physical_workers=input.physical_workers, force=input.force, unit=unit
             )
 
-        subject_field = "name" if input.id is None else "id"
+        subject_field = naming_field(input, "name")
         return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=subject_field))
 
 
 def _named(workers: LogicalWorkerManager, input_: DeleteLogicalWorkerInput) -> LogicalWorkerEntity:
     """Raises `InvalidValueError` and `LogicalWorkerNotFoundError`."""
+    if (by := input_.by) is not None:
+        if any(it is not None for it in (input_.id, input_.name, input_.queues)):
+            raise InvalidValueError("Pass `by` alone, without `id`, `name` and `queues`.", "by")
+        if by.name_and_queues:
+            return workers.get(worker_name=by.name_and_queues.name, queues=by.name_and_queues.queues)
+        return get_or_refuse(workers, by.id or "")
     if input_.id is not None and input_.name is None and input_.queues is None:
         return get_or_refuse(workers, input_.id)
     if input_.id is None and input_.name is not None and input_.queues is not None:

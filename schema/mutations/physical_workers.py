@@ -9,12 +9,15 @@ import strawberry
 from schema.context import Info
 from schema.effects import run_mutation
 from schema.enums import WorkerStatus
+from schema.lookups import PhysicalWorkerBy
 from schema.mutations.inputs import (
+    BY,
     DRY_RUN,
     FORCE,
     InputArgument,
     by_id_or_name,
     get_or_refuse,
+    naming_field,
     provided_fields,
     refuse_null,
 )
@@ -57,6 +60,7 @@ class UpdatePhysicalWorkerInput:
 class DeletePhysicalWorkerInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     name: str | None = strawberry.field(default=None, description="Its name.")
+    by: PhysicalWorkerBy | None = strawberry.field(default=None, description=BY)
     force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
@@ -98,8 +102,8 @@ class PhysicalWorkerMutations:
         workers = info.context.database.physical_workers
 
         async def act(unit: UnitOfWork) -> list[str]:
-            worker = by_id_or_name(workers, "id", input.id, "name", input.name)
+            worker = by_id_or_name(workers, "id", input.id, "name", input.name, input.by)
             return await workers.delete_these([worker.id], unit, force=input.force)
 
-        subject_field = "name" if input.id is None else "id"
+        subject_field = naming_field(input, "name")
         return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=subject_field))

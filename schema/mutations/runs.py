@@ -8,13 +8,16 @@ from schema.context import Info
 from schema.effects import run_mutation
 from schema.enums import RunStatus
 from schema.filters import RunFilter
+from schema.lookups import RunBy
 from schema.mutations.inputs import (
+    BY,
     DRY_RUN,
     FORCE,
     UNSET,
     InputArgument,
     by_id_or_name,
     get_or_refuse,
+    naming_field,
     provided_fields,
     refuse_null,
 )
@@ -88,6 +91,7 @@ class RunWorkersInput:
 class DeleteRunInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     workspace: str | None = strawberry.field(default=None, description="Its workspace, as stored.")
+    by: RunBy | None = strawberry.field(default=None, description=BY)
     force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
 
@@ -157,10 +161,10 @@ class RunMutations:
         runs = info.context.database.runs
 
         async def act(unit: UnitOfWork) -> list[str]:
-            run = by_id_or_name(runs, "id", input.id, "workspace", input.workspace)
+            run = by_id_or_name(runs, "id", input.id, "workspace", input.workspace, input.by)
             return await runs.delete_these([run.id], unit, force=input.force)
 
-        about = "workspace" if input.id is None else "id"
+        about = naming_field(input, "workspace")
         return DeletePayload.of(await run_mutation(info, act, dry_run=input.dry_run, subject_field=about))
 
     @strawberry.mutation(

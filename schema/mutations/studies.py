@@ -9,7 +9,8 @@ import strawberry
 from schema.context import Info
 from schema.effects import run_mutation
 from schema.enums import describe
-from schema.mutations.inputs import DRY_RUN, FORCE, InputArgument, by_id_or_name
+from schema.lookups import StudyBy
+from schema.mutations.inputs import BY, DRY_RUN, FORCE, InputArgument, by_id_or_name, naming_field
 from schema.payloads import DeletePayload, StudyPayload
 from server.database.unit_of_work import UnitOfWork
 
@@ -39,6 +40,7 @@ class CreateStudyInput:
 class DeleteStudyInput:
     id: strawberry.ID | None = strawberry.field(default=None, description="Its id.")
     name: str | None = strawberry.field(default=None, description="Its name.")
+    by: StudyBy | None = strawberry.field(default=None, description=BY)
     runs: StudyRuns = strawberry.field(default=StudyRuns.DELETE, description="What happens to its runs.")
     force: bool = strawberry.field(default=False, description=FORCE)
     dry_run: bool = strawberry.field(default=False, description=DRY_RUN)
@@ -62,10 +64,10 @@ class StudyMutations:
         studies = info.context.database.studies
 
         async def act(unit: UnitOfWork) -> list[str]:
-            study = by_id_or_name(studies, "id", input.id, "name", input.name)
+            study = by_id_or_name(studies, "id", input.id, "name", input.name, input.by)
             remove = input.runs is StudyRuns.DELETE
             return await studies.delete(study.id, remove_associated_runs=remove, force=input.force, unit=unit)
 
         return DeletePayload.of(
-            await run_mutation(info, act, dry_run=input.dry_run, subject_field="name" if input.id is None else "id")
+            await run_mutation(info, act, dry_run=input.dry_run, subject_field=naming_field(input, "name"))
         )

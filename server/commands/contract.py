@@ -90,6 +90,9 @@ def add_commands(commands: Any) -> None:
     listing = kinds.add_parser("manifest", help="list them with their hashes", description="Writes a manifest.")
     listing.add_argument("documents", nargs="+", metavar="DOCUMENT", help="files, folders or patterns")
     listing.add_argument("--format", choices=("apollo", "map"), default="apollo")
+    listing.add_argument(
+        "--add-typename", action="store_true", help="list the texts that Apollo Client and urql make of them"
+    )
     _add_target(listing)
     listing.set_defaults(run=run_manifest)
 
@@ -100,7 +103,7 @@ def run_export(options: argparse.Namespace) -> int:
         return _write_or_check(sdl_of(schema), options)
     if options.format == "markdown":
         return _write_or_check(reference(core_of(schema), __version__), options)
-    query = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
+    query = get_introspection_query(specified_by_url=True, input_value_deprecation=True, one_of=True)
     result = graphql_sync(core_of(schema), query)
     return _write_or_check(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
 
@@ -151,7 +154,7 @@ async def _sizes_of(settings: Settings) -> Sizes:
 
 
 def run_manifest(options: argparse.Namespace) -> int:
-    return _write_or_check(manifest(options.documents, options.format), options)
+    return _write_or_check(manifest(options.documents, options.format, add_typename=options.add_typename), options)
 
 
 def _add_sizes(parser: argparse.ArgumentParser) -> None:

@@ -83,6 +83,8 @@ def _type(type_: GraphQLNamedType) -> Iterator[str]:
                 if field.args:
                     yield from (f"Arguments of `{name}`:", "", *_table("argument", field.args))
         case GraphQLInputObjectType():
+            if type_.is_one_of:
+                yield from ("Exactly one of its fields is given.", "")
             yield from _table("field", type_.fields)
         case GraphQLEnumType():
             rows = ((name, _described(value)) for name, value in sorted(type_.values.items()))

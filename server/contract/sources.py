@@ -114,7 +114,7 @@ def _fetched(url: str, headers: Mapping[str, str]) -> str:
     """The text at the URL; if that is a GraphQL endpoint, its introspection result."""
     query = None
     if not url.rstrip("/").endswith((".graphql", ".gql", ".json")):
-        query = json.dumps({"query": get_introspection_query(input_value_deprecation=True)}).encode()
+        query = json.dumps({"query": get_introspection_query(input_value_deprecation=True, one_of=True)}).encode()
     try:
         return fetch(url, headers, seconds=_SECONDS, largest=_MAX_SIZE, content=query).decode()
     except FetchError as error:

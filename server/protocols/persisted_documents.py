@@ -1,7 +1,8 @@
-"""Documents that clients name by their SHA-256: those that an operator trusts, and those that clients register.
+"""Documents that clients name by an id: those that an operator trusts, and those that clients register.
 
-Clients register by Apollo's protocol of automatic persisted queries: they send the hash alone, after an error once with
-the document, and from then on the hash alone.
+A trusted document has the id of its manifest, which may be a SHA-1 or an MD5. Strangers register by SHA-256 only, for
+which nobody can make another document. They do so by Apollo's protocol of automatic persisted queries: they send the
+hash alone, after an error once with the document, and from then on the hash alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from graphql import GraphQLError
 
 from schema.operation import OperationError
-from server.contract.manifest import hash_of
+from server.contract.manifest import hash_of, normalized
 from server.database.recent import Recent
 
 NOT_FOUND = "PERSISTED_QUERY_NOT_FOUND"
@@ -24,7 +25,7 @@ MAX_BYTES = 2**23
 
 
 class PersistedDocuments:
-    """The documents by their hashes: the trusted ones, and those that clients have registered."""
+    """The documents by their ids: the trusted ones, and those that clients have registered."""
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class PersistedDocuments:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._trusted = trusted
-        """The documents by their hashes."""
+        """The documents by their normalized ids."""
         self._bodies = frozenset(trusted.values())
         self._only_trusted = only_trusted
         self.registered: Recent[str, str] = Recent(max_bytes)
@@ -43,34 +44,38 @@ class PersistedDocuments:
     def is_trusted(self, text: str) -> bool:
         return text in self._bodies
 
-    def text(self, query: str | None, hash_: str | None) -> str:
-        """The document of a request that sends it, its hash, or both. Raises `OperationError`."""
+    def text(self, query: str | None, id_: str | None) -> str:
+        """The document of a request that sends it, its id, or both. Raises `OperationError`."""
+        if id_ is not None:
+            id_ = normalized(id_)
         if self._only_trusted:
-            return self._trusted_text(query, hash_)
-        if hash_ is None:
+            return self._trusted_text(query, id_)
+        if id_ is None:
             return query or ""
         if query is None:
-            return self._known_text(hash_)
-        if hash_of(query) != hash_:
+            return self._known_text(id_)
+        if self._trusted.get(id_) != query and hash_of(query) != id_:
             raise _refused("The hash is not the SHA-256 of the query that came with it.", MISMATCH)
         return query
 
-    def register(self, query: str | None, hash_: str | None) -> None:
+    def register(self, query: str | None, id_: str | None) -> None:
         """Remembers a valid document under the hash that came with it, which `text` has checked."""
-        if query is not None and hash_ is not None and not self._only_trusted:
-            self.registered.put(hash_, query, 2 * len(query))
+        if query is not None and id_ is not None and not self._only_trusted:
+            hash_ = normalized(id_)
+            if hash_ not in self._trusted:
+                self.registered.put(hash_, query, 2 * len(query))
 
-    def _trusted_text(self, query: str | None, hash_: str | None) -> str:
+    def _trusted_text(self, query: str | None, id_: str | None) -> str:
         if query is not None and query in self._bodies:
             return query
-        if query is None and hash_ is not None and hash_ in self._trusted:
-            return self._trusted[hash_]
+        if query is None and id_ is not None and id_ in self._trusted:
+            return self._trusted[id_]
         raise _refused("This server executes trusted operations only, and this is not one of them.", UNTRUSTED)
 
-    def _known_text(self, hash_: str) -> str:
-        if (text := self._trusted.get(hash_)) is not None:
+    def _known_text(self, id_: str) -> str:
+        if (text := self._trusted.get(id_)) is not None:
             return text
-        text = self.registered.get(hash_)
+        text = self.registered.get(id_)
         if text is None:
             raise _refused("PersistedQueryNotFound", NOT_FOUND)  # the message that the protocol prescribes
         return text

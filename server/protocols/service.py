@@ -119,9 +119,9 @@ class Service:
 
     def parse(self, request: GraphQLRequest) -> Operation:
         """Raises `OperationError`, and what nobody foresaw."""
-        text = self.documents.text(request.query, request.document_hash)
+        text = self.documents.text(request.query, request.document_id)
         operation = self.engine.parse(text, request.operation_name)
-        self.documents.register(request.query, request.document_hash)
+        self.documents.register(request.query, request.document_id)
         return operation
 
     async def query(

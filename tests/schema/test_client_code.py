@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,9 @@ TOKEN = "a-token-of-twenty-characters-or-more"
 SDL = sdl_of(make_schema())
 RENAMED = SDL.replace("  launchedAt: DateTime\n", "  beganAt: DateTime\n")
 QUERIES = ROOT / "queries"
-ARIADNE = Path(sys.prefix) / "codegen" / "bin" / "ariadne-codegen"
+CODEGEN = Path(os.environ.get("TEST_CODEGEN", f"{sys.prefix}/codegen"))
+"""Another one is named by `make newest`."""
+ARIADNE = CODEGEN / "bin" / "ariadne-codegen"
 MODULES = Path(__file__).parents[1] / "node_modules"
 OLDER = Path(__file__).parents[1] / "older" / "node_modules"
 NODE = shutil.which("node")
@@ -34,13 +35,14 @@ with_node = pytest.mark.skipif(
 
 
 with_older = pytest.mark.skipif(
-    NODE is None or not (OLDER / "typescript").exists(), reason="npm has not installed tests/older/package.json"
+    NODE is None or not (OLDER / "@graphql-codegen/client-preset").exists(),
+    reason="npm has not installed tests/older/package.json",
 )
 Built: TypeAlias = subprocess.CompletedProcess[str]
 
 
 def recipe(has: str, language: str) -> str:
-    return block("docs/contract.md", has, language)
+    return block("docs/clients.md", has, language)
 
 
 def call(directory: Path, *command: object) -> Built:
@@ -107,47 +109,56 @@ def test_a_renamed_field_fails_the_build_of_the_python_client(tmp_path: Path) ->
 # --- TypeScript: graphql-codegen -------------------------------------------------------------------------------------
 
 USE = """
-import type { RunDetailQuery, RunStatus, WatchActiveRunsSubscription } from "./operations";
+import { graphql } from "./gql";
+import { RunDetailDocument } from "./gql/graphql";
+import type { RunDetailQuery, RunStatus, WatchActiveRunsSubscription } from "./gql/graphql";
+import type { TypedDocumentNode } from "@graphql-typed-document-node/core";
 
-export function label(detail: RunDetailQuery): string {
-  const run = detail.run;
-  return run ? `${run.study?.name ?? "?"}: ${run.status}` : "none";
-}
+declare function ask<Data, Variables>(document: TypedDocumentNode<Data, Variables>, variables: Variables): Data;
 
-export function launched(detail: RunDetailQuery): number {
-  return Date.parse(detail.run?.launchedAt ?? "");
-}
-
+const detail: RunDetailQuery = ask(RunDetailDocument, { workspace: "/studies/run_1" });
+export const study: string | undefined = detail.run?.study?.name;
+export const launched = (run: NonNullable<RunDetailQuery["run"]>): number => Date.parse(run.launchedAt ?? "");
 export const kinds = (told: WatchActiveRunsSubscription): string => told.runChanges.kind;
-export const status: RunStatus = "FAILED" as RunStatus;
+export const status: RunStatus = "FAILED";
+export const untyped = graphql;
+// @ts-expect-error - a variable that the operation does not have
+ask(RunDetailDocument, { id: "x" });
+// @ts-expect-error - a field that it does not select
+detail.run?.nothing;
+// @ts-expect-error - a status that there is not
+export const wrong: RunStatus = "FINISHED";
 """
+STRICT = {
+    "strict": True,
+    "noEmit": True,
+    "types": [],
+    "target": "ES2022",
+    "module": "ESNext",
+    "moduleResolution": "bundler",
+    "verbatimModuleSyntax": True,
+    "erasableSyntaxOnly": True,
+    "isolatedModules": True,
+    "noUncheckedIndexedAccess": True,
+    "exactOptionalPropertyTypes": True,
+}
+"""What the templates of Vite and Next set, and more."""
 
 
-def graphql_codegen(directory: Path, sdl: str, modules: Path, plugins: list[str] | None = None) -> Built:
-    """As docs/contract.md has it, beside a schema and operations; with other plugins where they are given."""
+def graphql_codegen(directory: Path, sdl: str, modules: Path) -> Built:
+    """As docs/clients.md has it, beside a schema and operations."""
     (directory / "schema.graphql").write_text(sdl)
     (directory / "queries").symlink_to(QUERIES)
-    config = json.loads(recipe("typescript-operations", "json"))
-    if plugins is not None:
-        config["generates"]["operations.ts"]["plugins"] = plugins
-    (directory / "codegen.json").write_text(json.dumps(config))
+    (directory / "codegen.json").write_text(recipe("enumsAsTypes", "json"))
     (directory / "node_modules").symlink_to(modules)
     return call(directory, NODE, "node_modules/.bin/graphql-codegen", "--config", "codegen.json")
 
 
-def older_plugins() -> list[str]:
-    """Those that the page names for versions before today's."""
-    page = (ROOT / "docs" / "contract.md").read_text()
-    (found,) = re.findall(r'`"plugins": (\[.*?\])`', page)
-    plugins: list[str] = json.loads(found)
-    return plugins
-
-
 def checked_by_tsc(directory: Path) -> Built:
-    """A program that uses the types, in strict mode."""
-    (directory / "use.ts").write_text(USE)
-    options = {"strict": True, "noEmit": True, "types": []}
-    (directory / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": ["use.ts"]}))
+    """Programs that use the types: ours, and the one of docs/clients.md."""
+    (directory / "src" / "use.ts").write_text(USE)
+    (directory / "src" / "recipe.ts").write_text(recipe("RunDetailDocument", "ts"))
+    (directory / "tsconfig.json").write_text(json.dumps({"compilerOptions": STRICT, "include": ["src"]}))
     return call(directory, NODE, "node_modules/.bin/tsc")
 
 
@@ -157,21 +168,15 @@ def version_of(modules: Path, name: str) -> int:
     return int(package["version"].partition(".")[0])
 
 
-@with_node
-def test_typescript_types_check(tmp_path: Path) -> None:
-    """Made by today's graphql-codegen, and used by a program that the compiler takes in strict mode."""
-    assert (version_of(MODULES, "cli"), version_of(MODULES, "typescript-operations")) == (7, 6)
-    built = graphql_codegen(tmp_path, SDL, MODULES)
-    assert built.returncode == 0, built.stdout + built.stderr
-    checked = checked_by_tsc(tmp_path)
-    assert checked.returncode == 0, checked.stdout
-
-
-@with_older
-def test_typescript_types_of_older_versions_check(tmp_path: Path) -> None:
-    """With both plugins, as the page says of them."""
-    assert (version_of(OLDER, "cli"), version_of(OLDER, "typescript-operations")) == (5, 4)
-    built = graphql_codegen(tmp_path, SDL, OLDER, older_plugins())
+@pytest.mark.parametrize(
+    ("modules", "versions"),
+    [pytest.param(MODULES, (7, 6), marks=with_node), pytest.param(OLDER, (5, 4), marks=with_older)],
+    ids=["newest", "older"],
+)
+def test_typed_documents_check(tmp_path: Path, modules: Path, versions: tuple[int, int]) -> None:
+    """Made by both majors of graphql-codegen's client preset, and used under the strictest settings of tsc."""
+    assert (version_of(modules, "cli"), version_of(modules, "client-preset")) == versions
+    built = graphql_codegen(tmp_path, SDL, modules)
     assert built.returncode == 0, built.stdout + built.stderr
     checked = checked_by_tsc(tmp_path)
     assert checked.returncode == 0, checked.stdout
@@ -211,7 +216,7 @@ def test_relay_accepts_the_connections(tmp_path: Path) -> None:
     (tmp_path / "schema.graphql").write_text(SDL)
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "Pages.ts").write_text(PAGES)
-    (tmp_path / "relay.config.json").write_text(recipe("./src", "json"))
+    (tmp_path / "relay.config.json").write_text(recipe('"language": "typescript"', "json"))
     built = call(tmp_path, NODE, MODULES / ".bin" / "relay-compiler", "relay.config.json")
     assert built.returncode == 0, built.stdout + built.stderr
     made = sorted(path.name for path in (tmp_path / "src" / "__generated__").iterdir())

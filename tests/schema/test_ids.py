@@ -62,6 +62,10 @@ READING = [
     "query ($run: ID) { run(id: $run) { id } }",
     "query ($worker: ID) { logicalWorker(id: $worker) { id } }",
     "query ($process: ID) { physicalWorker(id: $process) { id } }",
+    "query ($study: ID!) { studyBy(by: {id: $study}) { id } }",
+    "query ($run: ID!) { runBy(by: {id: $run}) { id } }",
+    "query ($worker: ID!) { logicalWorkerBy(by: {id: $worker}) { id } }",
+    "query ($process: ID!) { physicalWorkerBy(by: {id: $process}) { id } }",
     "query ($run: ID) { runs(filter: {id: {eq: $run}}) { totalCount nodes { id } } }",
     "query ($run: ID!) { runs(filter: {id: {in: [$run]}}) { totalCount nodes { id } } }",
     "query ($run: ID!) { runs(filter: {id: {notIn: [$run]}}) { totalCount nodes { id } } }",
@@ -94,6 +98,10 @@ WRITING = [
     "mutation ($study: ID) { deleteStudy(input: {id: $study}) { deletedIds TOLD } }",
     "mutation ($worker: ID) { deleteLogicalWorker(input: {id: $worker, force: true}) { deletedIds TOLD } }",
     "mutation ($process: ID) { deletePhysicalWorker(input: {id: $process}) { deletedIds TOLD } }",
+    "mutation ($study: ID!) { deleteStudy(input: {by: {id: $study}}) { deletedIds TOLD } }",
+    "mutation ($run: ID!) { deleteRun(input: {by: {id: $run}}) { deletedIds TOLD } }",
+    "mutation ($worker: ID!) { deleteLogicalWorker(input: {by: {id: $worker}, force: true}) { deletedIds TOLD } }",
+    "mutation ($process: ID!) { deletePhysicalWorker(input: {by: {id: $process}}) { deletedIds TOLD } }",
     """mutation ($process: ID!) {
          updatePhysicalWorker(input: {id: $process, pid: "7"}) { effects { entityId } TOLD } }""",
     """mutation ($worker: ID!) { createPhysicalWorker(input: {name: "celery@a.b", logicalWorkerId: $worker}) {

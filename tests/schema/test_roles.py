@@ -53,6 +53,8 @@ def literal(type_: GraphQLType) -> str:
         return "[]"
     if isinstance(type_, GraphQLInputObjectType):
         needed = {name: field for name, field in type_.fields.items() if is_non_null_type(field.type)}
+        if type_.is_one_of:
+            needed = dict([next(iter(type_.fields.items()))])
         return "{" + ", ".join(f"{name}: {literal(field.type)}" for name, field in needed.items()) + "}"
     if is_enum_type(type_):
         return str(next(iter(type_.values)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from graphql import build_client_schema, build_schema, lexicographic_sort_schema, print_schema
@@ -392,14 +394,35 @@ def test_a_manifest_that_is_not_current_fails_its_check(run: Run) -> None:
     assert (code, err) == (1, "merlin-graphql: m.json is not current: update it with --output m.json.\n")
 
 
+def apollo(*operations: tuple[str, str]) -> dict[str, Any]:
+    """A manifest with ids as Apollo's `createOperationId` may make them."""
+    return {"operations": [{"id": id_, "body": body} for id_, body in operations]}
+
+
+def test_ids_are_read_as_each_tool_writes_them(tmp_path: Path) -> None:
+    """Hashes of any of three algorithms, with and without a prefix; Apollo's may be texts of its user's own."""
+    path, text = tmp_path / "m.json", "{ __typename }"
+    hashes = [hashlib.new(name, text.encode()).hexdigest() for name in ("sha256", "sha1", "md5")]
+    path.write_text(json.dumps({f"sha256:{hashes[0]}": text, hashes[1].upper(): text, hashes[2]: text}))
+    assert read_manifest(str(path)) == dict.fromkeys(hashes, text)
+    path.write_text(json.dumps(apollo(("Status/V1", text), (hashes[0], text), ("a" * 32, text))))
+    assert set(read_manifest(str(path))) == {"Status/V1", hashes[0], "a" * 32}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "this is not a manifest of operations; write one"),
         ("[]", "this is not a manifest of operations; write one"),
         ('{"operations": 1}', "this is not a manifest of operations; write one"),
-        ('{"abc": "{ __typename }"}', "the document of abc has another SHA-256; write the manifest again"),
-        ('{"abc": 1}', "the document of abc has another SHA-256; write the manifest again"),
+        ('{"abc": 1}', "this is not a manifest of operations; write one"),
+        ('{"operations": [{"id": "", "body": "{ __typename }"}]}', "this is not a manifest of operations; write one"),
+        ('{"abc": "{ __typename }"}', "abc is not the SHA-256, SHA-1 or MD5 of its document; write the manifest again"),
+        (json.dumps({"sha256:" + "a" * 64: "{ a }"}), f"sha256:{'a' * 64} is not the SHA-256 of its document; write"),
+        (json.dumps({"a" * 40: "{ a }"}), f"{'a' * 40} is not the SHA-1 of its document; write"),
+        (json.dumps({"a" * 32: "{ a }"}), f"{'a' * 32} is not the MD5 of its document; write"),
+        (json.dumps(apollo(("a" * 64, "{ a }"))), f"{'a' * 64} is not the SHA-256 of its document; write"),
+        (json.dumps(apollo(("own", "{ a }"), ("own", "{ b }"))), "own is the id of two documents; write"),
     ],
 )
 def test_a_manifest_that_does_not_match_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,6 +136,29 @@ async def test_trusted_documents_go_with_others_where_both_are_let_in() -> None:
         assert await codes(client, {"query": OTHER}) == []
 
 
+async def test_a_trusted_document_has_the_ids_of_its_manifest(tmp_path: Path) -> None:
+    """As `documentId`, as Relay's `doc_id` or by Apollo's extension; with its text, too; by POST and by GET."""
+    md5, free = hashlib.md5(STATUS.encode()).hexdigest(), {"id": "Status/V1", "body": STATUS}
+    relay, apollo = tmp_path / "relay.json", tmp_path / "apollo.json"
+    relay.write_text(json.dumps({md5: STATUS}))
+    apollo.write_text(json.dumps({"operations": [free]}))
+    for where, id_ in ((relay, md5), (apollo, "Status/V1")):
+        by_apollo = {"persistedQuery": {"version": 1, "sha256Hash": id_}}
+        for only in (True, False):
+            async with client_of(Settings(no_auth=True, trusted_documents=where, only_trusted=only)) as (client, _):
+                for body in ({"documentId": id_}, {"doc_id": id_}, {"extensions": by_apollo}):
+                    assert await codes(client, body) == []
+                    assert await codes(client, {**body, "query": STATUS}) == []
+
+
+async def test_nobody_registers_by_a_weak_hash() -> None:
+    """Somebody could make two documents with one MD5: one that is looked at, and one that is executed."""
+    md5 = hashlib.md5(OTHER.encode()).hexdigest()
+    async with client_of(Settings(no_auth=True)) as (client, _):
+        assert await codes(client, {"query": OTHER, "documentId": md5}) == ["PERSISTED_QUERY_HASH_MISMATCH"]
+        assert await codes(client, {"documentId": md5}) == ["PERSISTED_QUERY_NOT_FOUND"]
+
+
 async def test_websockets_and_event_streams_know_them_too() -> None:
     """The same documents, and the same refusals."""
     async with client_of(Settings(no_auth=True, trusted_documents=QUERIES, only_trusted=True)) as (client, live):
@@ -160,6 +184,7 @@ async def test_websockets_and_event_streams_know_them_too() -> None:
         {"extensions": {"persistedQuery": {"version": 1}}},
         {"extensions": {"persistedQuery": "a"}},
         {"documentId": 1},
+        {"doc_id": 1},
         {"extensions": {}},
     ],
     ids=str,
@@ -184,5 +209,5 @@ def test_a_manifest_that_cannot_be_trusted_ends_the_start(tmp_path: Path) -> Non
     path.write_text('{"abc": "{ __typename }"}')
     done = run_command(tmp_path / "home", "serve", "--demo", "--trusted-documents", str(path))
     assert done.returncode == 4
-    assert done.stderr.startswith(f"merlin-graphql: {path}: the document of abc has another SHA-256;")
+    assert done.stderr.startswith(f"merlin-graphql: {path}: abc is not the SHA-256, SHA-1 or MD5 of its document;")
     assert done.stderr.count("\n") == 1

@@ -227,6 +227,10 @@ class DocumentMaker:
         return value if isinstance(type_, GraphQLEnumType) else json.dumps(value)
 
     def _some_fields(self, type_: GraphQLInputObjectType, depth: int) -> dict[str, GraphQLInputType]:
+        if type_.is_one_of:
+            name = self._random.choice(sorted(type_.fields))
+            inner: Any = type_.fields[name].type
+            return {name: GraphQLNonNull(inner)}
         required = [name for name, field in type_.fields.items() if is_required_input_field(field)]
         others = [name for name in type_.fields if name not in required and (depth < 4 or name not in NESTING)]
         chosen = self._random.sample(others, min(len(others), self._random.randint(0, 2)))

@@ -46,7 +46,7 @@ KINDS: Mapping[str, EntityKind] = {
     "child": EntityKind.RUN,
 }
 """What kind of entity a field or a mutation of that name is about."""
-WAYS = (("id",), ("workspace",), ("name", "queues"), ("name",))
+WAYS = (("id",), ("workspace",), ("name", "queues"), ("name",), ("by",))
 """How one entity is named, where it may be named in several ways and has to be in one."""
 FORCE = "force"
 DECIDED = {"dryRun": False, "confirm": True}
@@ -218,6 +218,8 @@ def _candidates(type_: GraphQLInputType, name: str, mutation: str, known: Known,
     if isinstance(inner, GraphQLEnumType):
         return sorted(inner.values)
     if isinstance(inner, GraphQLInputObjectType):
+        if set(inner.fields) == {"name", "queues"}:
+            return _named(("name", "queues"), mutation, known)
         return [
             {key: value}
             for key, item in inner.fields.items()

@@ -1,0 +1,228 @@
+"""Tries the newest version of each client that the tests use, in a copy of the repository, and says what broke.
+
+`python -m tests.support.newest [CLIENT ...]` prints a table. The exit code is 1 if a test of a newest version failed. A
+version that is newer than a package.json allows is tried alone, while all others stay as they are allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ON_PURPOSE = "tests/older"
+"""Where older versions are wanted."""
+_CODE, _TRUSTED = "tests/schema/test_client_code.py", "tests/web/test_trusted_documents.py"
+_CLIENTS = "tests/server/test_clients.py"
+NODE: Mapping[str, Sequence[str]] = {
+    "@apollo/client": (f"{_TRUSTED}::test_apollo",),
+    "@apollo/persisted-query-lists": (f"{_TRUSTED}::test_apollo",),
+    "@graphql-codegen/cli": (f"{_CODE}::test_typed", f"{_CODE}::test_a_renamed", f"{_TRUSTED}::test_documents_of"),
+    "@graphql-codegen/client-preset": (f"{_CODE}::test_typed", f"{_TRUSTED}::test_documents_of"),
+    "@graphql-typed-document-node/core": (f"{_CODE}::test_typed",),
+    "@urql/core": (f"{_TRUSTED}::test_urql",),
+    "@urql/exchange-persisted": (f"{_TRUSTED}::test_urql",),
+    "graphql": (
+        *(f"{_CODE}::test_typed", f"{_CODE}::test_relay", f"{_TRUSTED}::test_apollo", f"{_TRUSTED}::test_urql"),
+        *(f"{_TRUSTED}::test_documents_of", f"{_CLIENTS}::test_the_reference"),
+    ),
+    "graphql-http": ("tests/server/test_http.py::test_the_reference",),
+    "graphql-sse": (f"{_CLIENTS}::test_the_reference",),
+    "graphql-ws": (f"{_CLIENTS}::test_the_reference",),
+    "relay-compiler": (f"{_CODE}::test_relay", f"{_TRUSTED}::test_relay"),
+    "relay-runtime": (f"{_TRUSTED}::test_relay",),
+    "rxjs": (f"{_TRUSTED}::test_apollo",),
+    "typescript": (f"{_CODE}::test_typed",),
+    "ws": (f"{_CLIENTS}::test_the_reference",),
+}
+"""The tests of each package of npm, by the beginnings of their names."""
+PYTHON: Mapping[str, Sequence[str]] = {
+    "gql": (f"{_CLIENTS}::test_gql", f"{_CLIENTS}::test_the_example"),
+    "ariadne-codegen": (
+        f"{_CODE}::test_a_typed_python",
+        f"{_CODE}::test_a_renamed_field_fails_the_build_of_the_python",
+    ),
+}
+"""Those of each package of PyPI."""
+
+
+class InstallError(Exception):
+    """A version that can't be installed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    client: str
+    allowed: str
+    """The range that a package.json or pyproject.toml allows; empty for any."""
+    tried: str
+    result: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        return self.result != "passed"
+
+
+def places(root: Path = ROOT) -> list[Path]:
+    """The folders with a package.json, whose newest versions are wanted."""
+    found = sorted(path.parent for path in (root / "tests").rglob("package.json") if "node_modules" not in path.parts)
+    return [path for path in found if path != root / ON_PURPOSE]
+
+
+def dependencies(place: Path) -> Mapping[str, str]:
+    """The allowed ranges of a folder's package.json."""
+    found: dict[str, str] = json.loads((place / "package.json").read_text())["dependencies"]
+    return found
+
+
+def table(rows: Collection[Row]) -> str:
+    cells = [
+        ("client", "allowed", "tried", "result"),
+        *((row.client, row.allowed, row.tried, row.result) for row in rows),
+    ]
+    widths = [max(len(line[at]) for line in cells) for at in range(3)]
+    lines = ["  ".join([*map(str.ljust, line, widths), line[3]]).rstrip() for line in cells]
+    return "\n".join(lines) + "\n"
+
+
+class Trial:
+    """A copy of the repository, in which versions are installed and tested."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._root = scratch / "repository"
+        self._scratch = scratch
+        listed = _run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], ROOT)
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (self._root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, self._root / name)
+
+    def node(self, wanted: Collection[str]) -> Iterator[Row]:
+        """The packages of npm: first as they are allowed, then each that is newer alone."""
+        _npm(self._root / ON_PURPOSE)
+        for place in places(self._root):
+            _npm(place)
+            rows = [self._row_of(place, name, range_) for name, range_ in dependencies(place).items() if name in wanted]
+            for row in rows:
+                if row.tried == _installed(place, row.client):
+                    yield replace(row, result=self._result(NODE[row.client]))
+            for row in rows:
+                if row.tried != _installed(place, row.client):
+                    yield replace(row, result=self._alone(place, row))
+
+    def python(self, name: str) -> Row:
+        """A package of PyPI, in a place of its own."""
+        place = self._scratch / name
+        if name == "ariadne-codegen":
+            _run([sys.executable, "-m", "venv", place], self._root)
+            _run([place / "bin" / "pip", "install", "--quiet", f"{name}[subscriptions]"], self._root)
+            version = _run([place / "bin" / "pip", "show", name], self._root)
+            result = self._result(PYTHON[name], {"TEST_CODEGEN": str(place)})
+        else:
+            _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, name], self._root)
+            version = _run([sys.executable, "-m", "pip", "show", name], self._root, {"PYTHONPATH": str(place)})
+            result = self._result(PYTHON[name], {"PYTHONPATH": f"{place}:{self._root}"})
+        (found,) = [line.partition(" ")[2] for line in version.splitlines() if line.startswith("Version: ")]
+        return Row(name, "", found, result)
+
+    def _row_of(self, place: Path, name: str, allowed: str) -> Row:
+        return Row(name, allowed, _run(["npm", "view", name, "version"], place).strip())
+
+    def _alone(self, place: Path, row: Row) -> str:
+        package = (place / "package.json").read_text()
+        try:
+            _npm(place, f"{row.client}@{row.tried}")
+            return self._result(NODE[row.client])
+        except InstallError as error:
+            return f"not installed: {error}"
+        finally:
+            (place / "package.json").write_text(package)
+            shutil.rmtree(place / "node_modules")
+            (place / "package-lock.json").unlink(missing_ok=True)
+            _npm(place)
+
+    def _result(self, tests: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
+        report = self._scratch / "report.xml"
+        files = sorted({test.partition("::")[0] for test in tests})
+        wanted = [test.partition("::")[2] for test in tests]
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-n",
+                "0",
+                f"--junitxml={report}",
+                "-k",
+                " or ".join(wanted),
+                *files,
+            ],
+            cwd=self._root,
+            env={**os.environ, "PYTHONPATH": str(self._root), **(environ or {})},
+            capture_output=True,
+            check=False,
+        )
+        return verdict(report.read_text() if report.exists() else "")
+
+
+def verdict(report: str) -> str:
+    """`passed`, or what else a report of pytest (JUnit's XML) has of its tests."""
+    cases = list(ET.fromstring(report).iter("testcase")) if report else []
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    done = [case for case in cases if case.find("skipped") is None]
+    if failed:
+        return "failed: " + ", ".join(str(case.get("name")) for case in failed)
+    return "passed" if done else "not tried: no test of it ran"
+
+
+def _installed(place: Path, name: str) -> str:
+    version: str = json.loads((place / "node_modules" / name / "package.json").read_text())["version"]
+    return version
+
+
+def _npm(place: Path, *packages: str) -> None:
+    _run(["npm", "install", "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund", *packages], place)
+
+
+def _run(command: Sequence[str | Path], place: Path, environ: Mapping[str, str] | None = None) -> str:
+    """What it prints. Raises `InstallError`."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=place,
+        env={**os.environ, **(environ or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise InstallError(" ".join(line.removeprefix("npm error ") for line in lines[:4]))
+    return done.stdout
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.newest", description="Tries the newest clients.")
+    parser.add_argument("clients", nargs="*", metavar="CLIENT", help="their packages; without any, all")
+    wanted = parser.parse_args().clients or [*NODE, *PYTHON]
+    if unknown := set(wanted) - NODE.keys() - PYTHON.keys():
+        parser.error(f"there is no test of {', '.join(sorted(unknown))}; name one of {', '.join([*NODE, *PYTHON])}")
+    with tempfile.TemporaryDirectory() as scratch:
+        trial = Trial(Path(scratch))
+        rows = list(trial.node(wanted)) if NODE.keys() & set(wanted) else []
+        rows += [trial.python(name) for name in PYTHON if name in wanted]
+    sys.stdout.write(table(rows))
+    return int(any(row.has_failed for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
