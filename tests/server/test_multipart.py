@@ -148,7 +148,7 @@ async def test_the_operation_decides_what_it_is_answered_in(client: httpx.AsyncC
         (SUBSCRIPTION, URQL, "text/event-stream; charset=utf-8"),
         (SUBSCRIPTION, "text/event-stream, multipart/mixed", "text/event-stream; charset=utf-8"),
         (SUBSCRIPTION, "text/event-stream;q=0.5, multipart/mixed", "multipart/mixed;boundary=graphql"),
-        (SUBSCRIPTION, "text/event-stream;q=0, text/*", None),
+        (SUBSCRIPTION, "text/event-stream;q=0, text/*, application/json", None),
         (SUBSCRIPTION, "multipart/mixed;q=0, application/json", None),
         (SUBSCRIPTION, "*/*", None),
         (SUBSCRIPTION, "application/json", None),
