@@ -1,23 +1,7 @@
-// Subscribes by Apollo Client with an HttpLink alone, prints each result as a line of JSON, and ends after so many.
-import { ApolloClient, ApolloLink, gql, HttpLink, InMemoryCache } from "@apollo/client";
-import { RetryLink } from "@apollo/client/link/retry";
+// With the client of docs/clients.md: subscribes, prints each result as a line of JSON, and ends after so many.
+import { gql } from "@apollo/client";
 
-const [uri, query, count, authorization] = process.argv.slice(2);
-const headers = authorization ? { authorization } : {};
-const client = new ApolloClient({
-  link: ApolloLink.from([
-    new RetryLink({ delay: { initial: 100 }, attempts: { max: Infinity, retryIf: (error) => !isFinal(error) } }),
-    new HttpLink({ uri, headers }),
-  ]),
-  cache: new InMemoryCache(),
-});
-
-// A new connection brings the same refusal: retrying helps when the connection was lost, or the server restarts.
-function isFinal(error) {
-  const codes = (error?.errors ?? []).map(({ extensions }) => extensions?.code);
-  return codes.some((code) => ["TOKEN_EXPIRED", "INVALID_TOKEN", "FORBIDDEN"].includes(code)) || error?.statusCode === 401;
-}
-
+const [query, count] = process.argv.slice(-2);
 let heard = 0;
 const subscription = client.subscribe({ query: gql(query) }).subscribe({
   next({ data, error }) {

@@ -1,9 +1,5 @@
-// Subscribes by Apollo's network function for Relay, prints each result as a line of JSON, and ends after so many.
-import { createFetchMultipartSubscription } from "@apollo/client/utilities/subscriptions/relay";
-
-const [url, query, count] = process.argv.slice(2);
-const subscribe = createFetchMultipartSubscription(url);
-
+// With the function of docs/clients.md: subscribes, prints each result as a line of JSON, and ends after so many.
+const [query, count] = process.argv.slice(-2);
 let heard = 0;
 const subscription = subscribe({ name: null, text: query }, {}).subscribe({
   next({ data, errors }) {

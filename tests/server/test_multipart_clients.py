@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from server.database.models import EntityKind, Entry, Key, RunModel
 from server.protocols import stream
 from server.settings import Settings
 from tests.support.live import DEADLINE, Live, serving, until
+from tests.support.pages import block
 from tests.support.records import memory_of, run, uid
 
 NODE = shutil.which("node")
@@ -36,6 +37,10 @@ DEFERRED = """
 query Runs { runs(first: 2) { totalCount ...Rest @defer nodes @stream(initialCount: 0) { id } } }
 fragment Rest on RunConnection { edges { node { id workspace } } }
 """
+TOKEN = "a-token-of-twenty-characters-or-more"
+ADDRESS = "http://localhost:8000/graphql"
+HEADERS = "headers: { authorization: `Bearer ${token}` }"
+PAGE = "docs/clients.md"
 RELAY_CONFIG = {"src": "./src", "schema": "./schema.graphql", "language": "javascript", "eagerEsModules": True}
 RELAY_SOURCE = """
 import { graphql } from "relay-runtime";
@@ -43,12 +48,13 @@ export const query = graphql`query RunsQuery { runs(first: 2) { totalCount ...Ru
 export const fragment = graphql`fragment RunsQuery_rest on RunConnection { nodes { id workspace } }`;
 """
 SUBSCRIBING = {
-    "Apollo": ("apollo_subscription", ()),
-    "urql": ("urql_subscription", ()),
-    "urql in parts": ("urql_subscription", ("multipart/mixed",)),
-    "Relay, by Apollo's function": ("relay_subscription", ()),
-    "meros": ("meros_subscription", ()),
+    "Apollo": ("apollo_subscription", "RetryLink", HEADERS),
+    "urql": ("urql_subscription", "fetchExchange", HEADERS),
+    "urql in parts": ("urql_subscription", "fetchExchange", HEADERS.replace("{", '{ accept: "multipart/mixed",', 1)),
+    "Relay, by Apollo's function": ("relay_subscription", "createFetchMultipartSubscription", HEADERS),
+    "meros": ("meros_subscription", None, HEADERS),
 }
+"""A client's program, what its recipe in the documentation has, and the headers that it sends."""
 
 
 def told(kind: str, record: RunModel) -> Any:
@@ -85,10 +91,19 @@ class Client:
 
 
 @asynccontextmanager
-async def started(name: str, *arguments: str) -> AsyncIterator[Client]:
+async def started(
+    live: Live, name: str, recipe: str | None, *arguments: str, instead: Mapping[str, str] = {}
+) -> AsyncIterator[Client]:
+    """`recipe`: what the client's recipe in the documentation has; None if it has none. `instead`: texts to replace."""
     assert NODE is not None
+    client = "" if recipe is None else block(PAGE, recipe, "js")
+    program = f"const token = '{TOKEN}';\n{client}\n{(CLIENTS / name).with_suffix('.js').read_text()}"
+    for text, other in {ADDRESS: live.http, **instead}.items():
+        program = program.replace(text, other)
     process = await asyncio.create_subprocess_exec(
-        NODE, CLIENTS / f"{name}.js", *arguments, stdout=asyncio.subprocess.PIPE
+        *(NODE, "--input-type=module", "--eval", program, *arguments),
+        cwd=CLIENTS,
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         yield Client(process)
@@ -106,9 +121,9 @@ def create(live: Live, record: RunModel) -> None:
 async def test_a_client_subscribes(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It hears what there is and what is made, at once and among heartbeats, and is forgotten when it leaves."""
     monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.02)
-    name, more = SUBSCRIBING[client]
+    name, recipe, headers = SUBSCRIBING[client]
     async with serving(await memory_of(run(1, "/there"))) as live:
-        async with started(name, live.http, CHANGES, "2", *more) as subscriber:
+        async with started(live, name, recipe, CHANGES, "2", instead={HEADERS: headers}) as subscriber:
             assert await subscriber.hears() == told("SNAPSHOT", run(1, "/there"))
             await asyncio.sleep(0.1)  # some heartbeats
             create(live, run(2, "/new"))
@@ -117,67 +132,62 @@ async def test_a_client_subscribes(client: str, monkeypatch: pytest.MonkeyPatch)
         await until(lambda: live.database.changes.followers == 0)
 
 
-@pytest.mark.parametrize("client", SUBSCRIBING)
+@pytest.mark.parametrize("client", ["Apollo", "urql", "Relay, by Apollo's function"])
 async def test_a_client_is_told_why_it_may_not_subscribe(client: str) -> None:
     """The message of the refusal is among what it delivers."""
-    name, more = SUBSCRIBING[client]
-    async with serving(await memory_of()) as live, started(name, live.http, "subscription { nope }", "1", *more) as one:
+    name, recipe, _ = SUBSCRIBING[client]
+    async with serving(await memory_of()) as live, started(live, name, recipe, "subscription { nope }", "1") as one:
         refused = await one.hears()
         assert "Cannot query field 'nope' on type 'Subscription'." in refused["message"]
 
 
 async def test_apollo_subscribes_again_after_a_restart() -> None:
-    """By its RetryLink: a server that ends lets the response be incomplete."""
-    backend = await memory_of(run(1, "/there"))
-    async with serving(backend) as live:
-        port = live.port
-        connecting = started("apollo_subscription", live.http, CHANGES, "2")
-        apollo = await connecting.__aenter__()
-        assert await apollo.hears() == told("SNAPSHOT", run(1, "/there"))
-    try:
-        async with serving(await memory_of(run(1, "/there")), port=port):
+    """By its RetryLink: a server that ends leaves the response incomplete."""
+    async with AsyncExitStack() as until_heard:
+        async with serving(await memory_of(run(1, "/there"))) as live:
+            apollo = await until_heard.enter_async_context(
+                started(live, "apollo_subscription", "RetryLink", CHANGES, "2")
+            )
+            assert await apollo.hears() == told("SNAPSHOT", run(1, "/there"))
+        async with serving(await memory_of(run(1, "/there")), port=live.port):
             assert await apollo.hears() == told("SNAPSHOT", run(1, "/there"))
             assert await apollo.ends() == 0
-    finally:
-        await connecting.__aexit__(None, None, None)
 
 
 async def test_apollo_does_not_try_again_with_an_ended_token(tmp_path: Path) -> None:
     """It is told that its subscription ends, and why."""
     tokens = tmp_path / "tokens"
-    token = "a-token-of-twenty-characters-or-more"
-    add_line(tokens, TokenLine("reader", Role.READ, hash_of(token)))
+    add_line(tokens, TokenLine("reader", Role.READ, hash_of(TOKEN)))
     async with (
         serving(await memory_of(run(1, "/there")), settings=Settings(token_file=tokens)) as live,
-        started("apollo_subscription", live.http, CHANGES, "3", f"Bearer {token}") as apollo,
+        started(live, "apollo_subscription", "RetryLink", CHANGES, "3") as apollo,
     ):
         assert await apollo.hears() == told("SNAPSHOT", run(1, "/there"))
         tokens.write_text("")
         refused = await apollo.hears()
         assert refused["error"] == "CombinedProtocolErrors"
+        assert "no longer valid" in refused["message"]
         assert await apollo.hears() in ({"complete": True}, None)
         assert await apollo.ends() == 0
 
 
-@pytest.mark.parametrize("handler", ["Defer20220824Handler", "GraphQL17Alpha9Handler"])
-@pytest.mark.parametrize("accept", ["", "multipart/mixed"])
-async def test_apollo_takes_a_deferred_answer_in_one_piece(handler: str, accept: str) -> None:
+@pytest.mark.parametrize(
+    ("handler", "headers"),
+    [("GraphQL17Alpha9Handler", HEADERS), ("Defer20220824Handler", 'headers: { accept: "multipart/mixed" }')],
+)
+async def test_apollo_takes_a_deferred_answer_in_one_piece(handler: str, headers: str) -> None:
     """With either of its handlers, in JSON and in parts: the data is complete at once."""
+    page = {
+        "totalCount": 1,
+        "edges": [{"node": {"id": uid(1), "workspace": "/there"}}],
+        "nodes": [{"id": uid(1)}],
+    }
+    recipe = "GraphQL17Alpha9Handler"
     async with (
         serving(await memory_of(run(1, "/there"))) as live,
-        started("apollo_defer", live.http, DEFERRED, handler, accept) as apollo,
+        started(live, "apollo_defer", recipe, DEFERRED, instead={HEADERS: headers, recipe: handler}) as apollo,
     ):
-        heard = await apollo.hears()
-        assert heard == {
-            "data": {
-                "runs": {
-                    "totalCount": 1,
-                    "edges": [{"node": {"id": uid(1), "workspace": "/there"}}],
-                    "nodes": [{"id": uid(1)}],
-                }
-            },
-            "dataState": "complete",
-        }
+        assert await apollo.hears() == {"data": {"runs": page}, "dataState": "complete"}
         assert await apollo.hears() is None
 
 
@@ -197,7 +207,7 @@ async def test_relay_takes_a_deferred_answer_in_one_piece(tmp_path: Path) -> Non
     assert compiling.returncode == 0, written.decode()
     async with (
         serving(await memory_of(run(1, "/there"))) as live,
-        started("relay_defer", live.http, str(tmp_path / "src" / "__generated__")) as relay,
+        started(live, "relay_defer", None, str(tmp_path / "src" / "__generated__")) as relay,
     ):
         assert await relay.hears() == {
             "totalCount": 1,
