@@ -174,6 +174,7 @@ async def test_apollo_does_not_try_again_with_an_ended_token(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("handler", "headers"),
     [("GraphQL17Alpha9Handler", HEADERS), ("Defer20220824Handler", 'headers: { accept: "multipart/mixed" }')],
+    ids=["in JSON", "in a part"],
 )
 async def test_apollo_takes_a_deferred_answer_in_one_piece(handler: str, headers: str) -> None:
     """With either of its handlers, in JSON and in parts: the data is complete at once."""
