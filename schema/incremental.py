@@ -19,6 +19,8 @@ from graphql import (
     visit,
 )
 
+from server.database.slices import give_way
+
 _NAMES = (GraphQLDeferDirective.name, GraphQLStreamDirective.name)
 
 
@@ -34,5 +36,9 @@ def in_one_piece(document: DocumentNode, text: str) -> DocumentNode:
 
 
 class _Stripper(Visitor):
+    def enter(self, *_args: Any) -> VisitorAction:
+        give_way()
+        return None
+
     def enter_directive(self, node: DirectiveNode, *_args: Any) -> VisitorAction:
         return REMOVE if node.name.value in _NAMES else None

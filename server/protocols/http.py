@@ -95,7 +95,7 @@ class GraphQLApp:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
         protocol = _PROTOCOLS.get(media_type, "http")
         lease = self._service.access_control.authenticate(visitor_of(request.scope, protocol))
-        get_queries = self._get_queries or _stream_of(request) is not None
+        get_queries = self._get_queries or media_type in STREAMS
         given = await read_request(request, self._service.reading.turn, get_queries=get_queries)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
         given = given.with_cost_wanted(joined(request.headers, "x-cost"))
