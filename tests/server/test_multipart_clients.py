@@ -41,6 +41,15 @@ TOKEN = "a-token-of-twenty-characters-or-more"
 ADDRESS = "http://localhost:8000/graphql"
 HEADERS = "headers: { authorization: `Bearer ${token}` }"
 PAGE = "docs/clients.md"
+WHOLE = {
+    "runs": {
+        "totalCount": 1,
+        "edges": [{"node": {"id": uid(1), "workspace": "/there"}}],
+        "nodes": [{"id": uid(1)}],
+    }
+}
+"""What is deferred, with its workspace, and the list that is streamed."""
+IN_PARTS = HEADERS.replace("{", '{ accept: "multipart/mixed",', 1)
 RELAY_CONFIG = {"src": "./src", "schema": "./schema.graphql", "language": "javascript", "eagerEsModules": True}
 RELAY_SOURCE = """
 import { graphql } from "relay-runtime";
@@ -50,7 +59,7 @@ export const fragment = graphql`fragment RunsQuery_rest on RunConnection { nodes
 SUBSCRIBING = {
     "Apollo": ("apollo_subscription", "RetryLink", HEADERS),
     "urql": ("urql_subscription", "fetchExchange", HEADERS),
-    "urql in parts": ("urql_subscription", "fetchExchange", HEADERS.replace("{", '{ accept: "multipart/mixed",', 1)),
+    "urql in parts": ("urql_subscription", "fetchExchange", IN_PARTS),
     "Relay, by Apollo's function": ("relay_subscription", "createFetchMultipartSubscription", HEADERS),
     "meros": ("meros_subscription", None, HEADERS),
 }
@@ -173,23 +182,29 @@ async def test_apollo_does_not_try_again_with_an_ended_token(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("handler", "headers"),
-    [("GraphQL17Alpha9Handler", HEADERS), ("Defer20220824Handler", 'headers: { accept: "multipart/mixed" }')],
+    [("GraphQL17Alpha9Handler", HEADERS), ("Defer20220824Handler", IN_PARTS)],
     ids=["in JSON", "in a part"],
 )
 async def test_apollo_takes_a_deferred_answer_in_one_piece(handler: str, headers: str) -> None:
     """With either of its handlers, in JSON and in parts: the data is complete at once."""
-    page = {
-        "totalCount": 1,
-        "edges": [{"node": {"id": uid(1), "workspace": "/there"}}],
-        "nodes": [{"id": uid(1)}],
-    }
     recipe = "GraphQL17Alpha9Handler"
     async with (
         serving(await memory_of(run(1, "/there"))) as live,
         started(live, "apollo_defer", recipe, DEFERRED, instead={HEADERS: headers, recipe: handler}) as apollo,
     ):
-        assert await apollo.hears() == {"data": {"runs": page}, "dataState": "complete"}
+        assert await apollo.hears() == {"data": WHOLE, "dataState": "complete"}
         assert await apollo.hears() is None
+
+
+@pytest.mark.parametrize("headers", [HEADERS, IN_PARTS], ids=["in JSON", "in a part"])
+async def test_urql_takes_a_deferred_answer_in_one_piece(headers: str) -> None:
+    """In JSON and in parts, and knows that nothing follows."""
+    async with (
+        serving(await memory_of(run(1, "/there"))) as live,
+        started(live, "urql_defer", "fetchExchange", DEFERRED, instead={HEADERS: headers}) as urql,
+    ):
+        assert await urql.hears() == {"data": WHOLE, "hasNext": False, "stale": False}
+        assert await urql.hears() is None
 
 
 @pytest.mark.skipif(not (MODULES / "relay-compiler").exists(), reason="npm has not installed relay-compiler")
