@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import httpx
 import pytest
-from graphql import ExecutionResult
+from graphql import ExecutionResult, GraphQLError
 from starlette.types import Message
 
 from schema.errors import TOO_FAR_BEHIND
@@ -195,6 +195,8 @@ async def test_one_subscription_too_many_is_refused() -> None:
         assert first.status_code == 200
         second = await client.post(live.http, json=SUBSCRIPTION, headers={"accept": APOLLO})
         assert (second.status_code, second.json()["errors"][0]["extensions"]["code"]) == (429, "RATE_LIMITED")
+        figures = (await client.get(live.http.replace("/graphql", "/metrics"))).text
+        assert 'merlin_graphql_connections{protocol="multipart"} 1.0' in figures
 
 
 async def test_a_thousand_aborted_subscriptions_leave_nothing(live: Live) -> None:
@@ -259,9 +261,7 @@ async def numbers(*errors: OperationError, count: int = 1, is_endless: bool = Fa
 
 
 def error_of(code: str) -> OperationError:
-    error = OperationError.__new__(OperationError)
-    error.errors, error.code = [{"message": "no", "extensions": {"code": code}}], code
-    return error
+    return OperationError([GraphQLError("no", extensions={"code": code})], code)
 
 
 def lease_that_ends() -> Lease:
