@@ -31,7 +31,10 @@ def make_schema() -> strawberry.Schema:
         mutation=Mutation,
         subscription=Subscription,
         types=[Study, Run, LogicalWorker, PhysicalWorker, Task],
-        config=StrawberryConfig(scalar_map=dict(SCALARS)),
+        config=StrawberryConfig(
+            scalar_map=dict(SCALARS),
+            enable_experimental_incremental_execution=True,  # @defer and @stream are in the schema
+        ),
     )
     mark_one_of(schema)
     return schema

@@ -14,6 +14,7 @@ from graphql import (
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
+    OperationType,
     OverlappingFieldsCanBeMergedRule,
     ValidationRule,
     get_operation_ast,
@@ -27,6 +28,7 @@ from schema.comparisons import LimitedOverlappingFieldsRule, TooManyComparisonsE
 from schema.coordinates import coordinates_of, name_of
 from schema.deprecations import deprecated, uses_of
 from schema.errors import LIMIT_EXCEEDED, MAX_ERRORS, PARSE_FAILED, VALIDATION_FAILED, BadInput
+from schema.incremental import in_one_piece
 from schema.limits import Counts, Excess, Limits, count, excesses
 from schema.measures import SMALLEST, measure, terms_of
 from schema.operation import Operation, OperationError
@@ -140,9 +142,11 @@ class Documents:
         if errors:
             size = TOKEN_BYTES * parsed.counts.tokens + 2 * len(text)  # an error refers to the nodes
             return _Refusal(errors, VALIDATION_FAILED, size)
-        return _Document(parsed.node, parsed.counts, self._operations(text, parsed))
+        whole = _Parsed(in_one_piece(parsed.node, text), parsed.counts)
+        operations = self._operations(text, whole, is_deferred=whole.node is not parsed.node)
+        return _Document(whole.node, parsed.counts, operations)
 
-    def _operations(self, text: str, document: _Parsed) -> Mapping[str, Operation]:
+    def _operations(self, text: str, document: _Parsed, *, is_deferred: bool) -> Mapping[str, Operation]:
         deprecations = uses_of(self._schema, document.node) if self._has_deprecated else ()
         give_way()
         fields = coordinates_of(self._schema, document.node)
@@ -159,6 +163,7 @@ class Documents:
                 required_role_of_all(fields[name_of(node)]),
                 scope_of(fields[name_of(node)], text),
                 not OF_FILES.isdisjoint(fields[name_of(node)]),
+                is_deferred and node.operation is not OperationType.SUBSCRIPTION,
             )
             for node in document.node.definitions
             if isinstance(node, OperationDefinitionNode)

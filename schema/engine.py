@@ -376,6 +376,7 @@ class Engine:
             position=position,
             replicas=replicas,
             state=state,
+            is_deferred=operation.is_deferred,
         )
 
     def _shared_responses(

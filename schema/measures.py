@@ -107,6 +107,7 @@ def measure(
     return Measures(
         **asdict(counts),
         depth=total.depth,
+        introspection_depth=total.introspection,
         root_fields=total.fields,
         aliases=total.aliases,
         terms=total.terms,
@@ -120,6 +121,8 @@ class Total:
     """The measures of a selection set, fragments included."""
 
     depth: int = 0
+    introspection: int = 0
+    """Levels from `__schema` or `__type` on."""
     fields: int = 0
     """Fields of this level."""
     aliases: int = 0
@@ -137,6 +140,7 @@ class Total:
     def __add__(self, other: Total) -> Total:
         return Total(
             max(self.depth, other.depth),
+            max(self.introspection, other.introspection),
             self.fields + other.fields,
             self.aliases + other.aliases,
             self.terms + other.terms,
@@ -245,7 +249,7 @@ class Meter:
         field = _field_of(parent, node.name.value)
         aliases = 0 if node.alias is None else 1
         if field is None:
-            return Total(1, 1, aliases, 0, 1)
+            return Total(1, 0, 1, aliases, 0, 1)
         given = {argument.name.value: argument.value for argument in node.arguments or ()}
         terms = sum(
             self._terms(value, is_filter=_is_filter(field.args.get(name)))
@@ -255,7 +259,7 @@ class Meter:
         coordinate = "" if parent is None else f"{parent.name}.{node.name.value}"
         search = self._search(coordinate, given, terms)
         if not is_composite_type(get_named_type(field.type)):
-            return Total(1, 1, aliases, terms, 1 + search, response=self._own(coordinate))
+            return Total(1, 0, 1, aliases, terms, 1 + search, response=self._own(coordinate))
         inner = self.selections(node.selection_set, get_named_type(field.type))
         size = self._size(coordinate, given, field)
         if self._instead is not None and node is self._instead[0]:
@@ -278,8 +282,10 @@ class Meter:
         if size > 1 or search:
             share = cost + response.total // BYTES
             self.shares.append(Share(node, coordinate, size, search, share, response.total, _is_connection(field)))
+        is_introspection = node.name.value in _META
         return Total(
-            inner.depth + 1,
+            1 if is_introspection else inner.depth + 1,
+            inner.depth + 1 if is_introspection else inner.introspection,
             1,
             aliases + inner.aliases,
             terms + inner.terms,

@@ -49,10 +49,12 @@ class GraphQLResponse:
         position: str | None = None,
         replicas: Mapping[str, int] | None = None,
         state: State | None = None,
+        is_deferred: bool = False,
     ) -> None:
         """`position`: the state of the copy after a mutation. `replicas`: where too few have confirmed it.
 
-        `state`: what a query's result belongs to, as a whole.
+        `state`: what a query's result belongs to, as a whole. `is_deferred`: whether the client could also take it in
+        parts, so that it has to be told that this is the last one.
         """
         self.data = result.data
         self.cost = cost
@@ -63,6 +65,8 @@ class GraphQLResponse:
             self.extensions["position"] = position
         if replicas is not None:
             self.extensions["replicas"] = replicas
+        if is_deferred:
+            self.extensions["is_final"] = True  # Relay's name: it waits for the deferred fields otherwise
         parts: dict[str, Any] = {"data": self.data}
         if self.errors:
             parts["errors"] = self.errors
@@ -138,6 +142,8 @@ class Operation:
     scope: Scope
     reads_files: bool
     """Whether it asks for something that stands in the workspaces of runs."""
+    is_deferred: bool = False
+    """Whether @defer or @stream stood in its document: the response says that it is the whole."""
 
     def is_small(self, values: int) -> bool:
         """Whether little is to be read before the execution. `values`: of its variables."""

@@ -213,15 +213,24 @@ def check_parameters(query: bytes) -> None:
 
 def accepted(header: str | None, offered: Sequence[str]) -> str:
     """The offered media type that a client prefers: RFC 9110, section 12.5.1. Raises `RequestError`."""
-    best, best_quality = "", 0.0
-    qualities = _qualities(header or "*/*")
+    best = _preferred(_qualities(header or "*/*"), offered)
+    if best is None:
+        raise RequestError(f"Accept one of {', '.join(offered)}.", 406)
+    return best
+
+
+def named(header: str | None, offered: Sequence[str]) -> str | None:
+    """As `accepted`, but None if the client accepts it only as anything, by `*/*`. Raises `RequestError`."""
+    return _preferred({name: quality for name, quality in _qualities(header or "").items() if name != "*/*"}, offered)
+
+
+def _preferred(qualities: Mapping[str, float], offered: Sequence[str]) -> str | None:
+    best, best_quality = None, 0.0
     for media_type in offered:
         ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")  # the most specific one counts
         quality = next((qualities[name] for name in ranges if name in qualities), 0.0)
         if quality > best_quality:
             best, best_quality = media_type, quality
-    if not best:
-        raise RequestError(f"Accept one of {', '.join(offered)}.", 406)
     return best
 
 

@@ -280,6 +280,11 @@ class Settings:
     max_depth: int = setting(
         DEFAULTS.depth, "The maximum depth of an operation's fields.", metavar="COUNT", production=STRICT.depth
     )
+    max_introspection_depth: int = setting(
+        DEFAULTS.introspection_depth,
+        "The maximum depth of the fields below __schema and __type, which --max-depth does not count.",
+        metavar="COUNT",
+    )
     max_root_fields: int = setting(
         DEFAULTS.root_fields,
         "The maximum number of root fields of an operation.",

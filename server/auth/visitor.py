@@ -21,7 +21,7 @@ class Visitor:
     address: str
     """The client's IP address, by a trusted proxy's header if there is one; `local` over a Unix socket."""
     protocol: str
-    """`http`, `sse` or `websocket`."""
+    """`http`, `sse`, `multipart` or `websocket`."""
     method: str = "GET"
     is_secure: bool = False
     """Whether the client used TLS, to this server or to a trusted proxy."""

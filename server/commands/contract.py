@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from graphql import get_introspection_query, graphql_sync
+from graphql import ExecutionResult, Executor, GraphQLSchema, execute_root_selection_set, get_introspection_query, parse
 
 from schema.build import make_schema, sdl_of
 from schema.core import core_of
@@ -103,9 +103,18 @@ def run_export(options: argparse.Namespace) -> int:
         return _write_or_check(sdl_of(schema), options)
     if options.format == "markdown":
         return _write_or_check(reference(core_of(schema), __version__), options)
+    return _write_or_check(
+        json.dumps({"data": _introspected(core_of(schema))}, indent=2, sort_keys=True) + "\n", options
+    )
+
+
+def _introspected(schema: GraphQLSchema) -> dict[str, Any] | None:
     query = get_introspection_query(specified_by_url=True, input_value_deprecation=True, one_of=True)
-    result = graphql_sync(core_of(schema), query)
-    return _write_or_check(json.dumps({"data": result.data}, indent=2, sort_keys=True) + "\n", options)
+    executor = Executor.build(schema, parse(query))  # `graphql_sync` takes no schema that has @defer
+    assert isinstance(executor, Executor)
+    result = execute_root_selection_set(executor)
+    assert isinstance(result, ExecutionResult)
+    return result.data
 
 
 def run_diff(options: argparse.Namespace) -> int:

@@ -1,1 +1,1 @@
-"""GraphQL over HTTP, over server-sent events and over websockets, and the service that they share."""
+"""GraphQL over HTTP, server-sent events, multipart responses and websockets, and the service that they share."""

@@ -32,14 +32,13 @@ from server.database.positions import Position
 from server.database.recent import Recent
 from server.errors import RequestError
 from server.middleware import SECURITY_HEADERS
-from server.protocols.http import OFFERED, caching, refusal_headers
+from server.protocols.http import caching, media_type_for, refusal_headers
 from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import (
     LONG_JSON,
     GraphQLRequest,
-    accepted,
     check_content_type,
     parse_json,
     parse_parameters,
@@ -336,7 +335,7 @@ def _headers_of(reply: _Reply) -> list[tuple[bytes, bytes]]:
 def _media_type_for(accept: bytes) -> str:
     """The media type of the response to a query; empty if it is not one of JSON."""
     try:
-        chosen = accepted(accept.decode("latin-1"), OFFERED)
+        chosen = media_type_for(accept.decode("latin-1"))
     except RequestError:
         return ""
     return chosen if chosen in (JSON, GRAPHQL_JSON) else ""

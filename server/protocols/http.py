@@ -1,10 +1,11 @@
-"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http), with event streams beside it."""
+"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http), with streams of several answers beside it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from http import HTTPStatus
 
 from graphql import OperationType
@@ -14,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from schema.operation import Operation, OperationError
 from server.auth.identity import AuthenticationError
+from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
 from server.errors import RequestError
 from server.header_lists import joined
@@ -22,12 +24,17 @@ from server.protocols.batch import answer_batch
 from server.protocols.event_stream import MEDIA_TYPE as EVENT_STREAM
 from server.protocols.event_stream import EventStream
 from server.protocols.failures import is_cancelled
+from server.protocols.multipart import MEDIA_TYPE as MULTIPART
+from server.protocols.multipart import names_subscriptions, parts_for
 from server.protocols.response_cache import CachedResponse
 from server.protocols.service import Service, conditions_of
-from server.requests import BatchRequest, accepted, read_request
+from server.protocols.stream import Framing, StreamedResponse
+from server.requests import BatchRequest, GraphQLRequest, accepted, named, read_request
 from server.responses import GRAPHQL_JSON, JSON, json_response, refused, unauthenticated
 
-OFFERED = (JSON, GRAPHQL_JSON, EVENT_STREAM)
+STREAMS = (EVENT_STREAM, MULTIPART)
+"""Of several answers; the first is used for a subscription if the client prefers none."""
+OFFERED = (JSON, GRAPHQL_JSON, *STREAMS)
 """The first is used if the client accepts anything."""
 
 PAGE = "."
@@ -37,6 +44,7 @@ CACHE_CONTROL = "private, no-cache"
 VARY = "accept, authorization, cookie, x-cost"
 """What a response depends on. Where it depends on `Origin`, CORS adds that."""
 SAFE_METHODS = ("GET", "HEAD")
+_PROTOCOLS = {EVENT_STREAM: "sse", MULTIPART: "multipart"}
 
 
 class GraphQLApp:
@@ -62,12 +70,12 @@ class GraphQLApp:
                 response = unauthenticated(error)
             await response(scope, receive, send)
 
-    async def _respond(self, request: Request, until_sent: ExitStack) -> Response | EventStream:
+    async def _respond(self, request: Request, until_sent: ExitStack) -> Response | StreamedResponse:
         """`until_sent` ends when the response is sent. Raises `RequestError`, `AuthenticationError`."""
         has_no_query = request.method in SAFE_METHODS and not request.scope["query_string"]
         if self._has_page and has_no_query and prefers_html(request.headers):
             return RedirectResponse(PAGE, HTTPStatus.SEE_OTHER)
-        media_type = accepted(joined(request.headers, "accept"), OFFERED)
+        media_type = media_type_for(joined(request.headers, "accept"))
         try:
             return await self._answer(request, media_type, until_sent)
         except (RequestError, AuthenticationError):
@@ -76,38 +84,38 @@ class GraphQLApp:
             if is_cancelled(unknown):
                 raise
             error = self._service.failed(unknown)
-        if media_type == EVENT_STREAM:
-            return EventStream(error, self._service.failed)
+        if media_type in STREAMS:
+            return StreamedResponse(_framing(request, media_type), error, self._service.failed)
         status = self._service.statuses.of_error(error, media_type)
         headers = refusal_headers(error, request.method)
         return json_response({"errors": error.errors}, status, headers, media_type=media_type)
 
-    async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | EventStream:
+    async def _answer(self, request: Request, media_type: str, until_sent: ExitStack) -> Response | StreamedResponse:
         """Raises `RequestError`, `AuthenticationError`, `OperationError`, and unexpected exceptions."""
-        is_stream = media_type == EVENT_STREAM
-        lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
-        given = await read_request(request, self._service.reading.turn, get_queries=self._get_queries or is_stream)
+        protocol = _PROTOCOLS.get(media_type, "http")
+        lease = self._service.access_control.authenticate(visitor_of(request.scope, protocol))
+        get_queries = self._get_queries or media_type in STREAMS
+        given = await read_request(request, self._service.reading.turn, get_queries=get_queries)
         if isinstance(given, BatchRequest):
-            if is_stream:
+            if media_type in STREAMS:
                 raise RequestError(f"An array of operations is answered in one piece: accept {JSON}.", 406)
             answer = await answer_batch(self._service, given, request.headers, lease, request.state.database)
             return Response(answer, headers=_position(request), media_type=media_type)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
         given = given.with_cost_wanted(joined(request.headers, "x-cost"))
         operation = await self._service.prepare(given)
-        _check(operation, request.method, media_type)
-        if operation.type is OperationType.QUERY and not is_stream:
+        _check(operation, request)
+        if operation.type is OperationType.SUBSCRIPTION:
+            media_type = _stream_of(request) or media_type
+        elif operation.type is OperationType.QUERY and media_type not in STREAMS:
             conditions = conditions_of(
                 joined(request.headers, "cache-control"), joined(request.headers, "if-none-match")
             )
             reply = await self._service.query(operation, given, conditions, lease, request.state.database)
             return self._response(reply, media_type, request)
+        if media_type in STREAMS:
+            return self._stream(given, operation, media_type, lease, request, until_sent)
         answers = self._service.stream(operation, given, request.state.database, lease)
-        if is_stream:
-            until_sent.enter_context(self._service.connection(lease.identity(), "sse"))
-            if operation.type is not OperationType.SUBSCRIPTION:
-                return EventStream(answers, self._service.failed)
-            return EventStream(answers, self._service.failed, request.state.draining, lease)
         async with aclosing(answers):
             executed = await anext(answers)
         status = self._service.statuses.of_response(media_type, has_errors=bool(executed.errors))
@@ -120,6 +128,25 @@ class GraphQLApp:
             return Response(reply.body, reply.status, headers)
         status = self._service.statuses.of_response(media_type, has_errors=reply.has_errors)
         return Response(reply.body, status, headers, media_type)
+
+    def _stream(
+        self,
+        given: GraphQLRequest,
+        operation: Operation,
+        media_type: str,
+        lease: Lease,
+        request: Request,
+        until_sent: ExitStack,
+    ) -> StreamedResponse:
+        """Raises `AuthenticationError`, and `RequestError` for one connection too many."""
+        lease.visitor = replace(lease.visitor, protocol=_PROTOCOLS[media_type])
+        until_sent.enter_context(self._service.connection(lease.identity(), lease.visitor.protocol))
+        is_subscription = operation.type is OperationType.SUBSCRIPTION
+        framing = _framing(request, media_type, is_subscription=is_subscription)
+        answers = self._service.stream(operation, given, request.state.database, lease)
+        if not is_subscription:
+            return StreamedResponse(framing, answers, self._service.failed)
+        return StreamedResponse(framing, answers, self._service.failed, request.state.draining, lease)
 
 
 def refusal_headers(error: OperationError, method: str) -> dict[str, str]:
@@ -138,8 +165,30 @@ def _position(request: Request) -> dict[str, str]:
     return {"x-position": str(request.state.database.position)}
 
 
-def _check(operation: Operation, method: str, media_type: str) -> None:
-    if operation.type is OperationType.MUTATION and method in SAFE_METHODS:
+def media_type_for(accept: str | None) -> str:
+    """The media type of the response, and of what is refused before its operation is known. Raises `RequestError`."""
+    return MULTIPART if names_subscriptions(accept) else accepted(accept, OFFERED)
+
+
+def _stream_of(request: Request) -> str | None:
+    """The media type of a subscription's response, for which a client must name one: it may have no end."""
+    return named(joined(request.headers, "accept"), STREAMS)
+
+
+def _framing(request: Request, media_type: str, *, is_subscription: bool | None = None) -> Framing:
+    """`is_subscription`: None if the operation is not known."""
+    if media_type == EVENT_STREAM:
+        return EventStream()
+    accept = joined(request.headers, "accept")
+    return parts_for(
+        accept, is_subscription=names_subscriptions(accept) if is_subscription is None else is_subscription
+    )
+
+
+def _check(operation: Operation, request: Request) -> None:
+    if operation.type is OperationType.MUTATION and request.method in SAFE_METHODS:
         raise RequestError("Send a mutation by POST.", 405, {"allow": "POST"})
-    if operation.type is OperationType.SUBSCRIPTION and media_type != EVENT_STREAM:
-        raise RequestError(f"A subscription needs a websocket, or a request that accepts {EVENT_STREAM}.", 406)
+    if operation.type is OperationType.SUBSCRIPTION and _stream_of(request) is None:
+        raise RequestError(
+            f"A subscription needs a websocket, or a request that accepts {EVENT_STREAM} or {MULTIPART}.", 406
+        )

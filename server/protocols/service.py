@@ -88,11 +88,11 @@ class Service:
 
     @contextmanager
     def connection(self, identity: Identity, protocol: str) -> Iterator[None]:
-        """Counts a websocket or an event stream, as long as it is open. Raises `RequestError` for one too many."""
+        """Counts a websocket or a stream, as long as it is open. Raises `RequestError` for one too many."""
         open_, client = self.access_control.connections, identity.name
         if not open_.enter(client):
             raise RequestError(
-                f"This client has {open_.maximum} websockets and event streams open, and may have no more: close one.",
+                f"This client has {open_.maximum} websockets and streams open, and may have no more: close one.",
                 HTTPStatus.TOO_MANY_REQUESTS,
             )
         try:

@@ -22,7 +22,8 @@ from server.auth.lease import Lease
 from server.auth.visitor import Visitor
 from server.database.models import EntityKind, Entry, Key
 from server.database.notifier import Notifier
-from server.protocols import event_stream
+from server.protocols import stream as streams
+from server.protocols.event_stream import EventStream
 from server.settings import Settings
 from tests.support.live import DEADLINE, Live, serving, until
 from tests.support.records import memory_of, run, uid
@@ -164,7 +165,7 @@ async def test_other_content_and_methods_are_refused(client: httpx.AsyncClient) 
 
 async def test_a_silent_stream_shows_that_it_lives(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments keep proxies from ending it."""
-    monkeypatch.setattr(event_stream, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "HEARTBEAT_SECONDS", 0.01)
     async with client.stream("GET", "/graphql", params={"query": CHANGES}, headers=STREAM) as response:
         heard = b""
         async for data in response.aiter_raw():
@@ -222,7 +223,7 @@ async def test_nothing_is_sent_after_the_end(why: str, steps: int) -> None:
     lease = (
         None if why == "draining" else Lease(Visitor({}, "127.0.0.1", "sse"), expiring(time.time() + 0.05), Notifier())
     )
-    stream = event_stream.EventStream(answers(), failed, draining, lease)
+    stream = streams.StreamedResponse(EventStream(), answers(), failed, draining, lease)
     task = asyncio.create_task(stream({"type": "http", "method": "POST"}, receive, send))
     if why == "draining":
         await until(lambda: len(sent) == 2)

@@ -45,6 +45,7 @@ SAID = {
     "in chunks": posted("/graphql", QUERY, "application/json", is_chunked=True),
     "a mutation": posted("/graphql", 'mutation { createStudy(input: {name: "a"}) { created } }', "*/*"),
     "a stream": posted("/graphql", CHANGES, "text/event-stream"),
+    "a stream of parts": posted("/graphql", CHANGES, "multipart/mixed;subscriptionSpec=1.0"),
     "a form": posted("/login", QUERY, "*/*").replace(b"application/json", b"application/x-www-form-urlencoded"),
     "a socket": HANDSHAKE
     + frame({"type": "connection_init"})

@@ -28,7 +28,7 @@ CLIENTS = Path(__file__).parents[1] / "clients"
 NODE = shutil.which("node")
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
-OFFERED = (JSON, GRAPHQL_JSON, "text/event-stream")
+OFFERED = (JSON, GRAPHQL_JSON, "text/event-stream", "multipart/mixed")
 
 
 @pytest.fixture(params=[True, False], ids=["compiled", "general"])
@@ -184,6 +184,8 @@ ASKED: list[tuple[str, dict[str, str], dict[str, str]]] = [
         )
     ),
     ("/graphql", FOLLOWING, {"accept": "text/event-stream"}),
+    ("/graphql", FOLLOWING, {"accept": "multipart/mixed;subscriptionSpec=1.0"}),
+    ("/graphql", QUERY, {"accept": "multipart/mixed"}),
     ("/graphql", {"query": "{"}, {"accept": "text/event-stream"}),
     ("/schema.graphql", {}, {"if-none-match": "*"}),
     ("/", {"token": "t" * 20}, {}),

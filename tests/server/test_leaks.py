@@ -31,7 +31,7 @@ PROTOCOL = Subprotocol("graphql-transport-ws")
 CHANGES = '{"type":"subscribe","id":"1","payload":{"query":"subscription { changes { kind } }"}}'
 STREAM = (
     b"GET /graphql?query=subscription%20%7B%20changes%20%7B%20kind%20%7D%20%7D HTTP/1.1\r\n"
-    b"Host: localhost\r\nAccept: text/event-stream\r\n\r\n"
+    b"Host: localhost\r\nAccept: ACCEPTED\r\n\r\n"
 )
 KINDS = (WebSocketConnection, HTTPConnection, ConnectionTimer, WebSocketApp, asyncio.Transport)
 AT_ONCE = 25
@@ -71,18 +71,23 @@ async def refused(port: int) -> None:
         await connect(f"ws://127.0.0.1:{port}/nowhere", subprotocols=[PROTOCOL])
 
 
-async def stream_aborted(port: int) -> None:
+async def stream_aborted(port: int, accept: bytes = b"text/event-stream", first: bytes = b":\n\n") -> None:
     """An event stream, in the middle."""
     async with connected(("127.0.0.1", port)) as (reader, writer):
-        writer.write(STREAM)
+        writer.write(STREAM.replace(b"ACCEPTED", accept))
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         assert head.count(b"\r\nx-request-id: ") == 1
-        await reader.readuntil(b":\n\n")
+        await reader.readuntil(first)
         writer.transport.abort()
 
 
-ENDINGS: tuple[Ending, ...] = (closed_properly, aborted, aborted_early, refused, stream_aborted)
+async def parts_aborted(port: int) -> None:
+    """A stream of parts, in the middle."""
+    await stream_aborted(port, b"multipart/mixed;subscriptionSpec=1.0", b"{}\r\n--graphql")
+
+
+ENDINGS: tuple[Ending, ...] = (closed_properly, aborted, aborted_early, refused, stream_aborted, parts_aborted)
 
 
 async def open_and_end(port: int, endings: tuple[Ending, ...], count: int) -> None:

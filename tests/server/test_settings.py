@@ -88,6 +88,7 @@ EVERYTHING = Settings(
     max_tokens=2,
     max_directives=3,
     max_depth=4,
+    max_introspection_depth=20,
     max_root_fields=5,
     max_aliases=6,
     max_terms=8,

@@ -30,16 +30,17 @@ from tests.support.records import memory_of, run, uid
 
 pytestmark = pytest.mark.anyio
 
-PROTOCOLS = ["websocket", "event stream"]
+PROTOCOLS = ["websocket", "event stream", "parts"]
 LONG = 16 * 2**20
 """Bytes: more than the sockets of both sides hold."""
 KERNEL = 8 * 2**20
 """Bytes that those may hold."""
 STREAM = json.dumps({"query": CHANGES}).encode()
 SUBSCRIBE = (
-    b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: text/event-stream\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(STREAM), STREAM)
+    b"POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: %b\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
 )
+ACCEPTED = {"event stream": b"text/event-stream", "parts": b"multipart/mixed;subscriptionSpec=1.0"}
 HANDSHAKE = (
     b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -109,7 +110,7 @@ async def subscribed(server: Live, client: Client, protocol: str) -> None:
         await opened(client)
         await client.say(frame({"type": "subscribe", "id": "1", "payload": {"query": CHANGES}}))
     else:
-        await client.say(SUBSCRIBE)
+        await client.say(SUBSCRIBE % (ACCEPTED[protocol], len(STREAM), STREAM))
     await until(lambda: server.database.changes.followers == 1)
 
 
@@ -240,6 +241,9 @@ async def test_a_subscriber_too_far_behind_is_told_to_connect_again(
         if protocol == "event stream":
             assert b'"code":"TOO_FAR_BEHIND"' in told
             assert b"event: complete" not in told
+        elif protocol == "parts":
+            assert b'{"payload":null,"errors":[{' in told
+            assert b'"code":"TOO_FAR_BEHIND"' in told
         else:
             assert struct.pack(">H", 1013) in told
 

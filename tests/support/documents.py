@@ -103,10 +103,13 @@ class DocumentMaker:
         self._fragments: dict[str, tuple[Any, str]] = {}
         self._aliases: dict[str, list[str]] = {}
         self._variables: list[_Variable] = []
+        self._deliveries = 0
+        self._is_subscription = False
 
     def asked(self, kind: str, times: int) -> Asked:
         root = {"query": self._schema.query_type, "subscription": self._schema.subscription_type}[kind]
         assert root is not None
+        self._is_subscription = kind == "subscription"
         if kind == "query":
             body = self._selections(root, 0)
         else:
@@ -137,9 +140,9 @@ class DocumentMaker:
         if roll < 0.16:
             of = self._random.choice([None, *self._conditions(type_)])
             inner = self._selections(type_ if of is None else self._schema.get_type(of), depth + 1)
-            return f"...{'' if of is None else f' on {of}'}{self._directives()} {inner}"
+            return f"...{'' if of is None else f' on {of}'}{self._directives()}{self._delivery('defer')} {inner}"
         if roll < 0.28:
-            return f"...{self._fragment(type_, depth)}{self._directives()}"
+            return f"...{self._fragment(type_, depth)}{self._directives()}{self._delivery('defer')}"
         rare = self._random.choice(RARE)
         return self._field(type_, self._random.choice([name for name in type_.fields if name not in rare]), depth)
 
@@ -168,6 +171,10 @@ class DocumentMaker:
         arguments = self._arguments(field)
         key = self._key(type_, name, arguments)
         directives = self._directives() if directives is None else directives
+        if is_list_type(field.type.of_type if is_non_null_type(field.type) else field.type):
+            stream = self._delivery("stream", f"initialCount: {self._random.choice([0, 1, 5])}")
+            key = f"s{self._deliveries}_{name}" if stream else key  # two streams of one key are refused
+            directives += stream
         head = f"{'' if key == name else f'{key}: '}{name}{arguments}{directives}"
         return f"{head} {self._selections(inner, depth + 1)}" if is_composite_type(inner) else head
 
@@ -195,6 +202,21 @@ class DocumentMaker:
                 value = self._variable(condition, "if")
             found += f" @{name}(if: {value})"
         return found
+
+    def _delivery(self, name: str, *arguments: str) -> str:
+        """@defer or @stream, as the draft allows it here."""
+        if not self._chance(0.15):
+            return ""
+        self._deliveries += 1
+        given = [argument for argument in arguments if self._chance(0.5)]
+        if self._chance(0.5):
+            given.append(f'label: "l{self._deliveries}"')
+        if self._is_subscription or self._chance(0.5):
+            values = ["false", "$"] if self._is_subscription else ["true", "false", "$"]
+            value = self._random.choice(values)
+            given.append(f"if: {self._variable(GraphQLNonNull(GraphQLBoolean), 'if') if value == '$' else value}")
+        joined = ", ".join(given)
+        return f" @{name}{f'({joined})' if given else ''}"
 
     # --- arguments
 

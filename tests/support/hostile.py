@@ -165,6 +165,18 @@ DOCUMENTS: Mapping[str, str] = {
     "introspection, wide": _selected(
         "__schema { " + _joined(lambda n: f"a{n}: types {{ fields {{ args {{ name }} }} }}", 150) + " }"
     ),
+    "introspection, deep": _selected("__schema { types { " + _nested("ofType { ", "name", "}", 20) * 60 + " } }"),
+    "introspection, deeper": _selected("__schema { types { " + _nested("ofType { ", "name", "}", 150) * 8 + " } }"),
+    "introspection of fields of fields": _selected(
+        "__schema { types { " + _nested("fields { type { ", "name", "} }", 100) + " } }"
+    ),
+    # what is deferred
+    "deferred fragments": _selected("... @defer { __typename } " * 95),
+    "deferred fragments in each other": _selected(_nested("... @defer { __typename ", "__typename", "}", 95)),
+    "streams of one key": _selected("runs { " + "nodes @stream { id } " * 90 + "}"),
+    "labels": _selected(_joined(lambda n: f'... @defer(label: "{n % 2}") {{ __typename }}', 95)),
+    "a long label": _selected('... @defer(label: "' + "a" * 99_000 + '") { __typename }'),
+    "a chain of deferred fragments": _selected("...f0 @defer", _chain(90, lambda _: "__typename", "Query")),
     # as many fields as the compiler takes
     "many fields": _selected(
         "runs(first: 1) { nodes { "

@@ -41,9 +41,11 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(backend: ResultsBackend, *more: BaseRoute, settings: Settings | None = None) -> AsyncIterator[Live]:
-    """With some routes beside its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+async def serving(
+    backend: ResultsBackend, *more: BaseRoute, settings: Settings | None = None, port: int = 0
+) -> AsyncIterator[Live]:
+    """With some routes beside its own; at a free port, or at that of a server that has ended."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer in two writes takes 40 ms
         async with opened(backend) as database:
             settings = settings or Settings(no_auth=True)
