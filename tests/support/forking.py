@@ -76,10 +76,13 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """As Python does with `-m MODULE …` or `PATH …`."""
+    """As Python does with `-m MODULE …`, `-c TEXT` or `PATH …`."""
     if arguments[0] == "-m":
         sys.path[0], sys.argv = str(Path.cwd()), arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    elif arguments[0] == "-c":
+        sys.path[0], sys.argv = "", arguments[:1]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.path[0], sys.argv = str(Path(arguments[0]).parent), arguments
         runpy.run_path(arguments[0], run_name="__main__")
