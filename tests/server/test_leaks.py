@@ -129,7 +129,7 @@ async def test_a_websocket_is_freed_without_a_collection_of_cycles(ending: Endin
         gc.collect()
         gc.disable()
         try:
-            await open_and_end(live.port, (ending,), 100)
+            await open_and_end(live.port, (ending,), 50)
             await until(lambda: not any(type(it) in kinds for it in gc.get_objects()))
         finally:
             gc.enable()
