@@ -6,6 +6,7 @@ process, and once that has ended its exit code.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -92,6 +93,7 @@ def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    gc.freeze()  # what is forked need not look through what it shares
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the tests, whose processes have handlers of their own
     program = next_program(requests)
     signal.signal(signal.SIGINT, signal.default_int_handler)
