@@ -66,7 +66,7 @@ async def test_nothing_is_missed_under_a_busy_writer(backend: ResultsBackend) ->
         database.comparison._suspect = note  # type: ignore[method-assign]
         others = write_here(backend, stop) if isinstance(backend, MemoryBackend) else write_elsewhere(backend, stop)
         tasks = [asyncio.create_task(mutate(database)), asyncio.create_task(others)]
-        await until(lambda: len(suspects) >= 50)
+        await until(lambda: len(suspects) >= 20)
         await passes.whole()
         stop.set()
         for task in tasks:

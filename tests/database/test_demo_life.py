@@ -106,7 +106,7 @@ async def test_there_is_no_more_of_it_after_weeks() -> None:
     """What is launched replaces what was launched before it; the history of the start stays, and no tombstones do."""
     async with opened(backend := await memory_of(*demo_records(NOW))) as database:
         lab, before = Laboratory(database), set(statuses(database))
-        async for _ in lab.pass_by(3 * 3600):
+        async for _ in lab.pass_by(2 * 3600):
             assert len(database.runs) <= AT_THE_START + MAX_LAUNCHED + 1
             assert len(database.physical_workers) <= MAX_WORKERS + 1
             assert len(lab.life._next) < 20

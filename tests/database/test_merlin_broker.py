@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -13,6 +10,7 @@ import pytest
 
 from server.database.merlin_config import ConfigError, find_broker
 from tests.support.merlin_config import ODD_PASSWORD, REDIS, Places
+from tests.support.merlin_process import told_by_merlin
 
 ASK_MERLIN = """
 from merlin.config.broker import get_connection_string
@@ -206,12 +204,4 @@ def test_the_same_broker_as_merlin(places: Places, section: str) -> None:
 
 
 def _ask_merlin(places: Places) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", ASK_MERLIN],
-        cwd=places.cwd,
-        env={**os.environ, "HOME": str(places.home), "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    return told_by_merlin(ASK_MERLIN, places.cwd, places.home)

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from server.database.merlin_config import find_database
 from tests.support.merlin_config import ODD_PASSWORD, REDIS, Places
+from tests.support.merlin_process import told_by_merlin
 
 ASK_MERLIN = """
 from merlin.config.results_backend import get_connection_string
@@ -240,12 +239,4 @@ def _write_password_files(places: Places) -> None:
 
 
 def _ask_merlin(places: Places) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", ASK_MERLIN],
-        cwd=places.cwd,
-        env={**os.environ, "HOME": str(places.home), "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    return told_by_merlin(ASK_MERLIN, places.cwd, places.home)

@@ -84,7 +84,7 @@ histories = st.lists(st.one_of(applies, applies, applies, st.builds(Replace, bat
 
 
 @pytest.mark.parametrize("share", [ONE_BY_ONE, WHOLESALE], ids=["one by one", "wholesale"])
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(history=histories)
 def test_the_copy_follows_any_history(share: float, history: list[Step]) -> None:
     """After every step the copy is what its final records make of it, and it told exactly what that step changed."""
@@ -124,7 +124,7 @@ def test_a_replaced_copy_is_a_new_one(history: list[Step]) -> None:
     assert fresh.digest.value == model.digest.value
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(one=histories, other=histories, is_longer=st.booleans())
 def test_digests_are_equal_exactly_if_contents_are(one: list[Step], other: list[Step], *, is_longer: bool) -> None:
     """Whatever the way to them: after two histories, or after one and its continuation."""

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 REASONS = ["READONLY", "OOM", "NOREPLICAS"]
 COUNT = 12
-DEADLINE = 1.5
+DEADLINE = 3.0
 IN_PRODUCTION = Engine(make_schema(), introspection=False)
 DELETE_RUNS = "mutation { deleteRuns(input: {filter: {status: {eq: INITIALIZED}}}) { deletedIds } }"
 

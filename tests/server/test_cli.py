@@ -29,6 +29,15 @@ from tests.support.servers import RedisServer
 from tests.support.serving import DEADLINE, Serving, run, server_processes
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
+each_way_to_end = pytest.mark.parametrize(
+    ("workers", "number"),
+    [
+        (1, signal.SIGINT),
+        (2, signal.SIGTERM),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.soak),
+        pytest.param(2, signal.SIGINT, marks=pytest.mark.soak),
+    ],
+)
 
 SLOW_LOAD = """
 import asyncio, sys
@@ -74,8 +83,7 @@ def test_the_demo_is_served_whole_and_then_gone(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("number", SIGNALS)
+@each_way_to_end
 def test_a_signal_ends_it_when_it_has_answered(home: Path, workers: int, number: signal.Signals) -> None:
     """A request that has begun is answered; the exit code is 0, and the demo's database is gone."""
     with Serving(home, "--demo", "--workers", str(workers)) as serving:
@@ -291,8 +299,7 @@ def test_a_short_load_shows_no_bar(home: Path) -> None:
     assert terminal.shown == [""]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", [1, 2])
+@each_way_to_end
 def test_a_stream_ends_with_its_server(tmp_path: Path, number: signal.Signals, workers: int) -> None:
     """At once and whole, without `complete`, so that its client goes on elsewhere; nothing waits for it to end."""
     with Serving(tmp_path / "home", "--demo", "--workers", str(workers)) as serving:

@@ -6,6 +6,7 @@ process, and once that has ended its exit code.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -76,10 +77,13 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """As Python does with `-m MODULE …` or `PATH …`."""
+    """As Python does with `-m MODULE …`, `-c TEXT` or `PATH …`."""
     if arguments[0] == "-m":
         sys.path[0], sys.argv = str(Path.cwd()), arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    elif arguments[0] == "-c":
+        sys.path[0], sys.argv = "", arguments[:1]
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.path[0], sys.argv = str(Path(arguments[0]).parent), arguments
         runpy.run_path(arguments[0], run_name="__main__")
@@ -89,6 +93,7 @@ def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[1]))
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    gc.freeze()  # what is forked need not look through what it shares
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the tests, whose processes have handlers of their own
     program = next_program(requests)
     signal.signal(signal.SIGINT, signal.default_int_handler)

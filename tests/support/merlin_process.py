@@ -47,6 +47,28 @@ def forking() -> Forking:
     return started
 
 
+def told_by_merlin(program: str, directory: Path, home: Path) -> str:
+    """What a program prints that imports parts of Merlin, in a directory and with a HOME."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        code = (
+            forking()
+            .start(
+                ["-c", program],
+                directory=directory,
+                environment={**os.environ, "HOME": str(home)},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+            .wait(TIMEOUT)
+        )
+        out.seek(0)
+        err.seek(0)
+        if code != 0:
+            raise MerlinError(f"exit code {code}\n{err.read()[-2000:]}")
+        return out.read().strip()
+
+
 class MerlinError(Exception):
     """What Merlin raised, as `ClassName: message`."""
 

@@ -14,6 +14,7 @@ from server.database.attendance import Attendance, attendance_of
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import LogicalWorkerModel, Model, RunStatus
 from server.database.observations import LiveWorker, QueueLength
+from server.database.steps import RECORDS_PER_STEP
 from server.database.workspaces import Source
 from server.work import stuck_runs as module
 from server.work.stuck_runs import HOLD, HOLD_BEFORE_START, StuckRuns
@@ -234,15 +235,16 @@ async def test_followers_hear_when_it_changes() -> None:
 
 async def test_many_active_runs_are_told_in_portions() -> None:
     """All of them, once each."""
-    one = site(*(running(number) for number in range(1_500)), q=0)
+    count = RECORDS_PER_STEP + 50
+    one = site(*(running(number) for number in range(count)), q=0)
     await one.after(0)
     async with subscribed(one.database, RUN_CHANGES, filter={"isStuck": True}) as stuck:
         assert await stuck.read() == []
         known = await one.after(HOLD)
         assert all(known.values())
-        told = [await stuck.wait() for _ in range(1_500)]
+        told = [await stuck.wait() for _ in range(count)]
         assert {kind for kind, _ in kinds_and_ids(told)} == {"CREATED"}
-        assert len({id_ for _, id_ in kinds_and_ids(told)}) == 1_500
+        assert len({id_ for _, id_ in kinds_and_ids(told)}) == count
 
 
 async def test_consumers_are_the_living_workers() -> None:

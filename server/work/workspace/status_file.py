@@ -70,7 +70,7 @@ class StatusParser(Generic[T]):
 
         Raises ValueError for what is no JSON, such as a file that is being written, or not of this form.
         """
-        if text.endswith(b"}}") and (found := self._find(text.decode("latin-1").split(_END))):
+        if text.endswith(b"}}}") and (found := self._find(text.decode("latin-1").split(_END))):
             return found
         content = orjson.loads(text)
         if not isinstance(content, dict):

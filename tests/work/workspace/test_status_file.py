@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.database.workspaces import TaskStatus
@@ -87,6 +87,7 @@ def test_a_file_may_be_formatted_otherwise() -> None:
 
 
 @given(st.integers(0, 300))
+@example(len(status_text({"sim/0": SUCCESS})) - 1)
 def test_a_cut_file_is_no_whole_one(length: int) -> None:
     """It raises, so that it is read again."""
     text = status_text({"sim/0": SUCCESS}).encode()
