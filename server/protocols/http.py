@@ -88,8 +88,7 @@ class GraphQLApp:
         lease = self._service.access_control.authenticate(visitor_of(request.scope, "sse" if is_stream else "http"))
         given = await read_request(request, self._service.reading.turn, get_queries=self._get_queries or is_stream)
         if isinstance(given, BatchRequest):
-            if is_stream:
-                raise RequestError(f"An array of operations is answered in one piece: accept {JSON}.", 406)
+            media_type = accepted(joined(request.headers, "accept"), (JSON, GRAPHQL_JSON))
             answer = await answer_batch(self._service, given, request.headers, lease, request.state.database)
             return Response(answer, headers=_position(request), media_type=media_type)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))
