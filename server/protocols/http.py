@@ -97,8 +97,7 @@ class GraphQLApp:
         get_queries = self._get_queries or media_type in STREAMS
         given = await read_request(request, self._service.reading.turn, get_queries=get_queries)
         if isinstance(given, BatchRequest):
-            if media_type in STREAMS:
-                raise RequestError(f"An array of operations is answered in one piece: accept {JSON}.", 406)
+            media_type = accepted(joined(request.headers, "accept"), (JSON, GRAPHQL_JSON))
             answer = await answer_batch(self._service, given, request.headers, lease, request.state.database)
             return Response(answer, headers=_position(request), media_type=media_type)
         given = given.with_idempotency_key(joined(request.headers, "x-idempotency-key"))

@@ -89,7 +89,7 @@ async def test_whoever_has_the_answer_is_told_so(live: Live, client: httpx.Async
     assert etag.startswith('W/"')
     by_get = await client.get(live.http, params=RUNS)
     assert by_get.headers["cache-control"] == "private, no-cache"
-    assert by_get.headers["vary"] == "accept, authorization, cookie"
+    assert by_get.headers["vary"] == "accept, authorization, cookie, x-cost"
     for tags in (etag, etag.removeprefix("W/"), f'"other", {etag}', "*"):
         for answer in (
             await client.post(live.http, json=RUNS, headers={"if-none-match": tags}),
