@@ -6,10 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
 
 import httpx
 import pytest
 from graphql import ExecutionResult, GraphQLError
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 from starlette.types import Message
 
 from schema.errors import TOO_FAR_BEHIND
@@ -27,6 +31,7 @@ from server.protocols.stream import Framing, StreamedResponse
 from server.requests import named
 from server.settings import Settings
 from tests.server.test_event_stream import CHANGES, put
+from tests.support.browser import CHROMIUM, browsing
 from tests.support.live import DEADLINE, Live, serving, until
 from tests.support.records import memory_of, run, uid
 
@@ -215,6 +220,28 @@ async def test_a_thousand_aborted_subscriptions_leave_nothing(live: Live) -> Non
         await asyncio.gather(*(come_and_go() for _ in range(100)))
     await until(lambda: live.database.changes.followers == 0)
     await until(lambda: len(asyncio.all_tasks() - before) == 0)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
+async def test_a_browser_hands_on_each_part_as_it_comes(tmp_path: Path) -> None:
+    """To a page that reads the response of its `fetch`: nothing is held back until more has come."""
+
+    async def shown(_request: Request) -> Response:
+        return HTMLResponse("<title>page</title>", headers={"content-security-policy": "connect-src 'self'"})
+
+    body = json.dumps({"query": "subscription { changes(snapshot: true) { kind } }"})
+    init = f"{{method: 'POST', headers: {{'content-type': 'application/json', accept: '{APOLLO}'}}, body: '{body}'}}"
+    async with serving(await memory_of(run(1, "/one")), Route("/page", shown)) as live, browsing(tmp_path) as page:
+        await page.open(live.http.replace("/graphql", "/page"))
+        await page.evaluate(
+            f"""window.told = "", fetch("/graphql", {init}).then(async (response) => {{
+                const decoder = new TextDecoder(), reader = response.body.getReader();
+                for (let part; !(part = await reader.read()).done;) window.told += decoder.decode(part.value);
+            }}), 0"""
+        )
+        await page.until("told.endsWith('SNAPSHOT\"}}}}\\r\\n--graphql')")
+        put(live, 2)
+        await page.until("told.endsWith('CREATED\"}}}}\\r\\n--graphql')")
 
 
 # --- how a stream ends, in each framing ------------------------------------------------------------------------------
