@@ -92,10 +92,11 @@ bench: $(VENV)/.test
 bench-load: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks.load $(ARGS)
 
-# ariadne-codegen needs another graphql-core than strawberry: a place of its own.
+# ariadne-codegen needs another graphql-core than strawberry: a place of its own, which sgqlc and qlient share.
 $(VENV)/.codegen: | $(BIN)/pip
-	@$(PYTHON) -m venv $(VENV)/codegen && $(VENV)/codegen/bin/pip install --quiet 'ariadne-codegen[subscriptions]>=0.14' || \
-		echo "ariadne-codegen could not be installed: its test is skipped"
+	@$(PYTHON) -m venv $(VENV)/codegen && \
+		$(VENV)/codegen/bin/pip install --quiet 'ariadne-codegen[subscriptions]>=0.14' 'sgqlc>=16' 'qlient>=1' || \
+		echo "ariadne-codegen, sgqlc and qlient could not be installed: their tests are skipped"
 	@touch $@
 
 # schemathesis needs another graphql-core, too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,29 @@ def test_a_renamed_field_fails_the_build_of_the_python_client(tmp_path: Path) ->
     assert "launchedAt" in built.stdout + built.stderr
 
 
+# --- Python: sgqlc and qlient ----------------------------------------------------------------------------------------
+
+with_sgqlc = pytest.mark.skipif(
+    not (CODEGEN / "bin" / "sgqlc-codegen").exists(), reason="make has not installed sgqlc and qlient"
+)
+
+
+@with_sgqlc
+def test_python_clients_that_read_the_schema_ask_a_running_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sgqlc by the classes that it has made of the introspection result, qlient by reading it from the server."""
+    monkeypatch.setenv("PATH", f"{CODEGEN}/bin:{sys.prefix}/bin:{os.environ['PATH']}")
+    built = call(tmp_path, "sh", "-e", "-c", recipe("sgqlc-codegen", "sh"))
+    assert built.returncode == 0, built.stdout + built.stderr
+    with Serving(tmp_path / "home", "--demo", login=True, environ={"MERLIN_GRAPHQL_TOKEN": TOKEN}) as serving:
+        for client in ("sgqlc.endpoint", "qlient.http"):
+            text = recipe(client, "python").replace("http://localhost:8000", serving.url)
+            (tmp_path / "ask.py").write_text(f"token = {TOKEN!r}\n{text}")
+            done = call(tmp_path, CODEGEN / "bin" / "python", "ask.py")
+            assert "eos_uncertainty" in done.stdout, done.stderr
+
+
 # --- TypeScript: graphql-codegen -------------------------------------------------------------------------------------
 
 USE = """
@@ -188,6 +212,69 @@ def test_a_renamed_field_fails_the_build_of_typescript_types(tmp_path: Path) -> 
     built = graphql_codegen(tmp_path, RENAMED, MODULES)
     assert built.returncode != 0
     assert "launchedAt" in built.stdout + built.stderr
+
+
+# --- TypeScript: gql.tada --------------------------------------------------------------------------------------------
+
+TADA = """
+import type { ResultOf, VariablesOf } from "gql.tada";
+import { graphql } from "./graphql";
+
+const Recent = graphql(`query Recent($by: RunBy!) { runBy(by: $by) { id status launchedAt study { name } } }`);
+export const launched = (data: ResultOf<typeof Recent>): number => Date.parse(data.runBy?.launchedAt ?? "");
+export const variables: VariablesOf<typeof Recent> = { by: { workspace: "/studies/run_1" } };
+"""
+
+
+@with_node
+def test_gql_tada_infers_types(tmp_path: Path) -> None:
+    """tsc takes a program that uses them, and a renamed field is named by gql.tada's own check."""
+    (tmp_path / "schema.graphql").write_text(SDL)
+    (tmp_path / "tsconfig.json").write_text(recipe("gql.tada/ts-plugin", "json"))
+    (tmp_path / "package.json").write_text("{}")
+    (tmp_path / "node_modules").symlink_to(MODULES)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "graphql.ts").write_text(recipe("initGraphQLTada", "ts"))
+    (tmp_path / "src" / "use.ts").write_text(TADA)
+    built = call(tmp_path, NODE, "node_modules/.bin/gql.tada", "generate-output")
+    assert built.returncode == 0, built.stdout + built.stderr
+    checked = call(tmp_path, NODE, "node_modules/.bin/tsc")
+    assert checked.returncode == 0, checked.stdout
+    (tmp_path / "schema.graphql").write_text(RENAMED)
+    named = call(tmp_path, NODE, "node_modules/.bin/gql.tada", "check")
+    assert named.returncode != 0
+    assert 'Cannot query field "launchedAt" on type "Run"' in named.stdout + named.stderr
+
+
+# --- graphql-inspector -----------------------------------------------------------------------------------------------
+
+
+@with_node
+def test_graphql_inspector_checks_the_same_files(tmp_path: Path) -> None:
+    """As docs/contract.md has it: against a server with a token; a renamed field breaks the schema and an operation."""
+    lines = [line.removeprefix("- run: npx @graphql-inspector/cli ") for line in inspections()]
+    (tmp_path / "schema.graphql").write_text(SDL)
+    (tmp_path / "queries").symlink_to(QUERIES)
+
+    def inspect(line: str, **environ: str) -> Built:
+        command = f"{NODE} {MODULES}/.bin/graphql-inspector {line}"
+        return call(tmp_path, "env", *(f"{name}={value}" for name, value in environ.items()), "sh", "-c", command)
+
+    with Serving(tmp_path / "home", "--demo", login=True, environ={"MERLIN_GRAPHQL_TOKEN": TOKEN}) as serving:
+        environ = {"MERLIN_GRAPHQL_URL": serving.url, "MERLIN_GRAPHQL_HEADER": f"Authorization: Bearer {TOKEN}"}
+        for line in lines:
+            done = inspect(line, **environ)
+            assert done.returncode == 0, done.stdout + done.stderr
+        (tmp_path / "schema.graphql").write_text(RENAMED)
+        for line in lines:
+            done = inspect(line, **environ)
+            assert done.returncode != 0
+            assert re.search("launchedAt|beganAt", done.stdout + done.stderr)
+
+
+def inspections() -> list[str]:
+    """The steps of a workflow."""
+    return [line.strip() for line in block("docs/contract.md", "graphql-inspector", "yaml").splitlines()]
 
 
 # --- Relay -----------------------------------------------------------------------------------------------------------

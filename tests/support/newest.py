@@ -28,9 +28,11 @@ NODE: Mapping[str, Sequence[str]] = {
     "@apollo/persisted-query-lists": (f"{_TRUSTED}::test_apollo",),
     "@graphql-codegen/cli": (f"{_CODE}::test_typed", f"{_CODE}::test_a_renamed", f"{_TRUSTED}::test_documents_of"),
     "@graphql-codegen/client-preset": (f"{_CODE}::test_typed", f"{_TRUSTED}::test_documents_of"),
+    "@graphql-inspector/cli": (f"{_CODE}::test_graphql_inspector",),
     "@graphql-typed-document-node/core": (f"{_CODE}::test_typed",),
     "@urql/core": (f"{_TRUSTED}::test_urql",),
     "@urql/exchange-persisted": (f"{_TRUSTED}::test_urql",),
+    "gql.tada": (f"{_CODE}::test_gql_tada",),
     "graphql": (
         *(f"{_CODE}::test_typed", f"{_CODE}::test_relay", f"{_TRUSTED}::test_apollo", f"{_TRUSTED}::test_urql"),
         *(f"{_TRUSTED}::test_documents_of", f"{_CLIENTS}::test_the_reference"),
@@ -41,7 +43,7 @@ NODE: Mapping[str, Sequence[str]] = {
     "relay-compiler": (f"{_CODE}::test_relay", f"{_TRUSTED}::test_relay"),
     "relay-runtime": (f"{_TRUSTED}::test_relay",),
     "rxjs": (f"{_TRUSTED}::test_apollo",),
-    "typescript": (f"{_CODE}::test_typed",),
+    "typescript": (f"{_CODE}::test_typed", f"{_CODE}::test_gql_tada"),
     "ws": (f"{_CLIENTS}::test_the_reference",),
 }
 """The tests of each package of npm, by the beginnings of their names."""
@@ -53,6 +55,7 @@ PYTHON: Mapping[str, Sequence[str]] = {
     ),
 }
 """Those of each package of PyPI."""
+CODEGEN = ("ariadne-codegen[subscriptions]", "sgqlc", "qlient")
 
 
 class InstallError(Exception):
@@ -120,19 +123,27 @@ class Trial:
                     yield replace(row, result=self._alone(place, row))
 
     def python(self, name: str) -> Row:
-        """A package of PyPI, in a place of its own."""
-        place = self._scratch / name
-        if name == "ariadne-codegen":
-            _run([sys.executable, "-m", "venv", place], self._root)
-            _run([place / "bin" / "pip", "install", "--quiet", f"{name}[subscriptions]"], self._root)
+        """A package of PyPI, beside the environment of the tests."""
+        if name == "gql":
+            place = self._scratch / name
+            pip = [sys.executable, "-m", "pip"]
+            _run([*pip, "install", "--quiet", "--no-deps", "--target", place, name], self._root)
+            version = _run([*pip, "show", name], self._root, {"PYTHONPATH": str(place)})
+            result = self._result(PYTHON[name], {"PYTHONPATH": f"{place}:{self._root}"})
+        else:
+            place = self._codegen()
             version = _run([place / "bin" / "pip", "show", name], self._root)
             result = self._result(PYTHON[name], {"TEST_CODEGEN": str(place)})
-        else:
-            _run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place, name], self._root)
-            version = _run([sys.executable, "-m", "pip", "show", name], self._root, {"PYTHONPATH": str(place)})
-            result = self._result(PYTHON[name], {"PYTHONPATH": f"{place}:{self._root}"})
         (found,) = [line.partition(" ")[2] for line in version.splitlines() if line.startswith("Version: ")]
         return Row(name, "", found, result)
+
+    def _codegen(self) -> Path:
+        """An environment of those that need another graphql-core than the server."""
+        place = self._scratch / "codegen"
+        if not place.exists():
+            _run([sys.executable, "-m", "venv", place], self._root)
+            _run([place / "bin" / "pip", "install", "--quiet", *CODEGEN], self._root)
+        return place
 
     def _row_of(self, place: Path, name: str, allowed: str) -> Row:
         return Row(name, allowed, _run(["npm", "view", name, "version"], place).strip())
