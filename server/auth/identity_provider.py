@@ -60,10 +60,6 @@ _MAX_UNKNOWN_KEYS = 1_000
 """Ids of unknown keys that are remembered."""
 
 
-class _KeyToComeError(InvalidTokenError):
-    """The token names an unknown key, and the provider's keys have not been read since."""
-
-
 class _Key(NamedTuple):
     key: jwt.PyJWK
     thumbprint: str
@@ -147,10 +143,6 @@ class IdentityProvider:
             name, expires = _name_in(claims), float(claims["exp"]) + LEEWAY
         except ExpiredSignatureError:
             raise expired() from None
-        except _KeyToComeError:
-            raise invalid(
-                "The key of this token is not known here yet: try again in a minute.", may_pass=True
-            ) from None
         except (InvalidTokenError, ValueError, TypeError, OverflowError, RecursionError) as error:
             LOG.info("A token was refused: %s", type(error).__name__)  # not the message, which may quote the client
             raise invalid() from None
@@ -182,11 +174,13 @@ class IdentityProvider:
         return self._jwks.startswith(SCHEMES)
 
     def _key(self, id_: object) -> _Key:
-        """Raises `InvalidTokenError`."""
+        """Raises `InvalidTokenError`; `AuthenticationError` as long as the provider may have the key."""
         key = self._keys.get(id_ if isinstance(id_, str) else None)
         if key is None:
             self._unknown_key.set()
-            raise _KeyToComeError if self._is_url and self._may_come(id_) else InvalidTokenError
+            if self._is_url and self._may_come(id_):
+                raise invalid("The key of this token is not known here yet: try again in a minute.", may_pass=True)
+            raise InvalidTokenError
         return key
 
     def _may_come(self, id_: object) -> bool:
