@@ -300,7 +300,7 @@ async def test_a_browser_without_internet_shows_results(tmp_path: Path) -> None:
         await choose_tab(page, "FindRuns")
         await run_tab(page, '"FAILED"')
         await choose_tab(page, "WatchActiveRuns")
-        await run_tab(page, '"SNAPSHOT"')
+        await run_tab(page, '"SNAPSHOT_END"')
         await live.database.runs.create("icf_capsule_sweep", "/new_20260101-000000", ())
         await page.until(f"{RESULT}.includes('/new_20260101-000000')")
         await page.click(".graphiql-execute-button")
@@ -350,7 +350,7 @@ async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
         await page.until("!document.querySelector('.login') && document.querySelector('.graphiql-execute-button')")
         await run_tab(page, '"totalCount": 6')
         await choose_tab(page, "WatchActiveRuns")
-        await run_tab(page, '"SNAPSHOT"')
+        await run_tab(page, '"SNAPSHOT_END"')
         assert tap.said == [{}]
         assert await page.evaluate("location.pathname + location.search + document.cookie") == "/merlin/"
         await page.click(".logout")
@@ -373,7 +373,7 @@ async def test_a_token_among_the_headers_is_sent_and_not_kept(tmp_path: Path) ->
         await page.until("localStorage['graphiql:queries'].includes('query Mine')")
         await choose_tab(page, "WatchActiveRuns")
         await write_headers(page)
-        await run_tab(page, '"SNAPSHOT"')
+        await run_tab(page, '"SNAPSHOT_END"')
         assert tap.said == [{"Authorization": f"Bearer {TOKEN}"}]
         await page.until("localStorage['graphiql:queries'].includes('WatchActiveRuns')")
         kept = await page.evaluate("[...Object.values(localStorage), location.href]")
@@ -404,7 +404,7 @@ async def test_the_printed_address_logs_in(tmp_path: Path) -> None:
             assert not await page.evaluate("document.querySelector('.login')")
             await run_tab(page, '"totalCount": 6')
             await choose_tab(page, "WatchActiveRuns")
-            await run_tab(page, '"SNAPSHOT"')
+            await run_tab(page, '"SNAPSHOT_END"')
             seen = await page.evaluate(
                 "JSON.stringify([location.href, document.referrer, document.cookie, localStorage, sessionStorage,"
                 " performance.getEntries().map(entry => entry.name)])"
