@@ -39,6 +39,8 @@ CREATE = "mutation ($input: CreateRunInput!) { createRun(input: $input) { run { 
 UPDATE = "mutation ($input: UpdateRunInput!) { updateRun(input: $input) { run { id } } }"
 DELETE = "mutation ($id: ID!) { deleteRun(input: {id: $id, force: true}) { deletedIds } }"
 
+DELETE_STUDY = "mutation ($name: String!) { deleteStudy(input: {name: $name}) { deletedIds } }"
+
 
 def recipe(name: str) -> str:
     return block("docs/clients.md", f"// {name}\n", "js")
@@ -164,4 +166,6 @@ async def test_a_page_shows_what_the_database_holds(
         assert other in await watched.shows(49)
         await ask(live.database, DELETE, id=other)
         assert other not in await watched.shows(48)
+        await ask(live.database, DELETE_STUDY, name="elsewhere")
+        await watched.shows(48)
         assert page.complaints == []

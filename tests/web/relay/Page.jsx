@@ -1,9 +1,8 @@
 // The latest runs, with buttons that show more, add, change and delete, and kept right by subscriptions.
 import { createClient } from "graphql-ws";
-import { StrictMode, Suspense, useMemo } from "react";
+import { StrictMode, Suspense, useMemo, useState } from "react";
 import { createRoot } from "react-dom/client";
 import {
-  fetchQuery,
   graphql,
   RelayEnvironmentProvider,
   useLazyLoadQuery,
@@ -18,13 +17,15 @@ import { makeEnvironment } from "./environment.js";
 import { Run } from "./Run.jsx";
 
 const COUNTS = graphql`
-  query PageCountsQuery {
-    runCounts {
-      status
-      count
-    }
-    queues {
-      queue
+  subscription PageCountsSubscription {
+    live {
+      runCounts {
+        status
+        count
+      }
+      queues {
+        queue
+      }
     }
   }
 `;
@@ -57,19 +58,17 @@ function Page() {
     `,
     query,
   );
-  const { runCounts, queues } = useLazyLoadQuery(COUNTS, {});
-  const count = () => fetchQuery(environment, COUNTS, {}).toPromise();
+  const [{ runCounts, queues }, setCounts] = useState({ runCounts: [], queues: [] });
   const [create] = useMutation(createRun);
   const add = () => {
     const input = { studyName: "from a page", workspace: "/page_20990101-000000", queues: ["[merlin]_page"] };
     create({
       variables: { input, connections: [data.runs.__id] },
-      onCompleted: ({ createRun: { effects } }) => askAgain(environment, effects).then(count),
+      onCompleted: ({ createRun: { effects } }) => askAgain(environment, effects),
     });
   };
-  const heard = ({ runChanges: { kind } }) => {
+  const heard = () => {
     document.body.dataset.heard = (Number(document.body.dataset.heard) || 0) + 1;
-    if (kind === "CREATED" || kind === "DELETED") count();
   };
   useSubscription(
     useMemo(
@@ -82,11 +81,14 @@ function Page() {
       [],
     ),
   );
+  useSubscription(
+    useMemo(() => ({ subscription: COUNTS, variables: {}, onNext: ({ live }) => setCounts(live) }), []),
+  );
   useSubscription(useMemo(() => ({ subscription: watchOthers, variables: {}, updater: othersUpdater }), []));
   return (
     <>
       <ul>
-        {data.runs.edges.map(({ node }) => node && <Run key={node.id} run={node} onChange={count} />)}
+        {data.runs.edges.map(({ node }) => node && <Run key={node.id} run={node} />)}
       </ul>
       <output>{runCounts.reduce((sum, { count }) => sum + count, 0)}</output>
       <pre>{queues.map(({ queue }) => queue).join("\n")}</pre>

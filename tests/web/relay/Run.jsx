@@ -1,7 +1,7 @@
 import { graphql, useMutation, useRefetchableFragment, useRelayEnvironment } from "react-relay";
 import { askAgain, deleteRun, updateRun } from "./changes.js";
 
-export function Run({ run: key, onChange }) {
+export function Run({ run: key }) {
   const environment = useRelayEnvironment();
   const [run, refetch] = useRefetchableFragment(
     graphql`
@@ -27,7 +27,7 @@ export function Run({ run: key, onChange }) {
   );
   const [update] = useMutation(updateRun);
   const [remove] = useMutation(deleteRun);
-  const told = (payload) => askAgain(environment, payload.effects).then(onChange);
+  const told = (payload) => askAgain(environment, payload.effects);
   const finish = () => {
     const input = { id: run.id, status: "COMPLETED", force: true };
     update({ variables: { input }, onCompleted: (data) => told(data.updateRun) });
