@@ -64,7 +64,7 @@ async def client(live: Live) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def changed(number: int) -> bytes:
-    return b'{"data":{"changes":{"kind":"CREATED","id":"%b"}}}' % uid(number).encode()
+    return b'{"data":{"changes":{"kind":"CREATED","entityId":"%b"}}}' % uid(number).encode()
 
 
 async def heard(chunks: AsyncIterator[bytes], expected: bytes) -> None:
