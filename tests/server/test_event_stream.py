@@ -133,7 +133,7 @@ async def test_a_mutation_goes_by_post_only(live: Live, client: httpx.AsyncClien
     ("body", "message"),
     [
         ("", "body: this is not valid JSON"),
-        ("[]", "A request is a JSON object with the key `query`."),
+        ("1", "A request is a JSON object with the key `query`."),
         ("{}", "query: pass the GraphQL document, as a string."),
         ('{"query": 1}', "query: pass the GraphQL document, as a string."),
         ('{"query": "{a}", "variables": []}', "variables: pass an object, or leave the key out."),
