@@ -186,6 +186,14 @@ class Trial:
         return verdict(report.read_text() if report.exists() else "")
 
 
+def trials(trial: Trial, wanted: Collection[str]) -> Iterator[Row]:
+    if NODE.keys() & set(wanted):
+        yield from trial.node(wanted)
+    for name in PYTHON:
+        if name in wanted:
+            yield trial.python(name)
+
+
 def verdict(report: str) -> str:
     """`passed`, or what else a report of pytest (JUnit's XML) has of its tests."""
     cases = list(ET.fromstring(report).iter("testcase")) if report else []
@@ -227,10 +235,11 @@ def main() -> int:
     wanted = parser.parse_args().clients or [*NODE, *PYTHON]
     if unknown := set(wanted) - NODE.keys() - PYTHON.keys():
         parser.error(f"there is no test of {', '.join(sorted(unknown))}; name one of {', '.join([*NODE, *PYTHON])}")
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
-        trial = Trial(Path(scratch))
-        rows = list(trial.node(wanted)) if NODE.keys() & set(wanted) else []
-        rows += [trial.python(name) for name in PYTHON if name in wanted]
+        for row in trials(Trial(Path(scratch)), wanted):
+            rows.append(row)
+            print(f"{row.client} {row.tried}: {row.result}", file=sys.stderr, flush=True)  # it takes minutes
     sys.stdout.write(table(rows))
     return int(any(row.has_failed for row in rows))
 
