@@ -89,7 +89,14 @@ function Page() {
   return (
     <>
       <ul>
-        {data.runs.edges.map(({ node }) => node && <Run key={node.id} run={node} />)}
+        {data.runs.edges.map(
+          ({ node }) =>
+            node && (
+              <Suspense key={node.id}>
+                <Run run={node} />
+              </Suspense>
+            ),
+        )}
       </ul>
       <output>{runCounts.reduce((sum, { count }) => sum + count, 0)}</output>
       <pre>{queues.map(({ queue }) => queue).join("\n")}</pre>
