@@ -138,7 +138,7 @@ async def test_a_page_shows_what_the_database_holds(
     async with serving(await memory_of(*demo_records(datetime.now())), *routes) as live, browsing(tmp_path) as page:
         watched = Watched(page, live)
         await page.open(f"http://127.0.0.1:{live.port}/runs/page")
-        await page.until("document.body.dataset.heard > 5")  # the runs that are active
+        await page.until("document.body.dataset.heard === 'SNAPSHOT_END'")
         first, *_ = await watched.shows(48)
         await watched.press("more")
         await watched.shows(48, at_least=10)

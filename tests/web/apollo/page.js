@@ -58,7 +58,7 @@ document.body.append(
 );
 client.subscribe({ query: gql(WatchActiveRuns) }).subscribe(({ data }) => {
   followed(client.cache, data.runChanges);
-  document.body.dataset.heard = (Number(document.body.dataset.heard) || 0) + 1;
+  document.body.dataset.heard = data.runChanges.kind;
 });
 
 globalThis.records = () => Object.values(client.cache.extract()).filter(({ id }) => id);

@@ -40,7 +40,7 @@ function Page() {
     `,
     {},
   );
-  const { data, loadNext } = usePaginationFragment(
+  const { data, loadNext, refetch } = usePaginationFragment(
     graphql`
       fragment Page_runs on Query
       @argumentDefinitions(count: { type: "Int", defaultValue: 5 }, cursor: { type: "String" })
@@ -67,8 +67,9 @@ function Page() {
       onCompleted: ({ createRun: { effects } }) => askAgain(environment, effects),
     });
   };
-  const heard = () => {
-    document.body.dataset.heard = (Number(document.body.dataset.heard) || 0) + 1;
+  const heard = ({ runChanges: { kind } }) => {
+    if (kind === "SNAPSHOT_END") refetch({}, { fetchPolicy: "store-and-network" });
+    document.body.dataset.heard = kind;
   };
   useSubscription(
     useMemo(
@@ -88,7 +89,14 @@ function Page() {
   return (
     <>
       <ul>
-        {data.runs.edges.map(({ node }) => node && <Run key={node.id} run={node} />)}
+        {data.runs.edges.map(
+          ({ node }) =>
+            node && (
+              <Suspense key={node.id}>
+                <Run run={node} />
+              </Suspense>
+            ),
+        )}
       </ul>
       <output>{runCounts.reduce((sum, { count }) => sum + count, 0)}</output>
       <pre>{queues.map(({ queue }) => queue).join("\n")}</pre>

@@ -41,7 +41,7 @@ export function Run({ run: key }) {
       {run.workspace} {run.status}
       <button onClick={finish}>finish</button>
       <button onClick={discard}>delete</button>
-      <button onClick={() => refetch({}, { fetchPolicy: "network-only" })}>refresh</button>
+      <button onClick={() => refetch({}, { fetchPolicy: "store-and-network" })}>refresh</button>
     </li>
   );
 }

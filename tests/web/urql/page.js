@@ -78,8 +78,8 @@ document.body.append(
   }),
 );
 client.subscription(WatchActiveRuns, {}).subscribe(({ data }) => {
-  if (["CREATED", "DELETED"].includes(data?.runChanges.kind)) showFirst();
-  document.body.dataset.heard = (Number(document.body.dataset.heard) || 0) + 1;
+  if (["CREATED", "DELETED", "SNAPSHOT_END"].includes(data?.runChanges.kind)) showFirst();
+  if (data) document.body.dataset.heard = data.runChanges.kind;
 });
 
 globalThis.records = () => [...kept.values()];
