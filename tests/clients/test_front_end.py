@@ -62,7 +62,9 @@ async def test_curl_follows_what_changes() -> None:
         httpx.AsyncClient(headers={"authorization": f"Bearer {TOKEN}"}) as client,
         asyncio.timeout(DEADLINE),
     ):
-        line = block("docs/subscribing.md", "curl -N").replace("localhost:8000", f"127.0.0.1:{live.port}")
+        line = block("docs/subscribing.md#Over server-sent events", "curl -N").replace(
+            "localhost:8000", f"127.0.0.1:{live.port}"
+        )
         process = await asyncio.create_subprocess_exec(
             *("bash", "-c", f"exec {line}"),
             env={**os.environ, "TOKEN": TOKEN},

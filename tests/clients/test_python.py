@@ -169,13 +169,13 @@ def test_httpx_ends_a_subscription_that_is_refused(httpx_notebook: Notebook) -> 
 
 def test_gql_asks(notebook: Notebook) -> None:
     """With variables."""
-    notebook.run(cell("HTTPXTransport("))
+    notebook.run(block(f"{PAGE}#Python: gql", "HTTPXTransport(", "python"))
     assert len(notebook.names["runs"]) == 5
 
 
 async def test_gql_asks_in_a_notebook(notebook: Notebook) -> None:
     """The synchronous transport, where a loop runs already."""
-    await notebook.run_async(cell("HTTPXTransport("))
+    await notebook.run_async(block(f"{PAGE}#Python: gql", "HTTPXTransport(", "python"))
     assert len(notebook.names["runs"]) == 5
 
 

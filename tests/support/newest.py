@@ -23,28 +23,61 @@ ON_PURPOSE = "tests/older"
 """Where older versions are wanted."""
 _CODE, _TRUSTED = "tests/schema/test_client_code.py", "tests/web/test_trusted_documents.py"
 _CLIENTS = "tests/server/test_clients.py"
+_PAGES, _SAVED = "tests/web/test_client_pages.py::test_a_page", "tests/web/test_saved_operations.py"
+_POLICIES, _RECONNECTS = "tests/web/test_cache_policies.py", "tests/web/test_reconnects.py::test_each_client"
+_ORIGINS = "tests/web/test_origins_of_pages.py::test_each_client"
+_PERSISTED = "tests/web/test_persisted_queries.py::test_a_document"
+_PARTS, _BATCHES = "tests/server/test_multipart_clients.py", "tests/server/test_batches.py::test_the_recipes"
+_DEV = "tests/web/test_dev_servers.py"
+_APOLLO = (
+    *(f"{_TRUSTED}::test_apollo", f"{_SAVED}::test_apollo", f"{_POLICIES}::test_apollo", f"{_PARTS}::test_apollo"),
+    *(f"{_PARTS}::test_a_client_subscribes", _PAGES, _RECONNECTS, _ORIGINS, _PERSISTED, _BATCHES),
+)
+_URQL = (
+    *(f"{_TRUSTED}::test_urql", f"{_SAVED}::test_urql", f"{_PARTS}::test_urql", f"{_PARTS}::test_a_client_subscribes"),
+    *(_PAGES, _RECONNECTS, _ORIGINS, _PERSISTED),
+)
+_RELAY = (
+    *(f"{_CODE}::test_relay", f"{_TRUSTED}::test_relay", f"{_SAVED}::test_relay", f"{_PARTS}::test_relay"),
+    *(_PAGES, _RECONNECTS),
+)
+_BUNDLED = (_PAGES, _ORIGINS, _RECONNECTS)
 NODE: Mapping[str, Sequence[str]] = {
-    "@apollo/client": (f"{_TRUSTED}::test_apollo",),
+    "@apollo/client": _APOLLO,
     "@apollo/persisted-query-lists": (f"{_TRUSTED}::test_apollo",),
+    "@babel/core": (_PAGES,),
     "@graphql-codegen/cli": (f"{_CODE}::test_typed", f"{_CODE}::test_a_renamed", f"{_TRUSTED}::test_documents_of"),
     "@graphql-codegen/client-preset": (f"{_CODE}::test_typed", f"{_TRUSTED}::test_documents_of"),
+    "@graphql-eslint/eslint-plugin": (f"{_SAVED}::test_the_saved_operations_pass",),
     "@graphql-inspector/cli": (f"{_CODE}::test_graphql_inspector",),
     "@graphql-typed-document-node/core": (f"{_CODE}::test_typed",),
-    "@urql/core": (f"{_TRUSTED}::test_urql",),
-    "@urql/exchange-persisted": (f"{_TRUSTED}::test_urql",),
+    "@urql/core": _URQL,
+    "@urql/exchange-graphcache": (_PAGES, f"{_SAVED}::test_urql", f"{_POLICIES}::test_graphcache"),
+    "@urql/exchange-persisted": (f"{_TRUSTED}::test_urql", _PERSISTED),
+    "axios": (_ORIGINS,),
+    "babel-plugin-relay": (_PAGES,),
+    "esbuild": _BUNDLED,
+    "eslint": (f"{_SAVED}::test_the_saved_operations_pass",),
     "gql.tada": (f"{_CODE}::test_gql_tada",),
     "graphql": (
-        *(f"{_CODE}::test_typed", f"{_CODE}::test_relay", f"{_TRUSTED}::test_apollo", f"{_TRUSTED}::test_urql"),
-        *(f"{_TRUSTED}::test_documents_of", f"{_CLIENTS}::test_the_reference"),
+        *(f"{_CODE}::test_typed", f"{_CODE}::test_relay", f"{_TRUSTED}::test_documents_of"),
+        *(f"{_CLIENTS}::test_the_reference", *_APOLLO, *_URQL),
     ),
     "graphql-http": ("tests/server/test_http.py::test_the_reference",),
-    "graphql-sse": (f"{_CLIENTS}::test_the_reference",),
-    "graphql-ws": (f"{_CLIENTS}::test_the_reference",),
-    "relay-compiler": (f"{_CODE}::test_relay", f"{_TRUSTED}::test_relay"),
-    "relay-runtime": (f"{_TRUSTED}::test_relay",),
-    "rxjs": (f"{_TRUSTED}::test_apollo",),
+    "graphql-request": (_ORIGINS, _BATCHES),
+    "graphql-sse": (f"{_CLIENTS}::test_the_reference", _RECONNECTS),
+    "graphql-ws": (f"{_CLIENTS}::test_the_reference", _RECONNECTS),
+    "meros": (f"{_PARTS}::test_a_client_subscribes",),
+    "next": (f"{_DEV}::test_a_page_of_next",),
+    "react": (_PAGES, f"{_DEV}::test_a_page_of_next"),
+    "react-dom": (_PAGES, f"{_DEV}::test_a_page_of_next"),
+    "react-relay": (_PAGES,),
+    "relay-compiler": _RELAY,
+    "relay-runtime": _RELAY,
+    "rxjs": _APOLLO,
     "typescript": (f"{_CODE}::test_typed", f"{_CODE}::test_gql_tada"),
-    "ws": (f"{_CLIENTS}::test_the_reference",),
+    "vite": (f"{_DEV}::test_a_page_of_vite",),
+    "ws": (f"{_CLIENTS}::test_the_reference", _RECONNECTS),
 }
 """The tests of each package of npm, by the beginnings of their names."""
 PYTHON: Mapping[str, Sequence[str]] = {
@@ -174,6 +207,8 @@ class Trial:
                 "-n",
                 "0",
                 f"--junitxml={report}",
+                "-m",
+                "",  # that of Next.js is a soak
                 "-k",
                 " or ".join(wanted),
                 *files,

@@ -69,7 +69,7 @@ async def relay(directory: Path) -> str:
     for name in ("environment", "changes"):
         (source / f"{name}.js").write_text(recipe(f"relay/{name}.js"))
     (directory / "schema.graphql").write_text(sdl_of(SCHEMA))
-    (directory / "relay.config.json").write_text(block("docs/clients.md", '"./src"', "json"))
+    (directory / "relay.config.json").write_text(block("docs/clients.md#Relay", '"./src"', "json"))
     await node(directory, "node_modules/.bin/relay-compiler", "relay.config.json")
     return await node(directory, "build.js")
 

@@ -142,7 +142,7 @@ async def test_relays_store_keeps_the_saved_queries(given: dict[str, Any], tmp_p
     for name, text in relay_modules().items():
         (directory / "src" / f"{name}.js").write_text(text)
     (directory / "schema.graphql").write_text(sdl_of(make_schema()))
-    (directory / "relay.config.json").write_text(block("docs/clients.md", '"./src"', "json"))
+    (directory / "relay.config.json").write_text(block("docs/clients.md#Relay", '"./src"', "json"))
     await node(directory, "node_modules/.bin/relay-compiler", "relay.config.json")
     compare(await asked(directory, "saved.js", given), joins=False)
 

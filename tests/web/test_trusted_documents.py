@@ -137,7 +137,7 @@ async def test_relay_names_documents_by_its_own_file(place: Path, algorithm: str
     (place / "persisted.json").write_text("{}")
     await node(place, "node_modules/.bin/relay-compiler", "relay.config.json")
     async with trusting(place / "persisted.json") as live:
-        found = await told(place, "relay.js", block(PAGE, "relay-runtime", "js"), live)
+        found = await told(place, "relay.js", block(f"{PAGE}#Trusted documents", "relay-runtime", "js"), live)
     assert (len(found["id"]), found["text"]) == (length, None)
     assert [edge["node"]["id"] for edge in found["data"]["studies"]["edges"]] == [study(1).id]
 
@@ -170,7 +170,7 @@ async def test_documents_of_client_preset_know_their_ids(place: Path, modules: s
         printing = f"{use}\nconsole.log(JSON.stringify(await response.json()));\n"
         (place / "use.js").write_text(printing.replace("http://localhost:8000/graphql", live.http))
         found = json.loads(await node(place, "use.js"))
-    assert found["data"]["studies"]["nodes"][0]["__typename"] == "Study"
+    assert found["data"]["studies"]["edges"][0]["node"]["__typename"] == "Study"
 
 
 async def transpiled(place: Path) -> str:
