@@ -283,7 +283,7 @@ async def test_a_query_over_http_ends_whatever_fails(
             with fault_at(monkeypatch, *place) as fault:
                 for error in some():
                     fault.arm(error)
-                    headers = {"cache-control": "no-cache"}
+                    headers = {"cache-control": "no-cache", "x-cost": "1"}  # which is none for the fast path
                     answer = await client.get(live.http, params={"query": QUERY}, headers=headers)
                     assert fault.is_raised, place
                     check(answer.json()["errors"], error, caplog)

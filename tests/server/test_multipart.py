@@ -239,7 +239,7 @@ async def test_a_browser_hands_on_each_part_as_it_comes(tmp_path: Path) -> None:
                 for (let part; !(part = await reader.read()).done;) window.told += decoder.decode(part.value);
             }}), 0"""
         )
-        await page.until("told.endsWith('SNAPSHOT\"}}}}\\r\\n--graphql')")
+        await page.until("told.endsWith('SNAPSHOT_END\"}}}}\\r\\n--graphql')")
         put(live, 2)
         await page.until("told.endsWith('CREATED\"}}}}\\r\\n--graphql')")
 

@@ -58,8 +58,8 @@ export const fragment = graphql`fragment RunsQuery_rest on RunConnection { nodes
 """
 SUBSCRIBING = {
     "Apollo": ("apollo_subscription", "RetryLink", HEADERS),
-    "urql": ("urql_subscription", "fetchExchange", HEADERS),
-    "urql in parts": ("urql_subscription", "fetchExchange", IN_PARTS),
+    "urql": ("urql_subscription", "exchanges: [fetchExchange]", HEADERS),
+    "urql in parts": ("urql_subscription", "exchanges: [fetchExchange]", IN_PARTS),
     "Relay, by Apollo's function": ("relay_subscription", "createFetchMultipartSubscription", HEADERS),
     "meros": ("meros_subscription", None, HEADERS),
 }
@@ -208,7 +208,7 @@ async def test_urql_takes_a_deferred_answer_in_one_piece(headers: str) -> None:
     """In JSON and in parts, and knows that nothing follows."""
     async with (
         serving(await memory_of(run(1, "/there"))) as live,
-        started(live, "urql_defer", "fetchExchange", DEFERRED, instead={HEADERS: headers}) as urql,
+        started(live, "urql_defer", "exchanges: [fetchExchange]", DEFERRED, instead={HEADERS: headers}) as urql,
     ):
         assert await urql.hears() == {"data": WHOLE, "hasNext": False, "stale": False}
         assert await urql.hears() is None
