@@ -364,7 +364,7 @@ class Feed:
     async def _read_notes(self, keys: Collection[NoteKey]) -> list[Note]:
         """Reads notes. Of a tombstone it suffices that it exists: a deletion of many runs leaves as many."""
         tombstones = [Note(key, "") for key in keys if key.kind is NoteKind.DELETED]
-        read = await self._backend.read_notes([key for key in keys if key.kind is not NoteKind.DELETED])
+        read = await self._backend.fetch_notes([key for key in keys if key.kind is not NoteKind.DELETED])
         return [*tombstones, *(Note(key, text) for key, text in read.items())]
 
     async def _apply(

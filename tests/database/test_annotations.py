@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -337,3 +338,22 @@ async def test_the_sweep_ends_though_a_cancellation_is_swallowed(monkeypatch: py
     monkeypatch.setattr(NoteSweep, "run", stubborn)
     async with asyncio.timeout(20), opened(await memory_of()):
         await asyncio.sleep(0)
+
+
+async def test_what_a_writer_reads_is_still_told_to_the_copy(tmp_path: Path) -> None:
+    """A note that another server removed, and that a writer here has read before the file was looked through."""
+    url = f"sqlite:///{tmp_path / 'merlin.db'}"
+    key = NoteKey(NoteKind.ANNOTATIONS, uid(1))
+    backend = make_backend(url, BackendOptions())
+    await backend.open()
+    async with database_of(backend, *housed(run(1))) as one:
+        await one.annotate(key.id, {"a": 1})
+        async with opened(make_backend(url, BackendOptions())) as other:
+            assert other.runs.get(key.id).annotations == {"a": 1}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(other.backend, "_is_changed", lambda: False)
+                await one.annotate(key.id, {"a": None})
+                assert await other.backend.read_notes([key]) == {key: None}
+            async with asyncio.timeout(20):
+                while other.runs.get(key.id).annotations:
+                    await asyncio.sleep(0.005)

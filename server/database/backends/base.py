@@ -168,7 +168,12 @@ class ResultsBackend(ABC):
         """All notes. The texts of tombstones need not be read, since there may be many."""
 
     @abstractmethod
-    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]: ...
+    async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        """The notes as they stand, for a writer."""
+
+    async def fetch_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        """The same for the copy, of which `watch` reports what differs from what was fetched last."""
+        return await self.read_notes(keys)
 
     @abstractmethod
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:

@@ -159,7 +159,10 @@ class SQLiteBackend(ResultsBackend):
         return await self._run(self._notes.load)
 
     async def read_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
-        return await self._run(lambda: self._notes.read(keys))
+        return await self._run(lambda: self._notes.under(keys))
+
+    async def fetch_notes(self, keys: Collection[NoteKey]) -> Mapping[NoteKey, str | None]:
+        return await self._run(lambda: self._notes.fetch(keys))
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:  # noqa: ARG002 - all of them wait for the thread
         withdrawal = Withdrawal()

@@ -26,7 +26,7 @@ class GivenNotes:
         self._texts = {(kind, id_): text for kind, id_, text in self._standing()}
         return [Note(NoteKey(_KINDS[kind], id_), text) for (kind, id_), text in self._texts.items()]
 
-    def read(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
+    def fetch(self, keys: Collection[NoteKey]) -> dict[NoteKey, str | None]:
         found = self.under(keys)
         for key, text in found.items():
             place = key.kind.value, key.id
