@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,8 @@ def test_the_versions_of_the_table_are_those_that_are_tried() -> None:
 # --- the recipes ------------------------------------------------------------------------------------------------------
 
 
-def words_of_tests() -> set[str]:
+@cache
+def words_of_tests() -> frozenset[str]:
     """The literal texts of tests that read this page and of what supports them, and the files that scripts import."""
     sources = {file: file.read_text() for file in TESTS.rglob("*.py") if "node_modules" not in file.parts}
     readers = {
@@ -97,7 +99,7 @@ def words_of_tests() -> set[str]:
     for file in TESTS.rglob("*.js"):
         if "node_modules" not in file.parts:
             words |= set(re.findall(r"""from ["']\./(.*)["']""", file.read_text()))
-    return words
+    return frozenset(words)
 
 
 @pytest.mark.parametrize("section", [name for name in SECTIONS if name not in UNTRIED])
