@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -27,7 +27,8 @@ MAX_PARAMETERS = 100
 """Parameters of a query string."""
 MAX_KEY_LENGTH = 255
 """Characters of an idempotency key."""
-_MAX_MEDIA_TYPES = 100
+MAX_MEDIA_TYPES = 100
+"""Media ranges of an `Accept` header that are read."""
 _PLAIN = ("", "identity")
 """The values of Content-Encoding that mean an unencoded body."""
 _MAX_NAME_LENGTH = 30
@@ -236,14 +237,18 @@ def _preferred(qualities: Mapping[str, float], offered: Sequence[str]) -> str | 
 
 def _qualities(header: str) -> Mapping[str, float]:
     """The quality of each media range; if one is repeated, the first counts. Raises `RequestError`."""
-    parts = list(islice(members(header), _MAX_MEDIA_TYPES + 1))
-    if len(parts) > _MAX_MEDIA_TYPES:
-        raise RequestError(f"Accept: name at most {_MAX_MEDIA_TYPES} media types.", 406)
+    ranges = list(islice(media_ranges(header), MAX_MEDIA_TYPES + 1))
+    if len(ranges) > MAX_MEDIA_TYPES:
+        raise RequestError(f"Accept: name at most {MAX_MEDIA_TYPES} media types.", 406)
     qualities: dict[str, float] = {}
-    for part in parts:
-        name, *parameters = _pieces(part)
+    for name, *parameters in ranges:
         qualities.setdefault(name, _number(next((text[2:] for text in parameters if text.startswith("q=")), "1")))
     return qualities
+
+
+def media_ranges(header: str) -> Iterator[list[str]]:
+    """The name of each media range of an `Accept` header, followed by its parameters, in small letters."""
+    return map(_pieces, members(header))
 
 
 def _pieces(media_type: str) -> list[str]:

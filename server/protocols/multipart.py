@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from schema.encoding import encode_json
-from server.header_lists import members, pieces
 from server.protocols.stream import Errors, Framing
+from server.requests import MAX_MEDIA_TYPES, media_ranges
 
 MEDIA_TYPE = "multipart/mixed"
 
 _PARAMETER = "subscriptionspec"
-_MAX_PIECES = 10
-"""Parts of a media type that are read: the type itself, and its parameters."""
-_MAX_MEDIA_TYPES = 100
 _CONTENT_TYPE = f"{MEDIA_TYPE};boundary=graphql"
 _BOUNDARY = b"\r\n--graphql"
 _HEAD = b"\r\ncontent-type: application/json\r\n\r\n"
@@ -107,8 +104,7 @@ def names_subscriptions(accept: str | None) -> bool:
     """Whether a header `Accept` names Apollo's protocol: only the request of a subscription does."""
     if accept is None or _PARAMETER not in accept.lower():
         return False
-    for member in islice(members(accept), _MAX_MEDIA_TYPES):
-        name, *parameters = (piece.lower() for piece in islice(pieces(member), _MAX_PIECES))
+    for name, *parameters in islice(media_ranges(accept), MAX_MEDIA_TYPES):
         if name == MEDIA_TYPE and any(parameter.startswith(f"{_PARAMETER}=") for parameter in parameters):
             return True
     return False
