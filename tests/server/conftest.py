@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from server.cli import main
 from tests.support.command_line import Run
+from tests.support.live import DEADLINE, Live
 
 
 @pytest.fixture
@@ -27,3 +30,10 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+async def client(live: Live) -> AsyncIterator[httpx.AsyncClient]:
+    """Of the server that the test, or its file, calls `live`."""
+    async with httpx.AsyncClient(base_url=live.http.removesuffix("/graphql"), timeout=DEADLINE) as client:
+        yield client

@@ -49,12 +49,6 @@ async def live() -> AsyncIterator[Live]:
 
 
 @pytest.fixture
-async def client(live: Live) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=live.http.removesuffix("/graphql"), timeout=DEADLINE) as client:
-        yield client
-
-
-@pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each request to the endpoint."""
     counted: list[str] = []

@@ -40,12 +40,6 @@ async def live() -> AsyncIterator[Live]:
         yield server
 
 
-@pytest.fixture
-async def client(live: Live) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=live.http.removesuffix("/graphql"), timeout=DEADLINE) as client:
-        yield client
-
-
 def put(live: Live, number: int) -> None:
     live.database.read_model.apply([Entry(Key(EntityKind.RUN, uid(number)), run(number))])
 

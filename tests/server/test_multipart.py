@@ -57,12 +57,6 @@ async def live() -> AsyncIterator[Live]:
         yield server
 
 
-@pytest.fixture
-async def client(live: Live) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=live.http.removesuffix("/graphql"), timeout=DEADLINE) as client:
-        yield client
-
-
 def changed(number: int) -> bytes:
     return b'{"data":{"changes":{"kind":"CREATED","entityId":"%b"}}}' % uid(number).encode()
 
