@@ -34,7 +34,7 @@ from schema.measures import SMALLEST, measure, terms_of
 from schema.operation import Operation, OperationError
 from schema.remedies import Remedy, remedy_for
 from schema.roles import required_role_of_all
-from schema.scopes import OF_FILES, scope_of
+from schema.scopes import OF_FILES, OF_NODES, names_task, scope_of
 from server.database.recent import Recent
 from server.database.sizes import Sizes
 from server.database.slices import give_way
@@ -150,6 +150,10 @@ class Documents:
         deprecations = uses_of(self._schema, document.node) if self._has_deprecated else ()
         give_way()
         fields = coordinates_of(self._schema, document.node)
+
+        def has_nodes(node: OperationDefinitionNode) -> bool:
+            return not OF_NODES.isdisjoint(fields[name_of(node)])
+
         give_way()
         return {
             name_of(node): Operation(
@@ -162,7 +166,8 @@ class Documents:
                 deprecations,
                 required_role_of_all(fields[name_of(node)]),
                 scope_of(fields[name_of(node)], text),
-                not OF_FILES.isdisjoint(fields[name_of(node)]),
+                not OF_FILES.isdisjoint(fields[name_of(node)]) or (has_nodes(node) and names_task(text)),
+                has_nodes(node),
                 is_deferred and node.operation is not OperationType.SUBSCRIPTION,
             )
             for node in document.node.definitions

@@ -44,7 +44,7 @@ from schema.limits import DEFAULTS, Limits
 from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
 from schema.scopes import with_filters
 from schema.sharing import SharedAnswers
-from schema.unread import after_reading
+from schema.unread import after_reading, reads_files
 from server.database.errors import OverdueError
 from server.database.merlin_database import State
 from server.database.recent import Recent
@@ -202,7 +202,7 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context, cost: int
     ) -> GraphQLResponse:
         charge(context.allowance, cost)
-        if operation.reads_files:
+        if reads_files(operation, variables):
             answer = partial(self._response_to_query, operation, variables)
             measure = partial(self._cost, operation, variables, context)
             return await self._within_deadline(after_reading(context, answer, cost, measure))
@@ -383,7 +383,7 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context
     ) -> SharedAnswers[GraphQLResponse]:
         async def answer(event: SubscriptionEvent) -> GraphQLResponse:
-            if operation.reads_files:
+            if reads_files(operation, variables):
                 return await after_reading(context, partial(answer_in, event))
             return await answer_in(event, context)
 

@@ -142,6 +142,8 @@ class Operation:
     scope: Scope
     reads_files: bool
     """Whether it asks for something that stands in the workspaces of runs."""
+    finds_nodes: bool
+    """Whether it asks for nodes, which may be tasks if its variables name some."""
     is_deferred: bool = False
     """Whether @defer or @stream stood in its document: the response says that it is the whole."""
 

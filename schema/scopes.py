@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from schema.operation import Scope
 
-_OF_FILES = frozenset(
+OF_FILES = frozenset(
     {
         "Run.progress",
         "Run.stepRuns",
@@ -21,9 +21,9 @@ _OF_FILES = frozenset(
     }
 )
 """Fields that show what stands in the workspace of a run."""
-OF_FILES = _OF_FILES | {"Query.node", "Query.nodes"}
-"""Fields that may show what stands in the workspace of a run: a node may be a task."""
-_OBSERVED = _OF_FILES | {
+OF_NODES = frozenset({"Query.node", "Query.nodes"})
+"""Fields that may show a task, if they are given the id of one."""
+_OBSERVED = OF_FILES | {
     "Run.hasFailed",
     "Run.isStuck",
     "PhysicalWorker.isAlive",
@@ -63,6 +63,11 @@ def scope_of(fields: Collection[str], text: str) -> Scope:
 
 def with_filters(scope: Scope, text: str) -> Scope:
     """The scope of an operation with filters and ids in a text, its variables as JSON or its document."""
-    if scope.is_stored and (any(key in text for key in _OBSERVED_KEYS) or _TASK_ID.search(text)):
+    if scope.is_stored and (any(key in text for key in _OBSERVED_KEYS) or names_task(text)):
         return Scope.SERVER
     return scope
+
+
+def names_task(text: str) -> bool:
+    """Whether the id of a task may stand in a text; where none does, no node is a task."""
+    return _TASK_ID.search(text) is not None

@@ -8,8 +8,16 @@ from typing import TypeVar
 
 from schema.allowance import charge
 from schema.context import Context
+from schema.documents import Variables, text_of
+from schema.operation import Operation
+from schema.scopes import names_task
 
 T = TypeVar("T")
+
+
+def reads_files(operation: Operation, variables: Variables) -> bool:
+    """Whether the response may show what stands in the workspaces of runs."""
+    return operation.reads_files or (operation.finds_nodes and names_task(text_of(variables.given)))
 
 
 async def after_reading(
