@@ -121,8 +121,8 @@ async def test_a_refusal_by_its_own_first_execution_is_not_told(
         first: list[dict[str, Any]] = []
         begin = runner.begin
 
-        async def begin_too_early() -> Transaction:
-            transaction = await begin()
+        async def begin_too_early(*, reads: bool = True) -> Transaction:
+            transaction = await begin(reads=reads)
             await transaction.note(next(iter(other.database.outcomes._running)))  # which a transaction reads only once
             if not first:
                 first.append(await send(client, one, "a"))
