@@ -18,6 +18,7 @@ from server.database.errors import (
     MissingPartnerError,
     UnknownFilterError,
 )
+from server.database.indexed_view import IndexedView
 from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
@@ -120,9 +121,8 @@ class EntityManager(Generic[E, Record]):
     def all(self) -> OrderedView[E]:
         """All entities, in the kind's default order."""
         table = self._table
-        return OrderedView(
-            table.order, table.records, self._entity_context.entities[self.kind], order_of(self.kind), whole=True
-        )
+        entities = self._entity_context.entities[self.kind]
+        return IndexedView(table.order, table.records, entities, order_of(self.kind), table.index)
 
     def get_all(self, filters: Mapping[str, Any] | None = None) -> list[E]:
         """The entities that match every filter; a list matches any of its values.
