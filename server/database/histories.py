@@ -135,6 +135,8 @@ def merged(stored: History | None, sightings: Sequence[Sighting]) -> History | N
     if not sightings or (stored is not None and stored.is_foreign):
         return stored
     before = () if stored is None else stored.changes
+    if len(sightings) == 1 and before in ((), (sightings[0].change,)):  # of nearly every new run
+        return stored if before else history_of((sightings[0].change,))
     changes = list(before)
     places = _aligned(changes, sightings)
     for place, sighting in zip(places, sightings, strict=True):

@@ -90,8 +90,12 @@ class Transaction:
                 self._now.setdefault(key, self._entries[key].record)  # a record that was put before it was read stays
 
     def _is_expected(self, key: Key) -> bool:
-        """Whether it need not be read yet: its lists may never be asked for."""
-        return self._expected is not None and self._expected.entry(key, without_lists=True) is not None
+        """Whether it need not be read yet: its lists, if it has some, may never be asked for."""
+        if self._expected is None:
+            return False
+        if not LISTS[key.kind]:
+            return key in self._entries or self._expect(key)
+        return self._expected.entry(key, without_lists=True) is not None
 
     def _expect(self, key: Key, *, without_lists: bool = False) -> bool:
         """Takes what is expected for read; returns whether anything is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from hiredis import pack_command
 from redis.asyncio import Redis
@@ -15,6 +15,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from server.database.backends.redis_client import TIMEOUT
 from server.database.tasks import end_tasks
+
+Words: TypeAlias = Sequence[str | int | bytes]
+"""A command and its arguments."""
 
 
 class _Call(NamedTuple):
@@ -30,23 +33,24 @@ class RedisCalls:
         self._next: list[_Call] = []
         """To be sent when this pass of the loop ends."""
         self._exchanges: set[asyncio.Task[None]] = set()
+        self.is_closed = False
 
     async def close(self) -> None:
-        """Ends what is under way: who waits for a reply gets an error."""
+        """Ends what is under way: who waits for a reply is cancelled."""
+        self.is_closed = True
         await end_tasks([*self._exchanges])
 
-    async def call(self, words: Sequence[str | int | bytes]) -> Any:
-        """The reply to a command. Raises the server's error, or one of redis-py or of the system.
+    def begin(self, words: Words) -> asyncio.Future[Any]:
+        """The reply to a command, or the server's error, or one of redis-py or of the system.
 
-        A caller that is cancelled does not keep the command from being executed.
+        To cancel it does not keep the command from being executed, unless it is done in the same pass of the loop.
         """
         loop = asyncio.get_running_loop()
-        packed = pack_command(tuple(_word(word) for word in words))  # type: ignore[arg-type]  # hiredis takes any tuple
-        call = _Call(packed, loop.create_future())
+        call = _Call(_packed(words), loop.create_future())
         if not self._next:
             loop.call_soon(self._send)
         self._next.append(call)
-        return await call.reply
+        return call.reply
 
     def _send(self) -> None:
         calls, self._next = [call for call in self._next if not call.reply.done()], []
@@ -69,7 +73,8 @@ class RedisCalls:
         except (RedisError, OSError) as error:
             _fail(calls, error, everybody=not is_sent)
         except BaseException:
-            _fail(calls, RedisConnectionError("it was closed"), everybody=True)
+            for call in calls:
+                call.reply.cancel()
             raise
 
 
@@ -99,6 +104,10 @@ def _fail(calls: Sequence[_Call], error: Exception, *, everybody: bool) -> None:
         reply.set_exception(error if everybody or not number else RedisConnectionError(f"the reply is lost: {error}"))
 
 
-def _word(word: str | int | bytes) -> str | int | bytes:
+def _packed(words: Words) -> bytes:
     """hiredis encodes texts, but none with bytes that were no UTF-8."""
-    return word if not isinstance(word, str) or word.isascii() else word.encode(errors="surrogateescape")
+    try:
+        return bytes(pack_command(tuple(words)))  # type: ignore[arg-type]  # it takes any tuple
+    except UnicodeEncodeError:
+        plain = (word.encode(errors="surrogateescape") if isinstance(word, str) else word for word in words)
+        return bytes(pack_command(tuple(plain)))  # type: ignore[arg-type]  # as above

@@ -28,7 +28,7 @@ from server.database import replicas
 from server.database.backends.acknowledged import AcknowledgedWrites
 from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import PREFIX
-from server.database.backends.redis_calls import RedisCalls
+from server.database.backends.redis_calls import RedisCalls, Words
 from server.database.backends.redis_client import BUSY, RedisClients
 from server.database.backends.redis_script import (
     MADE,
@@ -136,7 +136,28 @@ class RedisWriter:
             replicas.note(self._min_replicas, write.confirmed)
 
     async def _commit(self, write: _Write, on_delay: Callable[[], None]) -> bool:
-        sending = asyncio.create_task(self._send(write, on_delay))
+        if self._min_replicas:
+            return await self._insisted(write, on_delay)
+        write.is_open = True
+        reply: asyncio.Future[int] = self._calls.begin(_words("EVALSHA", SHA, write))
+        try:  # nearly always that is all, and a task of its own takes longer than the rest of it
+            return self._noted(write, int(await asyncio.shield(reply)))
+        except asyncio.CancelledError:
+            write.is_withdrawn = True
+            if not self._calls.is_closed and await self._is_applied(write, reply):
+                return True
+            raise
+        except NoScriptError:
+            write.is_open = False
+            return await self._insisted(write, on_delay)
+        except (RedisError, OSError) as error:
+            return await self._insisted(write, on_delay, error)
+
+    async def _insisted(
+        self, write: _Write, on_delay: Callable[[], None], failure: RedisError | OSError | None = None
+    ) -> bool:
+        """`_send` as a task of its own, which goes on for a moment after a cancellation."""
+        sending = asyncio.create_task(self._send(write, on_delay, failure))
         self._requests.add(sending)
         sending.add_done_callback(self._requests.discard)
         try:
@@ -151,16 +172,23 @@ class RedisWriter:
             raise
         return sending.result()
 
-    async def _send(self, write: _Write, on_delay: Callable[[], None]) -> bool:
-        """Sends a write until it is answered. The first one that is refused is sent again; others fail at once."""
+    async def _send(
+        self, write: _Write, on_delay: Callable[[], None], failure: RedisError | OSError | None = None
+    ) -> bool:
+        """Sends a write until it is answered. The first one that is refused is sent again; others fail at once.
+
+        `failure`: that of the first attempt, if there was one.
+        """
         deadline = time.monotonic() + RETRY_TIMEOUT
         insists = False
         while not write.is_withdrawn:
-            was_lost, write.is_open = write.is_open, True
+            was_lost, write.is_open = write.is_open and failure is None, True
             try:
-                return self._noted(write, await self._run_script(write))
+                if failure is None:
+                    return self._noted(write, await self._run_script(write))
             except (RedisError, OSError) as error:
                 failure = error
+            assert failure is not None
             is_lost = _is_lost(failure)
             refusal = refusal_of(failure)
             write.is_open = was_lost or is_lost
@@ -177,6 +205,7 @@ class RedisWriter:
                 await self._look_for_master()
             on_delay()
             await asyncio.sleep(_PAUSE)
+            failure = None
         raise asyncio.CancelledError
 
     def _noted(self, write: _Write, reply: int) -> bool:
@@ -213,9 +242,9 @@ class RedisWriter:
     async def _run_script(self, write: _Write) -> int:
         """The server forgets its scripts when it restarts, or is told to: then the whole script is sent."""
         if not self._min_replicas:
-            return await _run(write, lambda *words: self._calls.call(words))
+            return await _run(write, self._calls.begin)
         async with self._client.client() as connection:  # WAIT tells of what its own connection has written
-            reply = await _run(write, connection.execute_command)
+            reply = await _run(write, lambda words: connection.execute_command(*words))  # type: ignore[no-untyped-call]  # redis-py's
             if reply == _WRITTEN:
                 with suppress(RedisError, OSError):  # the write was made all the same
                     milliseconds = int(WAIT_SECONDS * 1000)
@@ -224,14 +253,14 @@ class RedisWriter:
                     )
             return reply
 
-    async def _is_applied(self, write: _Write, sending: asyncio.Task[bool] | None = None) -> bool:
+    async def _is_applied(self, write: _Write, sending: asyncio.Future[Any] | None = None) -> bool:
         """Whether the write was executed; if it was not, it never will be, since its mark is taken, or it was refused.
 
         `sending` may still get its reply. Raises `UnknownOutcomeError` where the server does not say so in time.
         """
         failure: Exception = RedisTimeoutError("it does not answer in time")
         asking = asyncio.create_task(self._take_mark(write.keys[0]))
-        waiting = {asking} if sending is None else {asking, sending}
+        waiting: set[asyncio.Future[Any]] = {asking} if sending is None else {asking, sending}
         end = time.monotonic() + SETTLE_SECONDS
         try:
             while waiting and time.monotonic() < end:
@@ -240,7 +269,7 @@ class RedisWriter:
                 )
                 for task in done:
                     try:
-                        return task.result()
+                        return bool(task.result())
                     except asyncio.CancelledError:
                         pass
                     except (RedisError, OSError, BackendError) as error:
@@ -285,12 +314,15 @@ class _Write:
     """Whether it must not be sent again."""
 
 
-async def _run(write: _Write, execute: Callable[..., Awaitable[Any]]) -> int:
-    words = (len(write.keys), *write.keys, *write.arguments)
+async def _run(write: _Write, execute: Callable[[Words], Awaitable[Any]]) -> int:
     try:
-        return int(await execute("EVALSHA", SHA, *words))
+        return int(await execute(_words("EVALSHA", SHA, write)))
     except NoScriptError:
-        return int(await execute("EVAL", SCRIPT, *words))
+        return int(await execute(_words("EVAL", SCRIPT, write)))
+
+
+def _words(command: str, script: str, write: _Write) -> Words:
+    return command, script, len(write.keys), *write.keys, *write.arguments
 
 
 def refusal_of(error: Exception) -> Refusal | None:
