@@ -8,13 +8,14 @@ construct two contents with one digest may write what he likes anyway.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from itertools import islice
 
 import orjson
 
 from server.database.backends.notes import NoteKey
-from server.database.models import Key, Model
+from server.database.models import EntityKind, Key, Model
 
 _SIZE = 2**256
 _AT_ONCE = 500
@@ -31,12 +32,14 @@ class ContentDigest:
         self._pending: dict[Key | NoteKey, Model | str | None] = {}
         """Changed records and notes, each as it is in the sum."""
         self._parts: dict[tuple[str, ...], object] = {}
+        self._listed: list[tuple[EntityKind, Iterator[str]]] = []
+        """Records that came all at once, and are not in the sum yet."""
         self._is_much = asyncio.Event()
 
     @property
     def value(self) -> str | None:
         """None while so much has changed that it takes some steps to hash it."""
-        if len(self._pending) > _AT_ONCE:
+        if self._listed or len(self._pending) > _AT_ONCE:
             return None
         if self._pending:
             self._settle()
@@ -49,6 +52,9 @@ class ContentDigest:
         while True:
             await self._is_much.wait()
             self._is_much.clear()
+            while self._listed:
+                self._add_listed()
+                await asyncio.sleep(0)
             while len(self._pending) > _AT_ONCE:
                 self._settle()
                 await asyncio.sleep(0)
@@ -57,6 +63,14 @@ class ContentDigest:
         """Notes that what stands under a key changes, or is new or removed. It keeps no copy, as `set_part` does."""
         self._pending.setdefault(key, before)
         if len(self._pending) > _AT_ONCE:
+            self._is_much.set()
+
+    def note_all(self, kind: EntityKind, ids: Sequence[str]) -> None:
+        """Notes all records of a kind, of which none was there before: in less memory than one by one."""
+        if len(self._pending) + len(ids) <= _AT_ONCE:
+            self._pending.update((Key(kind, id_), None) for id_ in ids)
+        else:
+            self._listed.append((kind, iter(ids)))
             self._is_much.set()
 
     def set_part(self, name: tuple[str, ...], value: object) -> None:
@@ -70,6 +84,19 @@ class ContentDigest:
             self._sum -= _hash(_of_repr((name, before)))
         if value is not None:
             self._sum += _hash(_of_repr((name, value)))
+        self._sum %= _SIZE
+
+    def _add_listed(self) -> None:
+        """Adds some records as they were when they were listed: what has changed since is noted, and comes later."""
+        kind, ids = self._listed[-1]
+        some = list(islice(ids, _AT_ONCE))
+        for id_ in some:
+            key = Key(kind, id_)
+            record = self._pending[key] if key in self._pending else self._get(key)
+            if record is not None:
+                self._sum += _hash(_encoded(key, record))
+        if not some:
+            self._listed.pop()
         self._sum %= _SIZE
 
     def _settle(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from server.database.backends.portions import portions
@@ -19,6 +20,9 @@ from server.database.steps import RECORDS_PER_STEP, portions_of
 
 Owner = TypeVar("Owner", bound=Model)
 Member = TypeVar("Member", bound=Model)
+
+_LONG = 5_000
+"""Ids of a list that are looked up in one step: it takes a millisecond, or some."""
 
 
 def insert(order: list[SortKey], position: SortKey) -> None:
@@ -110,41 +114,54 @@ class Links(Generic[Owner, Member]):
         """The links as they are now. `owners`: a copy of the owners' table."""
         return FrozenLinks(owners, self._named, self._strays.copy())
 
-    def rebuild(self) -> Iterator[None]:
-        """Step by step."""
+    def rebuild(self, order: Sequence[SortKey]) -> Iterator[None]:
+        """Step by step. `order`: the positions of all members, sorted."""
         self._by_owner.clear()
         self._strays.clear()
         self._left.clear()
         self._searched.clear()
         self.most_members = self.most_owners = 0
-        for members in portions_of(list(self._members.values()), RECORDS_PER_STEP):
-            for member in members:
-                if named := self._named(member):
-                    position = self._position(member)
+        by_owner, members, named_of = self._by_owner, self._members, self._named
+        for positions in portions_of(order, RECORDS_PER_STEP):
+            for position in positions:
+                if named := named_of(members[position[1]]):
                     self.most_owners = max(self.most_owners, len(named))
-                    for owner_id in dict.fromkeys(named):
-                        self._by_owner.setdefault(owner_id, []).append(position)
+                    for owner_id in named if len(named) == 1 else dict.fromkeys(named):
+                        by_owner.setdefault(owner_id, []).append(position)
             yield
-        for owner_ids in _weighed(self._owners, lambda owner_id: len(self._listed(self._owners[owner_id]))):
+        for owner_ids in portions(self._owners, lambda owner_id: 1 + len(self._listed(self._owners[owner_id])), _LONG):
             for owner_id in owner_ids:
-                self._add_listed(owner_id)
+                yield from self._add_listed(owner_id)
             yield
-        for owner_ids in _weighed(self._by_owner, lambda owner_id: len(self._by_owner[owner_id])):
-            for owner_id in owner_ids:
-                self._by_owner[owner_id].sort()
-                self.most_members = max(self.most_members, len(self._by_owner[owner_id]))
-            yield
+        self.most_members = max(map(len, by_owner.values()), default=0)
 
-    def _add_listed(self, owner_id: str) -> None:
-        """Adds the members that the owner lists without being named by them, to an order that is yet to be sorted."""
+    def _add_listed(self, owner_id: str) -> Iterator[None]:
+        """Adds the members that the owner lists without being named by them."""
         listed_ids = self._listed(self._owners[owner_id])
-        naming = {member_id for _, member_id in self._by_owner.get(owner_id, ())}
-        if naming.issuperset(listed_ids):  # nearly always, and told without a look at each member
-            return
-        for member_id in self._unnamed(owner_id, listed_ids):
+        naming: set[str] = set()
+        for positions in portions_of(self._by_owner.get(owner_id, ()), _LONG):
+            naming.update(map(itemgetter(1), positions))
+            if len(positions) == _LONG:
+                yield
+        for some in portions_of(listed_ids, _LONG):
+            if not naming.issuperset(some):  # hardly ever, and told without a look at each member
+                strays = dict.fromkeys(member_id for member_id in some if member_id not in naming)
+                naming.update(strays)
+                self._add_strays(owner_id, strays)
+            if len(some) == _LONG:
+                yield
+
+    def _add_strays(self, owner_id: str, member_ids: Iterable[str]) -> None:
+        """Adds many at once: to insert each in its place takes longer."""
+        found = []
+        for member_id in member_ids:
             self._add_one_sided(member_id, owner_id)
-            if (listed := self._members.get(member_id)) is not None:
-                self._by_owner.setdefault(owner_id, []).append(self._position(listed))
+            if (member := self._members.get(member_id)) is not None:
+                found.append(self._position(member))
+        if found:
+            order = self._by_owner.setdefault(owner_id, [])
+            order += found
+            order.sort()
 
     def owner_changed(self, owner_id: str, before: Owner | None, after: Owner | None) -> None:
         """To be called when the table holds `after` already."""
@@ -240,8 +257,3 @@ class Links(Generic[Owner, Member]):
             self._strays[member_id] = left
         else:
             self._strays.pop(member_id, None)
-
-
-def _weighed(owner_ids: Iterable[str], links_of: Callable[[str], int]) -> Iterator[list[str]]:
-    """Portions of owners, whose links together are about as many as the records of one step."""
-    return portions(owner_ids, lambda owner_id: 1 + links_of(owner_id), most=RECORDS_PER_STEP)

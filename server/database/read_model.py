@@ -222,19 +222,26 @@ class ReadModel:
             self._notify(changes)
         return changes
 
+    def take(self, entries: Iterable[Entry]) -> None:
+        """Takes entries for `fill`, which has to follow, without keeping the entries themselves."""
+        for entry in entries:
+            key, record, problems, _ = entry
+            if problems or self.problems:
+                self._note_problems(entry)
+            self.dialects.note(entry)
+            self.tables[key.kind].store(key.id if record is None else record.id, record)
+
     def fill(self, entries: Sequence[Entry], notes: Sequence[Note] = ()) -> Iterator[None]:
         """Fills an empty copy faster than `apply`, step by step: it is of no use before the last step."""
         for some in portions_of(entries, RECORDS_PER_STEP):
-            for entry in some:
-                self._note_problems(entry)
-                self.dialects.note(entry)
-                self.tables[entry.key.kind].store(entry.key.id, entry.record)
-                self.digest.note(entry.key, None)
+            self.take(some)
             yield
         for some_notes in portions_of(notes, RECORDS_PER_STEP):
             self._apply_notes(some_notes)
             yield
         yield from self._rebuild()
+        for kind, table in self.tables.items():
+            self.digest.note_all(kind, list(table.records))
         self._notify(())
 
     def observe(self, keys: Iterable[Key]) -> None:
@@ -368,8 +375,9 @@ class ReadModel:
             yield from table.rebuild()
             if kind in self._value_indexes:
                 yield from self._value_indexes[kind].rebuild(table.order, table.records)
-        for links in self._links:
-            yield from links.rebuild()
+        for kind, belonging in self._belonging.items():
+            for links in belonging:
+                yield from links.rebuild(self.tables[kind].order)
 
     def _notify(self, changes: Sequence[Change]) -> None:
         self.local_revision += 1

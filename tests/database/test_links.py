@@ -236,7 +236,7 @@ def test_a_member_may_name_one_owner_only() -> None:
         named=lambda run: () if run.study_id is None else (run.study_id,),
         position=lambda record: (record.id, record.id),
     )
-    deque(links.rebuild(), 0)
+    deque(links.rebuild([("r", "r")]), 0)
     assert links.owners_of("r") == ["b", "a", "c"]
 
 
@@ -269,7 +269,7 @@ def test_links_follow_any_history(history: list[Change]) -> None:
         expected = reference(workers.owners, workers.members)
         assert workers.seen() == expected
         built = workers.fresh()
-        deque(built.rebuild(), 0)
+        deque(built.rebuild(sorted((member.workspace, id_) for id_, member in workers.members.items())), 0)
         assert observed(built, workers.owners, workers.members) == expected
 
 
