@@ -82,6 +82,8 @@ class Links(Generic[Owner, Member]):
         """By owner, the members that ceased to name it since links were settled: it may still list them."""
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
+        self._relinked: set[str] | None = None
+        """The members whose one-sided owners changed since they were last taken; None: those of any may have."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -100,6 +102,11 @@ class Links(Generic[Owner, Member]):
         """The owners that list it without being named by it."""
         return self._strays.get(member_id, ())
 
+    def take_relinked(self) -> set[str] | None:
+        """The members whose one-sided owners changed since this was called last; None if it can't be told."""
+        taken, self._relinked = self._relinked, set()
+        return taken
+
     def frozen(self, owners: Mapping[str, Owner]) -> FrozenLinks[Owner, Member]:
         """The links as they are now. `owners`: a copy of the owners' table."""
         return FrozenLinks(owners, self._named, self._strays.copy())
@@ -110,6 +117,7 @@ class Links(Generic[Owner, Member]):
         self._strays.clear()
         self._left.clear()
         self._searched.clear()
+        self._relinked = None
         self.most_members = self.most_owners = 0
         for members in portions_of(list(self._members.values()), RECORDS_PER_STEP):
             for member in members:
@@ -218,11 +226,15 @@ class Links(Generic[Owner, Member]):
                 self._link(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self._relinked is not None:
+            self._relinked.add(member_id)
         strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
         if (member := self._members.get(member_id)) is not None:
             self.most_owners = max(self.most_owners, len(self._named(member)) + len(strays))
 
     def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self._relinked is not None:
+            self._relinked.add(member_id)
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)
         if left:
             self._strays[member_id] = left
