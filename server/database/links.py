@@ -88,6 +88,8 @@ class Links(Generic[Owner, Member]):
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
         self.listeners: list[Callable[[str, str], None]] = []
         """Called with the ids of the owner and the member of a link that has come or gone, unless by `rebuild`."""
+        self._relinked: set[str] | None = None
+        """The members whose one-sided owners changed since they were last taken; None: those of any may have."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -110,6 +112,11 @@ class Links(Generic[Owner, Member]):
         """The ids of all members of which that is so, some of which may not exist."""
         return self._strays
 
+    def take_relinked(self) -> set[str] | None:
+        """The members whose one-sided owners changed since this was called last; None if it can't be told."""
+        taken, self._relinked = self._relinked, set()
+        return taken
+
     def frozen(self, owners: Mapping[str, Owner]) -> FrozenLinks[Owner, Member]:
         """The links as they are now. `owners`: a copy of the owners' table."""
         return FrozenLinks(owners, self._named, self._strays.copy())
@@ -120,6 +127,7 @@ class Links(Generic[Owner, Member]):
         self._strays.clear()
         self._left.clear()
         self._searched.clear()
+        self._relinked = None
         self.most_members = self.most_owners = 0
         by_owner, members, named_of = self._by_owner, self._members, self._named
         for positions in portions_of(order, RECORDS_PER_STEP):
@@ -247,11 +255,15 @@ class Links(Generic[Owner, Member]):
                 self._link(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self._relinked is not None:
+            self._relinked.add(member_id)
         strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
         if (member := self._members.get(member_id)) is not None:
             self.most_owners = max(self.most_owners, len(self._named(member)) + len(strays))
 
     def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self._relinked is not None:
+            self._relinked.add(member_id)
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)
         if left:
             self._strays[member_id] = left
