@@ -82,6 +82,9 @@ class Links(Generic[Owner, Member]):
         """By owner, the members that ceased to name it since links were settled: it may still list them."""
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
+        self.relinked: set[tuple[str, str]] | None = set()
+        """Owners and members whose link was made or ended by the owner's list alone, or is one-sided from now on or no
+        longer, since `forget_relinked`; None: all links were made anew."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -95,6 +98,14 @@ class Links(Generic[Owner, Member]):
         if member_id in self._strays:  # hardly ever
             found += [id_ for _, id_ in sorted(self._position(self._owners[id_]) for id_ in self._strays[member_id])]
         return found
+
+    def owners_around(self, member_id: str, before: Member | None, after: Member | None) -> set[str]:
+        """The owners that a member names before or after a change, and those that list it now; they need not exist."""
+        return {
+            *(() if before is None else self._named(before)),
+            *(() if after is None else self._named(after)),
+            *self._strays.get(member_id, ()),
+        }
 
     def one_sided_of(self, member_id: str) -> Sequence[str]:
         """The owners that list it without being named by it."""
@@ -110,6 +121,7 @@ class Links(Generic[Owner, Member]):
         self._strays.clear()
         self._left.clear()
         self._searched.clear()
+        self.relinked = None
         self.most_members = self.most_owners = 0
         for members in portions_of(list(self._members.values()), RECORDS_PER_STEP):
             for member in members:
@@ -185,6 +197,11 @@ class Links(Generic[Owner, Member]):
         """To be called after the last of many small changes: frees the memory that made them fast."""
         self._searched.clear()
 
+    def forget_relinked(self) -> None:
+        """To be called once everybody was told of some changes."""
+        if self.relinked != set():
+            self.relinked = set()
+
     def _listed_set(self, owner_id: str, listed: tuple[str, ...]) -> frozenset[str]:
         known = self._searched.get(owner_id)
         if known is None or known[0] is not listed:
@@ -218,11 +235,15 @@ class Links(Generic[Owner, Member]):
                 self._link(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self.relinked is not None:
+            self.relinked.add((owner_id, member_id))
         strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
         if (member := self._members.get(member_id)) is not None:
             self.most_owners = max(self.most_owners, len(self._named(member)) + len(strays))
 
     def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self.relinked is not None:
+            self.relinked.add((owner_id, member_id))
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)
         if left:
             self._strays[member_id] = left

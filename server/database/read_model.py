@@ -89,8 +89,10 @@ class ReadModel:
         """The values that could not be read, by record."""
         self.annotations: dict[str, JSONText] = {}
         """The annotations of entities, by id, unless they are empty."""
-        self.histories = Histories(lambda id_, before: self.digest.note(NoteKey(NoteKind.HISTORY, id_), before))
+        self.histories = Histories(self._note_history)
         """The histories of runs."""
+        self.renoted: set[str] = set()
+        """While listeners are told of changes: the runs whose histories are other ones now."""
         self.ownerless: dict[NoteKey, None] = {}
         """The notes that came though there is no such entity; for whoever removes them."""
         self.tombstones: set[str] = set()
@@ -136,7 +138,7 @@ class ReadModel:
             named=lambda child: optional(child.parent),
             position=self._position,
         )
-        self._links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
+        self.links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
         self._owning: Mapping[EntityKind, tuple[Links[Any, Any], ...]] = {
             EntityKind.STUDY: (self.study_runs,),
             EntityKind.RUN: (self.children,),
@@ -166,6 +168,14 @@ class ReadModel:
             self._listeners.pop(subscription, None)
 
         return stop
+
+    def links_to_owners(self, kind: EntityKind) -> Sequence[Links[Any, Any]]:
+        """Those in which entities of a kind are the members."""
+        return self._belonging[kind]
+
+    def links_to_members(self, kind: EntityKind) -> Sequence[Links[Any, Any]]:
+        """Those in which entities of a kind are the owners."""
+        return self._owning[kind]
 
     def get(self, key: Key) -> Model | None:
         record: Model | None = self.tables[key.kind].get(key.id)
@@ -212,7 +222,7 @@ class ReadModel:
             for _ in self._rebuild():
                 pass
         else:
-            for links in self._links:
+            for links in self.links:
                 links.settle()
         ownerless = [key for key, text in notes if text is not None and self.is_ownerless(key)]
         self.ownerless.update(dict.fromkeys(ownerless))
@@ -231,6 +241,7 @@ class ReadModel:
             yield
         for some_notes in portions_of(notes, RECORDS_PER_STEP):
             self._apply_notes(some_notes)
+            self.renoted.clear()
             yield
         yield from self._rebuild()
         self._notify(())
@@ -250,7 +261,7 @@ class ReadModel:
 
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
-        for links in self._links:
+        for links in self.links:
             links.forget_searched()
 
     def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
@@ -299,6 +310,10 @@ class ReadModel:
         history = self.histories.get(id_)
         if is_news and run is not None and (history is None or history.last in (None, run.run_status)):
             annotated.add(id_)
+
+    def _note_history(self, id_: str, before: str | None) -> None:
+        self.digest.note(NoteKey(NoteKind.HISTORY, id_), before)
+        self.renoted.add(id_)
 
     def _annotated(self, ids: Iterable[str]) -> Iterator[Change]:
         """The changes for ids of existing entities whose annotations or histories changed."""
@@ -362,7 +377,7 @@ class ReadModel:
             yield from table.rebuild()
             if kind in self._value_indexes:
                 yield from self._value_indexes[kind].rebuild(table.order, table.records)
-        for links in self._links:
+        for links in self.links:
             yield from links.rebuild()
 
     def _notify(self, changes: Sequence[Change]) -> None:
@@ -371,6 +386,9 @@ class ReadModel:
         for kind, table in self.tables.items():
             self.digest.set_part(("names", kind), table.assigned_names() or None)
         self._tell(changes)
+        self.renoted.clear()
+        for links in self.links:
+            links.forget_relinked()
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for listener in tuple(self._listeners.values()):
