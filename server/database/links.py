@@ -88,8 +88,9 @@ class Links(Generic[Owner, Member]):
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
         self.listeners: list[Callable[[str, str], None]] = []
         """Called with the ids of the owner and the member of a link that has come or gone, unless by `rebuild`."""
-        self._relinked: set[str] | None = None
-        """The members whose one-sided owners changed since they were last taken; None: those of any may have."""
+        self.relinked: set[tuple[str, str]] | None = set()
+        """Owners and members whose link was made or ended by the owner's list alone, or is one-sided from now on or no
+        longer, since `forget_relinked`; None: all links were made anew."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -104,6 +105,14 @@ class Links(Generic[Owner, Member]):
             found += [id_ for _, id_ in sorted(self._position(self._owners[id_]) for id_ in self._strays[member_id])]
         return found
 
+    def owners_around(self, member_id: str, before: Member | None, after: Member | None) -> set[str]:
+        """The owners that a member names before or after a change, and those that list it now; they need not exist."""
+        return {
+            *(() if before is None else self._named(before)),
+            *(() if after is None else self._named(after)),
+            *self._strays.get(member_id, ()),
+        }
+
     def one_sided_of(self, member_id: str) -> Sequence[str]:
         """The owners that list it without being named by it."""
         return self._strays.get(member_id, ())
@@ -111,11 +120,6 @@ class Links(Generic[Owner, Member]):
     def one_sided(self) -> Iterable[str]:
         """The ids of all members of which that is so, some of which may not exist."""
         return self._strays
-
-    def take_relinked(self) -> set[str] | None:
-        """The members whose one-sided owners changed since this was called last; None if it can't be told."""
-        taken, self._relinked = self._relinked, set()
-        return taken
 
     def frozen(self, owners: Mapping[str, Owner]) -> FrozenLinks[Owner, Member]:
         """The links as they are now. `owners`: a copy of the owners' table."""
@@ -127,7 +131,7 @@ class Links(Generic[Owner, Member]):
         self._strays.clear()
         self._left.clear()
         self._searched.clear()
-        self._relinked = None
+        self.relinked = None
         self.most_members = self.most_owners = 0
         by_owner, members, named_of = self._by_owner, self._members, self._named
         for positions in portions_of(order, RECORDS_PER_STEP):
@@ -216,6 +220,11 @@ class Links(Generic[Owner, Member]):
         """To be called after the last of many small changes: frees the memory that made them fast."""
         self._searched.clear()
 
+    def forget_relinked(self) -> None:
+        """To be called once everybody was told of some changes."""
+        if self.relinked != set():
+            self.relinked = set()
+
     def _listed_set(self, owner_id: str, listed: tuple[str, ...]) -> frozenset[str]:
         known = self._searched.get(owner_id)
         if known is None or known[0] is not listed:
@@ -255,15 +264,15 @@ class Links(Generic[Owner, Member]):
                 self._link(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
-        if self._relinked is not None:
-            self._relinked.add(member_id)
+        if self.relinked is not None:
+            self.relinked.add((owner_id, member_id))
         strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
         if (member := self._members.get(member_id)) is not None:
             self.most_owners = max(self.most_owners, len(self._named(member)) + len(strays))
 
     def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
-        if self._relinked is not None:
-            self._relinked.add(member_id)
+        if self.relinked is not None:
+            self.relinked.add((owner_id, member_id))
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)
         if left:
             self._strays[member_id] = left

@@ -165,15 +165,15 @@ class Pieces:
 
     def _changed(self, _revision: int, changes: Sequence[Change]) -> None:
         """Listens to the read model."""
-        relinked = [(kind, links.take_relinked()) for some in self._members.values() for kind, links in some]
         if not self._selections:
             return
         self._step += 1
-        for kind, ids in relinked:
-            if ids is None:
-                self._drops[kind] += 1
-            else:
-                self._note(kind, ids)
+        for some in self._members.values():
+            for kind, links in some:
+                if links.relinked is None:
+                    self._drops[kind] += 1
+                else:
+                    self._note(kind, [member_id for _, member_id in links.relinked])
         for change in changes:
             if not (change.observed or (not change.annotated and _look_alike(change.before, change.after))):
                 self._note_change(change)
