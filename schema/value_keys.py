@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, reduce
@@ -32,6 +32,8 @@ from server.database.row_index import RowIndex
 from server.database.rows import Rows
 
 Find: TypeAlias = Callable[[Iterable[Any], RowIndex], Rows]
+TextTest: TypeAlias = Callable[[str, Sequence[str]], list[bool]]
+"""Tests some texts for a part."""
 _MANY = 8
 """Up to so many values are tested one by one, which is twice as fast as a set."""
 _DAY = 86_400
@@ -49,9 +51,21 @@ class Values:
     """Gives a value the spelling in which it is stored."""
     folds: bool = False
     """Whether upper and lower case count as the same."""
+    column: str = ""
+    """The name of the records' field, if that is a text which all of them have."""
 
-    def rows(self, values: Iterable[Any]) -> RowsOf | None:
-        return None if self.find is None or self.folds else partial(self.find, values)
+    def rows(self, values: Collection[Any]) -> RowsOf | None:
+        """The rows of records that have one of these values, casefolded if the field folds."""
+        if self.folds:
+            return self.rows_by(lambda texts: [text in values for text in texts])
+        return None if self.find is None else partial(self.find, values)
+
+    def rows_by(self, holds: Callable[[Sequence[str]], list[bool]]) -> RowsOf | None:
+        """The rows whose texts pass a test, which is called with some of them, casefolded if the field folds."""
+        if not self.column:
+            return None
+        test = (lambda texts: holds([text.casefold() for text in texts])) if self.folds else holds
+        return lambda index: index.everything & index.texts(self.column).rows(test)
 
     def fold(self, text: str) -> str:
         return text.casefold() if self.folds else text
@@ -79,7 +93,7 @@ class Times:
 
     subject: Measure
     compared: Callable[[str, datetime], tuple[str, RowsOf | None]]
-    """From a sign and a bound: an expression, and the rows for which it can hold."""
+    """From a sign and a bound: an expression, and the rows for which it holds."""
     null: str
     """The expression which says that there is none."""
 
@@ -130,7 +144,7 @@ def _text_is(compiler: Compiler, value: str | None, _path: str, field: Values) -
         return Clause(f"{field.source} is None", field.null, field.rows([None]))
     folded = field.fold(value)
     source = f"({field.source} is not None and {field.folded} == {compiler.bind(folded)})"
-    return Clause(source, field.among(frozenset([folded])), field.rows([value]))
+    return Clause(source, field.among(frozenset([folded])), field.rows([folded]))
 
 
 def _text_in(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
@@ -150,15 +164,16 @@ def _with_complement(clause: Clause, others: RowsOf | None) -> Clause:
     return clause if others is None else replace(clause, rows=lambda index: index.everything - others(index))
 
 
-def _part(test: str) -> Key:
-    """The key of a test for a part of a text, such as its beginning."""
+def _part(test: str, holds: TextTest) -> Key:
+    """The key of a test for a part of a text, such as its beginning: as a source, and for many texts at once."""
 
     def clause(compiler: Compiler, part: str, _path: str, field: Values) -> Clause:
         folded = field.fold(part)
         source = test.format(part=compiler.bind(folded), text=field.folded)
         has_it = fact(field.subject.name, test, field.folds, folded)
         formula = All((Not(field.null), has_it)) if folded else Not(field.null)
-        return Clause(f"({field.source} is not None and {source})", formula)
+        rows = field.rows_by(lambda texts: holds(folded, texts))
+        return Clause(f"({field.source} is not None and {source})", formula, rows)
 
     return Key(clause)
 
@@ -247,8 +262,7 @@ def _number(sign: str, test: Callable[[Any, Any], bool]) -> Key:
 def _time(sign: str, test: Callable[[Any, Any], bool]) -> Key:
     def clause(_compiler: Compiler, bound: datetime, _path: str, times: Times) -> Clause:
         source, rows = times.compared(sign, bound)
-        clause = Clause(source, _compared(times.subject, test, since_epoch(bound)))
-        return clause if rows is None else replace(clause, rows=rows, rest=clause)
+        return Clause(source, _compared(times.subject, test, since_epoch(bound)), rows)
 
     return Key(clause)
 
@@ -300,9 +314,9 @@ VALUE_KEYS: Keys = {
         "eq": Key(_text_is, takes_null=True),
         "in_": Key(_text_in),
         "not_in": Key(_text_not_in),
-        "contains": _part("{part} in {text}"),
-        "starts_with": _part("{text}.startswith({part})"),
-        "ends_with": _part("{text}.endswith({part})"),
+        "contains": _part("{part} in {text}", lambda part, texts: [part in text for text in texts]),
+        "starts_with": _part("{text}.startswith({part})", lambda part, texts: [it.startswith(part) for it in texts]),
+        "ends_with": _part("{text}.endswith({part})", lambda part, texts: [it.endswith(part) for it in texts]),
         "ignore_case": Key(_says_nothing),
         "is_null": Key(_null),
     },

@@ -121,7 +121,7 @@ class RowsView(OrderedView[E_co]):
 
     @property
     def ids(self) -> list[str]:
-        return [self._index.position(row)[1] for row in self._rows]
+        return list(map(self._index.id, self._rows))
 
     @property
     def counting_tests(self) -> int:

@@ -17,6 +17,7 @@ from server.database.ordered import SortKey, Value
 from server.database.rows import NO_ROWS, Rows, union
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, portions_of
+from server.database.text_column import TextColumn
 
 T = TypeVar("T")
 
@@ -158,6 +159,7 @@ class RowIndex:
         self._free: list[int] = []
         self._everything = Rows()
         self._sets: dict[str, ValueSets] = {}
+        self._texts: dict[str, TextColumn] = {}
         self._orders: dict[str, KeptOrder] = {}
         self._used: dict[str, float] = {}
         """When each order was last asked for, by the monotonic clock."""
@@ -203,6 +205,20 @@ class RowIndex:
             sets = self._sets[field] = self._undisturbed(build)
         return sets
 
+    def texts(self, field: str) -> TextColumn:
+        """The texts that all records have in a field."""
+        self._build()
+        column = self._texts.get(field)
+        if column is None:
+
+            def build() -> TextColumn:
+                made = TextColumn(field)
+                made.fill(self.ids, self._records)
+                return made
+
+            column = self._texts[field] = self._undisturbed(build)
+        return column
+
     def members(self, links: Owning, owner_id: str) -> Rows:
         """The rows of an owner's members."""
         self._build()
@@ -235,12 +251,15 @@ class RowIndex:
 
     def position(self, row: int) -> SortKey:
         """In the kind's default order."""
+        return self._positions[self.id(row)]
+
+    def id(self, row: int) -> str:
         id_ = self.ids[row]
         assert id_ is not None
-        return self._positions[id_]
+        return id_
 
-    def record(self, id_: str) -> Any:
-        return self._records[id_]
+    def record(self, row: int) -> Any:
+        return self._records[self.id(row)]
 
     def default_value(self, record: Any) -> Value:
         """The value of the kind's default order."""
@@ -261,6 +280,8 @@ class RowIndex:
             self._leave(id_, row)
         for sets in self._sets.values():
             sets.changed(row, before, after)
+        for column in self._texts.values():
+            column.changed(row, after)
         self._touch(row)
 
     def touch(self, id_: str) -> None:
