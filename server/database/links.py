@@ -8,17 +8,21 @@ agree on costs one entry; only where an owner lists a member that does not name 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from server.database.backends.portions import portions
+from server.database.differences import middles
 from server.database.models import Model
 from server.database.ordered import SortKey
 from server.database.steps import RECORDS_PER_STEP, portions_of
 
 Owner = TypeVar("Owner", bound=Model)
 Member = TypeVar("Member", bound=Model)
+
+_FEW = 4
+"""Members that are looked for in a list one by one."""
 
 
 def insert(order: list[SortKey], position: SortKey) -> None:
@@ -144,14 +148,12 @@ class Links(Generic[Owner, Member]):
         """To be called when the table holds `after` already."""
         old = () if before is None else self._listed(before)
         new = () if after is None else self._listed(after)
-        if old == new:
-            return
-        gone, come = set(old).difference(new), set(new).difference(old)
-        for member_id in self._unnamed(owner_id, gone):
+        gone, come = map(set, middles(old, new))
+        for member_id in self._among(owner_id, new, self._unnamed(owner_id, gone - come), are_listed=False):
             self._drop_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
                 self._unlink(owner_id, self._position(member))
-        self._add_all_one_sided(owner_id, come)
+        self._add_all_one_sided(owner_id, come - gone)  # one that was listed elsewhere, too, is a stray already
 
     def member_changed(self, member_id: str, before: Member | None, after: Member | None) -> None:
         """To be called when the table holds `after` already."""
@@ -179,7 +181,8 @@ class Links(Generic[Owner, Member]):
         left, self._left = self._left, {}
         for owner_id, member_ids in left.items():
             if (owner := self._owners.get(owner_id)) is not None:
-                self._add_all_one_sided(owner_id, member_ids & self._listed_set(owner_id, self._listed(owner)))
+                found = self._among(owner_id, self._listed(owner), member_ids, are_listed=True)
+                self._add_all_one_sided(owner_id, found)
 
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
@@ -191,7 +194,14 @@ class Links(Generic[Owner, Member]):
             known = self._searched[owner_id] = listed, frozenset(listed)
         return known[1]
 
-    def _unnamed(self, owner_id: str, member_ids: set[str] | tuple[str, ...]) -> list[str]:
+    def _among(
+        self, owner_id: str, listed: tuple[str, ...], member_ids: Collection[str], *, are_listed: bool
+    ) -> list[str]:
+        """Those of some members that a list has, or has not. A set of a long list takes as long as many searches."""
+        found = listed if len(member_ids) <= _FEW else self._listed_set(owner_id, listed)
+        return [member_id for member_id in member_ids if (member_id in found) is are_listed]
+
+    def _unnamed(self, owner_id: str, member_ids: Iterable[str]) -> list[str]:
         """Which of the listed members do not name the owner themselves; a missing one names nobody."""
         return [
             member_id
@@ -211,7 +221,7 @@ class Links(Generic[Owner, Member]):
             if not order:
                 del self._by_owner[owner_id]
 
-    def _add_all_one_sided(self, owner_id: str, member_ids: set[str]) -> None:
+    def _add_all_one_sided(self, owner_id: str, member_ids: Iterable[str]) -> None:
         for member_id in self._unnamed(owner_id, member_ids):
             self._add_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
