@@ -16,7 +16,7 @@ from itertools import pairwise
 import orjson
 
 from server.database.backends.notes import NoteKey
-from server.database.differences import shared_end, shared_start
+from server.database.differences import shared
 from server.database.models import Key, LogicalWorkerModel, Model, StudyModel, with_value
 
 _SIZE = 2**256
@@ -122,8 +122,7 @@ def _encoded(key: Key | NoteKey, record: Model | str, long: Collection[str]) -> 
 
 def _difference(place: tuple[str, str], before: tuple[str, ...], after: tuple[str, ...]) -> int:
     """What is added to the sum where a long list changes."""
-    start = shared_start(before, after)
-    end = shared_end(before, after, min(len(before), len(after)) - start)
+    start, end = shared(before, after)
     while start and not before[start - 1].endswith(_LAST):
         start -= 1
     while end and not before[-end].endswith(_LAST):

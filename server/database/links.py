@@ -8,7 +8,7 @@ agree on costs one entry; only where an owner lists a member that does not name 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -83,7 +83,9 @@ class Links(Generic[Owner, Member]):
         self.most_owners = 0
         """The most that a member had since then."""
         self._left: dict[str, set[str]] = {}
-        """By owner, the members that ceased to name it since links were settled: it may still list them."""
+        """By owner, the members that ceased to name it since links were settled, or of which it lists fewer: it may still
+        list them.
+        """
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
 
@@ -149,10 +151,8 @@ class Links(Generic[Owner, Member]):
         old = () if before is None else self._listed(before)
         new = () if after is None else self._listed(after)
         gone, come = map(set, middles(old, new))
-        for member_id in self._among(owner_id, new, self._unnamed(owner_id, gone - come), are_listed=False):
-            self._drop_one_sided(member_id, owner_id)
-            if (member := self._members.get(member_id)) is not None:
-                self._unlink(owner_id, self._position(member))
+        if unlisted := self._unnamed(owner_id, gone - come):
+            self._left.setdefault(owner_id, set()).update(unlisted)
         self._add_all_one_sided(owner_id, come - gone)  # one that was listed elsewhere, too, is a stray already
 
     def member_changed(self, member_id: str, before: Member | None, after: Member | None) -> None:
@@ -180,9 +180,13 @@ class Links(Generic[Owner, Member]):
         """To be called after the last of some changes: a long list is searched once for all members that left."""
         left, self._left = self._left, {}
         for owner_id, member_ids in left.items():
-            if (owner := self._owners.get(owner_id)) is not None:
-                found = self._among(owner_id, self._listed(owner), member_ids, are_listed=True)
-                self._add_all_one_sided(owner_id, found)
+            owner = self._owners.get(owner_id)
+            listed = () if owner is None else self._listed(owner)
+            searched = listed if len(member_ids) <= _FEW else self._listed_set(owner_id, listed)
+            unnamed = self._unnamed(owner_id, member_ids)
+            still_listed = {member_id for member_id in unnamed if member_id in searched}
+            self._add_all_one_sided(owner_id, still_listed)
+            self._drop_all_one_sided(owner_id, set(unnamed) - still_listed)
 
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
@@ -193,13 +197,6 @@ class Links(Generic[Owner, Member]):
         if known is None or known[0] is not listed:
             known = self._searched[owner_id] = listed, frozenset(listed)
         return known[1]
-
-    def _among(
-        self, owner_id: str, listed: tuple[str, ...], member_ids: Collection[str], *, are_listed: bool
-    ) -> list[str]:
-        """Those of some members that a list has, or has not. A set of a long list takes as long as many searches."""
-        found = listed if len(member_ids) <= _FEW else self._listed_set(owner_id, listed)
-        return [member_id for member_id in member_ids if (member_id in found) is are_listed]
 
     def _unnamed(self, owner_id: str, member_ids: Iterable[str]) -> list[str]:
         """Which of the listed members do not name the owner themselves; a missing one names nobody."""
@@ -226,6 +223,12 @@ class Links(Generic[Owner, Member]):
             self._add_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
                 self._link(owner_id, self._position(member))
+
+    def _drop_all_one_sided(self, owner_id: str, member_ids: Iterable[str]) -> None:
+        for member_id in member_ids:
+            self._drop_one_sided(member_id, owner_id)
+            if (member := self._members.get(member_id)) is not None:
+                self._unlink(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
         strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
