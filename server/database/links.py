@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Generic, TypeVar
 
 from server.database.backends.portions import portions
+from server.database.differences import middles
 from server.database.models import Model
 from server.database.ordered import SortKey
 from server.database.steps import RECORDS_PER_STEP, portions_of
@@ -23,6 +24,8 @@ Member = TypeVar("Member", bound=Model)
 
 _LONG = 5_000
 """Ids of a list that are looked up in one step: it takes a millisecond, or some."""
+_FEW = 4
+"""Members that are looked for in a list one by one."""
 
 
 def insert(order: list[SortKey], position: SortKey) -> None:
@@ -83,7 +86,7 @@ class Links(Generic[Owner, Member]):
         self.most_owners = 0
         """The most that a member had since then."""
         self._left: dict[str, set[str]] = {}
-        """By owner, the members that ceased to name it since links were settled: it may still list them."""
+        """By owner, the members that ceased to name it since links were settled, or that it lists less often."""
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
         self.listeners: list[Callable[[str, str], None]] = []
@@ -179,14 +182,10 @@ class Links(Generic[Owner, Member]):
         """To be called when the table holds `after` already."""
         old = () if before is None else self._listed(before)
         new = () if after is None else self._listed(after)
-        if old == new:
-            return
-        gone, come = set(old).difference(new), set(new).difference(old)
-        for member_id in self._unnamed(owner_id, gone):
-            self._drop_one_sided(member_id, owner_id)
-            if (member := self._members.get(member_id)) is not None:
-                self._unlink(owner_id, self._position(member))
-        self._add_all_one_sided(owner_id, come)
+        gone, come = map(set, middles(old, new))
+        if unlisted := self._unnamed(owner_id, gone - come):
+            self._left.setdefault(owner_id, set()).update(unlisted)
+        self._add_all_one_sided(owner_id, come - gone)  # one that was listed elsewhere, too, is a stray already
 
     def member_changed(self, member_id: str, before: Member | None, after: Member | None) -> None:
         """To be called when the table holds `after` already."""
@@ -213,8 +212,13 @@ class Links(Generic[Owner, Member]):
         """To be called after the last of some changes: a long list is searched once for all members that left."""
         left, self._left = self._left, {}
         for owner_id, member_ids in left.items():
-            if (owner := self._owners.get(owner_id)) is not None:
-                self._add_all_one_sided(owner_id, member_ids & self._listed_set(owner_id, self._listed(owner)))
+            owner = self._owners.get(owner_id)
+            listed = () if owner is None else self._listed(owner)
+            searched = listed if len(member_ids) <= _FEW else self._listed_set(owner_id, listed)
+            unnamed = self._unnamed(owner_id, member_ids)
+            still_listed = {member_id for member_id in unnamed if member_id in searched}
+            self._add_all_one_sided(owner_id, still_listed)
+            self._drop_all_one_sided(owner_id, set(unnamed) - still_listed)
 
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
@@ -231,7 +235,7 @@ class Links(Generic[Owner, Member]):
             known = self._searched[owner_id] = listed, frozenset(listed)
         return known[1]
 
-    def _unnamed(self, owner_id: str, member_ids: set[str] | tuple[str, ...]) -> list[str]:
+    def _unnamed(self, owner_id: str, member_ids: Iterable[str]) -> list[str]:
         """Which of the listed members do not name the owner themselves; a missing one names nobody."""
         return [
             member_id
@@ -257,11 +261,17 @@ class Links(Generic[Owner, Member]):
         for listener in self.listeners:
             listener(owner_id, position[1])
 
-    def _add_all_one_sided(self, owner_id: str, member_ids: set[str]) -> None:
+    def _add_all_one_sided(self, owner_id: str, member_ids: Iterable[str]) -> None:
         for member_id in self._unnamed(owner_id, member_ids):
             self._add_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
                 self._link(owner_id, self._position(member))
+
+    def _drop_all_one_sided(self, owner_id: str, member_ids: Iterable[str]) -> None:
+        for member_id in member_ids:
+            self._drop_one_sided(member_id, owner_id)
+            if (member := self._members.get(member_id)) is not None:
+                self._unlink(owner_id, self._position(member))
 
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
         if self.relinked is not None:
