@@ -68,7 +68,8 @@ class Feed:
         """What somebody waits for: it does not wait for all that is marked."""
         self._reload = False
         self._work = asyncio.Event()
-        self._writes = OwnWrites()
+        self.writes = OwnWrites()
+        """Those that are under way."""
         self._waiting: set[asyncio.Future[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded: asyncio.Future[None]
@@ -202,7 +203,7 @@ class Feed:
                 self._last_seen = datetime.now(UTC)
                 if self._is_marked:
                     self._noticed_at = self._noticed_at or monotonic()
-                    if not self._writes.explain(notice):
+                    if not self.writes.explain(notice):
                         self._work.set()
 
     def _end_silence(self) -> None:
@@ -222,7 +223,7 @@ class Feed:
         They come just before the end of the write, when all of it is read back. What is written would be read twice
         otherwise, the second time after the first, since reads are serialised.
         """
-        self._writes.begin(batch)
+        self.writes.begin(batch)
         timer = asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._end_write, batch)
         try:
             yield
@@ -233,10 +234,10 @@ class Feed:
     def is_behind(self, key: Key) -> bool:
         """Whether the copy is known to have an older content of a key than the database."""
         is_marked = key in self.unread or key in self._marked.keys or key in self._urgent.keys
-        return is_marked or self._writes.change(key)
+        return is_marked or self.writes.change(key)
 
     def _end_write(self, batch: WriteSet) -> None:
-        if self._writes.end(batch) and self._is_marked:
+        if self.writes.end(batch) and self._is_marked:
             self._work.set()
 
     @property

@@ -7,9 +7,10 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
-from server.database.backends.base import ResultsBackend
+from server.database import turns
+from server.database.backends.base import ResultsBackend, no_delay
 from server.database.backends.codec import CURRENT, Dialect
 from server.database.backends.notes import FOLLOWED, OWNERS, NoteKey
 from server.database.backends.write_set import WriteSet
@@ -29,6 +30,8 @@ RETRY_TIMEOUT = 10.0
 Result = TypeVar("Result")
 
 Change = Callable[[Transaction], Awaitable[Result]]
+Done: TypeAlias = tuple[Result, list[Effect], list[NoteKey]]
+"""The result of a change, its effects, and the notes to read back."""
 
 
 class TransactionRunner:
@@ -66,18 +69,16 @@ class TransactionRunner:
             await self.feed.refresh(())  # a record that was noticed and not yet read decides
         return Transaction(self._backend, self._read_model.dialects.of_new_records(), expected=expected)
 
-    async def run(
-        self, change: Change[Result], claim: Claim | None = None
-    ) -> tuple[Result, list[Effect], list[NoteKey]]:
+    async def run(self, change: Change[Result], claim: Claim | None = None) -> Done[Result]:
         """Commits a change. Returns its result, its effects, and the notes to read back.
 
         After a cancellation nothing was written, and nothing will be, unless it returns.
         Raises `ConflictError`, `BackendError`, and what the change itself raises.
         """
-        async with self._turns.turn() as end_turn:
-            try:
-                done = await self._attempt(change, claim, end_turn, reads=not self.feed.settled.is_set())
-            except UnexpectedError:
+        try:
+            done = await self._attempt_unread(change, claim)
+        except UnexpectedError:
+            async with self._turns.turn() as end_turn:
                 done = await self._attempt(change, claim, end_turn)
         if done is not None:
             return done
@@ -94,30 +95,58 @@ class TransactionRunner:
                 await asyncio.sleep(random.random() * min(0.1, 0.001 * 2**attempt))  # noqa: S311 - spreads out writers
             return done
 
-    async def _attempt(
-        self, change: Change[Result], claim: Claim | None, end_turn: Callable[[], None], *, reads: bool = True
-    ) -> tuple[Result, list[Effect], list[NoteKey]] | None:
-        """None if others have written what the change had read, or the copy is otherwise than the database.
+    async def _attempt_unread(self, change: Change[Result], claim: Claim | None) -> Done[Result] | None:
+        """An attempt that relies on the copy, beside others. None if the database is otherwise.
 
-        Raises `UnexpectedError` without `reads` if it has to read: what a change refuses then may be due to the copy,
-        and so may it be that nothing is to be written.
+        Raises `UnexpectedError` if it has to read: what a change refuses then may be due to the copy, and so may it be
+        that nothing is to be written.
         """
-        transaction = await self.begin(reads=reads)
-        if claim is not None and claim.is_of_another(await transaction.note(claim.key)):
-            raise AlreadyBegunError("This mutation was begun before, with the same key.")
+        if not self.feed.settled.is_set():
+            raise UnexpectedError
+        transaction = await self._begun(claim, reads=False)
         try:
             result = await change(transaction)
         except Exception as error:
-            if reads:
-                raise
             raise UnexpectedError from error
-        effects = transaction.effects()
-        batch = transaction.write_set(str(uuid.uuid4()))
-        if batch.is_empty and not reads:
+        batch, effects = self._planned(transaction, claim)
+        if batch.is_empty:
             raise UnexpectedError
+        if self.feed.writes.meet(batch):
+            await self.feed.writes.pass_by(batch, turns.TURN_SECONDS)
+            raise UnexpectedError
+        return await self._committed(batch, effects, result, claim, no_delay)
+
+    async def _attempt(
+        self, change: Change[Result], claim: Claim | None, end_turn: Callable[[], None]
+    ) -> Done[Result] | None:
+        """None if others have written what the change had read."""
+        transaction = await self._begun(claim, reads=True)
+        result = await change(transaction)
+        batch, effects = self._planned(transaction, claim)
+        return await self._committed(batch, effects, result, claim, end_turn)
+
+    async def _begun(self, claim: Claim | None, *, reads: bool) -> Transaction:
+        transaction = await self.begin(reads=reads)
+        if claim is not None and claim.is_of_another(await transaction.note(claim.key)):
+            raise AlreadyBegunError("This mutation was begun before, with the same key.")
+        return transaction
+
+    def _planned(self, transaction: Transaction, claim: Claim | None) -> tuple[WriteSet, list[Effect]]:
+        effects = transaction.effects()
+        batch = transaction.write_set(str(uuid.uuid4()), effects)
         if claim is not None and not batch.is_empty:
             transaction.set_note(claim.key, claim.text_with(described(effects)))
-            batch = transaction.write_set(batch.id)
+            batch = transaction.write_set(batch.id, effects)
+        return batch, effects
+
+    async def _committed(
+        self,
+        batch: WriteSet,
+        effects: list[Effect],
+        result: Result,
+        claim: Claim | None,
+        end_turn: Callable[[], None],
+    ) -> Done[Result] | None:
         raise_if_cancelled()
         self.before_commit(effects)
         with self.feed.writing(batch):

@@ -39,6 +39,8 @@ ANNOTATIONS = "annotations"
 """The name of annotations among the fields of an effect: a note, not a field of the record."""
 _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "logical_worker_id"}
 
+_MOST_EXPECTED = 100
+"""Records: to encode more of them in one step would take long, and it matters little that many are read first."""
 _DECODED_TOGETHER = 10
 """Records: it takes less than a millisecond, and some where each has a long list."""
 
@@ -96,6 +98,8 @@ class Transaction:
         entry = None if self._expected is None else self._expected.entry(key, without_lists=without_lists)
         if entry is None:
             return False
+        if len(self._entries) >= _MOST_EXPECTED:
+            raise UnexpectedError
         self._entries[key] = entry
         self._now.setdefault(key, entry.record)
         if without_lists and entry.record is not None and (lists := LISTS[key.kind]):
@@ -109,8 +113,13 @@ class Transaction:
         by_kind: dict[EntityKind, list[str]] = {}
         for kind, name in names:
             by_kind.setdefault(kind, []).append(name)
-        owners = [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
-        await together(self.prefetch(keys), *owners, self.prefetch_notes(notes))
+        reads = [self.prefetch(keys), self.prefetch_notes(notes)]
+        reads += [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
+        if self._expected is None:
+            await together(*reads)
+            return
+        for read in reads:  # hardly any of them reads: a task for each would take longer
+            await read
 
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
@@ -284,11 +293,14 @@ class Transaction:
         read = self._read_notes
         return [key for key, text in self._notes.items() if key not in read or read[key] != text]
 
-    def write_set(self, id_: str) -> WriteSet:
-        """The reads to compare and the writes to make, encoded for the backend. `id_` identifies this commit."""
+    def write_set(self, id_: str, effects: Sequence[Effect]) -> WriteSet:
+        """The reads to compare and the writes to make, encoded for the backend. `id_` identifies this commit.
+
+        `effects`: what the method of that name returns.
+        """
         written: dict[Key, dict[str, str]] = {}
         deleted: set[Key] = set()
-        for effect in self.effects():
+        for effect in effects:
             key, after = effect.key, self._now[effect.key]
             raw = self._raw_of(key)
             if after is None:

@@ -33,6 +33,8 @@ OTHER = "other"
 """Stands for the names of operations that are not trusted documents: clients could choose any number of names."""
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_PAUSE = 0.1
+"""Seconds between two updates of the gauges."""
 _COSTS = (10, 100, 1_000, 10_000, 50_000, 100_000, 250_000)
 
 
@@ -142,6 +144,9 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self._caches: dict[str, Callable[[], int]] = {}
+        self._database: MerlinDatabase | None = None
+        self._counted_before = 0, 0, 0
+        """Missed changes, lost writes, and those with too few replicas, as counted before."""
         self._observations: Observations | None = None
         self._ignored_before: Counted[Source] = Counted()
         executions = Counter(
@@ -253,32 +258,41 @@ class Metrics:
         self._draining.set(1)
 
     async def follow(self, database: MerlinDatabase) -> None:
-        """Updates the gauges of the copy and of the observations whenever these change, until cancelled."""
-        missed = lost = underreplicated = 0
+        """Updates the gauges of the copy and of the observations when these have changed, until cancelled.
+
+        What this process is asked for is up to date; what another one shows of it, `_PAUSE` seconds old at most.
+        """
+        self._database = database
         while True:
             beat = database.observations.notifier.next  # which notifies of both
-            since = database.stale_since
-            self._revision.set(database.revision)
-            self._stale_since.set(0 if since is None else since.timestamp())
-            self._writable.set(database.write_refusal is None)
-            self._lag.set(database.feed.lag)
-            self._reconnects.set(database.feed.reconnects)
-            self._notifications.set(not database.backend.is_polling)
-            self._missed.inc(database.comparison.missed - missed)
-            missed = database.comparison.missed
-            self._lost.inc(database.backend.lost_writes - lost)
-            lost = database.backend.lost_writes
-            self._underreplicated.inc(database.backend.underreplicated_writes - underreplicated)
-            underreplicated = database.backend.underreplicated_writes
-            self._observations = database.observations
-            self._note_sources()
-            self._note_caches()  # for the process that is asked, if it is another one
+            self._note(database)
             await beat.wait()
+            await asyncio.sleep(_PAUSE)
+
+    def _note(self, database: MerlinDatabase) -> None:
+        since = database.stale_since
+        self._revision.set(database.revision)
+        self._stale_since.set(0 if since is None else since.timestamp())
+        self._writable.set(database.write_refusal is None)
+        self._lag.set(database.feed.lag)
+        self._reconnects.set(database.feed.reconnects)
+        self._notifications.set(not database.backend.is_polling)
+        backend = database.backend
+        counts = database.comparison.missed, backend.lost_writes, backend.underreplicated_writes
+        counters = self._missed, self._lost, self._underreplicated
+        for counter, before, now in zip(counters, self._counted_before, counts, strict=True):
+            counter.inc(now - before)
+        self._counted_before = counts
+        self._observations = database.observations
+        self._note_sources()
+        self._note_caches()  # for the process that is asked, if it is another one
 
     def text(self) -> bytes:
         """Prometheus' text format."""
-        self._note_caches()
-        self._note_sources()
+        if self._database is None:
+            self._note_caches()
+        else:
+            self._note(self._database)
         if DIRECTORY_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()

@@ -157,7 +157,8 @@ class _Link:
         self._waits = False
         self._notices = False
         self._late: asyncio.Event | None = None
-        """Of a write that had stayed on its way; set by its reply."""
+        """Of writes that had stayed on their way; set by their replies."""
+        self._late_writes = 0
 
     async def run(self) -> None:
         """Until either side ends."""
@@ -184,9 +185,10 @@ class _Link:
             if any(word in chunk[:64] for word in WRITING) and not self._proxy.replies.is_set():
                 self._waits = True
             if any(word in chunk[:64] for word in WRITING) and not self._proxy.requests.is_set():
-                self._proxy.held += 1
+                writes = sum(map(chunk.count, WRITING))  # those of several clients may come together
+                self._proxy.held += writes
                 await self._proxy.requests.wait()
-                self._late = asyncio.Event()
+                self._late, self._late_writes = asyncio.Event(), writes
             await self._proxy.passes.wait()
             self._proxy.sent += len(chunk)
             self._forth.write(chunk)
@@ -194,7 +196,7 @@ class _Link:
                 await self._requests.drain()
             if self._late is not None:
                 await self._late.wait()
-                self._proxy.arrived += 1
+                self._proxy.arrived += self._late_writes
                 self._late = None
 
     async def _back(self) -> None:

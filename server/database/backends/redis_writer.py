@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import (
@@ -27,6 +28,7 @@ from server.database import replicas
 from server.database.backends.acknowledged import AcknowledgedWrites
 from server.database.backends.base import SETTLE_SECONDS, no_delay
 from server.database.backends.notes import PREFIX
+from server.database.backends.redis_calls import RedisCalls
 from server.database.backends.redis_client import BUSY, RedisClients
 from server.database.backends.redis_script import (
     MADE,
@@ -71,6 +73,7 @@ class RedisWriter:
     ) -> None:
         self._clients = clients
         self._client: Redis = clients.make(retries=0)
+        self._calls = RedisCalls(self._client)
         self._writability = writability
         self._revisions = revisions
         self._min_replicas = min_replicas
@@ -83,6 +86,7 @@ class RedisWriter:
 
     async def close(self) -> None:
         await end_tasks([*self._requests, *([] if self._probing is None else [self._probing])])
+        await self._calls.close()
         await self._client.aclose()
 
     async def store_revision(self, revision: int) -> int:
@@ -209,9 +213,9 @@ class RedisWriter:
     async def _run_script(self, write: _Write) -> int:
         """The server forgets its scripts when it restarts, or is told to: then the whole script is sent."""
         if not self._min_replicas:
-            return await _run_on(self._client, write)
+            return await _run(write, lambda *words: self._calls.call(words))
         async with self._client.client() as connection:  # WAIT tells of what its own connection has written
-            reply = await _run_on(connection, write)
+            reply = await _run(write, connection.execute_command)
             if reply == _WRITTEN:
                 with suppress(RedisError, OSError):  # the write was made all the same
                     milliseconds = int(WAIT_SECONDS * 1000)
@@ -281,12 +285,12 @@ class _Write:
     """Whether it must not be sent again."""
 
 
-async def _run_on(client: Redis, write: _Write) -> int:
-    count, words = len(write.keys), [*write.keys, *map(str, write.arguments)]
+async def _run(write: _Write, execute: Callable[..., Awaitable[Any]]) -> int:
+    words = (len(write.keys), *write.keys, *write.arguments)
     try:
-        return int(await client.evalsha(SHA, count, *words))
+        return int(await execute("EVALSHA", SHA, *words))
     except NoScriptError:
-        return int(await client.eval(SCRIPT, count, *words))
+        return int(await execute("EVAL", SCRIPT, *words))
 
 
 def refusal_of(error: Exception) -> Refusal | None:

@@ -188,7 +188,7 @@ _SET = "__set__"
 
 def as_json(field: str, value: JSON) -> JSONText:
     """The stored text of a JSON object from a client; `{}` for None. Raises `InvalidValueError`."""
-    if value is None:
+    if value is None or value == {}:
         return EMPTY
     if not isinstance(value, dict):
         raise InvalidValueError("Pass a JSON object: Merlin can't read another JSON value here.", field)

@@ -205,7 +205,10 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
             wanted, stands = relatives[name], getattr(run, name)
             if wanted is not None and wanted == stands:
                 continue
-            for former_id in (*optional(stands), *(self._relatives(id_, name) if wanted is None else ())):
+            former_ids = (*optional(stands), *(self._relatives(id_, name) if wanted is None else ()))
+            if wanted is None and not former_ids:
+                continue
+            for former_id in former_ids:
                 former = await transaction.get(RunModel, former_id)
                 if former is not None and getattr(former, other_name) == id_:
                     transaction.put(with_value(former, other_name, None))
