@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, reduce
@@ -54,18 +54,16 @@ class Values:
     column: str = ""
     """The name of the records' field, if that is a text which all of them have."""
 
-    def rows(self, values: Collection[Any]) -> RowsOf | None:
-        """The rows of records that have one of these values, casefolded if the field folds."""
-        if self.folds:
-            return self.rows_by(lambda texts: [text in values for text in texts])
-        return None if self.find is None else partial(self.find, values)
+    def rows(self, values: Iterable[Any]) -> RowsOf | None:
+        """Looks up the rows of records that have one of these values."""
+        return None if self.find is None or self.folds else partial(self.find, values)
 
-    def rows_by(self, holds: Callable[[Sequence[str]], list[bool]]) -> RowsOf | None:
-        """The rows whose texts pass a test, which is called with some of them, casefolded if the field folds."""
+    def scan(self, holds: Callable[[Sequence[str]], list[bool]]) -> RowsOf | None:
+        """Looks up the rows whose texts pass a test, which is called with some, casefolded if the field folds."""
         if not self.column:
             return None
         test = (lambda texts: holds([text.casefold() for text in texts])) if self.folds else holds
-        return lambda index: index.everything & index.texts(self.column).rows(test)
+        return lambda index: index.with_text(self.column, test)
 
     def fold(self, text: str) -> str:
         return text.casefold() if self.folds else text
@@ -144,7 +142,7 @@ def _text_is(compiler: Compiler, value: str | None, _path: str, field: Values) -
         return Clause(f"{field.source} is None", field.null, field.rows([None]))
     folded = field.fold(value)
     source = f"({field.source} is not None and {field.folded} == {compiler.bind(folded)})"
-    return Clause(source, field.among(frozenset([folded])), field.rows([folded]))
+    return Clause(source, field.among(frozenset([folded])), field.rows([value]))
 
 
 def _text_in(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
@@ -172,8 +170,8 @@ def _part(test: str, holds: TextTest) -> Key:
         source = test.format(part=compiler.bind(folded), text=field.folded)
         has_it = fact(field.subject.name, test, field.folds, folded)
         formula = All((Not(field.null), has_it)) if folded else Not(field.null)
-        rows = field.rows_by(lambda texts: holds(folded, texts))
-        return Clause(f"({field.source} is not None and {source})", formula, rows)
+        scan = field.scan(lambda texts: holds(folded, texts))
+        return Clause(f"({field.source} is not None and {source})", formula, scan=scan)
 
     return Key(clause)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from server.database.kept_order import KeptOrder
 from server.database.ordered import SortKey, Value
 from server.database.rows import NO_ROWS, Rows, union
-from server.database.slices import give_way
+from server.database.slices import give_way, is_sliced
 from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.text_column import TextColumn
 
@@ -30,8 +30,14 @@ _MAX_ORDERS = 8
 _MAX_OWNERS = 2_000
 """Owners whose members are kept as a set."""
 _MAX_STALE = 1_000
+_BUILT_AT_ONCE = 5_000
+"""Records of which a part of the index is built even where the work can't give way: it takes some milliseconds."""
 _STALE_SHARE = 8
 """An order is dropped when more rows are stale than this, and than one in so many of all."""
+
+
+class NotBuiltError(Exception):
+    """A part of the index is to be built, which takes too long for work that can't give way."""
 
 
 class Owning(Protocol):
@@ -140,7 +146,10 @@ class _Members:
 
 
 class RowIndex:
-    """It looks into the live table, and is told of every change of it."""
+    """It looks into the live table, and is told of every change of it.
+
+    Whatever gives rows, or an order, raises `NotBuiltError` where it has to be built first and that takes too long.
+    """
 
     def __init__(self, records: Mapping[str, Any], positions: Mapping[str, SortKey]) -> None:
         self._records = records
@@ -205,9 +214,11 @@ class RowIndex:
             sets = self._sets[field] = self._undisturbed(build)
         return sets
 
-    def texts(self, field: str) -> TextColumn:
-        """The texts that all records have in a field."""
-        self._build()
+    def with_text(self, field: str, test: Callable[[Sequence[str]], Sequence[bool]]) -> Rows:
+        """The rows whose texts in a field, which all records have, pass a test; it is called with some of them."""
+        return self.everything & self._column(field).rows(test)
+
+    def _column(self, field: str) -> TextColumn:
         column = self._texts.get(field)
         if column is None:
 
@@ -312,7 +323,9 @@ class RowIndex:
         self._is_built = True
 
     def _undisturbed(self, build: Callable[[], T]) -> T:
-        """The result of building something while nothing changed: it gives way, and others may not wait for it."""
+        """The result of building something while nothing changed: it gives way. Raises `NotBuiltError`."""
+        if len(self._records) > _BUILT_AT_ONCE and not is_sliced():
+            raise NotBuiltError
         while True:
             changes = self._changes
             built = build()
