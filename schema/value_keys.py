@@ -30,6 +30,7 @@ from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, is_same_json, read_json
 from server.database.row_index import RowIndex
 from server.database.rows import Rows
+from server.database.text_column import TextSearch
 
 Find: TypeAlias = Callable[[Iterable[Any], RowIndex], Rows]
 TextTest: TypeAlias = Callable[[str, Sequence[str]], list[bool]]
@@ -58,12 +59,15 @@ class Values:
         """Looks up the rows of records that have one of these values."""
         return None if self.find is None or self.folds else partial(self.find, values)
 
-    def scan(self, holds: Callable[[Sequence[str]], list[bool]]) -> RowsOf | None:
-        """Looks up the rows whose texts pass a test, which is called with some, casefolded if the field folds."""
+    def scan(self, name: str, part: str, holds: TextTest) -> RowsOf | None:
+        """Looks up the rows whose texts, casefolded if the field folds, pass a test with a name for a part."""
         if not self.column:
             return None
-        test = (lambda texts: holds([text.casefold() for text in texts])) if self.folds else holds
-        return lambda index: index.with_text(self.column, test)
+        folds = self.folds
+        search = TextSearch(
+            (name, folds), part, lambda texts: holds(part, [it.casefold() for it in texts] if folds else texts)
+        )
+        return lambda index: index.with_text(self.column, search)
 
     def fold(self, text: str) -> str:
         return text.casefold() if self.folds else text
@@ -170,7 +174,7 @@ def _part(test: str, holds: TextTest) -> Key:
         source = test.format(part=compiler.bind(folded), text=field.folded)
         has_it = fact(field.subject.name, test, field.folds, folded)
         formula = All((Not(field.null), has_it)) if folded else Not(field.null)
-        scan = field.scan(lambda texts: holds(folded, texts))
+        scan = field.scan(test, folded, holds)
         return Clause(f"({field.source} is not None and {source})", formula, scan=scan)
 
     return Key(clause)

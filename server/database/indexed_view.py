@@ -92,7 +92,9 @@ class IndexedView(OrderedView[E_co]):
         if rest is None:
             return self._view(rows, 0)
         if rest.scan is not None and len(rows) * _SCAN > len(index.everything):
-            return self._view(rows & rest.scan(index), len(index.everything) * rest.terms)
+            before = index.tests
+            rows = rows & rest.scan(index)  # not in place: others have that set
+            return self._view(rows, index.tests - before)
         if found is None:
             tested = super().where(selection)
             return self._view(index.rows_of(tested.positions), tested.tests)

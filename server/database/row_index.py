@@ -17,7 +17,7 @@ from server.database.ordered import SortKey, Value
 from server.database.rows import NO_ROWS, Rows, union
 from server.database.slices import give_way, is_sliced
 from server.database.steps import RECORDS_PER_STEP, portions_of
-from server.database.text_column import TextColumn
+from server.database.text_column import TextColumn, TextSearch
 
 T = TypeVar("T")
 
@@ -156,6 +156,8 @@ class RowIndex:
         self._positions = positions
         self._members: dict[Owning, _Members] = {}
         self._changes = 0
+        self.tests = 0
+        """Counts the texts that were searched."""
         self.clear()
 
     def clear(self) -> None:
@@ -214,9 +216,12 @@ class RowIndex:
             sets = self._sets[field] = self._undisturbed(build)
         return sets
 
-    def with_text(self, field: str, test: Callable[[Sequence[str]], Sequence[bool]]) -> Rows:
-        """The rows whose texts in a field, which all records have, pass a test; it is called with some of them."""
-        return self.everything & self._column(field).rows(test)
+    def with_text(self, field: str, search: TextSearch) -> Rows:
+        """The rows whose texts are found, in a field in which all records have one."""
+        column = self._column(field)
+        if not column.knows(search):
+            self.tests += len(self._records)
+        return self.everything & column.rows(search)
 
     def _column(self, field: str) -> TextColumn:
         column = self._texts.get(field)
