@@ -5,7 +5,6 @@ Each part is built when it is first asked for, then kept up to date. What nobody
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -43,8 +42,8 @@ class NotBuiltError(Exception):
 class Owning(Protocol):
     """Links of which the records are members."""
 
-    listeners: list[Callable[[str, str], None]]
-    """Called with the ids of the owner and the member of a link that has come or gone."""
+    listeners: list[Callable[[str, str, bool], None]]
+    """Called with the ids of an owner and a member, and whether they are linked now."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]: ...
 
@@ -78,10 +77,11 @@ class ValueSets:
             give_way()
 
     def changed(self, row: int, before: Any, after: Any) -> None:
-        old = () if before is None else _each(self._value_of(before))
-        new = () if after is None else _each(self._value_of(after))
-        if old == new:
+        value_of = self._value_of
+        if before is not None and after is not None and value_of(before) == value_of(after):
             return
+        old = () if before is None else _each(value_of(before))
+        new = () if after is None else _each(value_of(after))
         for value in old:
             self._sets[value].discard(row)
             if value not in new and not self._sets[value]:
@@ -99,50 +99,32 @@ def _each(value: Any) -> tuple[Hashable, ...]:
 class _Members:
     """The rows of the members of owners."""
 
-    def __init__(self, links: Owning) -> None:
+    def __init__(self, links: Owning, row_of: Callable[[str], int | None]) -> None:
+        """`row_of` gives the row of a record, or the one that it had, if it was removed last."""
         self._links = links
-        self._sets: dict[str, Rows] = {}
+        self._row_of = row_of
+        self.sets: dict[str, Rows] = {}
         """Those asked for last, the newest at the end."""
-        self._stale: defaultdict[str, set[str]] = defaultdict(set)
-        """By owner, the members whose links have come or gone since its set was made."""
         links.listeners.append(self._note)
 
-    def of(self, owner_id: str, numbers: Mapping[str, int], positions: Mapping[str, SortKey]) -> Rows:
-        members = self._links.members_of(owner_id)
-        rows = self._sets.pop(owner_id, None)
+    def of(self, owner_id: str, rows_of: Callable[[Sequence[SortKey]], Rows]) -> Rows:
+        rows = self.sets.pop(owner_id, None)
         if rows is None:
-            rows = Rows()
-            for some in portions_of(members, RECORDS_PER_STEP):
-                rows.update([numbers[id_] for _, id_ in some])
-                give_way()
-            if len(self._sets) >= _MAX_OWNERS:
-                self._forget(next(iter(self._sets)))
-        for id_ in self._stale.pop(owner_id, ()):
-            if (row := numbers.get(id_)) is None:
-                continue  # it was deleted, and `left` has removed it
-            index = bisect_left(members, positions[id_])
-            if index < len(members) and members[index][1] == id_:
-                rows.add(row)
-            else:
-                rows.discard(row)
-        self._sets[owner_id] = rows
+            rows = rows_of(self._links.members_of(owner_id))
+            if len(self.sets) >= _MAX_OWNERS:
+                del self.sets[next(iter(self.sets))]
+        self.sets[owner_id] = rows
         return rows
 
-    def left(self, row: int) -> None:
-        for rows in self._sets.values():
+    def _note(self, owner_id: str, member_id: str, is_linked: bool) -> None:
+        if (rows := self.sets.get(owner_id)) is None:
+            return
+        if (row := self._row_of(member_id)) is None:
+            del self.sets[owner_id]
+        elif is_linked:
+            rows.add(row)
+        else:
             rows.discard(row)
-
-    def clear(self) -> None:
-        self._sets.clear()
-        self._stale.clear()
-
-    def _forget(self, owner_id: str) -> None:
-        del self._sets[owner_id]
-        self._stale.pop(owner_id, None)
-
-    def _note(self, owner_id: str, member_id: str) -> None:
-        if owner_id in self._sets:
-            self._stale[owner_id].add(member_id)
 
 
 class RowIndex:
@@ -168,6 +150,8 @@ class RowIndex:
         self.ids: list[str | None] = []
         """The id of each row's record; None of a row without one."""
         self._free: list[int] = []
+        self._left = ("", -1)
+        """The record that was removed last, and its row: links tell of it next."""
         self._everything = Rows()
         self._sets: dict[str, ValueSets] = {}
         self._texts: dict[str, TextColumn] = {}
@@ -175,7 +159,7 @@ class RowIndex:
         self._used: dict[str, float] = {}
         """When each order was last asked for, by the monotonic clock."""
         for members in self._members.values():
-            members.clear()
+            members.sets.clear()
 
     @property
     def everything(self) -> Rows:
@@ -239,8 +223,8 @@ class RowIndex:
         """The rows of an owner's members."""
         self._build()
         if links not in self._members:
-            self._members[links] = _Members(links)
-        return self._members[links].of(owner_id, self._numbers, self._positions)
+            self._members[links] = _Members(links, self._row_linked)
+        return self._members[links].of(owner_id, self.rows_of)
 
     def order(self, name: str, value_of: Callable[[Any], Value]) -> KeptOrder:
         """The order with a name; `value_of` must depend on nothing but what `changed` and `touch` tell of."""
@@ -346,6 +330,7 @@ class RowIndex:
             self.ids.append(id_)
         self._numbers[id_] = row
         self._everything.add(row)
+        self._left = ("", -1)
         return row
 
     def _leave(self, id_: str, row: int) -> None:
@@ -353,8 +338,10 @@ class RowIndex:
         self.ids[row] = None
         self._free.append(row)
         self._everything.remove(row)
-        for members in self._members.values():
-            members.left(row)
+        self._left = id_, row
+
+    def _row_linked(self, id_: str) -> int | None:
+        return self._left[1] if self._left[0] == id_ else self._numbers.get(id_)
 
     def _drop_idle(self) -> None:
         now = monotonic()
