@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, reduce
@@ -30,6 +30,7 @@ from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, is_same_json, read_json
 from server.database.row_index import RowIndex
 from server.database.rows import Rows
+from server.database.text_column import TextSearch
 
 Find: TypeAlias = Callable[[Iterable[Any], RowIndex], Rows]
 TextTest: TypeAlias = Callable[[str, Sequence[str]], list[bool]]
@@ -54,18 +55,19 @@ class Values:
     column: str = ""
     """The name of the records' field, if that is a text which all of them have."""
 
-    def rows(self, values: Collection[Any]) -> RowsOf | None:
-        """The rows of records that have one of these values, casefolded if the field folds."""
-        if self.folds:
-            return self.rows_by(lambda texts: [text in values for text in texts])
-        return None if self.find is None else partial(self.find, values)
+    def rows(self, values: Iterable[Any]) -> RowsOf | None:
+        """Looks up the rows of records that have one of these values."""
+        return None if self.find is None or self.folds else partial(self.find, values)
 
-    def rows_by(self, holds: Callable[[Sequence[str]], list[bool]]) -> RowsOf | None:
-        """The rows whose texts pass a test, which is called with some of them, casefolded if the field folds."""
+    def scan(self, name: str, part: str, holds: TextTest) -> RowsOf | None:
+        """Looks up the rows whose texts, casefolded if the field folds, pass a test with a name for a part."""
         if not self.column:
             return None
-        test = (lambda texts: holds([text.casefold() for text in texts])) if self.folds else holds
-        return lambda index: index.everything & index.texts(self.column).rows(test)
+        folds = self.folds
+        search = TextSearch(
+            (name, folds), part, lambda texts: holds(part, [it.casefold() for it in texts] if folds else texts)
+        )
+        return lambda index: index.with_text(self.column, search)
 
     def fold(self, text: str) -> str:
         return text.casefold() if self.folds else text
@@ -144,7 +146,7 @@ def _text_is(compiler: Compiler, value: str | None, _path: str, field: Values) -
         return Clause(f"{field.source} is None", field.null, field.rows([None]))
     folded = field.fold(value)
     source = f"({field.source} is not None and {field.folded} == {compiler.bind(folded)})"
-    return Clause(source, field.among(frozenset([folded])), field.rows([folded]))
+    return Clause(source, field.among(frozenset([folded])), field.rows([value]))
 
 
 def _text_in(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
@@ -172,8 +174,8 @@ def _part(test: str, holds: TextTest) -> Key:
         source = test.format(part=compiler.bind(folded), text=field.folded)
         has_it = fact(field.subject.name, test, field.folds, folded)
         formula = All((Not(field.null), has_it)) if folded else Not(field.null)
-        rows = field.rows_by(lambda texts: holds(folded, texts))
-        return Clause(f"({field.source} is not None and {source})", formula, rows)
+        scan = field.scan(test, folded, holds)
+        return Clause(f"({field.source} is not None and {source})", formula, scan=scan)
 
     return Key(clause)
 

@@ -89,8 +89,8 @@ class Links(Generic[Owner, Member]):
         """By owner, the members that ceased to name it since links were settled, or that it lists less often."""
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
-        self.listeners: list[Callable[[str, str], None]] = []
-        """Called with the ids of the owner and the member of a link that has come or gone, unless by `rebuild`."""
+        self.listeners: list[Callable[[str, str, bool], None]] = []
+        """Called with the ids of an owner and a member, and whether they are linked now, unless by `rebuild`."""
         self.relinked: set[tuple[str, str]] | None = set()
         """Owners and members whose link was made or ended by the owner's list alone, or is one-sided from now on or no
         longer, since `forget_relinked`; None: all links were made anew."""
@@ -247,7 +247,7 @@ class Links(Generic[Owner, Member]):
         order = self._by_owner.setdefault(owner_id, [])
         insert(order, position)
         self.most_members = max(self.most_members, len(order))
-        self._tell(owner_id, position)
+        self._tell(owner_id, position, is_linked=True)
 
     def _unlink(self, owner_id: str, position: SortKey) -> None:
         order = self._by_owner.get(owner_id)
@@ -255,11 +255,11 @@ class Links(Generic[Owner, Member]):
             discard(order, position)
             if not order:
                 del self._by_owner[owner_id]
-            self._tell(owner_id, position)
+            self._tell(owner_id, position, is_linked=False)
 
-    def _tell(self, owner_id: str, position: SortKey) -> None:
+    def _tell(self, owner_id: str, position: SortKey, *, is_linked: bool) -> None:
         for listener in self.listeners:
-            listener(owner_id, position[1])
+            listener(owner_id, position[1], is_linked)
 
     def _add_all_one_sided(self, owner_id: str, member_ids: Iterable[str]) -> None:
         for member_id in self._unnamed(owner_id, member_ids):

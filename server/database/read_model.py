@@ -138,8 +138,8 @@ class ReadModel:
             named=lambda child: optional(child.parent),
             position=self._position,
         )
-        self.study_runs.listeners.append(lambda study_id, _: self.studies.index.touch(study_id))
-        self.worker_runs.listeners.append(lambda worker_id, _: self.logical_workers.index.touch(worker_id))
+        self.study_runs.listeners.append(lambda study_id, *_: self.studies.index.touch(study_id))
+        self.worker_runs.listeners.append(lambda worker_id, *_: self.logical_workers.index.touch(worker_id))
         self.links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
         self._owning: Mapping[EntityKind, tuple[Links[Any, Any], ...]] = {
             EntityKind.STUDY: (self.study_runs,),
