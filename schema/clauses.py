@@ -31,8 +31,15 @@ class Clause:
     """Rows among which all matches are; None if no index knows them."""
     rest: Clause | None = None
     """What is still to be tested on these rows; None if all of them match."""
+    scan: RowsOf | None = None
+    """Looks up the matching rows by a search of all texts: it takes longer than to test some thousand records."""
     terms: int = 1
     """How many conditions it has."""
+
+    @property
+    def exact(self) -> RowsOf | None:
+        """Looks up the matching rows in one way or the other."""
+        return self.rows if self.is_exact else self.scan
 
     @property
     def is_exact(self) -> bool:
@@ -60,11 +67,12 @@ def all_of(clauses: Sequence[Clause]) -> Clause:
         return restricting[0]
     formula = All([clause.formula for clause in restricting])
     source, terms = _joined(" and ", restricting), _terms(restricting)
+    whole = Clause(source, formula, scan=_combined(_in_all, restricting), terms=terms)
     found = [clause.rows for clause in restricting if clause.rows is not None]
     if not found:
-        return Clause(source, formula, terms=terms)
+        return whole
     untold = [clause.untold for clause in restricting if clause.untold is not None]
-    return Clause(source, formula, partial(_in_all, found), all_of(untold) if untold else None, terms)
+    return replace(whole, rows=partial(_in_all, found), rest=all_of(untold) if untold else None)
 
 
 def one_of(clauses: Sequence[Clause]) -> Clause:
@@ -74,24 +82,39 @@ def one_of(clauses: Sequence[Clause]) -> Clause:
     if len(clauses) == 1:
         return clauses[0]
     formula = Some([clause.formula for clause in clauses])
-    whole = Clause(_joined(" or ", clauses), formula, terms=_terms(clauses))
+    whole = Clause(_joined(" or ", clauses), formula, scan=_combined(_in_any, clauses), terms=_terms(clauses))
     found = [clause.rows for clause in clauses if clause.rows is not None]
     if len(found) < len(clauses):
         return whole
     rest = None if all(clause.is_exact for clause in clauses) else whole
-    return replace(whole, rows=lambda index: union([rows(index) for rows in found]), rest=rest)
+    return replace(whole, rows=partial(_in_any, found), rest=rest)
 
 
 def none_of(clause: Clause) -> Clause:
     negated = Clause(f"(not {clause.source})", Not(clause.formula), terms=clause.terms)
-    rows = clause.rows
-    if rows is None or not clause.is_exact:
+    exact = clause.exact
+    if exact is None:
         return negated
-    return replace(negated, rows=lambda index: index.everything - rows(index))
+    others = partial(_in_none, exact)
+    return replace(negated, rows=others) if clause.is_exact else replace(negated, scan=others)
+
+
+def _combined(how: Callable[[Sequence[RowsOf], RowIndex], Rows], clauses: Sequence[Clause]) -> RowsOf | None:
+    """The rows of clauses, of which some are found by a search of all texts; None if some are not found at all."""
+    found = [exact for clause in clauses if (exact := clause.exact) is not None]
+    return partial(how, found) if len(found) == len(clauses) else None
 
 
 def _in_all(found: Sequence[RowsOf], index: RowIndex) -> Rows:
     return reduce(and_, sorted((rows(index) for rows in found), key=len))
+
+
+def _in_any(found: Sequence[RowsOf], index: RowIndex) -> Rows:
+    return union([rows(index) for rows in found])
+
+
+def _in_none(found: RowsOf, index: RowIndex) -> Rows:
+    return index.everything - found(index)
 
 
 def _terms(clauses: Sequence[Clause]) -> int:
@@ -140,9 +163,15 @@ class Predicate:
     def rows(self, index: RowIndex) -> Rows | None:
         return None if self._clause.rows is None else self._clause.rows(index)
 
+    @property
+    def scan(self) -> RowsOf | None:
+        return self._clause.scan
+
     @cached_property
     def rest(self) -> Predicate | None:
-        rest = self._clause.rest
+        rest = self._clause.untold
+        if rest is self._clause:
+            return self
         return None if rest is None else Predicate(rest, self._constants, self._code)
 
     def _compiled(self, source: str) -> CodeType:

@@ -28,5 +28,7 @@ def _finite(value: Any) -> Any:
             return {key: _finite(item) for key, item in value.items()}
         case list() | tuple():
             return [_finite(item) for item in value]
+        case orjson.Fragment():
+            return orjson.loads(orjson.dumps(value))
         case _:
             return value

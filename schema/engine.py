@@ -39,6 +39,7 @@ from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
 from schema.documents import Documents, Variables, count_values, text_of, too_deep
+from schema.entity_pieces import ENTITY_PIECES
 from schema.errors import DEADLINE_EXCEEDED, UNKNOWN_OUTCOME, translate
 from schema.limits import DEFAULTS, Limits
 from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
@@ -78,7 +79,7 @@ class Engine:
         `deadline`: seconds that a query or a mutation may take. `compiled`: whether to compile operations.
         """
         self._schema = core_of(schema)
-        self._compiler = Compiler(schema) if compiled else None
+        self._compiler = Compiler(schema, ENTITY_PIECES) if compiled else None
         self._reveal = introspection
         self._limits = limits
         self._documents = Documents(self._schema, limits, introspection=introspection)

@@ -73,8 +73,8 @@ class Compiler:
         clause = self.clause(given, path, about)
         self._depth -= 1
         if self._depth % _MAX_LEVELS == _MAX_LEVELS - 1 and clause is not EVERYTHING:
-            rest = None if clause.rest is None else self._called(clause.rest)
-            return replace(self._called(clause), rows=clause.rows, rest=rest)
+            rest = None if clause.rest is None else replace(self._called(clause.rest), scan=clause.rest.scan)
+            return replace(self._called(clause), rows=clause.rows, rest=rest, scan=clause.scan)
         return clause
 
     def _called(self, clause: Clause) -> Clause:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, gt, lt
 from typing import Any
 
 from schema.certainty import All, Atom, Choice, Exists, Fact, Measure, Some, Text, fact
@@ -102,17 +102,25 @@ def _reference(name: str, table_of: Callable[[ReadModel], Table[Any]]) -> Key:
     return _about(field)
 
 
-def _text(name: str, table_of: Callable[[ReadModel], Table[Any]] | None = None, *, nullable: bool = False) -> Key:
-    """A text. `table_of` gives the table that finds records by it, where there is one."""
+def _text(name: str, table_of: Callable[[ReadModel], Table[Any]] | None = None) -> Key:
+    """A text that every record has. `table_of` gives the table that finds records by it, where there is one."""
 
     def field(compiler: Compiler, about: Name) -> Values:
         table = None if table_of is None else table_of(compiler.model)
 
         def find(names: Iterable[str | None], index: RowIndex) -> Rows:
-            assert table is not None
-            return index.rows(id_ for name in names if name is not None for id_ in table.ids_named(name))
+            if table is None:
+                return index.by(name).any_of(names)
+            return index.rows(id_ for one in names if one is not None for id_ in table.ids_named(one))
 
-        return Values(f"record.{name}", Text((*about, name), nullable=nullable), None if table is None else find)
+        return Values(f"record.{name}", Text((*about, name), nullable=False), find, column=name)
+
+    return _about(field)
+
+
+def _text_or_null(name: str) -> Key:
+    def field(_compiler: Compiler, about: Name) -> Values:
+        return Values(f"record.{name}", Text((*about, name), nullable=True), _with_values(name))
 
     return _about(field)
 
@@ -223,8 +231,7 @@ def _linked(
     listed = index.rows(links.one_sided())
     if not listed:
         return named
-    ids = (index.position(row)[1] for row in listed)
-    return (named - listed) | index.rows(id_ for id_ in ids if test(index.record(id_)))
+    return (named - listed) | Rows([row for row in listed if test(index.record(row))])
 
 
 def _remembered(matches: Callable[[Any], bool], annotations: Mapping[str, str]) -> Callable[[Any], bool]:
@@ -262,9 +269,17 @@ def _launched(compiler: Compiler, about: Name) -> Times:
         exactly = compiler.bind(lambda run: entity_context.instant(run.launched_at))
         exact = f"{late} <= value <= {early} and {exactly}(record) {sign} {compiler.bind(bound)}"
         surely = f"value > {early}" if sign == "<" else f"value < {late}"
-        low, high = (-(nearby + _DAY), 1) if sign == "<" else (-math.inf, -(nearby - _DAY) + 1)
         source = f"((value := {value}) <= 0 and ({surely} or {exact}))"
-        return source, lambda index: index.order(DEFAULT, index.default_value).between(low, high)
+        low, high = (-(nearby - _DAY) + 1, 1) if sign == "<" else (-math.inf, -(nearby + _DAY))
+        is_so = lt if sign == "<" else gt
+
+        def rows(index: RowIndex) -> Rows:
+            order = index.order(DEFAULT, index.default_value)
+            unsure = map(index.record, order.between(-(nearby + _DAY), -(nearby - _DAY) + 1))
+            found = [run.id for run in unsure if (at := entity_context.instant(run.launched_at)) and is_so(at, bound)]
+            return order.between(low, high) | index.rows(found)
+
+        return source, rows
 
     return Times(Measure((*about, "launchedAt"), nullable=True), compared, f"{value} > 0")
 
@@ -334,7 +349,7 @@ KEYS: Keys = {
         **_NESTED,
         "id": _id(_PHYSICAL_WORKERS),
         "name": _text("name", _PHYSICAL_WORKERS),
-        "host": _text("host", nullable=True),
+        "host": _text_or_null("host"),
         "status": _about(_worker_status),
         "logical_worker_id": _reference("logical_worker_id", _LOGICAL_WORKERS),
         "heartbeat_at": _about(_heartbeat),
@@ -363,7 +378,7 @@ KEYS: Keys = {
         "step": _text("step"),
         "path": _text("path"),
         "status": _about(_task_status),
-        "return_code": _text("return_code", nullable=True),
+        "return_code": _text_or_null("return_code"),
         "workers": _list("workers"),
         "restarts": _number_or_null("restarts"),
         "sample_index": _number_or_null("sample_index"),

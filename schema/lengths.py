@@ -35,6 +35,8 @@ SEARCHED: Mapping[str, str] = {
     "Study.runCounts": "runs_of_study",
 }
 """What a filter searches where that is not the list itself."""
+NOT_INDEXED = frozenset({"Run.tasks", "StepRun.tasks"})
+"""Lists of which each entity is tested or sorted."""
 LOOKED_AT: Mapping[str, str] = {
     "Query.integrity": "records",
     "Study.runCounts": "runs_of_study",

@@ -40,7 +40,7 @@ from graphql import (
 
 from schema.budget import TESTS_PER_POINT
 from schema.connections import DEFAULT_PAGE, MAX_PAGE_SIZE
-from schema.lengths import LENGTHS, LOOKED_AT, SEARCHED
+from schema.lengths import LENGTHS, LOOKED_AT, NOT_INDEXED, SEARCHED
 from schema.limits import Counts, Measures, count
 from schema.response_sizes import EMPTY, ResponseSize, shown
 from server.database.json_numbers import integer
@@ -72,6 +72,9 @@ SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
 """Below all that hold something: what is too costly with these is so in every database."""
 TERM_COST = 10
 """The cost of compiling one condition, for each list that it is applied to."""
+INDEXED_TESTS = 50_000
+"""Conditions on records that one search of an index counts as, at most. Those that it can't answer, and so have to be
+tested on records, are counted while the operation is executed. It is too much to be executed at once."""
 BYTES = 1024
 """Bytes of large values that cost as much as a field."""
 
@@ -304,7 +307,8 @@ class Meter:
         tests = terms + ORDER_TESTS * (not self._is_null(given.get(_ORDER)))
         if tests:
             searched = self._length(SEARCHED.get(coordinate) or LENGTHS.get(coordinate, 0)) or 0
-            looked_at += searched * tests
+            is_indexed = coordinate not in NOT_INDEXED
+            looked_at += min(searched * tests, INDEXED_TESTS) if is_indexed else searched * tests
         return -(-looked_at // TESTS_PER_POINT) + terms * TERM_COST
 
     def _length(self, known: str | int | None) -> int | None:

@@ -56,7 +56,6 @@ class GraphQLResponse:
         `state`: what a query's result belongs to, as a whole. `is_deferred`: whether the client could also take it in
         parts, so that it has to be told that this is the last one.
         """
-        self.data = result.data
         self.cost = cost
         self.state = state
         self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
@@ -67,12 +66,18 @@ class GraphQLResponse:
             self.extensions["replicas"] = replicas
         if is_deferred:
             self.extensions["is_final"] = True  # Relay's name: it waits for the deferred fields otherwise
-        parts: dict[str, Any] = {"data": self.data}
+        parts: dict[str, Any] = {"data": result.data}
         if self.errors:
             parts["errors"] = self.errors
         if self.extensions:
             parts["extensions"] = self.extensions
         self.encoded = encode_json(parts)
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """Decoded each time: parts of it may have been kept as bytes."""
+        data: dict[str, Any] | None = json.loads(self.encoded)["data"]
+        return data
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, reduce
@@ -30,8 +30,11 @@ from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, is_same_json, read_json
 from server.database.row_index import RowIndex
 from server.database.rows import Rows
+from server.database.text_column import TextSearch
 
 Find: TypeAlias = Callable[[Iterable[Any], RowIndex], Rows]
+TextTest: TypeAlias = Callable[[str, Sequence[str]], list[bool]]
+"""Tests some texts for a part."""
 _MANY = 8
 """Up to so many values are tested one by one, which is twice as fast as a set."""
 _DAY = 86_400
@@ -49,9 +52,22 @@ class Values:
     """Gives a value the spelling in which it is stored."""
     folds: bool = False
     """Whether upper and lower case count as the same."""
+    column: str = ""
+    """The name of the records' field, if that is a text which all of them have."""
 
     def rows(self, values: Iterable[Any]) -> RowsOf | None:
+        """Looks up the rows of records that have one of these values."""
         return None if self.find is None or self.folds else partial(self.find, values)
+
+    def scan(self, name: str, part: str, holds: TextTest) -> RowsOf | None:
+        """Looks up the rows whose texts, casefolded if the field folds, pass a test with a name for a part."""
+        if not self.column:
+            return None
+        folds = self.folds
+        search = TextSearch(
+            (name, folds), part, lambda texts: holds(part, [it.casefold() for it in texts] if folds else texts)
+        )
+        return lambda index: index.with_text(self.column, search)
 
     def fold(self, text: str) -> str:
         return text.casefold() if self.folds else text
@@ -79,7 +95,7 @@ class Times:
 
     subject: Measure
     compared: Callable[[str, datetime], tuple[str, RowsOf | None]]
-    """From a sign and a bound: an expression, and the rows for which it can hold."""
+    """From a sign and a bound: an expression, and the rows for which it holds."""
     null: str
     """The expression which says that there is none."""
 
@@ -150,15 +166,16 @@ def _with_complement(clause: Clause, others: RowsOf | None) -> Clause:
     return clause if others is None else replace(clause, rows=lambda index: index.everything - others(index))
 
 
-def _part(test: str) -> Key:
-    """The key of a test for a part of a text, such as its beginning."""
+def _part(test: str, holds: TextTest) -> Key:
+    """The key of a test for a part of a text, such as its beginning: as a source, and for many texts at once."""
 
     def clause(compiler: Compiler, part: str, _path: str, field: Values) -> Clause:
         folded = field.fold(part)
         source = test.format(part=compiler.bind(folded), text=field.folded)
         has_it = fact(field.subject.name, test, field.folds, folded)
         formula = All((Not(field.null), has_it)) if folded else Not(field.null)
-        return Clause(f"({field.source} is not None and {source})", formula)
+        scan = field.scan(test, folded, holds)
+        return Clause(f"({field.source} is not None and {source})", formula, scan=scan)
 
     return Key(clause)
 
@@ -247,8 +264,7 @@ def _number(sign: str, test: Callable[[Any, Any], bool]) -> Key:
 def _time(sign: str, test: Callable[[Any, Any], bool]) -> Key:
     def clause(_compiler: Compiler, bound: datetime, _path: str, times: Times) -> Clause:
         source, rows = times.compared(sign, bound)
-        clause = Clause(source, _compared(times.subject, test, since_epoch(bound)))
-        return clause if rows is None else replace(clause, rows=rows, rest=clause)
+        return Clause(source, _compared(times.subject, test, since_epoch(bound)), rows)
 
     return Key(clause)
 
@@ -300,9 +316,9 @@ VALUE_KEYS: Keys = {
         "eq": Key(_text_is, takes_null=True),
         "in_": Key(_text_in),
         "not_in": Key(_text_not_in),
-        "contains": _part("{part} in {text}"),
-        "starts_with": _part("{text}.startswith({part})"),
-        "ends_with": _part("{text}.endswith({part})"),
+        "contains": _part("{part} in {text}", lambda part, texts: [part in text for text in texts]),
+        "starts_with": _part("{text}.startswith({part})", lambda part, texts: [it.startswith(part) for it in texts]),
+        "ends_with": _part("{text}.endswith({part})", lambda part, texts: [it.endswith(part) for it in texts]),
         "ignore_case": Key(_says_nothing),
         "is_null": Key(_null),
     },

@@ -145,6 +145,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
         async with open_database(settings) if database is None else nullcontext(database) as served:
             served.run_metadata.listen(metrics.count_file)
             metrics.watch_cache("filters", lambda: served.entity_context.filter_code.size)
+            metrics.watch_cache("pieces", lambda: served.entity_context.pieces.size)
             loop, authenticator = asyncio.get_running_loop(), access_control.authenticator
             reload = partial(loop.call_soon_threadsafe, authenticator.reload)
             with shutdown_event() as draining, on_hangup(reload):

@@ -33,6 +33,7 @@ from schema.compiler.arguments import NO_VARIABLES, Arguments
 from schema.compiler.classes import Classes, Kinds, is_of
 from schema.compiler.errors import UnexpectedError
 from schema.compiler.leaves import ANSWERS, Leaf, leaf_of
+from schema.compiler.pieces import Finder, PieceRules
 from schema.compiler.plan import Field, Plan
 
 FUNCTION = "answer"
@@ -44,16 +45,18 @@ _WORTH_KEEPING = 2
 _LISTS = frozenset({list, tuple})
 
 
-def source_of(schema: GraphQLSchema, plan: Plan, *, is_metered: bool = False) -> tuple[str, dict[str, Any]]:
+def source_of(
+    schema: GraphQLSchema, plan: Plan, *, is_metered: bool = False, pieces: PieceRules | None = None
+) -> tuple[str, dict[str, Any]]:
     """The source, and the globals that it needs. Raises `NotCompilableError`, and what is wrong with arguments.
 
-    `is_metered`: whether the function spends the `Budget` of its context.
+    `is_metered`: whether the function spends the `Budget` of its context; then it uses no pieces.
     """
-    return _Writer(schema, is_metered=is_metered).function(plan)
+    return _Writer(schema, is_metered=is_metered, pieces=None if is_metered else pieces).function(plan)
 
 
 class _Writer:
-    def __init__(self, schema: GraphQLSchema, *, is_metered: bool) -> None:
+    def __init__(self, schema: GraphQLSchema, *, is_metered: bool, pieces: PieceRules | None) -> None:
         self._schema = schema
         self._is_metered = is_metered
         self._path: list[str] = []
@@ -65,6 +68,10 @@ class _Writer:
         self._outermost: set[str] = set()
         """The loop variables of outermost lists, whose items do not repeat."""
         self._number = 0
+        self._pieces = pieces
+        self._below_query = False
+        """Whether the current field is read from the database as it is now: an event may have older entities."""
+        self._inside_piece = False
         self._leaves: dict[str, Leaf] = {}
         self.constants: dict[str, Any] = {
             "__builtins__": {},
@@ -99,6 +106,7 @@ class _Writer:
         if field.accessor is None:
             return repr(field.parent.name)
         self._path.append(field.key)
+        was_below, self._below_query = self._below_query, self._below_query or field.parent is self._schema.query_type
         read = self._read(parent, field, field.accessor)
         value = self._local(field)
         self._line(f"{value} = {read}")
@@ -106,6 +114,7 @@ class _Writer:
         if field.arguments is not None and field.selections:
             self._line_if_metered(f"{value} = None")  # several large pages are not to be freed at once, at the end
         self._path.pop()
+        self._below_query = was_below
         if "\n" not in answer:
             return answer
         result = self._local(field)
@@ -158,11 +167,33 @@ class _Writer:
         if is_interface_type(type_):
             return self._abstract_value(field, value)
         ((object_type, fields),) = field.selections.items()
+        if self._pieces is not None and self._below_query:
+            finder = self._pieces.finder_of(object_type, fields)
+            if finder is not None:
+                return self._piece(finder, object_type, value, fields)
         may_come_again = self._loops and value not in self._outermost and _is_entity(object_type)
         if may_come_again and len(fields) >= _WORTH_KEEPING:
             return self._once(object_type, value, fields)
         self._check(object_type, value)
         return self._object(value, fields)
+
+    def _piece(self, finder: Finder, type_: GraphQLObjectType, value: str, fields: Sequence[Field]) -> str:
+        """The piece of an entity, or its result where there is none yet."""
+        pieces, piece = self._variable("pieces"), self._variable("piece")
+        found = f"{self._constant('find_', finder)}(info.context)"
+        if self._inside_piece:  # seldom needed
+            self._head.append(f"{_INDENT}{pieces} = None")
+            with self._block(f"if {pieces} is None:"):
+                self._line(f"{pieces} = {found}")
+        else:
+            self._head.append(f"{_INDENT}{pieces} = {found}")
+        self._line(f"{piece} = {pieces}.get({value}.id)")
+        with self._block(f"if not {piece}:"):
+            was_inside, self._inside_piece = self._inside_piece, True
+            self._check(type_, value)
+            self._line(f"{piece} = {pieces}.keep({value}.id, {self._object(value, fields)}, {piece})")
+            self._inside_piece = was_inside
+        return piece
 
     def _once(self, type_: GraphQLObjectType, value: str, fields: Sequence[Field]) -> str:
         """The result for an entity that may occur several times here, such as a worker of many runs.

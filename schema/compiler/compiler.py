@@ -21,6 +21,7 @@ from schema.compiler.accessors import PlainInfo
 from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.codegen import FUNCTION, source_of
 from schema.compiler.errors import NotCompilableError
+from schema.compiler.pieces import PieceRules
 from schema.compiler.plan import Plan, plan_of
 from schema.compiler.selections import Selections, directive_variables, fragments_of
 from schema.core import core_of
@@ -75,15 +76,17 @@ def compile_operation(
     variables: VariableValues = NO_VARIABLES,
     *,
     is_metered: bool = False,
+    pieces: PieceRules | None = None,
 ) -> Compiled:
     """Compiles an operation of a valid document, for these values of the variables that @skip and @include use.
 
-    `is_metered`: whether the function spends the `Budget` of its context. Raises `NotCompilableError`.
+    `is_metered`: whether the function spends the `Budget` of its context. `pieces`: what it may use of earlier answers.
+    Raises `NotCompilableError`.
     """
     core = core_of(schema)
     try:
         plan = plan_of(schema, operation, Selections(core, fragments_of(document), variables))
-        source, names = source_of(core, plan, is_metered=is_metered)
+        source, names = source_of(core, plan, is_metered=is_metered, pieces=pieces)
         function = _function(f"<operation {plan.name} {next(_numbers)}>", source, names)
     except NotCompilableError:
         raise
@@ -110,9 +113,10 @@ class Compiler:
     and is gained back by an answer of some 150 fields.
     """
 
-    def __init__(self, schema: strawberry.Schema) -> None:
+    def __init__(self, schema: strawberry.Schema, pieces: PieceRules | None = None) -> None:
         self.execution_counts = ExecutionCounts()
         self._schema = schema
+        self._pieces = pieces
         self._core = core_of(schema)
         self._steering: Recent[Hashable, tuple[str, ...]] = Recent(MAX_BYTES // 8)
         self._functions: Recent[Hashable, Compiled | str] = Recent(MAX_BYTES)
@@ -187,6 +191,8 @@ class Compiler:
         is_metered: bool,
     ) -> Compiled | str:
         try:
-            return compile_operation(self._schema, document, operation, variables, is_metered=is_metered)
+            return compile_operation(
+                self._schema, document, operation, variables, is_metered=is_metered, pieces=self._pieces
+            )
         except NotCompilableError as error:
             return str(error)

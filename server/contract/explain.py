@@ -18,6 +18,7 @@ from schema.compiler.selections import directive_variables, fragments_of
 from schema.connections import MAX_PAGE_SIZE
 from schema.core import core_of
 from schema.engine import Engine
+from schema.entity_pieces import ENTITY_PIECES
 from schema.limits import Limits, excesses
 from schema.measures import ASSUMED, measure
 from schema.operation import OperationError
@@ -64,7 +65,7 @@ def explain(
     if isinstance(values, list):
         raise UnreadableError(f"{path}: {values[0].message} Pass it with --variables.")
     try:
-        compiled = compile_operation(schema, operation.document, operation.definition, values)
+        compiled = compile_operation(schema, operation.document, operation.definition, values, pieces=ENTITY_PIECES)
     except NotCompilableError as error:
         lines.append(f"It is executed by graphql-core, not compiled: {error}")
         return "\n".join([*lines, ""]), not found

@@ -15,6 +15,7 @@ from enum import StrEnum
 from operator import itemgetter
 from typing import NamedTuple, Protocol, TypeAlias
 
+from server.database.differences import middles
 from server.database.errors import TooFarBehindError
 from server.database.models import EntityKind, Key, LogicalWorkerModel, Model, StudyModel
 from server.database.notifier import Notifier
@@ -238,8 +239,9 @@ class ChangeLog:
                 return set()
         before, after = _listed(change.before), _listed(change.after)
         if not change.annotated and _seen_from_runs(change.before) == _seen_from_runs(change.after):
-            return before ^ after
-        return before | after | {id_ for _, id_ in members_of(change.key.id)}
+            gone, come = map(set, middles(before, after))
+            return gone ^ come
+        return {*before, *after, *(id_ for _, id_ in members_of(change.key.id))}
 
     def _compact(self, count: int | None = None) -> None:
         """Looks at so many entries, or at all, and keeps those that no later one supersedes and that some follower has
@@ -410,8 +412,8 @@ class _Follower:
         return self._log.exists(key) and (matches is None or matches(key))
 
 
-def _listed(owner: Model | None) -> set[str]:
-    return set(owner.runs) if isinstance(owner, StudyModel | LogicalWorkerModel) else set()
+def _listed(owner: Model | None) -> tuple[str, ...]:
+    return owner.runs if isinstance(owner, StudyModel | LogicalWorkerModel) else ()
 
 
 def _seen_from_runs(owner: Model | None) -> object:

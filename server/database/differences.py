@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TypeVar
 
 _Long = TypeVar("_Long", str, tuple[str, ...])
@@ -34,8 +35,41 @@ def shared_end(one: _Long, other: _Long, most: int) -> int:
     return at
 
 
-def middles(one: _Long, other: _Long) -> tuple[_Long, _Long]:
-    """What stands in each between that with which both begin and that with which both end."""
+def splice(one: tuple[str, ...], start: int, changed: tuple[str, ...], end: int) -> tuple[str, ...]:
+    """Other items between the first ones, as many as `start`, and the last ones, as many as `end`."""
+    if not end and start == len(one) - 1 and changed[:1] == one[-1:]:
+        other = one + changed[1:]  # in half of the time
+    else:
+        items = list(one)
+        items[start : len(one) - end] = changed
+        other = tuple(items)
+    _note(one, other, start, end)
+    return other
+
+
+def shared(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, int]:
+    """The length of what both begin with, and of what both end with: nearly as much as possible, without overlap."""
+    for known_one, known_other, start, end in _LATEST:
+        if known_one is one and known_other is other:
+            return start, end
     start = shared_start(one, other)
     end = shared_end(one, other, min(len(one), len(other)) - start)
+    _note(one, other, start, end)
+    return start, end
+
+
+def middles(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What stands in each between that with which both begin and that with which both end."""
+    start, end = shared(one, other)
     return one[start : len(one) - end], other[start : len(other) - end]
+
+
+_LATEST: deque[tuple[tuple[str, ...], tuple[str, ...], int, int]] = deque(maxlen=2)
+"""The latest differences of long tuples. That of a study, and of a worker, is asked for by everybody who follows it."""
+_LONG = 1000
+"""Items."""
+
+
+def _note(one: tuple[str, ...], other: tuple[str, ...], start: int, end: int) -> None:
+    if len(one) > _LONG < len(other):
+        _LATEST.append((one, other, start, end))

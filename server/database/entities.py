@@ -27,6 +27,7 @@ from server.database.models import (
 )
 from server.database.observations import LiveWorker, Observations, RunObservation
 from server.database.ordered import OrderedView
+from server.database.pieces import Pieces
 from server.database.read_model import ReadModel
 from server.database.recent import Recent
 from server.database.slices import give_way
@@ -71,6 +72,7 @@ class EntityContext:
         "logical_workers",
         "observations",
         "physical_workers",
+        "pieces",
         "read_model",
         "runs",
         "studies",
@@ -83,6 +85,8 @@ class EntityContext:
         self.time_zone = time_zone
         self.filter_code: Recent[str, CodeType] = Recent(_MAX_CODE_BYTES)
         """The code of the filters of entities, by its source."""
+        self.pieces = Pieces(read_model)
+        """What answers say of entities."""
         self.studies = Entities(StudyEntity, read_model.studies, self)
         self.runs = Entities(RunEntity, read_model.runs, self)
         self.logical_workers = Entities(LogicalWorkerEntity, read_model.logical_workers, self)

@@ -329,11 +329,10 @@ class Feed:
     async def _list_everything(self) -> None:
         is_first = not self._loaded.done()  # nobody reads the copy yet
         listing = Listing(self._read_model)
-        first: list[Entry] = []
         async with aclosing(self._backend.load(self._progress)) as batches:
             async for batch in batches:
                 if is_first:
-                    first += batch
+                    self._read_model.take(batch)
                     await self._steps.turn()
                 else:
                     await self._apply(listing.current(batch))
@@ -341,7 +340,7 @@ class Feed:
         notes = await self._backend.load_notes()
         self._progress = no_progress
         if is_first:
-            for _ in self._read_model.fill(first, notes):
+            for _ in self._read_model.fill((), notes):
                 await self._steps.turn()
             return
         await self._apply([], notes)

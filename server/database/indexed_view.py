@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeVar
 
 from server.database.kept_order import KeptOrder
-from server.database.ordered import OrderedView, Selection, SortKey, Value, Window, rank_of
-from server.database.row_index import DEFAULT, RowIndex
+from server.database.ordered import OrderedView, Selection, SortKey, Value, Window, rank_of, sorted_in_steps
+from server.database.row_index import DEFAULT, NotBuiltError, RowIndex
 from server.database.rows import Rows
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, batched, portions_of
@@ -24,6 +25,9 @@ _FEW_SORTED = 1_000
 _WALK = 16
 """A kept order is walked for some of the matches where so many times the matches' square is more than the number of all
 records times that of the wanted ones; else the matches are sorted."""
+
+_SCAN = 4
+"""All texts are searched where more than one in so many of the records is to be tested."""
 
 
 class Order(NamedTuple):
@@ -56,22 +60,22 @@ class IndexedView(OrderedView[E_co]):
     def where(self, selection: Selection) -> OrderedView[E_co]:
         if len(self) <= _FEW_TESTED:
             return super().where(selection)
-        found = selection.rows(self._index)
-        if found is None:
-            tested = super().where(selection)
-            return self._view(self._index.rows_of(tested.positions), tested.tests)
-        rows = found if self._own is None else found & self._own()
-        return self._view(rows, 0) if selection.rest is None else self._tested(rows, selection.rest)
+        try:
+            return self._found(selection)
+        except NotBuiltError:
+            return super().where(selection)
 
     def by(self, name: str, value_of: Callable[[Any], Value], *, descending: bool) -> OrderedView[E_co]:
-        if len(self) <= _FEW_SORTED:
-            return super().by(name, value_of, descending=descending)
-        return self._view(self._rows, 0).by(name, value_of, descending=descending)
+        if len(self) > _FEW_SORTED:
+            with suppress(NotBuiltError):
+                return self._view(self._rows, 0).by(name, value_of, descending=descending)
+        return super().by(name, value_of, descending=descending)
 
     def counted(self, field: str, values: Iterable[Hashable]) -> Counter[Any]:
-        if len(self) <= _FEW_TESTED:
-            return super().counted(field, values)
-        return self._view(self._rows, 0).counted(field, values)
+        if len(self) > _FEW_TESTED:
+            with suppress(NotBuiltError):
+                return self._view(self._rows, 0).counted(field, values)
+        return super().counted(field, values)
 
     @property
     def counting_tests(self) -> int:
@@ -80,6 +84,21 @@ class IndexedView(OrderedView[E_co]):
     @property
     def _rows(self) -> Rows:
         return self._index.everything if self._own is None else self._own()
+
+    def _found(self, selection: Selection) -> OrderedView[E_co]:
+        index, rest = self._index, selection.rest
+        found = selection.rows(index)
+        rows = self._rows if found is None else found if self._own is None else found & self._own()
+        if rest is None:
+            return self._view(rows, 0)
+        if rest.scan is not None and len(rows) * _SCAN > len(index.everything):
+            before = index.tests
+            rows = rows & rest.scan(index)  # not in place: others have that set
+            return self._view(rows, index.tests - before)
+        if found is None:
+            tested = super().where(selection)
+            return self._view(index.rows_of(tested.positions), tested.tests)
+        return self._tested(rows, rest)
 
     def _tested(self, rows: Rows, rest: Selection) -> OrderedView[E_co]:
         """Those of the rows whose records match."""
@@ -121,7 +140,7 @@ class RowsView(OrderedView[E_co]):
 
     @property
     def ids(self) -> list[str]:
-        return [self._index.position(row)[1] for row in self._rows]
+        return list(map(self._index.id, self._rows))
 
     @property
     def counting_tests(self) -> int:
@@ -175,16 +194,25 @@ class RowsView(OrderedView[E_co]):
 
     def _is_to_walk(self, size: int) -> bool:
         """Whether some of the matches are found by a walk along a kept order, and not by sorting all matches."""
-        count, name = len(self), DEFAULT if self._by is None else self._by.name
+        count = len(self)
         if count > _FEW_SORTED:
-            return True
+            return self._order is not None
+        name = DEFAULT if self._by is None else self._by.name
         return self._index.has_order(name) and _WALK * count * count > size * len(self._index.everything)
 
-    @cached_property
+    @property
     def _kept(self) -> KeptOrder:
-        if self._by is None:
-            return self._index.order(DEFAULT, self._index.default_value)
-        return self._index.order(self._by.name, self._by.value_of)
+        assert self._order is not None
+        return self._order
+
+    @cached_property
+    def _order(self) -> KeptOrder | None:
+        """None while it can't be built."""
+        name, value_of = (DEFAULT, self._index.default_value) if self._by is None else self._by[:2]
+        try:
+            return self._index.order(name, value_of)
+        except NotBuiltError:
+            return None
 
     @cached_property
     def _among(self) -> Rows | None:
@@ -200,15 +228,15 @@ class RowsView(OrderedView[E_co]):
     @cached_property
     def _sorted(self) -> OrderedView[E_co]:
         """The same entities, each with its position."""
-        if len(self) > _FEW_SORTED:
+        if len(self) > _FEW_SORTED and self._order is not None:
             positions: list[SortKey] = []
             for some in batched(self._walk(None), RECORDS_PER_STEP):
                 positions += map(self._kept.position, some)
                 give_way()
             rank = None if self.is_default else rank_of(descending=self._descends)
             return OrderedView(positions, self.records, self._entities, self.order, rank=rank, tests=self.tests)
-        few = sorted(map(self._index.position, self._rows))
-        view = OrderedView(few, self.records, self._entities, self.order, tests=self.tests)
+        default = sorted_in_steps(list(map(self._index.position, self._rows)))
+        view = OrderedView(default, self.records, self._entities, self.order, tests=self.tests)
         if self._by is None:
             return view
         return view.by(self._by.name, self._by.value_of, descending=self._by.descending)

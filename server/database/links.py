@@ -10,15 +10,22 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from server.database.backends.portions import portions
+from server.database.differences import middles
 from server.database.models import Model
 from server.database.ordered import SortKey
 from server.database.steps import RECORDS_PER_STEP, portions_of
 
 Owner = TypeVar("Owner", bound=Model)
 Member = TypeVar("Member", bound=Model)
+
+_LONG = 5_000
+"""Ids of a list that are looked up in one step: it takes a millisecond, or some."""
+_FEW = 4
+"""Members that are looked for in a list one by one."""
 
 
 def insert(order: list[SortKey], position: SortKey) -> None:
@@ -79,11 +86,14 @@ class Links(Generic[Owner, Member]):
         self.most_owners = 0
         """The most that a member had since then."""
         self._left: dict[str, set[str]] = {}
-        """By owner, the members that ceased to name it since links were settled: it may still list them."""
+        """By owner, the members that ceased to name it since links were settled, or that it lists less often."""
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
-        self.listeners: list[Callable[[str, str], None]] = []
-        """Called with the ids of the owner and the member of a link that has come or gone, unless by `rebuild`."""
+        self.listeners: list[Callable[[str, str, bool], None]] = []
+        """Called with the ids of an owner and a member, and whether they are linked now, unless by `rebuild`."""
+        self.relinked: set[tuple[str, str]] | None = set()
+        """Owners and members whose link was made or ended by the owner's list alone, or is one-sided from now on or no
+        longer, since `forget_relinked`; None: all links were made anew."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -98,6 +108,14 @@ class Links(Generic[Owner, Member]):
             found += [id_ for _, id_ in sorted(self._position(self._owners[id_]) for id_ in self._strays[member_id])]
         return found
 
+    def owners_around(self, member_id: str, before: Member | None, after: Member | None) -> set[str]:
+        """The owners that a member names before or after a change, and those that list it now; they need not exist."""
+        return {
+            *(() if before is None else self._named(before)),
+            *(() if after is None else self._named(after)),
+            *self._strays.get(member_id, ()),
+        }
+
     def one_sided_of(self, member_id: str) -> Sequence[str]:
         """The owners that list it without being named by it."""
         return self._strays.get(member_id, ())
@@ -110,54 +128,64 @@ class Links(Generic[Owner, Member]):
         """The links as they are now. `owners`: a copy of the owners' table."""
         return FrozenLinks(owners, self._named, self._strays.copy())
 
-    def rebuild(self) -> Iterator[None]:
-        """Step by step."""
+    def rebuild(self, order: Sequence[SortKey]) -> Iterator[None]:
+        """Step by step. `order`: the positions of all members, sorted."""
         self._by_owner.clear()
         self._strays.clear()
         self._left.clear()
         self._searched.clear()
+        self.relinked = None
         self.most_members = self.most_owners = 0
-        for members in portions_of(list(self._members.values()), RECORDS_PER_STEP):
-            for member in members:
-                if named := self._named(member):
-                    position = self._position(member)
+        by_owner, members, named_of = self._by_owner, self._members, self._named
+        for positions in portions_of(order, RECORDS_PER_STEP):
+            for position in positions:
+                if named := named_of(members[position[1]]):
                     self.most_owners = max(self.most_owners, len(named))
-                    for owner_id in dict.fromkeys(named):
-                        self._by_owner.setdefault(owner_id, []).append(position)
+                    for owner_id in named if len(named) == 1 else dict.fromkeys(named):
+                        by_owner.setdefault(owner_id, []).append(position)
             yield
-        for owner_ids in _weighed(self._owners, lambda owner_id: len(self._listed(self._owners[owner_id]))):
+        for owner_ids in portions(self._owners, lambda owner_id: 1 + len(self._listed(self._owners[owner_id])), _LONG):
             for owner_id in owner_ids:
-                self._add_listed(owner_id)
+                yield from self._add_listed(owner_id)
             yield
-        for owner_ids in _weighed(self._by_owner, lambda owner_id: len(self._by_owner[owner_id])):
-            for owner_id in owner_ids:
-                self._by_owner[owner_id].sort()
-                self.most_members = max(self.most_members, len(self._by_owner[owner_id]))
-            yield
+        self.most_members = max(map(len, by_owner.values()), default=0)
 
-    def _add_listed(self, owner_id: str) -> None:
-        """Adds the members that the owner lists without being named by them, to an order that is yet to be sorted."""
+    def _add_listed(self, owner_id: str) -> Iterator[None]:
+        """Adds the members that the owner lists without being named by them."""
         listed_ids = self._listed(self._owners[owner_id])
-        naming = {member_id for _, member_id in self._by_owner.get(owner_id, ())}
-        if naming.issuperset(listed_ids):  # nearly always, and told without a look at each member
-            return
-        for member_id in self._unnamed(owner_id, listed_ids):
+        naming: set[str] = set()
+        for positions in portions_of(self._by_owner.get(owner_id, ()), _LONG):
+            naming.update(map(itemgetter(1), positions))
+            if len(positions) == _LONG:
+                yield
+        for some in portions_of(listed_ids, _LONG):
+            if not naming.issuperset(some):  # hardly ever, and told without a look at each member
+                strays = dict.fromkeys(member_id for member_id in some if member_id not in naming)
+                naming.update(strays)
+                self._add_strays(owner_id, strays)
+            if len(some) == _LONG:
+                yield
+
+    def _add_strays(self, owner_id: str, member_ids: Iterable[str]) -> None:
+        """Adds many at once: to insert each in its place takes longer."""
+        found = []
+        for member_id in member_ids:
             self._add_one_sided(member_id, owner_id)
-            if (listed := self._members.get(member_id)) is not None:
-                self._by_owner.setdefault(owner_id, []).append(self._position(listed))
+            if (member := self._members.get(member_id)) is not None:
+                found.append(self._position(member))
+        if found:
+            order = self._by_owner.setdefault(owner_id, [])
+            order += found
+            order.sort()
 
     def owner_changed(self, owner_id: str, before: Owner | None, after: Owner | None) -> None:
         """To be called when the table holds `after` already."""
         old = () if before is None else self._listed(before)
         new = () if after is None else self._listed(after)
-        if old == new:
-            return
-        gone, come = set(old).difference(new), set(new).difference(old)
-        for member_id in self._unnamed(owner_id, gone):
-            self._drop_one_sided(member_id, owner_id)
-            if (member := self._members.get(member_id)) is not None:
-                self._unlink(owner_id, self._position(member))
-        self._add_all_one_sided(owner_id, come)
+        gone, come = map(set, middles(old, new))
+        if unlisted := self._unnamed(owner_id, gone - come):
+            self._left.setdefault(owner_id, set()).update(unlisted)
+        self._add_all_one_sided(owner_id, come - gone)  # one that was listed elsewhere, too, is a stray already
 
     def member_changed(self, member_id: str, before: Member | None, after: Member | None) -> None:
         """To be called when the table holds `after` already."""
@@ -184,12 +212,22 @@ class Links(Generic[Owner, Member]):
         """To be called after the last of some changes: a long list is searched once for all members that left."""
         left, self._left = self._left, {}
         for owner_id, member_ids in left.items():
-            if (owner := self._owners.get(owner_id)) is not None:
-                self._add_all_one_sided(owner_id, member_ids & self._listed_set(owner_id, self._listed(owner)))
+            owner = self._owners.get(owner_id)
+            listed = () if owner is None else self._listed(owner)
+            searched = listed if len(member_ids) <= _FEW else self._listed_set(owner_id, listed)
+            unnamed = self._unnamed(owner_id, member_ids)
+            still_listed = {member_id for member_id in unnamed if member_id in searched}
+            self._add_all_one_sided(owner_id, still_listed)
+            self._drop_all_one_sided(owner_id, set(unnamed) - still_listed)
 
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
         self._searched.clear()
+
+    def forget_relinked(self) -> None:
+        """To be called once everybody was told of some changes."""
+        if self.relinked != set():
+            self.relinked = set()
 
     def _listed_set(self, owner_id: str, listed: tuple[str, ...]) -> frozenset[str]:
         known = self._searched.get(owner_id)
@@ -197,7 +235,7 @@ class Links(Generic[Owner, Member]):
             known = self._searched[owner_id] = listed, frozenset(listed)
         return known[1]
 
-    def _unnamed(self, owner_id: str, member_ids: set[str] | tuple[str, ...]) -> list[str]:
+    def _unnamed(self, owner_id: str, member_ids: Iterable[str]) -> list[str]:
         """Which of the listed members do not name the owner themselves; a missing one names nobody."""
         return [
             member_id
@@ -209,7 +247,7 @@ class Links(Generic[Owner, Member]):
         order = self._by_owner.setdefault(owner_id, [])
         insert(order, position)
         self.most_members = max(self.most_members, len(order))
-        self._tell(owner_id, position)
+        self._tell(owner_id, position, is_linked=True)
 
     def _unlink(self, owner_id: str, position: SortKey) -> None:
         order = self._by_owner.get(owner_id)
@@ -217,31 +255,36 @@ class Links(Generic[Owner, Member]):
             discard(order, position)
             if not order:
                 del self._by_owner[owner_id]
-            self._tell(owner_id, position)
+            self._tell(owner_id, position, is_linked=False)
 
-    def _tell(self, owner_id: str, position: SortKey) -> None:
+    def _tell(self, owner_id: str, position: SortKey, *, is_linked: bool) -> None:
         for listener in self.listeners:
-            listener(owner_id, position[1])
+            listener(owner_id, position[1], is_linked)
 
-    def _add_all_one_sided(self, owner_id: str, member_ids: set[str]) -> None:
+    def _add_all_one_sided(self, owner_id: str, member_ids: Iterable[str]) -> None:
         for member_id in self._unnamed(owner_id, member_ids):
             self._add_one_sided(member_id, owner_id)
             if (member := self._members.get(member_id)) is not None:
                 self._link(owner_id, self._position(member))
 
+    def _drop_all_one_sided(self, owner_id: str, member_ids: Iterable[str]) -> None:
+        for member_id in member_ids:
+            self._drop_one_sided(member_id, owner_id)
+            if (member := self._members.get(member_id)) is not None:
+                self._unlink(owner_id, self._position(member))
+
     def _add_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self.relinked is not None:
+            self.relinked.add((owner_id, member_id))
         strays = self._strays[member_id] = tuple(dict.fromkeys((*self._strays.get(member_id, ()), owner_id)))
         if (member := self._members.get(member_id)) is not None:
             self.most_owners = max(self.most_owners, len(self._named(member)) + len(strays))
 
     def _drop_one_sided(self, member_id: str, owner_id: str) -> None:
+        if self.relinked is not None:
+            self.relinked.add((owner_id, member_id))
         left = tuple(id_ for id_ in self._strays.get(member_id, ()) if id_ != owner_id)
         if left:
             self._strays[member_id] = left
         else:
             self._strays.pop(member_id, None)
-
-
-def _weighed(owner_ids: Iterable[str], links_of: Callable[[str], int]) -> Iterator[list[str]]:
-    """Portions of owners, whose links together are about as many as the records of one step."""
-    return portions(owner_ids, lambda owner_id: 1 + links_of(owner_id), most=RECORDS_PER_STEP)

@@ -80,7 +80,11 @@ class Selection(Protocol):
 
     @property
     def rest(self) -> Selection | None:
-        """What is still to be tested on these rows; None if all of them match."""
+        """What is still to be tested on these rows, or on all; None if all of them match."""
+
+    @property
+    def scan(self) -> Callable[[Any], Any] | None:
+        """Gives the matching rows of an index, by a search of the texts of all records; None if that is impossible."""
 
 
 class Window(NamedTuple):

@@ -91,6 +91,8 @@ class ReadModel:
         """The annotations of entities, by id, unless they are empty."""
         self.histories = Histories(self._history_changed)
         """The histories of runs."""
+        self.renoted: set[str] = set()
+        """While listeners are told of changes: the runs whose histories are other ones now."""
         self.ownerless: dict[NoteKey, None] = {}
         """The notes that came though there is no such entity; for whoever removes them."""
         self.tombstones: set[str] = set()
@@ -136,9 +138,9 @@ class ReadModel:
             named=lambda child: optional(child.parent),
             position=self._position,
         )
-        self.study_runs.listeners.append(lambda study_id, _: self.studies.index.touch(study_id))
-        self.worker_runs.listeners.append(lambda worker_id, _: self.logical_workers.index.touch(worker_id))
-        self._links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
+        self.study_runs.listeners.append(lambda study_id, *_: self.studies.index.touch(study_id))
+        self.worker_runs.listeners.append(lambda worker_id, *_: self.logical_workers.index.touch(worker_id))
+        self.links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
         self._owning: Mapping[EntityKind, tuple[Links[Any, Any], ...]] = {
             EntityKind.STUDY: (self.study_runs,),
             EntityKind.RUN: (self.children,),
@@ -168,6 +170,14 @@ class ReadModel:
             self._listeners.pop(subscription, None)
 
         return stop
+
+    def links_to_owners(self, kind: EntityKind) -> Sequence[Links[Any, Any]]:
+        """Those in which entities of a kind are the members."""
+        return self._belonging[kind]
+
+    def links_to_members(self, kind: EntityKind) -> Sequence[Links[Any, Any]]:
+        """Those in which entities of a kind are the owners."""
+        return self._owning[kind]
 
     def get(self, key: Key) -> Model | None:
         record: Model | None = self.tables[key.kind].get(key.id)
@@ -214,7 +224,7 @@ class ReadModel:
             for _ in self._rebuild():
                 pass
         else:
-            for links in self._links:
+            for links in self.links:
                 links.settle()
         ownerless = [key for key, text in notes if text is not None and self.is_ownerless(key)]
         self.ownerless.update(dict.fromkeys(ownerless))
@@ -222,19 +232,27 @@ class ReadModel:
             self._notify(changes)
         return changes
 
+    def take(self, entries: Iterable[Entry]) -> None:
+        """Takes entries for `fill`, which has to follow, without keeping the entries themselves."""
+        for entry in entries:
+            key, record, problems, _ = entry
+            if problems or self.problems:
+                self._note_problems(entry)
+            self.dialects.note(entry)
+            self.tables[key.kind].store(key.id if record is None else record.id, record)
+
     def fill(self, entries: Sequence[Entry], notes: Sequence[Note] = ()) -> Iterator[None]:
         """Fills an empty copy faster than `apply`, step by step: it is of no use before the last step."""
         for some in portions_of(entries, RECORDS_PER_STEP):
-            for entry in some:
-                self._note_problems(entry)
-                self.dialects.note(entry)
-                self.tables[entry.key.kind].store(entry.key.id, entry.record)
-                self.digest.note(entry.key, None)
+            self.take(some)
             yield
         for some_notes in portions_of(notes, RECORDS_PER_STEP):
             self._apply_notes(some_notes)
+            self.renoted.clear()
             yield
         yield from self._rebuild()
+        for kind, table in self.tables.items():
+            self.digest.note_all(kind, list(table.records))
         self._notify(())
 
     def observe(self, keys: Iterable[Key]) -> None:
@@ -252,7 +270,7 @@ class ReadModel:
 
     def forget_searched(self) -> None:
         """To be called after the last of many small changes: frees the memory that made them fast."""
-        for links in self._links:
+        for links in self.links:
             links.forget_searched()
 
     def assign_names(self, kind: EntityKind, owners: Mapping[str, str]) -> None:
@@ -312,6 +330,7 @@ class ReadModel:
     def _history_changed(self, run_id: str, before: str | None) -> None:
         self.digest.note(NoteKey(NoteKind.HISTORY, run_id), before)
         self.runs.index.touch(run_id)
+        self.renoted.add(run_id)
 
     def _position(self, record: Model) -> SortKey:
         return self.tables[KINDS[type(record)]].position(record)
@@ -368,8 +387,9 @@ class ReadModel:
             yield from table.rebuild()
             if kind in self._value_indexes:
                 yield from self._value_indexes[kind].rebuild(table.order, table.records)
-        for links in self._links:
-            yield from links.rebuild()
+        for kind, belonging in self._belonging.items():
+            for links in belonging:
+                yield from links.rebuild(self.tables[kind].order)
 
     def _notify(self, changes: Sequence[Change]) -> None:
         self.local_revision += 1
@@ -377,6 +397,9 @@ class ReadModel:
         for kind, table in self.tables.items():
             self.digest.set_part(("names", kind), table.assigned_names() or None)
         self._tell(changes)
+        self.renoted.clear()
+        for links in self.links:
+            links.forget_relinked()
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for listener in tuple(self._listeners.values()):

@@ -5,7 +5,6 @@ Each part is built when it is first asked for, then kept up to date. What nobody
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -15,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 from server.database.kept_order import KeptOrder
 from server.database.ordered import SortKey, Value
 from server.database.rows import NO_ROWS, Rows, union
-from server.database.slices import give_way
+from server.database.slices import give_way, is_sliced
 from server.database.steps import RECORDS_PER_STEP, portions_of
+from server.database.text_column import TextColumn, TextSearch
 
 T = TypeVar("T")
 
@@ -29,15 +29,21 @@ _MAX_ORDERS = 8
 _MAX_OWNERS = 2_000
 """Owners whose members are kept as a set."""
 _MAX_STALE = 1_000
+_BUILT_AT_ONCE = 5_000
+"""Records of which a part of the index is built even where the work can't give way: it takes some milliseconds."""
 _STALE_SHARE = 8
 """An order is dropped when more rows are stale than this, and than one in so many of all."""
+
+
+class NotBuiltError(Exception):
+    """A part of the index is to be built, which takes too long for work that can't give way."""
 
 
 class Owning(Protocol):
     """Links of which the records are members."""
 
-    listeners: list[Callable[[str, str], None]]
-    """Called with the ids of the owner and the member of a link that has come or gone."""
+    listeners: list[Callable[[str, str, bool], None]]
+    """Called with the ids of an owner and a member, and whether they are linked now."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]: ...
 
@@ -71,10 +77,11 @@ class ValueSets:
             give_way()
 
     def changed(self, row: int, before: Any, after: Any) -> None:
-        old = () if before is None else _each(self._value_of(before))
-        new = () if after is None else _each(self._value_of(after))
-        if old == new:
+        value_of = self._value_of
+        if before is not None and after is not None and value_of(before) == value_of(after):
             return
+        old = () if before is None else _each(value_of(before))
+        new = () if after is None else _each(value_of(after))
         for value in old:
             self._sets[value].discard(row)
             if value not in new and not self._sets[value]:
@@ -92,60 +99,47 @@ def _each(value: Any) -> tuple[Hashable, ...]:
 class _Members:
     """The rows of the members of owners."""
 
-    def __init__(self, links: Owning) -> None:
+    def __init__(self, links: Owning, row_of: Callable[[str], int | None]) -> None:
+        """`row_of` gives the row of a record, or the one that it had, if it was removed last."""
         self._links = links
-        self._sets: dict[str, Rows] = {}
+        self._row_of = row_of
+        self.sets: dict[str, Rows] = {}
         """Those asked for last, the newest at the end."""
-        self._stale: defaultdict[str, set[str]] = defaultdict(set)
-        """By owner, the members whose links have come or gone since its set was made."""
         links.listeners.append(self._note)
 
-    def of(self, owner_id: str, numbers: Mapping[str, int], positions: Mapping[str, SortKey]) -> Rows:
-        members = self._links.members_of(owner_id)
-        rows = self._sets.pop(owner_id, None)
+    def of(self, owner_id: str, rows_of: Callable[[Sequence[SortKey]], Rows]) -> Rows:
+        rows = self.sets.pop(owner_id, None)
         if rows is None:
-            rows = Rows()
-            for some in portions_of(members, RECORDS_PER_STEP):
-                rows.update([numbers[id_] for _, id_ in some])
-                give_way()
-            if len(self._sets) >= _MAX_OWNERS:
-                self._forget(next(iter(self._sets)))
-        for id_ in self._stale.pop(owner_id, ()):
-            if (row := numbers.get(id_)) is None:
-                continue  # it was deleted, and `left` has removed it
-            index = bisect_left(members, positions[id_])
-            if index < len(members) and members[index][1] == id_:
-                rows.add(row)
-            else:
-                rows.discard(row)
-        self._sets[owner_id] = rows
+            rows = rows_of(self._links.members_of(owner_id))
+            if len(self.sets) >= _MAX_OWNERS:
+                del self.sets[next(iter(self.sets))]
+        self.sets[owner_id] = rows
         return rows
 
-    def left(self, row: int) -> None:
-        for rows in self._sets.values():
+    def _note(self, owner_id: str, member_id: str, is_linked: bool) -> None:
+        if (rows := self.sets.get(owner_id)) is None:
+            return
+        if (row := self._row_of(member_id)) is None:
+            del self.sets[owner_id]
+        elif is_linked:
+            rows.add(row)
+        else:
             rows.discard(row)
-
-    def clear(self) -> None:
-        self._sets.clear()
-        self._stale.clear()
-
-    def _forget(self, owner_id: str) -> None:
-        del self._sets[owner_id]
-        self._stale.pop(owner_id, None)
-
-    def _note(self, owner_id: str, member_id: str) -> None:
-        if owner_id in self._sets:
-            self._stale[owner_id].add(member_id)
 
 
 class RowIndex:
-    """It looks into the live table, and is told of every change of it."""
+    """It looks into the live table, and is told of every change of it.
+
+    Whatever gives rows, or an order, raises `NotBuiltError` where it has to be built first and that takes too long.
+    """
 
     def __init__(self, records: Mapping[str, Any], positions: Mapping[str, SortKey]) -> None:
         self._records = records
         self._positions = positions
         self._members: dict[Owning, _Members] = {}
         self._changes = 0
+        self.tests = 0
+        """Counts the texts that were searched."""
         self.clear()
 
     def clear(self) -> None:
@@ -156,13 +150,16 @@ class RowIndex:
         self.ids: list[str | None] = []
         """The id of each row's record; None of a row without one."""
         self._free: list[int] = []
+        self._left = ("", -1)
+        """The record that was removed last, and its row: links tell of it next."""
         self._everything = Rows()
         self._sets: dict[str, ValueSets] = {}
+        self._texts: dict[str, TextColumn] = {}
         self._orders: dict[str, KeptOrder] = {}
         self._used: dict[str, float] = {}
         """When each order was last asked for, by the monotonic clock."""
         for members in self._members.values():
-            members.clear()
+            members.sets.clear()
 
     @property
     def everything(self) -> Rows:
@@ -203,12 +200,31 @@ class RowIndex:
             sets = self._sets[field] = self._undisturbed(build)
         return sets
 
+    def with_text(self, field: str, search: TextSearch) -> Rows:
+        """The rows whose texts are found, in a field in which all records have one."""
+        column = self._column(field)
+        if not column.knows(search):
+            self.tests += len(self._records)
+        return self.everything & column.rows(search)
+
+    def _column(self, field: str) -> TextColumn:
+        column = self._texts.get(field)
+        if column is None:
+
+            def build() -> TextColumn:
+                made = TextColumn(field)
+                made.fill(self.ids, self._records)
+                return made
+
+            column = self._texts[field] = self._undisturbed(build)
+        return column
+
     def members(self, links: Owning, owner_id: str) -> Rows:
         """The rows of an owner's members."""
         self._build()
         if links not in self._members:
-            self._members[links] = _Members(links)
-        return self._members[links].of(owner_id, self._numbers, self._positions)
+            self._members[links] = _Members(links, self._row_linked)
+        return self._members[links].of(owner_id, self.rows_of)
 
     def order(self, name: str, value_of: Callable[[Any], Value]) -> KeptOrder:
         """The order with a name; `value_of` must depend on nothing but what `changed` and `touch` tell of."""
@@ -235,12 +251,15 @@ class RowIndex:
 
     def position(self, row: int) -> SortKey:
         """In the kind's default order."""
+        return self._positions[self.id(row)]
+
+    def id(self, row: int) -> str:
         id_ = self.ids[row]
         assert id_ is not None
-        return self._positions[id_]
+        return id_
 
-    def record(self, id_: str) -> Any:
-        return self._records[id_]
+    def record(self, row: int) -> Any:
+        return self._records[self.id(row)]
 
     def default_value(self, record: Any) -> Value:
         """The value of the kind's default order."""
@@ -261,6 +280,8 @@ class RowIndex:
             self._leave(id_, row)
         for sets in self._sets.values():
             sets.changed(row, before, after)
+        for column in self._texts.values():
+            column.changed(row, after)
         self._touch(row)
 
     def touch(self, id_: str) -> None:
@@ -291,7 +312,9 @@ class RowIndex:
         self._is_built = True
 
     def _undisturbed(self, build: Callable[[], T]) -> T:
-        """The result of building something while nothing changed: it gives way, and others may not wait for it."""
+        """The result of building something while nothing changed: it gives way. Raises `NotBuiltError`."""
+        if len(self._records) > _BUILT_AT_ONCE and not is_sliced():
+            raise NotBuiltError
         while True:
             changes = self._changes
             built = build()
@@ -307,6 +330,7 @@ class RowIndex:
             self.ids.append(id_)
         self._numbers[id_] = row
         self._everything.add(row)
+        self._left = ("", -1)
         return row
 
     def _leave(self, id_: str, row: int) -> None:
@@ -314,8 +338,10 @@ class RowIndex:
         self.ids[row] = None
         self._free.append(row)
         self._everything.remove(row)
-        for members in self._members.values():
-            members.left(row)
+        self._left = id_, row
+
+    def _row_linked(self, id_: str) -> int | None:
+        return self._left[1] if self._left[0] == id_ else self._numbers.get(id_)
 
     def _drop_idle(self) -> None:
         now = monotonic()

@@ -30,6 +30,11 @@ def give_way() -> None:
         current.parent.switch()
 
 
+def is_sliced() -> bool:
+    """Whether the current work may give way."""
+    return type(getcurrent()) is _Work
+
+
 async def in_slices(work: Callable[[], T], turn: Callable[[], Awaitable[None]]) -> T:
     """The result of the work. `turn` is awaited before each slice. A cancellation ends the work where it is."""
     running = _Work(work)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterator, Mapping
-from heapq import merge
-from itertools import islice
+from bisect import bisect, insort
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from server.database.default_order import NEVER_LAUNCHED, position_of
@@ -134,19 +132,15 @@ class Table(Generic[Record]):
         self.positions.clear()
         self._ids.clear()
         self._duplicate_names.clear()
-        sorted_parts = []
         for records in portions_of(list(self.records.values()), RECORDS_PER_STEP):
-            positions = {record.id: position_of(record) for record in records}
-            self.positions.update(positions)
-            sorted_parts.append(sorted(positions.values()))
+            self.positions.update({record.id: position_of(record) for record in records})
             for record in records:
                 name = name_of(record)
                 if name is not None:
                     self._add_name(name, record.id)
             yield
         self.order.clear()
-        merged = merge(*sorted_parts)
-        while part := list(islice(merged, RECORDS_PER_STEP)):
+        for part in _sorted_parts(list(self.positions.values())):
             self.order += part
             yield
 
@@ -170,3 +164,19 @@ class Table(Generic[Record]):
         if len(ids) == 1:
             self._ids[name] = ids[0]
             del self._duplicate_names[name]
+
+
+def _sorted_parts(positions: Sequence[SortKey]) -> Iterator[list[SortKey]]:
+    """All positions in order, in parts; an empty part where no more than the time for it has passed.
+
+    Each goes to the part between two of a sample, and then the parts are sorted: as fast as `sorted`, and in steps.
+    """
+    sample = sorted(positions[::RECORDS_PER_STEP])
+    parts: list[list[SortKey]] = [[] for _ in range(len(sample) + 1)]
+    for some in portions_of(positions, RECORDS_PER_STEP):
+        for position in some:
+            parts[bisect(sample, position)].append(position)
+        yield []
+    for part in parts:
+        part.sort()
+        yield part

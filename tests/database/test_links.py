@@ -6,11 +6,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeAlias
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.database import links
 from server.database.links import Links, discard, insert
 from server.database.models import LogicalWorkerModel, RunModel, StudyModel
 from server.database.ordered import SortKey
@@ -236,7 +238,7 @@ def test_a_member_may_name_one_owner_only() -> None:
         named=lambda run: () if run.study_id is None else (run.study_id,),
         position=lambda record: (record.id, record.id),
     )
-    deque(links.rebuild(), 0)
+    deque(links.rebuild([("r", "r")]), 0)
     assert links.owners_of("r") == ["b", "a", "c"]
 
 
@@ -259,17 +261,26 @@ def with_ids(history: list[Change]) -> Iterator[Change]:
         yield id_, None if record is None else replace(record, id=id_)
 
 
+@pytest.mark.parametrize("few", [links._FEW, 0])
 @settings(max_examples=150, deadline=None)
 @given(history=st.lists(changes, min_size=10, max_size=30))
-def test_links_follow_any_history(history: list[Change]) -> None:
-    """After every change, the links are those of the records as they stand, told one by one or built at once."""
+def test_links_follow_any_history(few: int, history: list[Change]) -> None:
+    """After every change, the links are those of the records as they stand, told one by one or built at once.
+
+    So they are where a few members are looked for in a list, and where a set is made of it.
+    """
+    with patch.object(links, "_FEW", few):
+        follow(history)
+
+
+def follow(history: list[Change]) -> None:
     workers = Workers()
     for id_, record in with_ids(history):
         workers.change(id_, record)
         expected = reference(workers.owners, workers.members)
         assert workers.seen() == expected
         built = workers.fresh()
-        deque(built.rebuild(), 0)
+        deque(built.rebuild(sorted((member.workspace, id_) for id_, member in workers.members.items())), 0)
         assert observed(built, workers.owners, workers.members) == expected
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.database import content_digest
 from server.database import read_model as module
 from server.database.models import (
     EntityKind,
@@ -116,6 +117,35 @@ def test_a_replaced_copy_is_a_new_one(history: list[Step]) -> None:
         take(step, world)
         do(step, model)
     assert replace(model, world.entries.values()) == []
+    fresh = ReadModel()
+    fill(fresh, world.entries.values())
+    for kind in EntityKind:
+        fresh.assign_names(kind, world.owners[kind])
+    assert observed(fresh) == observed(model)
+    assert fresh.digest.value == model.digest.value
+
+
+@settings(max_examples=50, deadline=None)
+@given(before=histories, after=histories, place=st.integers(0, 10))
+def test_a_digest_that_is_taken_late_is_the_same(before: list[Step], after: list[Step], place: int) -> None:
+    """What was listed as a whole is hashed bit by bit, while records of it change already."""
+    model, world = ReadModel(), World()
+    for step in before:
+        take(step, world)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content_digest, "_AT_ONCE", 1)
+        fill(model, world.entries.values())
+        model.digest._listed.append((EntityKind.RUN, iter(())))  # as where much is listed
+        assert model.digest.value is None
+        for number, step in enumerate(after):
+            if number == place:
+                model.digest._add_listed()
+            take(step, world)
+            do(step, model)
+        while model.digest._listed:
+            model.digest._add_listed()
+        while model.digest._pending:
+            model.digest._settle()
     fresh = ReadModel()
     fill(fresh, world.entries.values())
     for kind in EntityKind:

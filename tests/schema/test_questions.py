@@ -62,38 +62,39 @@ def counted(statuses: Sequence[str], records: Iterable[Any]) -> list[Said]:
     return [{"status": status, "count": found.count(status)} for status in statuses]
 
 
-NEVER, ALWAYS = 10**9, 0
-"""Up to how many records the index is not used."""
+WAYS = [(10**9, 0), (0, 0), (0, 10**9)]
+"""Without the index; with it, but no search of all texts; with both."""
 
 
-@pytest.mark.parametrize("few", [NEVER, ALWAYS])
+@pytest.mark.parametrize(("few", "scan"), WAYS)
 @settings(SLOW, max_examples=5)
 @given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_every_question_is_answered_as_the_records_say(
-    new_url: Callable[[], str], few: int, world: World, questions: list[Said]
+    new_url: Callable[[], str], few: int, scan: int, world: World, questions: list[Said]
 ) -> None:
     """Any filter and order of any kind gives what a naive reading of the records gives, from every database."""
-    anyio.run(answer_all, new_url(), few, world, questions)
+    anyio.run(answer_all, new_url(), few, scan, world, questions)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("few", [NEVER, ALWAYS])
+@pytest.mark.parametrize(("few", "scan"), WAYS)
 @settings(SLOW, max_examples=100)
 @given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_every_one_of_many_questions_is_answered(
-    new_url: Callable[[], str], few: int, world: World, questions: list[Said]
+    new_url: Callable[[], str], few: int, scan: int, world: World, questions: list[Said]
 ) -> None:
     """As above, for longer."""
-    anyio.run(answer_all, new_url(), few, world, questions)
+    anyio.run(answer_all, new_url(), few, scan, world, questions)
 
 
-async def answer_all(url: str, few: int, world: World, questions: list[Said]) -> None:
+async def answer_all(url: str, few: int, scan: int, world: World, questions: list[Said]) -> None:
     backend = make_backend(url, BackendOptions())
     await backend.open()
     await backend.insert(world.records)
     await backend.commit(WriteSet(uid(1), {}, {}, {}, frozenset(), {}, {}, notes_of(world)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(indexed_view, "_FEW_TESTED", few)
+        patch.setattr(indexed_view, "_SCAN", scan)
         patch.setattr(indexed_view, "_FEW_SORTED", few)
         patch.setattr(sorted_rows, "_BLOCK", 2)
         patch.setattr(sorted_rows, "_SAMPLES", 1)

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 from server.database.backends.long_lists import LONG, LongLists
+from server.database.backends.plain_runs import read_plain_run
 from server.database.json_text import EMPTY, JSONText, checked, load, readable, readable_json
 from server.database.models import (
     KINDS,
@@ -84,6 +85,8 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
         return not_a_record(key, f"its id {_shown(id_)} is no UUID", fails_merlin="id" in raw)
     if _text(raw.get("id")) != id_:
         return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}", fails_merlin="id" in raw)
+    if kind is EntityKind.RUN and (run := read_plain_run(id_, raw)) is not None:
+        return Entry(key, run)
     fields = _Fields(id_, raw)
     model, readers = _DECODED[kind]
     record = model(sys.intern(id_), *[read(fields, name) for name, read in readers])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from server.database.differences import shared_end, shared_start
+from server.database.differences import shared_end, shared_start, splice
 from server.database.recent import Recent
 
 LONG = 4000
@@ -57,7 +57,7 @@ class LongLists:
         changed, why = decode(changed_text)
         if not (start or end) or not changed or why is not None:
             return self._read_wholly(place, text, decode)
-        items = known.items[:start] + changed + known.items[len(known.items) - end :]
+        items = splice(known.items, start, changed, end)
         if _pitch(changed_text, len(changed)) == known.pitch:
             self._keep(place, _Known(text, items, known.pitch))
         return items, None
