@@ -98,6 +98,10 @@ class Links(Generic[Owner, Member]):
             found += [id_ for _, id_ in sorted(self._position(self._owners[id_]) for id_ in self._strays[member_id])]
         return found
 
+    def names_of(self, member: Member) -> tuple[str, ...]:
+        """The owners that a member names, as it is stored."""
+        return self._named(member)
+
     def one_sided_of(self, member_id: str) -> Sequence[str]:
         """The owners that list it without being named by it."""
         return self._strays.get(member_id, ())
