@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import strawberry
@@ -87,10 +86,13 @@ class Page:
         self._items = items
         self._start = start
         self._stop = stop
+        self._nodes: list[Any] | None = None
 
-    @cached_property
+    @property
     def nodes(self) -> list[Any]:
-        return self._items.slice(self._start, self._stop)
+        if self._nodes is None:  # `cached_property` takes a lock
+            self._nodes = self._items.slice(self._start, self._stop)
+        return self._nodes
 
     @property
     def edges(self) -> list[PageEdge]:
