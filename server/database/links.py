@@ -83,8 +83,8 @@ class Links(Generic[Owner, Member]):
         self.most_owners = 0
         """The most that a member had since then."""
         self._left: dict[str, set[str]] = {}
-        """By owner, the members that ceased to name it since links were settled, or of which it lists fewer: it may still
-        list them.
+        """By owner, the members that ceased to name it since links were settled, or that it lists less often: it may
+        still list them.
         """
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
