@@ -43,7 +43,7 @@ def splice(one: tuple[str, ...], start: int, changed: tuple[str, ...], end: int)
         items = list(one)
         items[start : len(one) - end] = changed
         other = tuple(items)
-    _note(one, other, start, end)
+    note(one, other, start, end)
     return other
 
 
@@ -54,7 +54,7 @@ def shared(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, int]:
             return start, end
     start = shared_start(one, other)
     end = shared_end(one, other, min(len(one), len(other)) - start)
-    _note(one, other, start, end)
+    note(one, other, start, end)
     return start, end
 
 
@@ -70,6 +70,7 @@ _LONG = 1000
 """Items."""
 
 
-def _note(one: tuple[str, ...], other: tuple[str, ...], start: int, end: int) -> None:
+def note(one: tuple[str, ...], other: tuple[str, ...], start: int, end: int) -> None:
+    """Notes what `shared` returns for two tuples."""
     if len(one) > _LONG < len(other):
         _LATEST.append((one, other, start, end))

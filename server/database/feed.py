@@ -30,9 +30,10 @@ from server.database.backends.notes import Note, NoteKey, NoteKind
 from server.database.backends.portions import portions
 from server.database.backends.write_set import WriteSet
 from server.database.errors import BackendError, BackendUnavailableError
+from server.database.links import links_changed
 from server.database.listing import Listing
 from server.database.marks import Marks
-from server.database.models import EntityKind, Entry, Key, LogicalWorkerModel, StudyModel, name_of
+from server.database.models import EntityKind, Entry, Key, name_of
 from server.database.notifier import Notifier
 from server.database.own_writes import OwnWrites
 from server.database.read_model import ReadModel
@@ -364,7 +365,7 @@ class Feed:
         self, entries: Sequence[Entry], notes: Sequence[Note] = (), ambiguous: set[EntityKind] | None = None
     ) -> None:
         """Each step is a whole change of the copy. `ambiguous`: takes the kinds whose name maps are to be read."""
-        steps = zip_longest(portions(entries, _length), portions_of(notes, _KEYS_TOGETHER), fillvalue=())
+        steps = zip_longest(portions(entries, self._length), portions_of(notes, _KEYS_TOGETHER), fillvalue=())
         for number, (some_entries, some_notes) in enumerate(steps):
             if number:  # a small change waits for nobody
                 await self._steps.turn()
@@ -376,6 +377,11 @@ class Feed:
                 table = self._read_model.tables[change.key.kind]
                 if any(name is not None and table.is_duplicate(name) for name in names):
                     ambiguous.add(change.key.kind)
+
+    def _length(self, entry: Entry) -> int:
+        """About how many characters take as long to decode as this takes to apply."""
+        changed = links_changed(self._read_model.get(entry.key), entry.record)
+        return _CHARACTERS_OF_RECORD + _CHARACTERS_OF_LINK * changed
 
     async def _settle_names(self, kinds: set[EntityKind]) -> None:
         """For names that several records have, reads which record Merlin finds."""
@@ -413,17 +419,6 @@ class Feed:
 
 def _ignore(_notice: Notice) -> None:
     pass
-
-
-def _length(entry: Entry) -> int:
-    """About how many characters take as long to decode as this takes to apply."""
-    match entry.record:
-        case StudyModel(runs=linked):
-            return _CHARACTERS_OF_RECORD + _CHARACTERS_OF_LINK * len(linked)
-        case LogicalWorkerModel(runs=linked, physical_workers=instances):
-            return _CHARACTERS_OF_RECORD + _CHARACTERS_OF_LINK * (len(linked) + len(instances))
-        case _:
-            return _CHARACTERS_OF_RECORD
 
 
 def _as_backend_error(error: Exception) -> BackendError:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap, zip_longest
 from operator import itemgetter
 from typing import Generic, TypeVar
 
 from server.database.backends.portions import portions
 from server.database.differences import middles
-from server.database.models import Model
+from server.database.models import LogicalWorkerModel, Model, StudyModel
 from server.database.ordered import SortKey
 from server.database.steps import RECORDS_PER_STEP, portions_of
 
@@ -39,6 +40,22 @@ def discard(order: list[SortKey], position: SortKey) -> None:
     index = bisect_left(order, position)
     if index < len(order) and order[index] == position:
         del order[index]
+
+
+def links_changed(before: Model | None, after: Model | None) -> int:
+    """About how many members were added to the lists of an owner, or removed."""
+    lists = zip_longest(_lists_of(before), _lists_of(after), fillvalue=())
+    return sum(len(gone) + len(come) for gone, come in starmap(middles, lists))
+
+
+def _lists_of(owner: Model | None) -> tuple[tuple[str, ...], ...]:
+    match owner:
+        case StudyModel():
+            return (owner.runs,)
+        case LogicalWorkerModel():
+            return owner.runs, owner.physical_workers
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +103,9 @@ class Links(Generic[Owner, Member]):
         self.most_owners = 0
         """The most that a member had since then."""
         self._left: dict[str, set[str]] = {}
-        """By owner, the members that ceased to name it since links were settled, or that it lists less often."""
+        """By owner, the members that ceased to name it since links were settled, or that it lists less often: it may
+        still list them.
+        """
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
         self.listeners: list[Callable[[str, str, bool], None]] = []

@@ -111,6 +111,18 @@ def test_any_list_is_read_and_written_as_if_nothing_were_known(
         assert runs_of(read(json.dumps(texts, separators=(",", ":")))) == texts
 
 
+@given(st.lists(st.tuples(st.integers(0, 320), st.integers(0, 9), st.lists(st.sampled_from(MANY[:2]), max_size=9))))
+def test_a_list_of_repetitions_is_read_as_if_nothing_were_known(made: list[tuple[int, int, list[str]]]) -> None:
+    """What it begins with and what it ends with may be the same part of the known one."""
+    LONG_LISTS.clear()
+    texts = MANY[:2] * 150
+    for change in ([], *([edit] for edit in made)):
+        texts = changed(texts, change)
+        assert runs_of(read(json.dumps(texts))) == texts
+        LONG_LISTS.write((STUDY.id, "runs"), texts[2:], json.dumps)
+        assert runs_of(read(json.dumps(texts[2:]))) == texts[2:]
+
+
 def test_only_what_differs_of_a_long_list_is_decoded() -> None:
     """One that was appended, one that was removed, and several of them."""
     given_parts: list[str] = []

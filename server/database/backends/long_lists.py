@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from server.database.differences import shared_end, shared_start, splice
+from server.database.differences import note, shared_end, shared_start, splice
 from server.database.recent import Recent
 
 LONG = 4000
@@ -70,6 +70,7 @@ class LongLists:
         if known.items == items:
             return known.text
         start, end = _shared_in_items(known, items)
+        note(known.items, items, start, end)
         changed = encode(items[start : len(items) - end])
         if not (start or end) or _pitch(changed, len(items) - end - start) != known.pitch:
             return self._write_wholly(place, items, encode)
@@ -102,14 +103,14 @@ class LongLists:
 
 
 def _shared_in_text(known: _Known, text: str) -> tuple[int, int]:
-    """How many items of a known list a text begins with, and how many it ends with. At least one stands between.
+    """How many items of a known list a text begins with, and how many other ones it ends with.
 
-    Each of the first is followed by a comma, and each of the last stands after one. So what is between is whole
+    At least one item stands between, in both. Each of the first is followed by a comma, and each of the last stands after one. So what is between is whole
     items: it is JSON between brackets exactly if all of the text is JSON.
     """
     start = max(shared_start(known.text, text) - 2, 0) // known.pitch
-    end = shared_end(known.text, text, len(text) - 3 - start * known.pitch)
-    return start, max(end - 1, 0) // known.pitch
+    left = min(len(text) - 3, len(known.text)) - start * known.pitch
+    return start, max(shared_end(known.text, text, left) - 1, 0) // known.pitch
 
 
 def _shared_in_items(known: _Known, items: tuple[str, ...]) -> tuple[int, int]:
