@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import strawberry
@@ -81,10 +81,13 @@ class Page:
     def __init__(self, items: Paged, window: Callable[[], Window]) -> None:
         self._items = items
         self._find = window
+        self._found: Window | None = None
 
-    @cached_property
+    @property
     def _window(self) -> Window:
-        return self._find()
+        if self._found is None:  # `cached_property` takes a lock
+            self._found = self._find()
+        return self._found
 
     @property
     def nodes(self) -> list[Any]:

@@ -186,6 +186,25 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - as in `execute`
             raise self._failure(error) from None
 
+    def at_once(
+        self, operation: Operation, given: Mapping[str, Any] | None, context: Context
+    ) -> GraphQLResponse | None:
+        """The response to a short query that succeeds, without waiting for anything; None if it is one for `query`.
+
+        Raises `OperationError` and `GraphQLError`, also for `query`: nothing was charged.
+        """
+        check_role(operation, context)
+        size = count_values(given) if given else 0
+        if operation.reads_files or operation.finds_nodes or not operation.is_small(size):
+            return None
+        variables = self._variables(operation, given, size)
+        cost = self._cost(operation, variables, context)
+        charge(context.allowance, cost)
+        response = self._response_at_once(operation, variables, context, cost)
+        if response is None:
+            context.allowance.give_back(max(cost, 1))
+        return response
+
     async def _measured(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
     ) -> tuple[Variables, int]:
@@ -213,12 +232,18 @@ class Engine:
     async def _response_to_query(
         self, operation: Operation, variables: Variables, context: Context, cost: int
     ) -> GraphQLResponse:
-        state = context.database.state
-        at_once = self._at_once(operation, variables, context, cost)
-        if at_once is not None:
-            return self._response(operation, at_once, cost, state=state)
+        response = self._response_at_once(operation, variables, context, cost)
+        if response is not None:
+            return response
         result, of = await self._within_deadline(self._executed(operation, variables, context, cost))
         return self._response(operation, result, cost, state=of)
+
+    def _response_at_once(
+        self, operation: Operation, variables: Variables, context: Context, cost: int
+    ) -> GraphQLResponse | None:
+        state = context.database.state
+        result = self._at_once(operation, variables, context, cost)
+        return None if result is None else self._response(operation, result, cost, state=state)
 
     def _at_once(
         self, operation: Operation, variables: Variables, context: Context, cost: int, event: Any = None

@@ -33,6 +33,8 @@ from server.database.models import RunModel, RunStatus, WorkerStatus
 from server.database.read_model import ReadModel
 from server.database.row_index import DEFAULT, RowIndex
 from server.database.rows import Rows
+from server.database.slices import give_way
+from server.database.steps import RECORDS_PER_STEP, batched
 from server.database.table import Table
 from server.database.workspaces import TaskStatus
 
@@ -275,9 +277,12 @@ def _launched(compiler: Compiler, about: Name) -> Times:
 
         def rows(index: RowIndex) -> Rows:
             order = index.order(DEFAULT, index.default_value)
-            unsure = map(index.record, order.between(-(nearby + _DAY), -(nearby - _DAY) + 1))
-            found = [run.id for run in unsure if (at := entity_context.instant(run.launched_at)) and is_so(at, bound)]
-            return order.between(low, high) | index.rows(found)
+            found: list[int] = []
+            for some in batched(order.between(-(nearby + _DAY), -(nearby - _DAY) + 1), RECORDS_PER_STEP):
+                times = ((row, entity_context.instant(index.record(row).launched_at)) for row in some)
+                found += [row for row, at in times if at is not None and is_so(at, bound)]
+                give_way()
+            return order.between(low, high) | Rows(found)
 
         return source, rows
 
@@ -301,12 +306,18 @@ def _of_history(name: str, time: str) -> Key:
 
 def _has_failed(compiler: Compiler, wanted: bool, path: str, about: Name) -> Clause:
     """As `EntityContext.has_failed`, without its calls: it is asked of each record."""
-    history = f"(history := {compiler.bind(compiler.model.histories.by_run.get)}(record.id))"
+    histories, observations = compiler.model.histories, compiler.entity_context.observations
+    history = f"(history := {compiler.bind(histories.by_run.get)}(record.id))"
     is_seen = f"({history} is not None and history.has_failed)"
-    has_task = f"{compiler.bind(compiler.entity_context.observations.has_failed_task)}(record.id)"
+    has_task = f"{compiler.bind(observations.has_failed_task)}(record.id)"
     failed = status_in(compiler, [RunStatus.FAILED], path, _run_status(compiler, about))
     source = f"({failed.source} or {is_seen} or {has_task})"
-    clause = Clause(source, Some((failed.formula, fact(*about, "hasFailed"))))
+
+    def rows(index: RowIndex) -> Rows:
+        now = index.by("run_status").of(RunStatus.FAILED)
+        return now | index.rows(histories.failed) | index.rows(observations.with_failed_tasks())
+
+    clause = Clause(source, Some((failed.formula, fact(*about, "hasFailed"))), rows)
     return clause if wanted else none_of(clause)
 
 

@@ -14,6 +14,7 @@ from graphql import (
     DocumentNode,
     ExecutionResult,
     GraphQLError,
+    GraphQLFormattedError,
     OperationDefinitionNode,
     OperationType,
 )
@@ -58,7 +59,9 @@ class GraphQLResponse:
         """
         self.cost = cost
         self.state = state
-        self.errors = format_errors(result.errors or (), translated=partial(translate, reveal=reveal))
+        self.errors: list[GraphQLFormattedError] = []
+        if result.errors:
+            self.errors = format_errors(result.errors, translated=partial(translate, reveal=reveal))
         self.extensions: dict[str, Any] = {"deprecations": list(deprecations)} if deprecations else {}
         if position is not None:
             self.extensions["position"] = position

@@ -43,6 +43,7 @@ from server.process.shutdown_signal import shutdown_event
 from server.process.signals import on_hangup
 from server.protocols.fast_path import FastPath
 from server.protocols.http import GraphQLApp
+from server.protocols.known_requests import KnownRequests
 from server.protocols.persisted_documents import PersistedDocuments
 from server.protocols.response_cache import ResponseCache
 from server.protocols.service import Service
@@ -73,9 +74,12 @@ class App(Starlette):
         self._telemetry = service.telemetry
         self._allowed_hosts = allowed_hosts
         self._http = self._slow_path
+        self.known_requests: KnownRequests | None = None
         if has_fast_path:
             self._http = fast_path = FastPath(self._slow_path, service, get_queries=get_queries)
             service.telemetry.metrics.watch_cache("bodies", lambda: fast_path.size)
+            self.known_requests = fast_path.known_requests
+            service.telemetry.metrics.watch_cache("requests", lambda: fast_path.known_requests.size)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -191,8 +191,14 @@ class _Writer:
         with self._block(f"if not {piece}:"):
             was_inside, self._inside_piece = self._inside_piece, True
             self._check(type_, value)
-            self._line(f"{piece} = {pieces}.keep({value}.id, {self._object(value, fields)}, {piece})")
+            result = self._variable("result")
+            self._line(f"{result} = {self._object(value, fields)}")
             self._inside_piece = was_inside
+            with self._block(f"if {piece} is None:"):  # seen for the first time
+                self._line(f"{pieces}[{value}.id] = False")
+                self._line(f"{piece} = {result}")
+            with self._block("else:"):
+                self._line(f"{piece} = {pieces}.keep({value}.id, {result})")
         return piece
 
     def _once(self, type_: GraphQLObjectType, value: str, fields: Sequence[Field]) -> str:

@@ -12,7 +12,9 @@ from schema.compiler.accessors import Attribute
 from schema.compiler.plan import Field
 
 Finder: TypeAlias = Callable[[Any], Any]
-"""Returns the pieces of one selection, for the context of an answer: a mapping by id, with `keep` for a new one."""
+"""Returns the pieces of one selection, for the context of an answer: a mapping by id, with `keep` for a new one.
+
+It has False for an entity that was seen once."""
 
 _WORTH_KEEPING = 2
 """Fields: an object with fewer is made as fast as it is looked up."""

@@ -249,6 +249,8 @@ class Histories:
         """`note` is called with the id of a run whose history changes, and its text until then."""
         self._note = note
         self.by_run: dict[str, History] = {}
+        self.failed: set[str] = set()
+        """Runs that were FAILED at any time."""
         self._seen: dict[str, tuple[History | None, tuple[Sighting, ...]]] = {}
         """What is stored, and what was seen lately, of runs of which something was."""
         self.unstored: dict[str, None] = {}
@@ -315,8 +317,10 @@ class Histories:
         self._note(run_id, None if shown is None else shown.text)
         if history is None:
             del self.by_run[run_id]
+            self.failed.discard(run_id)
         else:
             self.by_run[run_id] = history
+            (self.failed.add if history.has_failed else self.failed.discard)(run_id)
             self.longest = max(self.longest, history.text.count("[") - 1)
         return True
 

@@ -108,6 +108,10 @@ class Links(Generic[Owner, Member]):
             found += [id_ for _, id_ in sorted(self._position(self._owners[id_]) for id_ in self._strays[member_id])]
         return found
 
+    def names_of(self, member: Member) -> tuple[str, ...]:
+        """The owners that a member names, as it is stored."""
+        return self._named(member)
+
     def owners_around(self, member_id: str, before: Member | None, after: Member | None) -> set[str]:
         """The owners that a member names before or after a change, and those that list it now; they need not exist."""
         return {

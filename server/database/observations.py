@@ -239,6 +239,10 @@ class Observations:
         known = self._runs.get(run_id)
         return known is not None and known.progress is not None and known.progress.failed > 0
 
+    def with_failed_tasks(self) -> list[str]:
+        """The ids of the runs of which that is so."""
+        return list(filter(self.has_failed_task, self._runs))
+
     @property
     def sizes(self) -> WorkspaceSizes:
         """The most that a workspace has that was read."""

@@ -48,13 +48,18 @@ class Selection(NamedTuple):
 
 
 class SelectionPieces(dict[str, Any]):
-    """The pieces of one selection by the ids of the entities; False where an entity was seen only once."""
+    """The pieces of one selection by the ids of the entities; False where an entity was seen only once.
+
+    A piece is made of the second answer: where entities change faster than they are read, none is made in vain.
+    """
 
     def __init__(self, selection: Selection, pieces: Pieces) -> None:
         super().__init__()
         self.selection = selection
         self.size = 0
         """Bytes, about."""
+        self.counted = 0
+        """How many entries are counted in the size."""
         self.step = -1
         """The step of `Pieces` that they have caught up with."""
         self.noted = 0
@@ -63,15 +68,8 @@ class SelectionPieces(dict[str, Any]):
         """How often all pieces of the kind had been dropped."""
         self._pieces: Pieces | None = pieces
 
-    def keep(self, id_: str, answer: Any, known: Any) -> Any:
-        """The piece of an answer that was just made, or the answer itself.
-
-        A piece is made of the second answer: where entities change faster than they are read, none is made in vain.
-        """
-        if known is None:
-            self[id_] = False
-            self._grow(OVERHEAD)
-            return answer
+    def keep(self, id_: str, answer: Any) -> Any:
+        """The piece of an answer that was just made, or the answer itself."""
         try:
             text = orjson.dumps(answer)
         except TypeError:  # the response as a whole will be encoded in another way
@@ -82,14 +80,24 @@ class SelectionPieces(dict[str, Any]):
         self._grow(len(text))
         return piece
 
-    def drop(self, id_: str) -> None:
-        if id_ in self:
-            size = self.size // len(self)
-            del self[id_]
+    def count(self) -> None:
+        """Counts the entries that came since this was called last."""
+        new = len(self) - self.counted
+        self.counted += new
+        self._grow(new * OVERHEAD)
+
+    def drop(self, ids: Iterable[str]) -> None:
+        self.count()
+        for id_ in ids:
+            self.pop(id_, None)
+        if gone := self.counted - len(self):
+            size = self.size * gone // self.counted
+            self.counted -= gone
             self._grow(-size)
 
     def clear(self) -> None:
         super().clear()
+        self.counted = 0
         self._grow(-self.size)
 
     def detach(self) -> None:
@@ -138,6 +146,8 @@ class Pieces:
             self._selections.move_to_end(selection.text)
         if found.step != self._step:
             self._catch_up(found)
+        if found.counted != len(found):
+            found.count()
         return found
 
     def grow(self, size: int) -> None:
@@ -158,8 +168,7 @@ class Pieces:
             found.clear()
             found.drops = self._drops[kind]
         elif found:
-            for id_ in noted[found.noted :]:
-                found.drop(id_)
+            found.drop(noted[found.noted :])
         found.noted = len(noted)
         found.step = self._step
 

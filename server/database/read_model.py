@@ -17,7 +17,6 @@ from server.database.backends.codec import STATUS_FIELDS
 from server.database.backends.notes import OWNERS, Note, NoteKey, NoteKind
 from server.database.backends.revision_count import RevisionCount
 from server.database.content_digest import ContentDigest
-from server.database.default_order import position_of
 from server.database.dialects import Dialects
 from server.database.histories import Histories, Sighting
 from server.database.json_text import EMPTY, JSONText, object_text
@@ -357,19 +356,18 @@ class ReadModel:
                     del counter[queue]
 
     def _reindex(self, change: Change) -> None:
-        kind, id_ = change.key.kind, change.key.id
-        self.tables[kind].reindex(id_, change.before, change.after)
+        kind, id_, before, after = change.key.kind, change.key.id, change.before, change.after
+        table = self.tables[kind]
+        old = table.positions.get(id_)
+        table.reindex(id_, before, after)
+        new = table.positions.get(id_)
         if kind in self._value_indexes:
-            self._update_value_index(kind, change)
+            self._value_indexes[kind].changed(before, after, old, new)
         for links in self._belonging[kind]:
-            links.member_changed(id_, change.before, change.after)
+            if old != new or before is None or after is None or links.names_of(before) != links.names_of(after):
+                links.member_changed(id_, before, after)
         for links in self._owning[kind]:
-            links.owner_changed(id_, change.before, change.after)
-
-    def _update_value_index(self, kind: EntityKind, change: Change) -> None:
-        old = None if change.before is None else position_of(change.before)
-        new = None if change.after is None else self._position(change.after)
-        self._value_indexes[kind].changed(change.before, change.after, old, new)
+            links.owner_changed(id_, before, after)
 
     def _rebuild(self) -> Iterator[None]:
         for kind, counter in self.queues.items():

@@ -39,6 +39,8 @@ class ValueIndex(Generic[V, Record]):
 
     def changed(self, before: Record | None, after: Record | None, old: SortKey | None, new: SortKey | None) -> None:
         """`old` and `new` are the positions of the record before and after."""
+        if before is not None and after is not None and old == new and self._value_of(before) is self._value_of(after):
+            return
         if before is not None and old is not None:
             group = self._positions[value := self._value_of(before)]
             discard(group, old)

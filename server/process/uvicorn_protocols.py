@@ -15,7 +15,7 @@ from typing import Any
 import httptools
 from starlette.datastructures import Headers
 from uvicorn._types import ASGI3Application, ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
@@ -24,6 +24,7 @@ from websockets.http11 import Request
 from server.endpoints.health import HEALTH_PATHS
 from server.process.connection_limits import ConnectionLimits
 from server.process.connection_timer import ConnectionTimer, limit_kernel
+from server.process.known_requests_protocol import KnownRequestsProtocol
 from server.protocols.websocket import KNOWN
 from server.responses import refusal
 
@@ -59,7 +60,7 @@ class _Part(Enum):
 _TOO_LARGE = f"Send at most {MAX_HEAD_SIZE} bytes and {MAX_LINES} lines outside the body."
 
 
-class HTTPConnection(HttpToolsProtocol):
+class HTTPConnection(KnownRequestsProtocol):
     """An HTTP connection. Its client has HEAD_SECONDS for each head, and `body_seconds` of the limits for each body."""
 
     _is_last = False
@@ -76,6 +77,8 @@ class HTTPConnection(HttpToolsProtocol):
     _discarded = 0
     """Bytes that arrived after the refusal."""
     _is_surplus = False
+    _begun = 0
+    """How many requests have begun to arrive."""
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -149,6 +152,17 @@ class HTTPConnection(HttpToolsProtocol):
     # --- receiving ---
 
     def data_received(self, data: bytes) -> None:
+        is_idle = self._awaited is _Part.BEGIN and not self._is_answering() and len(data) <= _PIECE
+        is_usual = is_idle and self._refusal is None and not (self._is_last or self._is_surplus)
+        if is_usual and self.answer_known(data):
+            self._timer.until = None
+            return
+        begun = self._begun
+        self._receive(data)
+        if is_usual and self._begun == begun + 1 and self._awaited is _Part.BEGIN:
+            self.offer(data)
+
+    def _receive(self, data: bytes) -> None:
         if self._timer.until is None:
             self._timer.expect(HEAD_SECONDS)  # also for bytes that begin no request
         for start in range(0, len(data), _PIECE):
@@ -165,6 +179,7 @@ class HTTPConnection(HttpToolsProtocol):
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
 
     def on_message_begin(self) -> None:
+        self._begun += 1
         self._awaited = _Part.HEAD
         self._size = -self._piece
         self._timer.expect(HEAD_SECONDS)

@@ -12,17 +12,14 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graphql import OperationType
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from schema.context import Context
-from schema.documents import TOKEN_BYTES
 from schema.encoding import encode_json
-from schema.operation import Operation, OperationError
-from schema.roles import Role
+from schema.operation import OperationError
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.lease import Lease
 from server.auth.visitor import visitor_of
@@ -33,7 +30,8 @@ from server.database.recent import Recent
 from server.errors import RequestError
 from server.middleware import SECURITY_HEADERS
 from server.protocols.http import caching, media_type_for, refusal_headers
-from server.protocols.response_cache import CachedResponse, CacheKey, cache_key_of
+from server.protocols.known_requests import TAKEN, KnownRequest, KnownRequests, ParsedBody
+from server.protocols.response_cache import CachedResponse, lines_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of
 from server.requests import (
@@ -59,13 +57,14 @@ _UNCOMMON = frozenset(
         b"x-idempotency-key",
     }
 )
+_ONCE = frozenset({b"cookie", b"traceparent", b"x-request-id"})
+"""Headers of requests that are not remembered as a whole: each has others, or a session has to be looked for."""
 _LOGIN = b"token"
 """A token in an address is exchanged for a session, by a middleware."""
 _MAX_HEADER = 300
 """Bytes of a header whose meaning is remembered."""
 _REMEMBERED = 200
 """Values of a header whose meaning is remembered."""
-TAKEN = "taken"
 
 
 class Declined(StrEnum):
@@ -108,7 +107,10 @@ class _Reply(NamedTuple):
     response: CachedResponse
     position: Position | None
     headers: Mapping[str, str]
-    is_refused: bool = False
+    parsed: ParsedBody | None = None
+    """None if it is refused."""
+    is_known: bool = False
+    """Whether its body came before."""
 
 
 _UNCONDITIONAL = Conditions(None, no_cache=False)
@@ -118,23 +120,6 @@ _SIZE = 4
 """Bytes that a parsed body takes for each of its own, about, besides the document, which others may have too."""
 _LIST, _OBJECT = 72, 240
 """Bytes that each list and each object takes besides, at most about."""
-
-
-class ParsedBody(NamedTuple):
-    """The operation and the variables that a body holds."""
-
-    operation: Operation
-    variables: Mapping[str, Any] | None
-    cache_keys: list[tuple[Role | None, CacheKey | None]]
-    """One key for each role that has sent it: with so few, a list is faster than a dictionary of enums."""
-
-    def cache_key(self, role: Role | None) -> CacheKey | None:
-        for known, key in self.cache_keys:
-            if known is role:
-                return key
-        key = cache_key_of(self.operation, self.variables, role)
-        self.cache_keys.append((role, key))
-        return key
 
 
 class FastPath:
@@ -147,9 +132,9 @@ class FastPath:
         self._cors_send = cors_send(slow_path, service.access_control)
         self._parsed: Recent[tuple[str, bytes], ParsedBody] = Recent(_MAX_BYTES)
         """By the method, and the body or the query string."""
+        self.known_requests = KnownRequests(service)
         self._added: dict[tuple[str, bytes | None], Sequence[tuple[bytes, bytes]]] = {}
         """Headers, by the method and the origin."""
-        self._last_context: Context | None = None
 
     @property
     def size(self) -> int:
@@ -177,15 +162,26 @@ class FastPath:
             return
         metrics.count_fast_path(TAKEN)
         metrics.count_request(reply.status)
-        headers = [*_headers_of(reply), *await self._added_headers(reply)]
+        added = await self._added_headers(reply)
+        self._learn(reply, scope, added)
+        headers = [*_headers_of(reply), *added]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.response.body})
+
+    def _learn(self, reply: _Reply, scope: Scope, added: Sequence[tuple[bytes, bytes]]) -> None:
+        """Remembers a request that may come again as it is."""
+        request, headers = reply.request, reply.request.headers
+        if not reply.is_known or reply.parsed is None or "extensions" not in scope or not _ONCE.isdisjoint(headers):
+            return
+        type_line, conditions = lines_of([(b"content-type", request.media_type.encode())]), _conditions_of(headers)
+        known = KnownRequest(scope, headers.get(b"authorization"), reply.parsed, conditions, type_line, lines_of(added))
+        self.known_requests.learn(known)
 
     async def _added_headers(self, reply: _Reply) -> Sequence[tuple[bytes, bytes]]:
         """The headers about caches, and those that the middleware of CORS adds: remembered by method and origin."""
         origin = reply.request.headers.get(b"origin")
         key = (reply.request.method, origin)
-        if not reply.is_refused and (known := self._added.get(key)) is not None:
+        if reply.parsed is not None and (known := self._added.get(key)) is not None:
             return known
         own = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
         message: Message = {"type": "http.response.start", "headers": own}
@@ -193,7 +189,7 @@ class FastPath:
             given = Headers(raw=[] if origin is None else [(b"origin", origin)])
             await self._cors_send(message, _nowhere, given)
         headers: Sequence[tuple[bytes, bytes]] = message["headers"]
-        if not reply.is_refused and len(origin or b"") <= _MAX_HEADER:
+        if reply.parsed is not None and len(origin or b"") <= _MAX_HEADER:
             if len(self._added) >= _REMEMBERED:
                 self._added.clear()
             self._added[key] = headers
@@ -236,7 +232,7 @@ class FastPath:
                 return Declined.OPERATION
             database = scope["state"]["database"]
             question = _question(parsed, headers, identity, database)
-            context = self._context(database, identity)
+            context = self._service.context(database, identity)
             access.consume(identity)
         except Exception:
             LOG.debug("A request goes the slow path", exc_info=True)
@@ -246,13 +242,15 @@ class FastPath:
         except OperationError as error:
             status = self._service.statuses.of_error(error, request.media_type)
             refused = CachedResponse(status, encode_json({"errors": error.errors}), None)
-            return _Reply(request, id_, status, refused, None, refusal_headers(error, request.method), is_refused=True)
+            return _Reply(request, id_, status, refused, None, refusal_headers(error, request.method))
         if known is None:
             self._parsed.put((request.method, body), parsed, _size_of(body, parsed))
         status = response.status
         if response.has_errors:
             status = self._service.statuses.of_response(request.media_type, has_errors=True)
-        return _Reply(request, id_, status, response, database.position, caching(request.method))
+        return _Reply(
+            request, id_, status, response, database.position, caching(request.method), parsed, known is not None
+        )
 
     def _read(self, body: bytes, method: str) -> ParsedBody | None:
         """The content of a body or of a query string; None if it is no query, or a long one.
@@ -265,32 +263,29 @@ class FastPath:
         operation = self._service.parse(request)
         if operation.type is not OperationType.QUERY or request.read_after is not None or request.wants_cost:
             return None
-        return ParsedBody(operation, request.variables, [])
-
-    def _context(self, database: MerlinDatabase, identity: Identity) -> Context:
-        """The context, reused from the previous request if that had the same role, name and database."""
-        last = self._last_context
-        if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
-            last = self._last_context = self._service.context(database, identity)
-        return last
+        return ParsedBody(operation, request.variables)
 
 
 def _size_of(body: bytes, parsed: ParsedBody) -> int:
     """Bytes, about."""
     variables = _SIZE * len(body) + _LIST * body.count(b"[") + _OBJECT * body.count(b"{")
-    return variables + TOKEN_BYTES * parsed.operation.counts.tokens
+    return variables + parsed.size
 
 
 def _question(
     parsed: ParsedBody, headers: Mapping[bytes, bytes], identity: Identity, database: MerlinDatabase
 ) -> Question:
-    conditions = _UNCONDITIONAL
-    if b"cache-control" in headers or b"if-none-match" in headers:
-        known = headers.get(b"if-none-match")
-        conditions = conditions_of(
-            headers.get(b"cache-control", b"").decode("latin-1"), None if known is None else known.decode("latin-1")
-        )
-    return Question(parsed.operation, parsed.variables, parsed.cache_key(identity.role), conditions, database)
+    key = parsed.cache_key(identity.role)
+    return Question(parsed.operation, parsed.variables, key, _conditions_of(headers), database)
+
+
+def _conditions_of(headers: Mapping[bytes, bytes]) -> Conditions:
+    if b"cache-control" not in headers and b"if-none-match" not in headers:
+        return _UNCONDITIONAL
+    known = headers.get(b"if-none-match")
+    return conditions_of(
+        headers.get(b"cache-control", b"").decode("latin-1"), None if known is None else known.decode("latin-1")
+    )
 
 
 def _common_request(scope: Scope, *, get_queries: bool) -> _Request | Declined:

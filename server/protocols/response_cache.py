@@ -7,7 +7,7 @@ cached.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
@@ -72,11 +72,19 @@ class CachedResponse:
     has_errors: bool = False
     headers: list[tuple[bytes, bytes]] = field(init=False)
     """Content-Length and ETag."""
+    lines: bytes = field(init=False)
+    """The same as HTTP/1.1 has them."""
 
     def __post_init__(self) -> None:
         self.headers = [] if self.status == HTTPStatus.NOT_MODIFIED else [(b"content-length", b"%d" % len(self.body))]
         if self.etag is not None:
             self.headers.append((b"etag", self.etag.encode()))
+        self.lines = lines_of(self.headers)
+
+
+def lines_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The header lines of HTTP/1.1."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 class ResponseCache:

@@ -81,8 +81,16 @@ class Service:
     statuses: HttpStatuses = HttpStatuses.COMPATIBLE
     finishing: set[asyncio.Future[GraphQLResponse]] = field(default_factory=set)
     """Mutations with an idempotency key."""
+    _last_context: list[Context | None] = field(default_factory=lambda: [None])
 
     def context(self, database: MerlinDatabase, identity: Identity) -> Context:
+        """Reused from the previous request if that had the same role, name and database."""
+        last = self._last_context[0]
+        if last is None or last.role is not identity.role or last.who != identity.name or last.database is not database:
+            last = self._last_context[0] = self._new_context(database, identity)
+        return last
+
+    def _new_context(self, database: MerlinDatabase, identity: Identity) -> Context:
         allowance = self.access_control.allowance(identity)
         return Context(database, __version__, identity.role, identity.name, self.engine.reveals, allowance=allowance)
 
@@ -162,6 +170,25 @@ class Service:
         finally:
             seconds = perf_counter() - began
             self.telemetry.note(question.operation, "http", identity, outcome, seconds)
+
+    def at_once(self, question: Question, identity: Identity) -> CachedResponse | None:
+        """The response to a query that needs no waiting, and succeeds; None if it is one for `answer`.
+
+        Raises `OperationError` and `GraphQLError`, also for `answer`: nothing was charged.
+        """
+        began, outcome = perf_counter(), OperationOutcome()
+        context = self.context(question.database, identity)
+        response = self._cached(question, context.allowance)
+        if response is not None:
+            outcome.cost, outcome.is_kept = response.cost, True
+        else:
+            executed = self.engine.at_once(question.operation, question.variables, context)
+            if executed is None:
+                return None
+            outcome.add_response(executed)
+            response = self._cache(question, executed)
+        self.telemetry.note(question.operation, "http", identity, outcome, perf_counter() - began)
+        return response
 
     def _cached(self, question: Question, allowance: Allowance) -> CachedResponse | None:
         """A response that costs one point. A client that has none is refused as for an execution."""

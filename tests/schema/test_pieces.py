@@ -171,7 +171,7 @@ def test_more_changes_than_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(40):
         hot(world, texts[number % 7 == 0])
         world.apply([(run(11 + number % 9, f"/moved_{number}", study_id=uid(1)), 0)])
-        assert world.pieces.size == sum(some.size for some in world.pieces._selections.values())
+        assert world.pieces.size == sum(some.size for some in world.pieces._selections.values()) >= 0
 
 
 def test_pieces_take_no_more_bytes_than_they_may() -> None:
@@ -181,7 +181,7 @@ def test_pieces_take_no_more_bytes_than_they_may() -> None:
     for number in range(30):
         hot(world, f"{{ runs {{ nodes {{ id x{number % 5}: workspace study {{ id name }} }} }} }}")
         assert world.pieces.size <= 10_000
-        assert world.pieces.size == sum(some.size for some in world.pieces._selections.values())
+        assert world.pieces.size == sum(some.size for some in world.pieces._selections.values()) >= 0
 
 
 @pytest.mark.parametrize(
