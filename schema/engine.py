@@ -42,6 +42,7 @@ from schema.documents import Documents, Variables, count_values, text_of, too_de
 from schema.entity_pieces import ENTITY_PIECES
 from schema.errors import DEADLINE_EXCEEDED, UNKNOWN_OUTCOME, translate
 from schema.limits import DEFAULTS, Limits
+from schema.mutation_executor import execute_mutation
 from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
 from schema.scopes import with_filters
 from schema.sharing import SharedAnswers
@@ -156,7 +157,7 @@ class Engine:
             case OperationType.MUTATION:
                 charge(context.allowance, cost)
                 with confirmations() as confirmed:
-                    result = await self._changed(operation, variables, context)
+                    result = await self._changed(operation, given, context)
                 position, replicas = str(context.database.position), confirmed.as_extension()
                 yield self._response(operation, result, cost, position, replicas)
             case OperationType.SUBSCRIPTION:
@@ -365,9 +366,7 @@ class Engine:
             asyncio.timeout(self._deadline), result, OperationError([GraphQLError(message)], DEADLINE_EXCEEDED)
         )
 
-    async def _changed(
-        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context
-    ) -> ExecutionResult:
+    async def _changed(self, operation: Operation, variables: Variables, context: Context) -> ExecutionResult:
         """The result of a mutation, whose fields keep the deadline themselves: they know what was sent by then.
 
         Raises `OperationError` where it executed nothing before the deadline.
@@ -376,7 +375,9 @@ class Engine:
         if self._deadline is not None:
             patience = self._deadline + GRACE_SECONDS
             context = replace(context, deadline=asyncio.get_running_loop().time() + self._deadline)
-        executing = self._shielded(execute_root_selection_set(self._executor(operation, variables, context)))
+        answered = partial(self._data, operation, variables, context)
+        begun = execute_mutation(self._schema, operation, variables, context, answered, reveal=self._reveal)
+        executing = self._shielded(begun)
         unknown = GraphQLError("It is not known what of this was done in time: look before you try again.")
         result = await within(asyncio.timeout(patience), executing, OperationError([unknown], UNKNOWN_OUTCOME))
         errors = result.errors or []

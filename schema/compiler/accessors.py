@@ -40,7 +40,7 @@ class Resolver:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The field of a subscription: its value is the event itself."""
+    """The field of a subscription or a mutation: its value is the event itself, or what the mutation returned."""
 
 
 Accessor: TypeAlias = Attribute | Resolver | Event

@@ -22,7 +22,7 @@ from graphql import (
     is_object_type,
 )
 
-from schema.compiler.accessors import Accessor, accessor_of, check_schema
+from schema.compiler.accessors import Accessor, Event, accessor_of, check_schema
 from schema.compiler.arguments import Arguments
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.selections import Selections
@@ -63,15 +63,19 @@ class Plan:
 
 
 def plan_of(schema: strawberry.Schema, operation: OperationDefinitionNode, selections: Selections) -> Plan:
-    """Plans an operation. Raises `NotCompilableError`, and `GraphQLError` for one that can't be executed."""
-    if operation.operation is OperationType.MUTATION:
-        raise NotCompilableError("Mutations are not compiled.")
+    """Plans an operation. Raises `NotCompilableError`, and `GraphQLError` for one that can't be executed.
+
+    That of a mutation is executed already: the root is what its field returned.
+    """
     check_schema(schema)
     planner = _Planner(schema, selections)
     root = selections.schema.get_root_type(operation.operation)
     if root is None:
         raise NotCompilableError(f"The schema has no root for a {operation.operation.value}.")
-    return Plan(operation, root, planner.fields(root, selections.collect_fields(root, [operation.selection_set])))
+    fields = selections.collect_fields(root, [operation.selection_set])
+    if operation.operation is OperationType.MUTATION and len(fields) > 1:
+        raise NotCompilableError("Several mutations are not compiled.")
+    return Plan(operation, root, planner.fields(root, fields))
 
 
 class _Planner:
@@ -94,13 +98,14 @@ class _Planner:
             raise NotCompilableError(f"{name} is not compiled.")
         if name == "__typename":
             return Field(key, name, parent, found.type, None)
+        is_done = parent is self._schema.mutation_type
         return Field(
             key,
             name,
             parent,
             found.type,
-            accessor_of(f"{parent.name}.{name}", found),
-            self._arguments(found, nodes[0]),
+            Event() if is_done else accessor_of(f"{parent.name}.{name}", found),
+            None if is_done else self._arguments(found, nodes[0]),
             self._of(get_named_type(found.type), nodes),
         )
 

@@ -123,7 +123,11 @@ ODD = strawberry.Schema(query=OddQuery, config=StrawberryConfig(scalar_map=SCALA
         (SCHEMA, "{ integrity { totalCount } }", "Query.integrity is no plain synchronous function."),
         (SCHEMA, "{ __schema { types { name } } }", "__schema is not compiled."),
         (SCHEMA, '{ __type(name: "Run") { name } }', "__type is not compiled."),
-        (SCHEMA, "mutation { collectGarbage(input: {}) { deletedIds } }", "Mutations are not compiled."),
+        (
+            SCHEMA,
+            "mutation { a: collectGarbage(input: {}) { deletedIds } b: collectGarbage(input: {}) { deletedIds } }",
+            "Several mutations are not compiled.",
+        ),
         (SCHEMA, "query ($x: Boolean) { __typename @skip(if: $x) }", "Argument 'if'"),
         (ODD, "{ slow }", "OddQuery.slow is no plain synchronous function."),
         (ODD, "{ guarded }", "OddQuery.guarded has extensions or permissions."),
