@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
@@ -90,6 +91,8 @@ class Feed:
         self._noticed_at: float | None = None
         self.name_map_notices = 0
         """How many changes of name maps were noticed: such a change alters no record, and so no revision."""
+        self.name_map_changes = Counter[EntityKind]()
+        """The same by kind."""
         self.stale_since: datetime | None = None
         """While the database can't be reached: when it was last reached. None while changes arrive."""
         self.settled = asyncio.Event()
@@ -183,7 +186,7 @@ class Feed:
                 match notice:
                     case Reload():
                         self._watch_lost, self._silent_since = False, None
-                        self.note_name_maps(1)
+                        self.note_name_maps([*EntityKind])
                         self._reload = True
                         self.unread.clear()
                         self.settled.clear()
@@ -215,7 +218,7 @@ class Feed:
     def _mark(self, notice: Changed) -> None:
         self.unread -= notice.keys
         self._marked.add(notice.keys, notice.notes, notice.name_maps)
-        self.note_name_maps(len(notice.name_maps))
+        self.note_name_maps(notice.name_maps)
 
     @contextmanager
     def writing(self, batch: WriteSet) -> Iterator[None]:
@@ -245,10 +248,11 @@ class Feed:
     def _is_marked(self) -> bool:
         return bool(self._reload or self._marked)
 
-    def note_name_maps(self, count: int) -> None:
-        """Notes that so many name maps may have changed."""
-        if count:
-            self.name_map_notices += count
+    def note_name_maps(self, kinds: Collection[EntityKind]) -> None:
+        """Notes that the name maps of some kinds may have changed."""
+        if kinds:
+            self.name_map_changes.update(kinds)
+            self.name_map_notices += len(kinds)
             self.notifier.notify()
 
     async def _refresh_forever(self) -> None:

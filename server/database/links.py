@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import starmap, zip_longest
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -56,26 +55,6 @@ def _lists_of(owner: Model | None) -> tuple[tuple[str, ...], ...]:
             return owner.runs, owner.physical_workers
         case _:
             return ()
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenLinks(Generic[Owner, Member]):
-    """The links at one revision, for work that takes several steps."""
-
-    owners: Mapping[str, Owner]
-    """A copy of their table."""
-    named: Callable[[Member], tuple[str, ...]]
-    strays: Mapping[str, tuple[str, ...]]
-
-    def owners_of(self, member: Member) -> list[str]:
-        """The owners that exist, in no particular order."""
-        named = self.named(member)
-        ids = (*named, *self.strays[member.id]) if member.id in self.strays else named
-        return [id_ for id_ in ids if id_ in self.owners]
-
-    def is_listed_alone(self, member_id: str) -> bool:
-        """Whether an owner lists it without being named by it."""
-        return member_id in self.strays
 
 
 class Links(Generic[Owner, Member]):
@@ -146,10 +125,6 @@ class Links(Generic[Owner, Member]):
     def one_sided(self) -> Iterable[str]:
         """The ids of all members of which that is so, some of which may not exist."""
         return self._strays
-
-    def frozen(self, owners: Mapping[str, Owner]) -> FrozenLinks[Owner, Member]:
-        """The links as they are now. `owners`: a copy of the owners' table."""
-        return FrozenLinks(owners, self._named, self._strays.copy())
 
     def rebuild(self, order: Sequence[SortKey]) -> Iterator[None]:
         """Step by step. `order`: the positions of all members, sorted."""

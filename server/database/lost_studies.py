@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from server.database.errors import InvalidValueError
 from server.database.models import RunModel
 from server.database.names import check_name
-from server.database.snapshots import Snapshot
+from server.database.read_model import ReadModel
 
 _LAUNCHED_AT = re.compile(r"_\d{8}-\d{6}$")
 
 
-def needs_spec(copy: Snapshot) -> Iterator[RunModel | None]:
-    """The runs whose study is gone, and whose workspaces do not tell its name."""
-    studies, strays = copy.studies.records, copy.study_runs
-    for run in copy.runs.records.values():
-        yield None
-        if run.study_id not in studies and not strays.is_listed_alone(run.id) and not _launched_as(run.workspace):
-            yield run
+def needs_spec(copy: ReadModel, run: RunModel) -> bool:
+    """Whether the study of a run is gone, and its workspace does not tell the name."""
+    is_lost = run.study_id not in copy.studies.records and not copy.study_runs.one_sided_of(run.id)
+    return is_lost and not _launched_as(run.workspace)
 
 
 def study_name(run: RunModel, spec_names: Mapping[str, str]) -> str | None:

@@ -243,7 +243,7 @@ class MerlinDatabase:
         """
         if self._integrity.is_known and self.backend.name_maps:
             self._integrity.forget()
-            self.feed.note_name_maps(1)
+            self.feed.note_name_maps(self.backend.name_maps)
 
     async def repair(
         self,

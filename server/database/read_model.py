@@ -152,6 +152,8 @@ class ReadModel:
             EntityKind.LOGICAL_WORKER: (),
             EntityKind.PHYSICAL_WORKER: (self.instances,),
         }
+        self.on_reread: Callable[[Key], None] = _ignore
+        """Called with the key of a record of which other values can be read than before, before it is stored."""
         self.long_reads = LongReads()
         self._listeners: dict[object, Listener] = {}
 
@@ -337,6 +339,7 @@ class ReadModel:
     def _note_problems(self, entry: Entry) -> bool:
         if self.problems.get(entry.key, ()) == entry.problems:
             return False
+        self.on_reread(entry.key)
         self.digest.set_part(entry.key, entry.problems or None)
         if entry.problems:
             self.problems[entry.key] = entry.problems
@@ -405,6 +408,10 @@ class ReadModel:
                 listener(self.revision, changes)
             except Exception:
                 LOG.exception("A listener of the read model failed; the others and the feed go on.")
+
+
+def _ignore(_key: Key) -> None:
+    pass
 
 
 def _queues_of(record: Model | None) -> tuple[str, ...]:

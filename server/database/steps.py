@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 STEP_SECONDS = 0.01
 """How long work of one sort may keep the loop in one pass of it."""
@@ -18,6 +19,7 @@ _WOKEN_TOGETHER = 32
 _MUCH_TOO_LONG = 2 * STEP_SECONDS
 
 Item = TypeVar("Item")
+Rank = TypeVar("Rank", bound=tuple[Any, ...])
 
 
 def portions_of(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -29,6 +31,22 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while some := list(islice(iterator, size)):
         yield some
+
+
+def sorted_parts(items: Sequence[Rank]) -> Iterator[list[Rank]]:
+    """All items in order, in parts, each after a short step; a part is empty where that is not the end of one yet.
+
+    Each item goes to the part between two of a sample, and then the parts are sorted.
+    """
+    sample = sorted(items[::RECORDS_PER_STEP])
+    parts: list[list[Rank]] = [[] for _ in range(len(sample) + 1)]
+    for some in portions_of(items, RECORDS_PER_STEP):
+        for item in some:
+            parts[bisect(sample, item)].append(item)
+        yield []
+    for part in parts:
+        part.sort()
+        yield part
 
 
 class Steps:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect, insort
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import insort
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from server.database.default_order import NEVER_LAUNCHED, position_of
@@ -11,7 +11,7 @@ from server.database.links import discard, insert
 from server.database.models import Model, name_of
 from server.database.ordered import SortKey
 from server.database.row_index import RowIndex
-from server.database.steps import RECORDS_PER_STEP, portions_of
+from server.database.steps import RECORDS_PER_STEP, portions_of, sorted_parts
 
 Record = TypeVar("Record", bound=Model)
 
@@ -74,6 +74,11 @@ class Table(Generic[Record]):
         """The ids of all records with a name."""
         ids = self._ids.get(name, ())
         return (ids,) if isinstance(ids, str) else tuple(ids)
+
+    @property
+    def names(self) -> Collection[str]:
+        """All names of records, each once."""
+        return self._ids.keys()
 
     def duplicate_names(self) -> Mapping[str, tuple[str, ...]]:
         return {name: self.ids_named(name) for name in self._duplicate_names}
@@ -140,7 +145,7 @@ class Table(Generic[Record]):
                     self._add_name(name, record.id)
             yield
         self.order.clear()
-        for part in _sorted_parts(list(self.positions.values())):
+        for part in sorted_parts(list(self.positions.values())):
             self.order += part
             yield
 
@@ -164,19 +169,3 @@ class Table(Generic[Record]):
         if len(ids) == 1:
             self._ids[name] = ids[0]
             del self._duplicate_names[name]
-
-
-def _sorted_parts(positions: Sequence[SortKey]) -> Iterator[list[SortKey]]:
-    """All positions in order, in parts; an empty part where no more than the time for it has passed.
-
-    Each goes to the part between two of a sample, and then the parts are sorted: as fast as `sorted`, and in steps.
-    """
-    sample = sorted(positions[::RECORDS_PER_STEP])
-    parts: list[list[SortKey]] = [[] for _ in range(len(sample) + 1)]
-    for some in portions_of(positions, RECORDS_PER_STEP):
-        for position in some:
-            parts[bisect(sample, position)].append(position)
-        yield []
-    for part in parts:
-        part.sort()
-        yield part

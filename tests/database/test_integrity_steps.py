@@ -1,22 +1,25 @@
-"""The search for contradictions leaves the event loop to others, and what it tells is of one revision."""
+"""The search for contradictions leaves the event loop to others, looks at what changed, and tells of one revision."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from server.database import integrity_check, steps
+from server.database import integrity_check, slices, steps
 from server.database.backends.base import ResultsBackend
 from server.database.backends.memory import MemoryBackend
-from server.database.integrity import Problem, ProblemKind, Surveyed, find_problems
+from server.database.examination import Examination
+from server.database.integrity import Problem, ProblemKind, Side
 from server.database.merlin_database import MerlinDatabase
-from server.database.models import EntityKind, Entry, Key
+from server.database.models import EntityKind, Entry, Key, RunStatus
+from server.database.name_entries import suspects
 from server.database.read_model import ReadModel
-from server.database.snapshots import Snapshot, snapshot_of
+from server.database.steps import Steps
+from tests.support.integrity_reference import Stored, whole_search
 from tests.support.managers import database_of, linked
 from tests.support.records import run, study, uid
 
@@ -29,8 +32,8 @@ RUNS = 300
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each place where the search may be interrupted takes a whole step."""
     clock = itertools.count(step=steps.STEP_SECONDS)
-    monkeypatch.setattr(steps, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(integrity_check, "_BETWEEN_LOOKS", 1)
+    for module in (steps, slices):
+        monkeypatch.setattr(module, "monotonic", lambda: next(clock))
 
 
 @asynccontextmanager
@@ -66,8 +69,8 @@ async def test_others_run_while_it_searches() -> None:
     assert passes >= RUNS
 
 
-async def test_what_is_written_meanwhile_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is of the revision of its snapshot, as a whole; the next one is of a later revision."""
+async def test_what_is_written_meanwhile_is_seen_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is of the revision at its end: nothing that was found before a change stays in it."""
     async with large_database() as database:
         taken = noticed(monkeypatch)
         searching = asyncio.create_task(database.integrity())
@@ -75,9 +78,33 @@ async def test_what_is_written_meanwhile_is_not_seen(monkeypatch: pytest.MonkeyP
         home = Key(EntityKind.STUDY, uid(9_999))
         database.read_model.apply([Entry(home, None), Entry(Key(EntityKind.RUN, uid(RUNS)), None)])
         assert not searching.done()
-        assert references(await searching) == {UNLISTED}
         dangling = {(ProblemKind.DANGLING_REFERENCE, uid(number)) for number in range(1, RUNS)}
-        assert dangling <= references(await database.integrity())
+        unnamed = {(ProblemKind.NAME_INDEX_MISMATCH, id_) for id_ in (uid(RUNS), home.id)}  # the maps have them still
+        assert references(await searching) == dangling | unnamed
+
+
+async def test_only_what_changed_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that changes, and the study that it names."""
+    async with large_database() as database:
+        assert references(await database.integrity()) == {UNLISTED}
+        examined: list[str] = []
+        of_record, of_item = Examination.of_record, Examination.of_item
+
+        def count_record(self: Examination, key: Key) -> tuple[Problem, ...]:
+            examined.append(key.id)
+            return of_record(self, key)
+
+        def count_item(self: Examination, key: Key, side: Side, other_side: Side, other_id: str) -> tuple[Problem, ...]:
+            examined.append(other_id)
+            return of_item(self, key, side, other_side, other_id)
+
+        monkeypatch.setattr(Examination, "of_record", count_record)
+        monkeypatch.setattr(Examination, "of_item", count_item)
+        changed = run(1, study_id=uid(9_999), run_status=RunStatus.FAILED)
+        database.read_model.apply([Entry(Key(EntityKind.RUN, changed.id), changed)])
+        assert references(await database.integrity()) == {UNLISTED}
+        assert set(examined) <= {uid(1), uid(9_999)}
+        assert len(examined) <= 5
 
 
 async def test_those_who_ask_at_one_revision_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,9 +127,11 @@ async def test_those_who_ask_later_share_the_next_one(monkeypatch: pytest.Monkey
         early = asyncio.create_task(database.integrity())
         await taken.wait()
         database.read_model.apply([Entry(Key(EntityKind.RUN, uid(RUNS)), None)])
+        database.feed.note_name_maps([*EntityKind])
         late = [asyncio.create_task(database.integrity()) for _ in range(3)]
-        assert references(await early) == {UNLISTED}
-        assert [UNLISTED in references(found) for found in await asyncio.gather(*late)] == [False] * 3
+        unnamed = {(ProblemKind.NAME_INDEX_MISMATCH, uid(RUNS))}  # the map has it still
+        assert references(await early) == unnamed
+        assert [references(found) for found in await asyncio.gather(*late)] == [unnamed] * 3
         assert taken.count == 2
 
 
@@ -120,47 +149,50 @@ async def test_it_is_given_up_when_nobody_waits(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_it_finds_the_same_in_steps(backend: ResultsBackend) -> None:
-    """As in one go."""
+    """As a search from scratch."""
     lost = [run(number, study_id=uid(8_000 + number), parent=uid(number + 1)) for number in range(100, 120)]
     async with database_of(backend, *linked(), study(2, runs=(uid(11), uid(11))), *lost) as database:
-        name_maps = {kind: await backend.name_map(kind) for kind in backend.name_maps}
-        at_once = [it for it in find_problems(snapshot_of(database.read_model), Surveyed(name_maps)) if it is not None]
+        name_maps = {
+            kind: {name: id_ async for page in backend.name_pages(kind) for name, id_ in page}
+            for kind in backend.name_maps
+        }
+        keys = list(database.read_model.keys())
+        records = {key: record for key in keys if (record := database.read_model.get(key)) is not None}
+        at_once = whole_search(Stored(records, name_maps, database.read_model.problems))
         assert len(at_once) > len(lost)
         assert await database.integrity() == at_once
 
 
 async def test_a_name_that_came_meanwhile_is_no_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name maps are read before the snapshot is taken: what differs is looked up again."""
+    """A map is read while the copy goes on: what differs is looked up again."""
     backend = MemoryBackend()
     async with database_of(backend, study(1)) as database:
-        read = backend.name_map
+        read = backend.name_pages
 
-        async def read_early(kind: EntityKind) -> dict[str, str]:
-            found = dict(await read(kind))
+        async def read_early(kind: EntityKind) -> AsyncGenerator[Iterable[tuple[str, str]]]:
+            pages = [list(page) async for page in read(kind)]
             if kind is EntityKind.STUDY:
                 await database.studies.create("new")
-            return found
+            for page in pages:
+                yield page
 
-        monkeypatch.setattr(backend, "name_map", read_early)
+        monkeypatch.setattr(backend, "name_pages", read_early)
         assert {problem.kind for problem in await database.integrity()} == {ProblemKind.EMPTY_STUDY}
 
 
 class Taken(asyncio.Event):
-    """Set when a snapshot was taken; counts them."""
+    """Set when the name maps are read, before all that changed is looked at; counts the searches."""
 
     count = 0
-
-    def note(self) -> None:
-        self.count += 1
-        self.set()
 
 
 def noticed(monkeypatch: pytest.MonkeyPatch) -> Taken:
     taken = Taken()
 
-    def snapshot(copy: ReadModel) -> Snapshot:
-        taken.note()
-        return snapshot_of(copy)
+    async def read(backend: ResultsBackend, copy: ReadModel, kind: EntityKind, steps: Steps) -> dict[str, None]:
+        taken.count += kind is EntityKind.STUDY
+        taken.set()
+        return await suspects(backend, copy, kind, steps)
 
-    monkeypatch.setattr(integrity_check, "snapshot_of", snapshot)
+    monkeypatch.setattr(integrity_check, "suspects", read)
     return taken

@@ -152,8 +152,8 @@ class ResultsBackend(ABC):
     name_maps: ClassVar[frozenset[EntityKind]] = frozenset()
     """Kinds for which the store has a name map, separate from the records."""
 
-    async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
-        """A whole stored name map: the id for each name."""
+    def name_pages(self, kind: EntityKind) -> AsyncGenerator[Iterable[tuple[str, str]]]:
+        """A whole stored name map, a part at a time: names with their ids. One may come twice if others change."""
         raise NotImplementedError
 
     @abstractmethod

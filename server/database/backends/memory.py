@@ -14,6 +14,7 @@ from server.database.backends.notes import FOLLOWED, LIFETIMES, Note, NoteKey, N
 from server.database.backends.portions import SCAN_BATCH
 from server.database.backends.write_set import WriteSet
 from server.database.models import KINDS, EntityKind, Entry, Key, Model, name_of
+from server.database.steps import portions_of
 
 _BATCH = 500
 
@@ -68,8 +69,9 @@ class MemoryBackend(ResultsBackend):
                 self._names[key.kind][name] = record.id
             self.store(key, encode(record))
 
-    async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
-        return dict(self._names[kind])
+    async def name_pages(self, kind: EntityKind) -> AsyncGenerator[Iterable[tuple[str, str]]]:
+        for page in portions_of(list(self._names[kind].items()), SCAN_BATCH):
+            yield page
 
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
         return {key: self._records.get(key) for key in keys}

@@ -209,10 +209,14 @@ class RedisBackend(ResultsBackend):
                             pipeline.hset(f"{kind}:{NAME_MAP}", name, record.id)
                     await pipeline.execute()
 
-    async def name_map(self, kind: EntityKind) -> Mapping[str, str]:
-        with self._clients.translated():
-            entries = self._client.hscan_iter(f"{kind}:{NAME_MAP}", count=SCAN_COUNT)
-            return {name: id_ async for name, id_ in entries}
+    async def name_pages(self, kind: EntityKind) -> AsyncGenerator[Iterable[tuple[str, str]]]:
+        cursor, is_last = 0, False
+        while not is_last:
+            with self._clients.translated():
+                page: Any
+                cursor, page = await self._client.hscan(f"{kind}:{NAME_MAP}", cursor, count=SCAN_COUNT)
+            yield page.items()
+            is_last = not cursor
 
     async def read_raw(self, keys: Collection[Key]) -> Mapping[Key, Raw | None]:
         found: dict[Key, Raw | None] = {}
