@@ -84,6 +84,8 @@ class Links(Generic[Owner, Member]):
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
         self._relinked: set[str] | None = None
         """The members whose one-sided owners changed since they were last taken; None: those of any may have."""
+        self.listeners: list[Callable[[str, str], None]] = []
+        """Called with the ids of the owner and the member of a link that has come or gone, unless by `rebuild`."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -106,6 +108,10 @@ class Links(Generic[Owner, Member]):
         """The members whose one-sided owners changed since this was called last; None if it can't be told."""
         taken, self._relinked = self._relinked, set()
         return taken
+
+    def one_sided(self) -> Iterable[str]:
+        """The ids of all members of which that is so, some of which may not exist."""
+        return self._strays
 
     def frozen(self, owners: Mapping[str, Owner]) -> FrozenLinks[Owner, Member]:
         """The links as they are now. `owners`: a copy of the owners' table."""
@@ -211,6 +217,7 @@ class Links(Generic[Owner, Member]):
         order = self._by_owner.setdefault(owner_id, [])
         insert(order, position)
         self.most_members = max(self.most_members, len(order))
+        self._tell(owner_id, position)
 
     def _unlink(self, owner_id: str, position: SortKey) -> None:
         order = self._by_owner.get(owner_id)
@@ -218,6 +225,11 @@ class Links(Generic[Owner, Member]):
             discard(order, position)
             if not order:
                 del self._by_owner[owner_id]
+            self._tell(owner_id, position)
+
+    def _tell(self, owner_id: str, position: SortKey) -> None:
+        for listener in self.listeners:
+            listener(owner_id, position[1])
 
     def _add_all_one_sided(self, owner_id: str, member_ids: set[str]) -> None:
         for member_id in self._unnamed(owner_id, member_ids):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
 from typing import TypeVar
@@ -22,6 +22,13 @@ Item = TypeVar("Item")
 
 def portions_of(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """As `portions_of`, of what may have no length."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
 
 
 class Steps:
