@@ -20,7 +20,6 @@ from graphql import (
     create_source_event_stream,
     execute_root_selection_set,
     execute_subscription_event,
-    get_variable_values,
 )
 
 from schema.allowance import Toll, charge
@@ -30,17 +29,16 @@ from schema.budget import (
     UNMETERED,
     Budget,
     BudgetExceededError,
-    metering,
 )
 from schema.changes import LiveTick, SubscriptionEvent
-from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
-from schema.documents import Documents, Variables, count_values, text_of, too_deep
+from schema.documents import Documents, Variables, count_values, text_of
 from schema.entity_pieces import ENTITY_PIECES
 from schema.errors import DEADLINE_EXCEEDED, UNKNOWN_OUTCOME, translate
+from schema.executor import executor_of, variables_of
 from schema.limits import DEFAULTS, Limits
 from schema.mutation_executor import execute_mutation
 from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
@@ -288,17 +286,7 @@ class Engine:
         return settled, state if context.database.state == state else None
 
     def _variables(self, operation: Operation, given: Mapping[str, Any] | None, size: int = 0) -> Variables:
-        """Coerced once, for the measures and for the compiled function. Raises `OperationError`."""
-        definitions = operation.definition.variable_definitions
-        if not definitions:
-            return Variables(given, NO_VARIABLES, size)
-        try:
-            coerced = get_variable_values(
-                self._schema, definitions, dict(given or {}), max_errors=1, hide_suggestions=True
-            )
-        except RecursionError:
-            raise too_deep("These variables are", "variables") from None
-        return Variables(given, None if isinstance(coerced, list) else coerced, size)
+        return variables_of(self._schema, operation, given, size)
 
     def _cost(self, operation: Operation, variables: Variables, context: Context) -> int:
         """0 if the variables are invalid. Raises `OperationError`."""
@@ -343,22 +331,7 @@ class Engine:
     def _executor(
         self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
     ) -> Executor[Any]:
-        try:
-            executor = Executor.build(
-                self._schema,
-                operation.document,
-                event,
-                context_value=context,
-                raw_variable_values=None if variables is None else dict(variables),
-                operation_name=operation.name,
-                hide_suggestions=not self._reveal,
-                middleware=None if context.budget is None else [metering(context.budget)],
-            )
-        except RecursionError:
-            raise too_deep("These variables are", "variables") from None
-        if isinstance(executor, list):
-            raise OperationError(executor)
-        return executor
+        return executor_of(self._schema, operation, variables, context, event, reveal=self._reveal)
 
     async def _within_deadline(self, result: Awaitable[T]) -> T:
         message = f"This took longer than {self._deadline:g} s: ask for less." if self._deadline else ""

@@ -13,7 +13,7 @@ from schema.compiler.compiler import ExecutionCounts
 from schema.operation import GraphQLResponse, Operation
 from server.auth.identity import Identity
 from server.observability.logs import OPERATIONS
-from server.observability.metrics import OTHER, Metrics
+from server.observability.metrics import OTHER, KnownAnswer, Metrics
 from server.observability.tracing import Tracing
 
 
@@ -70,6 +70,15 @@ class Telemetry:
             self.metrics.observe_seconds(self._saved_name(operation), seconds)
         if self._log_operations or outcome.codes:
             _log(operation, protocol, identity, outcome, seconds)
+
+    def note_known(
+        self, operation: Operation, identity: Identity, outcome: OperationOutcome, status: int, seconds: float
+    ) -> None:
+        """Records the answer to a known request, which is a query without errors."""
+        answer = KnownAnswer(status, outcome.cost, self._saved_name(operation), seconds, outcome.is_kept)
+        self.metrics.note_answer(answer, self._execution_counts)
+        if self._log_operations:
+            _log(operation, "http", identity, outcome, seconds)
 
     def refused(self, code: str) -> None:
         """Records a request that was refused before its operation was known."""

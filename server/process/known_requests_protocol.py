@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.protocols.known_requests import WHOLE, KnownRequests
 
-_LONG = 4_096
+_LONG = 2**15
 """Bytes of a body that are not copied to stand behind their head."""
 
 

@@ -29,8 +29,9 @@ from server.database.positions import Position
 from server.database.recent import Recent
 from server.errors import RequestError
 from server.middleware import SECURITY_HEADERS
+from server.observability.metrics import TAKEN
 from server.protocols.http import caching, media_type_for, refusal_headers
-from server.protocols.known_requests import TAKEN, KnownRequest, KnownRequests, ParsedBody
+from server.protocols.known_requests import KnownRequest, KnownRequests, ParsedBody
 from server.protocols.response_cache import CachedResponse, lines_of
 from server.protocols.service import Conditions, Question, Service, conditions_of
 from server.request_id import REQUEST_ID, request_id_of

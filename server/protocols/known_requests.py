@@ -31,8 +31,6 @@ WHOLE = "merlin.whole_request"
 _MAX_BYTES = 2**23
 _SCOPE_BYTES = 4_000
 """Bytes that a remembered request takes besides its own, about: they come twice, as a whole and as its headers."""
-TAKEN = "taken"
-"""The label of the fast path's metric for a request that it answered."""
 
 
 _SECURITY = lines_of(SECURITY_HEADERS)
@@ -133,8 +131,6 @@ class KnownRequests:
             return None
         finally:
             REQUEST_ID.reset(before)
-        service.telemetry.metrics.count_fast_path(TAKEN)
-        service.telemetry.metrics.count_request(response.status)
         return Answer(response.status, self._head(known, response, id_, database.position), response.body)
 
     def lines(self, headers: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -187,7 +187,8 @@ class Service:
                 return None
             outcome.add_response(executed)
             response = self._cache(question, executed)
-        self.telemetry.note(question.operation, "http", identity, outcome, perf_counter() - began)
+        seconds = perf_counter() - began
+        self.telemetry.note_known(question.operation, identity, outcome, response.status, seconds)
         return response
 
     def _cached(self, question: Question, allowance: Allowance) -> CachedResponse | None:

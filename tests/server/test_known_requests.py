@@ -201,3 +201,22 @@ async def test_a_connection_is_closed_once_it_is_idle(
         assert connection.transport.is_closing()
         first.cancel()
     assert known[-1]
+
+
+async def test_known_requests_are_counted(both: Both, known: list[bool]) -> None:
+    """The metrics tell of each of them, at once."""
+    await asked(both.quick, request("{ __typename }", {"cache-control": "no-cache"}), 4)
+    await asked(both.quick, request(), 4)
+    assert known == [False, False, True, True] * 2
+    metrics = f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    (told,) = await asked(both.quick, metrics, 1)
+    for line in (
+        b'fast_path_requests_total{outcome="taken"} 8.0',
+        b'operations_total{protocol="http",type="query"} 8.0',
+        b'http_requests_total{status="200"} 8.0',
+        b'executions_total{by="compiled"} 5.0',
+        b'executions_total{by="kept"} 3.0',
+        b'operation_seconds_count{operation="other"} 8.0',
+        b"operation_cost_count 8.0",
+    ):
+        assert b"merlin_graphql_" + line + b"\n" in told
