@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.database.backends.codec import LONG_LISTS, decode, encode, encode_field, encode_value, expect
@@ -85,6 +85,8 @@ def test_a_long_list_that_was_written_is_read_as_it_is() -> None:
     assert [problem.field for problem in broken.problems] == ["runs"]
 
 
+@example([], [(0, 1, '"')])
+@example([], [(len(TEXT) - 1, 1, '"')])
 @given(edits, edits)
 def test_any_text_is_read_as_if_nothing_were_known(
     first: list[tuple[int, int, str]], then: list[tuple[int, int, str]]

@@ -55,7 +55,7 @@ class LongLists:
         start, end = _shared_in_text(known, text)
         changed_text = f"[{text[1 + start * known.pitch : len(text) - 1 - end * known.pitch]}]"
         changed, why = decode(changed_text)
-        if not (start or end) or not changed or why is not None:
+        if not (start or end) or not changed or why is not None or text[0] + text[-1] != "[]":
             return self._read_wholly(place, text, decode)
         items = splice(known.items, start, changed, end)
         if _pitch(changed_text, len(changed)) == known.pitch:
@@ -105,8 +105,8 @@ class LongLists:
 def _shared_in_text(known: _Known, text: str) -> tuple[int, int]:
     """How many items of a known list a text begins with, and how many other ones it ends with.
 
-    At least one item stands between, in both. Each of the first is followed by a comma, and each of the last stands after one. So what is between is whole
-    items: it is JSON between brackets exactly if all of the text is JSON.
+    At least one item stands between, in both. Each of the first is followed by a comma, and each of the last stands
+    after one. So what is between is whole items: it is JSON between brackets exactly if all of the text is.
     """
     start = max(shared_start(known.text, text) - 2, 0) // known.pitch
     left = min(len(text) - 3, len(known.text)) - start * known.pitch
