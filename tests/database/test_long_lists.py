@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.database.backends.codec import LONG_LISTS, decode, encode, encode_field, encode_value, expect
@@ -16,7 +16,7 @@ from server.database.models import EntityKind, Entry, Key, StudyModel
 from tests.support.records import study, uid
 
 STUDY = Key(EntityKind.STUDY, uid(1))
-MANY = tuple(map(uid, range(1000, 1300)))
+MANY = tuple(map(uid, range(1000, 1700)))
 """Ids whose list is long enough to be kept."""
 TEXT = json.dumps(MANY)
 
@@ -46,16 +46,16 @@ pieces = st.one_of(
     st.sampled_from(
         ['"', '\\"', ", ", '", "', "\\", "[", "]", "{}", " ", "5", "null", "é", "\\u00e9", "\\ud800", "]]"]
     ),
-    st.integers(0, 1400).map(lambda number: f'"{uid(number)}"'),
-    st.integers(0, 1400).map(lambda number: f', "{uid(number)}"'),
+    st.integers(0, 1800).map(lambda number: f'"{uid(number)}"'),
+    st.integers(0, 1800).map(lambda number: f', "{uid(number)}"'),
     st.text(max_size=5),
 )
 """Parts of texts: well-formed ones, and such as end an item or the list where none should end."""
 places = st.integers(0, len(TEXT))
 edits = st.lists(st.tuples(places, st.integers(0, 200) | places, st.lists(pieces, max_size=3).map("".join)), max_size=3)
 """Each: where, how many characters go, and what comes there."""
-items = st.lists(st.integers(0, 1400).map(uid) | st.sampled_from(["", "a", 'a", "b', "é", "\\"]), max_size=4)
-changes = st.lists(st.tuples(st.integers(0, 320), st.integers(0, 40) | st.integers(0, 320), items), max_size=4)
+items = st.lists(st.integers(0, 1800).map(uid) | st.sampled_from(["", "a", 'a", "b', "é", "\\"]), max_size=4)
+changes = st.lists(st.tuples(st.integers(0, 720), st.integers(0, 40) | st.integers(0, 720), items), max_size=4)
 
 
 def edited(text: str, made: list[tuple[int, int, str]]) -> str:
@@ -85,6 +85,8 @@ def test_a_long_list_that_was_written_is_read_as_it_is() -> None:
     assert [problem.field for problem in broken.problems] == ["runs"]
 
 
+@example([], [(0, 1, '"')])
+@example([], [(len(TEXT) - 1, 1, '"')])
 @given(edits, edits)
 def test_any_text_is_read_as_if_nothing_were_known(
     first: list[tuple[int, int, str]], then: list[tuple[int, int, str]]
@@ -111,11 +113,11 @@ def test_any_list_is_read_and_written_as_if_nothing_were_known(
         assert runs_of(read(json.dumps(texts, separators=(",", ":")))) == texts
 
 
-@given(st.lists(st.tuples(st.integers(0, 320), st.integers(0, 9), st.lists(st.sampled_from(MANY[:2]), max_size=9))))
+@given(st.lists(st.tuples(st.integers(0, 720), st.integers(0, 9), st.lists(st.sampled_from(MANY[:2]), max_size=9))))
 def test_a_list_of_repetitions_is_read_as_if_nothing_were_known(made: list[tuple[int, int, list[str]]]) -> None:
     """What it begins with and what it ends with may be the same part of the known one."""
     LONG_LISTS.clear()
-    texts = MANY[:2] * 150
+    texts = MANY[:2] * 350
     for change in ([], *([edit] for edit in made)):
         texts = changed(texts, change)
         assert runs_of(read(json.dumps(texts))) == texts
@@ -152,10 +154,10 @@ def test_a_list_that_is_expected_is_not_decoded() -> None:
 
 def test_a_list_that_no_longer_fits_is_not_kept() -> None:
     """What is known takes no more bytes than it may."""
-    lists = LongLists(20_000)
+    lists = LongLists(80_000)
     for number in range(50):
         lists.read((str(number), "runs"), TEXT, lambda text: (tuple(json.loads(text)), None))
-    assert 0 < lists.size <= 20_000
+    assert 0 < lists.size <= 80_000
 
 
 texts = st.text("ab", max_size=40) | st.integers(0, 70_000).map(lambda length: "ab" * length)

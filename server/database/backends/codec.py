@@ -61,7 +61,7 @@ class Dialect:
 
 LONG_LISTS = LongLists(2**26)
 """A study's list of runs is read again after every change of it."""
-_MANY = 100
+_MANY = 500
 """Texts of a list that is written like those that were read before."""
 
 CURRENT = Dialect()
