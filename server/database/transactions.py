@@ -118,13 +118,14 @@ class Transaction:
         by_kind: dict[EntityKind, list[str]] = {}
         for kind, name in names:
             by_kind.setdefault(kind, []).append(name)
-        reads = [self.prefetch(keys), self.prefetch_notes(notes)]
-        reads += [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
         if self._expected is None:
-            await together(*reads)
+            owners = [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
+            await together(self.prefetch(keys), *owners, self.prefetch_notes(notes))
             return
-        for read in reads:  # hardly any of them reads: a task for each would take longer
-            await read
+        await self.prefetch(keys)  # hardly anything is read: a task for each would take longer
+        for kind, names_of_kind in by_kind.items():
+            await self.prefetch_owners(kind, names_of_kind)
+        await self.prefetch_notes(notes)
 
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
