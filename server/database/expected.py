@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from server.database.models import LISTS, EntityKind, Entry, Key
+from server.database.models import LISTING, EntityKind, Entry, Key
 from server.database.read_model import ReadModel
 
 
@@ -29,7 +29,7 @@ class Expected:
         copy = self._copy
         if key in copy.problems or not copy.dialects.is_current(key):
             return None
-        if self._is_behind(key) and not (without_lists and LISTS[key.kind]):
+        if self._is_behind(key) and not (without_lists and key.kind in LISTING):
             return None
         return Entry(key, copy.get(key))
 

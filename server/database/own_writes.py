@@ -57,7 +57,7 @@ class OwnWrites:
         if not self._ids:
             return False
         return (
-            any(key in self._changed or (key in self._patched and key not in batch.unread) for key in batch.read)
+            any(key in self._changed or (key in self._patched and key not in batch.partial) for key in batch.read)
             or any(name in self._names for name in batch.owners)
             or any(note in self._notes for note in batch.read_notes)
         )

@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 from server.database import turns
@@ -75,9 +76,10 @@ class TransactionRunner:
         After a cancellation nothing was written, and nothing will be, unless it returns.
         Raises `ConflictError`, `BackendError`, and what the change itself raises.
         """
-        try:
+        done = None
+        with suppress(UnexpectedError):
             done = await self._attempt_unread(change, claim)
-        except UnexpectedError:
+        if done is None:
             async with self._turns.turn() as end_turn:
                 done = await self._attempt(change, claim, end_turn)
         if done is not None:

@@ -23,7 +23,7 @@ from server.database.errors import (
 from server.database.expected import Expected, UnexpectedError
 from server.database.models import (
     KINDS,
-    LISTS,
+    LISTING,
     EntityKind,
     Entry,
     Key,
@@ -39,6 +39,7 @@ ANNOTATIONS = "annotations"
 """The name of annotations among the fields of an effect: a note, not a field of the record."""
 _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "logical_worker_id"}
 
+_IDENTITY = ("id", "name")
 _MOST_EXPECTED = 100
 """Records: to encode more of them in one step would take long, and it matters little that many are read first."""
 _DECODED_TOGETHER = 10
@@ -71,8 +72,8 @@ class Transaction:
         self._notes: dict[NoteKey, str | None] = {}
         self._owners: dict[NameKey, str | None] = {}
         self._owners_now: dict[NameKey, str | None] = {}
-        self._unread: dict[Key, Collection[str]] = {}
-        """The lists that were not read, of the records that have some."""
+        self._partial: set[Key] = set()
+        """The records of which only `_IDENTITY` counts for read."""
         self._patches: dict[Key, dict[str, ListPatch]] = {}
 
     async def prefetch(self, keys: Iterable[Key]) -> None:
@@ -93,7 +94,7 @@ class Transaction:
         """Whether it need not be read yet: its lists, if it has some, may never be asked for."""
         if self._expected is None:
             return False
-        if not LISTS[key.kind]:
+        if key.kind not in LISTING:
             return key in self._entries or self._expect(key)
         return self._expected.entry(key, without_lists=True) is not None
 
@@ -106,8 +107,8 @@ class Transaction:
             raise UnexpectedError
         self._entries[key] = entry
         self._now.setdefault(key, entry.record)
-        if without_lists and entry.record is not None and (lists := LISTS[key.kind]):
-            self._unread[key] = lists
+        if without_lists and entry.record is not None and key.kind in LISTING:
+            self._partial.add(key)
         return True
 
     async def read_ahead(
@@ -117,17 +118,18 @@ class Transaction:
         by_kind: dict[EntityKind, list[str]] = {}
         for kind, name in names:
             by_kind.setdefault(kind, []).append(name)
-        reads = [self.prefetch(keys), self.prefetch_notes(notes)]
-        reads += [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
         if self._expected is None:
-            await together(*reads)
+            owners = [self.prefetch_owners(kind, names_of_kind) for kind, names_of_kind in by_kind.items()]
+            await together(self.prefetch(keys), *owners, self.prefetch_notes(notes))
             return
-        for read in reads:  # hardly any of them reads: a task for each would take longer
-            await read
+        await self.prefetch(keys)  # hardly anything is read: a task for each would take longer
+        for kind, names_of_kind in by_kind.items():
+            await self.prefetch_owners(kind, names_of_kind)
+        await self.prefetch_notes(notes)
 
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
-        if key in self._unread:
+        if key in self._partial:
             raise UnexpectedError
         if key not in self._entries and not self._expect(key):
             await self._read([key])
@@ -137,13 +139,13 @@ class Transaction:
         return record
 
     async def get_without_lists(self, model: type[Record], id_: str) -> Record | None:
-        """`get` for whoever only appends to the record's lists of ids and removes from them: what else they hold need
-        not be what is stored.
+        """`get` for whoever relies only on that the record is there, and on its name: what else it holds need not be
+        what is stored. Its lists of ids may be appended to and removed from.
         """
         key = Key(KINDS[model], id_)
         if key not in self._entries:
             self._expect(key, without_lists=True)
-        if key not in self._unread:
+        if key not in self._partial:
             return await self.get(model, id_)
         record = self._now[key]
         assert record is None or isinstance(record, model)
@@ -198,6 +200,8 @@ class Transaction:
         stored like that already: Merlin 2.0.0b4 fails when it shows such a run or deletes such a worker.
         """
         key = Key(KINDS[type(record)], record.id)
+        if key in self._partial:
+            raise UnexpectedError
         needed = _NEEDED_REFERENCES.get(key.kind)
         if needed is not None and getattr(record, needed) is None:
             before = None if (entry := self._entries.get(key)) is None else entry.record
@@ -226,7 +230,7 @@ class Transaction:
     def append(self, record: Any, field_name: str, id_: str) -> None:
         """Adds an id to a record's list of ids, unless it is there; a list that can't be read is not changed."""
         key = Key(KINDS[type(record)], record.id)
-        if key in self._unread:
+        if key in self._partial:
             self._patch(key, field_name, ListPatch(added=(id_,)))
             return
         ids = getattr(record, field_name)
@@ -243,7 +247,7 @@ class Transaction:
     def remove(self, record: Any, field_name: str, gone: Collection[str]) -> None:
         """Removes ids from a record's list of ids; a list that can't be read is not changed."""
         key = Key(KINDS[type(record)], record.id)
-        if key in self._unread:
+        if key in self._partial:
             if len(gone) > 1:  # which of them are listed is not known, and each is looked for
                 raise UnexpectedError
             if gone:
@@ -256,7 +260,7 @@ class Transaction:
 
     def delete(self, key: Key) -> None:
         """Deletes a record with its annotations, and a run with its history."""
-        if key in self._unread:
+        if key in self._partial:
             raise UnexpectedError
         self._now[key] = None
         for note, owners in OWNERS.items():
@@ -312,11 +316,10 @@ class Transaction:
             elif raw is None or effect.action is Action.CREATED:
                 written[key] = encode(after, self._dialect)
             else:
-                unread = self._unread.get(key, ())
                 fields = dict(
                     encode_field(after, name, raw, status_beside=self._status_beside)
                     for name in effect.fields
-                    if name != ANNOTATIONS and name not in unread
+                    if name != ANNOTATIONS and name not in self._patches.get(key, ())
                 )
                 if fields:
                     written[key] = fields
@@ -332,13 +335,18 @@ class Transaction:
             names,
             self._read_notes,
             notes,
-            self._unread,
+            self._partial,
             self._patches,
         )
 
     def _raw_of(self, key: Key) -> Raw | None:
-        """What was read of a record, or is expected to stand, without the lists that were not read."""
+        """What was read of a record, or is expected to stand."""
         if key not in self._raw and (entry := self._entries.get(key)) is not None:
             record = entry.record
-            self._raw[key] = None if record is None else encode(record, without=self._unread.get(key, ()))
+            if record is None:
+                self._raw[key] = None
+            elif key in self._partial:
+                self._raw[key] = dict(encode_field(record, name, {}) for name in _IDENTITY)
+            else:
+                self._raw[key] = encode(record)
         return self._raw.get(key)

@@ -94,7 +94,7 @@ def test_redis_has_the_same_rule(redis_server: RedisServer, text: str, patch: Li
 
 
 def written_by_redis(server: RedisServer, text: str, patch: ListPatch) -> str:
-    fields = encode(study(9), without=("runs",))
+    fields = {"id": uid(9), "name": "study_9"}
     batch = WriteSet(
         str(uuid.uuid4()),
         {STUDY: fields},
@@ -102,7 +102,7 @@ def written_by_redis(server: RedisServer, text: str, patch: ListPatch) -> str:
         {},
         frozenset(),
         {},
-        unread={STUDY: ["runs"]},
+        partial={STUDY},
         patches={STUDY: {"runs": patch}},
     )
     keys, arguments = asyncio.run(program(batch, 0, frees=False))
@@ -250,3 +250,18 @@ async def stand_in(backend: ResultsBackend, runs: str) -> None:
     writer = writer_to(backend.connection)
     writer.update(STUDY, runs=runs)
     writer.close()
+
+
+async def test_a_worker_of_merlins_is_not_read_first(backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merlin writes the queues of a worker in any order: of a worker that gets a run only id and name are compared."""
+    worker = logical_worker("worker", ("a", "b"))
+    await backend.insert([worker, study(9, "study")])
+    if not isinstance(backend, MemoryBackend):
+        writer = writer_to(backend.connection)
+        writer.update(Key(EntityKind.LOGICAL_WORKER, worker.id), queues='{"__set__": ["b", "a"]}')
+        writer.close()
+    async with opened(backend) as database:
+        attempts = await counting(backend, monkeypatch)
+        new = await database.runs.create("study", "/new", [], workers=[worker.id])
+        assert len(attempts) == 1
+        assert [run.id for run in database.logical_workers.get(worker.id).runs] == [new.id]

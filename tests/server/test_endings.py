@@ -18,7 +18,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from schema import engine
+from schema import engine, mutation_executor
 from schema.compiler.compiler import Compiler
 from schema.engine import Engine
 from schema.operation import GraphQLResponse
@@ -129,7 +129,7 @@ ANSWERING = [(OperationOutcome, "add_response"), (GraphQLResponse, "__init__")]
 """And with each answer."""
 ENDING = [(Telemetry, "note"), (Metrics, "count_operation")]
 OF_QUERIES = [(Compiler, "answer"), (Engine, "_at_once"), (Engine, "_queried")]
-OF_MUTATIONS = [(Engine, "_executor"), (engine, "execute_root_selection_set")]
+OF_MUTATIONS = [(engine, "execute_mutation"), (mutation_executor, "execute_root_selection_set")]
 OF_SUBSCRIPTIONS = [
     *((Engine, "_shared_responses"), (Engine, "_events"), (engine, "create_source_event_stream")),
     *((Compiler, "answer"), (Engine, "_responses"), (SharedAnswers, "to"), (ChangeLog, "follow")),

@@ -12,7 +12,7 @@ from graphql import Executor, parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema import documents, errors, operation
+from schema import documents, errors, mutation_executor, operation
 from schema.build import make_schema
 from schema.compiler.compiler import Compiler
 from schema.context import Context
@@ -93,8 +93,9 @@ PLACES: dict[str, tuple[object, str, list[str]]] = {
     "validating": (documents, "validate", [QUERY, LIVE, MUTATION]),
     "measuring": (documents, "measure", [QUERY, LIVE, MUTATION]),
     "looking for roles": (documents, "coordinates_of", [QUERY, LIVE, MUTATION]),
-    "variables": (Executor, "build", [LIVE, MUTATION]),
-    "a compiled function": (Compiler, "answer", [QUERY, LIVE]),
+    "variables": (Executor, "build", [LIVE]),
+    "executing": (mutation_executor, "execute_root_selection_set", [MUTATION]),
+    "a compiled function": (Compiler, "answer", [QUERY, LIVE, MUTATION]),
     "a resolver": (RunManager, "all", [QUERY, LIVE]),
     "a mutation": (StudyManager, "create", [MUTATION]),
     "a source": (ChangeLog, "follow", [LIVE]),

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -100,10 +100,10 @@ def not_a_record(key: Key, why: str, *, fails_merlin: bool = False) -> Entry:
     return Entry(key, None, (problem,))
 
 
-def encode(record: Model, dialect: Dialect = CURRENT, *, without: Collection[str] = ()) -> dict[str, str]:
-    """The text that Merlin stores, field by field in its order; `without` some of the fields."""
+def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
+    """The text that Merlin stores, field by field in its order."""
     kind = KINDS[type(record)]
-    values = {name: encoded(record, name) for name, encoded in _ENCODED[kind] if name not in without}
+    values = {name: encoded(record, name) for name, encoded in _ENCODED[kind]}
     match record:
         case RunModel() if not dialect.run_status:
             return _with_old_status(kind, values, encode_value(record.run_status.is_finished))

@@ -99,12 +99,12 @@ local same = true
 for _ = 1, count() do
   local record = key()
   local fields = layouts[count()]
-  local unread = count()
+  local is_whole = take() == '1'
   local before = take()
   if not fields then
     same = same and redis.call('EXISTS', record) == 0
   else
-    same = same and redis.call('HLEN', record) == #fields + unread and digest(record, fields) == before
+    same = same and (not is_whole or redis.call('HLEN', record) == #fields) and digest(record, fields) == before
   end
 end
 for _ = 1, count() do
@@ -233,7 +233,7 @@ async def program(batch: WriteSet, revision: int, *, frees: bool) -> tuple[Seque
     def pairs(fields: Iterable[tuple[str, str]]) -> list[str]:
         return [text for pair in fields for text in pair]
 
-    arguments: list[str | int] = await _compared(batch.read, batch.unread, number)
+    arguments: list[str | int] = await _compared(batch.read, batch.partial, number)
     arguments.append(len(batch.owners))
     for (kind, name), owner in batch.owners.items():
         arguments += [number(_name_map(kind)), name, "0" if owner is None else "1", owner or ""]
@@ -273,7 +273,7 @@ def _patches(batch: WriteSet, number: Callable[[str], int]) -> list[str | int]:
 
 
 async def _compared(
-    read: Mapping[Key, Raw | None], unread: Mapping[Key, Collection[str]], number: Callable[[str], int]
+    read: Mapping[Key, Raw | None], partial: Collection[Key], number: Callable[[str], int]
 ) -> list[str | int]:
     """The part of the arguments that says how the records stood. Those of one layout have the same fields."""
     layouts: dict[tuple[str, ...], int] = {}
@@ -287,8 +287,12 @@ async def _compared(
             await steps.turn()
         fields = tuple(sorted(raw or ()))
         layout = layouts.setdefault(fields, len(layouts) + 1) if raw else 0
-        left_out = len(unread.get(key, ()))
-        records += [number(str(key)), layout, left_out, _digest(raw[name] for name in fields) if raw else ""]
+        records += [
+            number(str(key)),
+            layout,
+            "0" if key in partial else "1",
+            _digest(raw[name] for name in fields) if raw else "",
+        ]
     arguments: list[str | int] = [len(layouts)]
     for fields in layouts:
         arguments += [len(fields), *fields]

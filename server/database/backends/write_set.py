@@ -38,10 +38,10 @@ class WriteSet:
     """The notes that were read; compared like the records."""
     notes: Mapping[NoteKey, str | None] = field(default_factory=dict)
     """The notes to write; None removes one. They expire after their `LIFETIMES`."""
-    unread: Mapping[Key, Collection[str]] = field(default_factory=dict)
-    """The lists that `read` leaves out, of the records that have some: whatever stands there is not compared."""
+    partial: Collection[Key] = frozenset()
+    """The records of which `read` has only some fields: the others are not compared."""
     patches: Mapping[Key, Mapping[str, ListPatch]] = field(default_factory=dict)
-    """What to do to such lists; where one of them can't be patched, nothing is written."""
+    """What to do to lists that were not read; where one of them can't be patched, nothing is written."""
 
     @property
     def is_empty(self) -> bool:
@@ -68,9 +68,7 @@ class WriteSet:
 
     def is_as_read(self, key: Key, stands: Raw | None) -> bool:
         """Whether a record that was read still stands so."""
-        read, unread = self.read[key], self.unread.get(key, ())
-        if not unread or stands is None:
+        read = self.read[key]
+        if key not in self.partial or read is None or stands is None:
             return stands == read
-        return len(stands) == len(read or ()) + len(unread) and read == {
-            name: text for name, text in stands.items() if name not in unread
-        }
+        return all(stands.get(name) == text for name, text in read.items())
