@@ -47,17 +47,21 @@ class KeptOrder:
         missing = len(ids) - len(self._ids)
         self._ids += [None] * missing
         self._values += [None] * missing
-        while self.stale:
-            row = self.stale.pop()
+        moved: list[tuple[int, str, Value]] = []
+        for row in self.stale:
             id_ = ids[row]
             value = None if id_ is None else self._value_of(records[id_])
             if id_ == self._ids[row] and value == self._values[row]:
                 continue
             if self._ids[row] is not None:
                 self._rows_with(self._values[row]).remove(row)
-            self._ids[row], self._values[row] = id_, value
+                self._ids[row] = None
             if id_ is not None:
-                self._rows_with(value).add(row)
+                moved.append((row, id_, value))
+        for row, id_, value in moved:  # after all have left: one may come to where another was
+            self._ids[row], self._values[row] = id_, value
+            self._rows_with(value).add(row)
+        self.stale.clear()
 
     def position(self, row: int) -> SortKey:
         id_ = self._ids[row]
@@ -113,9 +117,18 @@ class KeptOrder:
         if start is not None:
             stop = (start[0], FIRST_ID)
             yield from self._of_value(start[0], self._valued.forward(start, among))
-        while (row := next(self._valued.backward(stop, among), None)) is not None:
-            stop = (self._values[row], FIRST_ID)
-            yield from self._of_value(self._values[row], self._valued.forward(stop, among))
+        values, rows = self._values, self._valued.backward(stop, among)
+        row = next(rows, None)
+        while row is not None:
+            following = next(rows, None)
+            if following is not None and values[following] == values[row]:
+                stop = (values[row], FIRST_ID)
+                yield from self._of_value(values[row], self._valued.forward(stop, among))
+                rows = self._valued.backward(stop, among)
+                following = next(rows, None)
+            else:
+                yield row
+            row = following
 
     def _groups_upwards(self, stop: RowKey | None, among: Rows | None) -> Iterator[int]:
         """The same rows in reverse."""
@@ -123,9 +136,18 @@ class KeptOrder:
         if stop is not None:
             start = (stop[0], LAST_ID)
             yield from self._of_value(stop[0], self._valued.backward(stop, among))
-        while (row := next(self._valued.forward(start, among), None)) is not None:
-            start = (self._values[row], LAST_ID)
-            yield from self._of_value(self._values[row], self._valued.backward(start, among))
+        values, rows = self._values, self._valued.forward(start, among)
+        row = next(rows, None)
+        while row is not None:
+            following = next(rows, None)
+            if following is not None and values[following] == values[row]:
+                start = (values[row], LAST_ID)
+                yield from self._of_value(values[row], self._valued.backward(start, among))
+                rows = self._valued.forward(start, among)
+                following = next(rows, None)
+            else:
+                yield row
+            row = following
 
     def _of_value(self, value: Value, rows: Iterator[int]) -> Iterator[int]:
         values = self._values
