@@ -21,10 +21,10 @@ from server.database.lost_studies import needs_spec
 from server.database.models import EntityKind, Key, Model
 from server.database.name_entries import suspects
 from server.database.read_model import Change, ReadModel
+from server.database.reexamination import Touched, note_touched
 from server.database.slices import give_way, in_slices
 from server.database.steps import Steps
 from server.database.tasks import end_tasks
-from server.database.touched import Touched, note_touched
 
 _NAMES_TOGETHER = 500
 """Names that are looked up at once, and examined in one step."""

@@ -34,7 +34,7 @@ from server.database.models import (
     with_value,
 )
 from server.database.read_model import ReadModel
-from server.database.touched import different
+from server.database.reexamination import different
 from tests.support.integrity_reference import Stored, is_lost, whole_search
 from tests.support.read_models import RUN, entry, gone, names, one, records
 
