@@ -1,20 +1,22 @@
-"""The compiled form of a filter or a part of one: an expression over a record, candidates, a formula."""
+"""The compiled form of a filter or a part of one: an expression over a record, a formula, and rows of an index."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial, reduce
+from operator import and_
 from types import CodeType
 from typing import Any, TypeAlias
 
 from schema.certainty import ALWAYS, NEVER, All, Formula, Not, Some, can_exclude
 from server.database.ordered import SortKey
 from server.database.recent import Recent
+from server.database.row_index import RowIndex
+from server.database.rows import NO_ROWS, Rows, union
 
-Parts: TypeAlias = Sequence[Sequence[SortKey]]
-Candidates: TypeAlias = Callable[[], Parts]
-"""Looks up a superset of the matching records in an index, when called."""
+RowsOf: TypeAlias = Callable[[RowIndex], Rows]
+"""Looks up the matching rows, or more, in the index of the records, when called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +27,44 @@ class Clause:
     """An expression over `record`."""
     formula: Formula
     """Its meaning, for decisions that are made without a record."""
-    candidates: Candidates | None = None
+    rows: RowsOf | None = None
+    """Rows among which all matches are; None if no index knows them."""
+    rest: Clause | None = None
+    """What is still to be tested on these rows; None if all of them match."""
     terms: int = 1
     """How many conditions it has."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether an index knows the matching rows."""
+        return self.rows is not None and self.rest is None
+
+    @property
+    def untold(self) -> Clause | None:
+        """What is to be tested on the rows, or on all of them if no index knows any."""
+        return self if self.rows is None else self.rest
 
 
 _CODE_BYTES, _SOURCE_BYTES = 1_000, 6
 """Bytes that the code of a filter takes, and those for each character of its source, about."""
-EVERYTHING = Clause("True", ALWAYS, terms=0)
-NOTHING = Clause("False", NEVER, list, terms=0)
+EVERYTHING = Clause("True", ALWAYS, lambda index: index.everything, terms=0)
+NOTHING = Clause("False", NEVER, lambda _: NO_ROWS, terms=0)
 
 
 def all_of(clauses: Sequence[Clause]) -> Clause:
-    """The conjunction. Of its clauses' indexes it uses the one with the fewest candidates."""
+    """The conjunction. Only what no index knows is tested, on the rows that all indexes leave."""
     restricting = [clause for clause in clauses if clause is not EVERYTHING]
     if not restricting:
         return EVERYTHING
     if len(restricting) == 1:
         return restricting[0]
-    found = [clause.candidates for clause in restricting if clause.candidates is not None]
-    candidates = (lambda: min((one() for one in found), key=lambda parts: sum(map(len, parts)))) if found else None
     formula = All([clause.formula for clause in restricting])
-    return Clause(_joined(" and ", restricting), formula, candidates, _terms(restricting))
+    source, terms = _joined(" and ", restricting), _terms(restricting)
+    found = [clause.rows for clause in restricting if clause.rows is not None]
+    if not found:
+        return Clause(source, formula, terms=terms)
+    untold = [clause.untold for clause in restricting if clause.untold is not None]
+    return Clause(source, formula, partial(_in_all, found), all_of(untold) if untold else None, terms)
 
 
 def one_of(clauses: Sequence[Clause]) -> Clause:
@@ -55,14 +73,25 @@ def one_of(clauses: Sequence[Clause]) -> Clause:
         return NOTHING
     if len(clauses) == 1:
         return clauses[0]
-    found = [clause.candidates for clause in clauses if clause.candidates is not None]
-    candidates = (lambda: [part for one in found for part in one()]) if len(found) == len(clauses) else None
     formula = Some([clause.formula for clause in clauses])
-    return Clause(_joined(" or ", clauses), formula, candidates, _terms(clauses))
+    whole = Clause(_joined(" or ", clauses), formula, terms=_terms(clauses))
+    found = [clause.rows for clause in clauses if clause.rows is not None]
+    if len(found) < len(clauses):
+        return whole
+    rest = None if all(clause.is_exact for clause in clauses) else whole
+    return replace(whole, rows=lambda index: union([rows(index) for rows in found]), rest=rest)
 
 
 def none_of(clause: Clause) -> Clause:
-    return Clause(f"(not {clause.source})", Not(clause.formula), terms=clause.terms)
+    negated = Clause(f"(not {clause.source})", Not(clause.formula), terms=clause.terms)
+    rows = clause.rows
+    if rows is None or not clause.is_exact:
+        return negated
+    return replace(negated, rows=lambda index: index.everything - rows(index))
+
+
+def _in_all(found: Sequence[RowsOf], index: RowIndex) -> Rows:
+    return reduce(and_, sorted((rows(index) for rows in found), key=len))
 
 
 def _terms(clauses: Sequence[Clause]) -> int:
@@ -84,6 +113,7 @@ class Predicate:
         """Whether it tests the study or the logical workers of a run."""
         self._clause = clause
         self._code = code
+        self._constants = constants
         self._names = {"__builtins__": {}, **constants}
 
     @property
@@ -107,8 +137,13 @@ class Predicate:
         )(positions, records)
         return found
 
-    def candidates(self) -> Parts | None:
-        return None if self._clause.candidates is None else self._clause.candidates()
+    def rows(self, index: RowIndex) -> Rows | None:
+        return None if self._clause.rows is None else self._clause.rows(index)
+
+    @cached_property
+    def rest(self) -> Predicate | None:
+        rest = self._clause.rest
+        return None if rest is None else Predicate(rest, self._constants, self._code)
 
     def _compiled(self, source: str) -> CodeType:
         code = self._code.get(source)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import strawberry
@@ -13,7 +14,7 @@ from schema.errors import BadInput
 from schema.filters import Filter
 from schema.orders import Order, ordered
 from schema.predicates import matching
-from server.database.ordered import OrderedView, SortKey
+from server.database.ordered import OrderedView, SortKey, Window
 
 DEFAULT_PAGE = 50
 MAX_PAGE_SIZE = 500
@@ -61,15 +62,9 @@ class Paged(Protocol):
 
     def __len__(self) -> int: ...
 
-    def slice(self, start: int, stop: int) -> list[Any]: ...
-
-    def position(self, index: int) -> SortKey: ...
-
     def admits(self, position: SortKey) -> bool: ...
 
-    def after(self, position: SortKey) -> int: ...
-
-    def before(self, position: SortKey) -> int: ...
+    def window(self, after: SortKey | None, before: SortKey | None, size: int, *, from_end: bool) -> Window: ...
 
 
 class PageEdge:
@@ -83,27 +78,30 @@ class PageEdge:
 class Page:
     """The value behind a connection: one page of entities. Its fields are computed only if they are selected."""
 
-    def __init__(self, items: Paged, start: int, stop: int) -> None:
+    def __init__(self, items: Paged, window: Callable[[], Window]) -> None:
         self._items = items
-        self._start = start
-        self._stop = stop
+        self._find = window
 
     @cached_property
+    def _window(self) -> Window:
+        return self._find()
+
+    @property
     def nodes(self) -> list[Any]:
-        return self._items.slice(self._start, self._stop)
+        return self._window.nodes
 
     @property
     def edges(self) -> list[PageEdge]:
-        return [PageEdge(node, self._cursor(self._start + index)) for index, node in enumerate(self.nodes)]
+        return [PageEdge(node, self._cursor(index)) for index, node in enumerate(self.nodes)]
 
     @property
     def page_info(self) -> PageInfo:
-        is_empty = self._start == self._stop
+        count = len(self.nodes)
         return PageInfo(
-            has_next_page=self._stop < len(self._items),
-            has_previous_page=self._start > 0,
-            start_cursor=None if is_empty else self._cursor(self._start),
-            end_cursor=None if is_empty else self._cursor(self._stop - 1),
+            has_next_page=self._window.has_next,
+            has_previous_page=self._window.has_previous,
+            start_cursor=self._cursor(0) if count else None,
+            end_cursor=self._cursor(count - 1) if count else None,
         )
 
     @property
@@ -111,7 +109,7 @@ class Page:
         return len(self._items)
 
     def _cursor(self, index: int) -> str:
-        return write_cursor(self._items.order, self._items.position(index))
+        return write_cursor(self._items.order, self._window.position(index))
 
 
 def page_of(
@@ -132,20 +130,16 @@ def page_of(
 
 
 def page(items: Paged, first: int | None, after: str | None, last: int | None, before: str | None) -> Page:
-    """Relay's algorithm (GraphQL Cursor Connections, 4.4), on positions. Raises `BadInput`."""
+    """The page between two cursors. Raises `BadInput`."""
     for argument, count in (("first", first), ("last", last)):
         if count is not None and not 1 <= count <= MAX_PAGE_SIZE:
             raise BadInput(f"{argument}: pass 1 to {MAX_PAGE_SIZE}, not {count}.", argument)
     if first is not None and last is not None:
         raise BadInput("last: pass `first` or `last`, not both.", "last")
-    start = 0 if after is None else items.after(_position(items, after, "after"))
-    stop = len(items) if before is None else items.before(_position(items, before, "before"))
-    stop = max(start, stop)
-    if last is not None:
-        start = max(start, stop - last)
-    else:
-        stop = min(stop, start + (DEFAULT_PAGE if first is None else first))
-    return Page(items, start, stop)
+    start = None if after is None else _position(items, after, "after")
+    stop = None if before is None else _position(items, before, "before")
+    size = DEFAULT_PAGE if first is None else first
+    return Page(items, partial(items.window, start, stop, size if last is None else last, from_end=last is not None))
 
 
 def _position(items: Paged, cursor: str, argument: str) -> SortKey:

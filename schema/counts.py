@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from operator import attrgetter
-from typing import Any
 
 import strawberry
 
@@ -16,8 +13,6 @@ from server.database.models import EntityKind
 from server.database.observations import Observations
 from server.database.ordered import OrderedView
 from server.database.read_model import ReadModel
-from server.database.slices import give_way
-from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.workspaces import Source
 
 
@@ -53,7 +48,7 @@ class QueueCount:
 
 
 def count_runs(runs: OrderedView[RunEntity]) -> list[RunStatusCount]:
-    return run_counts(_counted(runs, attrgetter("run_status")))
+    return run_counts(runs.counted("run_status", RunStatus))
 
 
 def run_counts(counts: Counter[RunStatus]) -> list[RunStatusCount]:
@@ -61,7 +56,7 @@ def run_counts(counts: Counter[RunStatus]) -> list[RunStatusCount]:
 
 
 def count_workers(workers: OrderedView[PhysicalWorkerEntity]) -> list[WorkerStatusCount]:
-    return worker_counts(_counted(workers, attrgetter("worker_status")))
+    return worker_counts(workers.counted("worker_status", WorkerStatus))
 
 
 def worker_counts(counts: Counter[WorkerStatus]) -> list[WorkerStatusCount]:
@@ -88,12 +83,4 @@ def queue_counts(read_model: ReadModel, observations: Observations) -> list[Queu
                 consumers=consumers,
             )
         )
-    return counts
-
-
-def _counted(items: OrderedView[Any], value_of: Callable[[Any], Any]) -> Counter[Any]:
-    counts: Counter[Any] = Counter()
-    for some in portions_of(items.positions, RECORDS_PER_STEP):
-        counts.update(value_of(items.records[id_]) for _, id_ in some)
-        give_way()
     return counts

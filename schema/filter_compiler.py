@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import strawberry
@@ -73,9 +73,14 @@ class Compiler:
         clause = self.clause(given, path, about)
         self._depth -= 1
         if self._depth % _MAX_LEVELS == _MAX_LEVELS - 1 and clause is not EVERYTHING:
-            test = Predicate(clause, dict(self.constants), self.entity_context.filter_code).matches
-            return Clause(f"{self.bind(test)}(record)", clause.formula, clause.candidates, clause.terms)
+            rest = None if clause.rest is None else self._called(clause.rest)
+            return replace(self._called(clause), rows=clause.rows, rest=rest)
         return clause
+
+    def _called(self, clause: Clause) -> Clause:
+        """The clause as a call of a function, whose source is compiled on its own."""
+        test = Predicate(clause, dict(self.constants), self.entity_context.filter_code).matches
+        return Clause(f"{self.bind(test)}(record)", clause.formula, terms=clause.terms)
 
     def apart(self, given: Filter, path: str, about: Name) -> tuple[Clause, Predicate]:
         """The clause of a filter for linked records, and its predicate."""

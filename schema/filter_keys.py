@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from schema.certainty import All, Atom, Choice, Exists, Fact, Measure, Some, Text, fact
-from schema.clauses import EVERYTHING, Candidates, Clause, Parts, Predicate, all_of, none_of, one_of
+from schema.clauses import EVERYTHING, Clause, Predicate, RowsOf, all_of, none_of, one_of
 from schema.errors import BadInput
 from schema.filter_compiler import Compiler, Key, Keys, Name, check_keys
 from schema.filters import (
@@ -26,12 +25,14 @@ from schema.filters import (
     TaskFilter,
 )
 from schema.scalars import id_of
-from schema.value_keys import VALUE_KEYS, Annotation, Times, Values, status_in
+from schema.value_keys import VALUE_KEYS, Annotation, Find, Times, Values, status_in
 from server.database.default_order import EPOCH, since_epoch
+from server.database.indexed_view import IndexedView
 from server.database.links import Links
 from server.database.models import RunModel, RunStatus, WorkerStatus
-from server.database.ordered import OrderedView, SortKey
 from server.database.read_model import ReadModel
+from server.database.row_index import DEFAULT, RowIndex
+from server.database.rows import Rows
 from server.database.table import Table
 from server.database.workspaces import TaskStatus
 
@@ -67,13 +68,17 @@ def _about(field_of: Callable[[Compiler, Name], Any]) -> Key:
 def _id(table_of: Callable[[ReadModel], Table[Any]]) -> Key:
     def field(compiler: Compiler, about: Name) -> Values:
         table = table_of(compiler.model)
-
-        def find(ids: Iterable[str]) -> Parts:
-            return [[table.position(record)] for id_ in ids if (record := table.get(id_)) is not None]
-
-        return Values("record.id", Text((*about, "id"), nullable=False), find, _stored(table))
+        return Values("record.id", Text((*about, "id"), nullable=False), _with_ids, _stored(table))
 
     return _about(field)
+
+
+def _with_ids(ids: Iterable[Any], index: RowIndex) -> Rows:
+    return index.rows(ids)
+
+
+def _with_values(field: str) -> Find:
+    return lambda values, index: index.by(field).any_of(values)
 
 
 def _stored(table: Table[Any]) -> Callable[[str], str]:
@@ -87,19 +92,12 @@ def _stored(table: Table[Any]) -> Callable[[str], str]:
     return spelled
 
 
-def _reference(
-    name: str, table_of: Callable[[ReadModel], Table[Any]], links_of: Callable[[ReadModel], Links[Any, Any]]
-) -> Key:
+def _reference(name: str, table_of: Callable[[ReadModel], Table[Any]]) -> Key:
     """The id of another entity, or a list of ids."""
 
     def field(compiler: Compiler, about: Name) -> Values:
-        members_of = links_of(compiler.model).members_of
-        return Values(
-            f"record.{name}",
-            Text((*about, name), nullable=True),
-            lambda ids: list(map(members_of, ids)),
-            _stored(table_of(compiler.model)),
-        )
+        subject, stored = Text((*about, name), nullable=True), _stored(table_of(compiler.model))
+        return Values(f"record.{name}", subject, _with_values(name), stored)
 
     return _about(field)
 
@@ -110,9 +108,9 @@ def _text(name: str, table_of: Callable[[ReadModel], Table[Any]] | None = None, 
     def field(compiler: Compiler, about: Name) -> Values:
         table = None if table_of is None else table_of(compiler.model)
 
-        def find(names: Iterable[str]) -> Parts:
+        def find(names: Iterable[str | None], index: RowIndex) -> Rows:
             assert table is not None
-            return [[table.position(table.records[id_])] for name in names for id_ in table.ids_named(name)]
+            return index.rows(id_ for name in names if name is not None for id_ in table.ids_named(name))
 
         return Values(f"record.{name}", Text((*about, name), nullable=nullable), None if table is None else find)
 
@@ -120,8 +118,8 @@ def _text(name: str, table_of: Callable[[ReadModel], Table[Any]] | None = None, 
 
 
 def _list(name: str) -> Key:
-    """A list of texts, in which no index finds records."""
-    return _about(lambda _compiler, about: Values(f"record.{name}", Fact((*about, name))))
+    """A list of texts."""
+    return _about(lambda _compiler, about: Values(f"record.{name}", Fact((*about, name)), _with_values(name)))
 
 
 def _number(name: str) -> Key:
@@ -139,17 +137,14 @@ def _number_or_null(name: str) -> Key:
     return _about(field)
 
 
-def _run_status(compiler: Compiler, about: Name) -> Values:
-    group = compiler.model.run_statuses.of
-    return Values(
-        "record.run_status", Choice((*about, "status"), tuple(RunStatus)), lambda them: list(map(group, them))
-    )
+def _run_status(_compiler: Compiler, about: Name) -> Values:
+    subject = Choice((*about, "status"), tuple(RunStatus))
+    return Values("record.run_status", subject, _with_values("run_status"))
 
 
-def _worker_status(compiler: Compiler, about: Name) -> Values:
-    group = compiler.model.worker_statuses.of
+def _worker_status(_compiler: Compiler, about: Name) -> Values:
     subject = Choice((*about, "status"), tuple(WorkerStatus))
-    return Values("record.worker_status", subject, lambda them: list(map(group, them)))
+    return Values("record.worker_status", subject, _with_values("worker_status"))
 
 
 def _task_status(_compiler: Compiler, about: Name) -> Values:
@@ -165,9 +160,9 @@ def _has_runs(links_of: Callable[[ReadModel], Links[Any, Any]]) -> Key:
     return Key(clause)
 
 
-def _annotation(table_of: Callable[[ReadModel], Table[Any]]) -> Key:
+def _annotation() -> Key:
     def clause(compiler: Compiler, given: AnnotationFilter, path: str, about: Name) -> Clause:
-        one = Annotation(given.key, table_of(compiler.model), (*about, "annotation", given.key))
+        one = Annotation(given.key, (*about, "annotation", given.key))
         clause = compiler.clause(given, path, one)
         if clause is EVERYTHING:
             raise BadInput(f"{path}: pass `eq` or `exists` beside the key.", "filter")
@@ -192,8 +187,8 @@ def _study(compiler: Compiler, given: StudyFilter, path: str, about: Name) -> Cl
         return matches(study)
 
     formula = All((fact(*about, "study"), of_study.formula))
-    found = _members(studies, predicate, links)
-    return Clause(f"{compiler.bind(test)}(record)", formula, found, of_study.terms)
+    rows = partial(_linked, studies, predicate, links, "study_id", test)
+    return Clause(f"{compiler.bind(test)}(record)", formula, rows, terms=of_study.terms)
 
 
 def _worker(compiler: Compiler, given: LogicalWorkerFilter, path: str, about: Name) -> Clause:
@@ -210,13 +205,26 @@ def _worker(compiler: Compiler, given: LogicalWorkerFilter, path: str, about: Na
         return False
 
     formula = Exists((*about, "worker"), of_worker.formula, partial(repr, given))
-    found = _members(workers, predicate, links)
-    return Clause(f"{compiler.bind(test)}(record)", formula, found, of_worker.terms)
+    rows = partial(_linked, workers, predicate, links, "workers", test)
+    return Clause(f"{compiler.bind(test)}(record)", formula, rows, terms=of_worker.terms)
 
 
-def _members(owners: Table[Any], predicate: Predicate, links: Links[Any, Any]) -> Candidates:
-    everyone = OrderedView(owners.order, owners.records, owners.records, "", whole=True)
-    return lambda: [found for _, id_ in everyone.where(predicate).positions if (found := links.members_of(id_))]
+def _linked(
+    owners: Table[Any],
+    predicate: Predicate,
+    links: Links[Any, Any],
+    field: str,
+    test: Callable[[Any], bool],
+    index: RowIndex,
+) -> Rows:
+    """The rows of the records that name a matching owner in a field; those that an owner only lists are tested."""
+    everyone = IndexedView(owners.order, owners.records, owners.records, "", owners.index)
+    named = index.by(field).any_of(everyone.where(predicate).ids)
+    listed = index.rows(links.one_sided())
+    if not listed:
+        return named
+    ids = (index.position(row)[1] for row in listed)
+    return (named - listed) | index.rows(id_ for id_ in ids if test(index.record(id_)))
 
 
 def _remembered(matches: Callable[[Any], bool], annotations: Mapping[str, str]) -> Callable[[Any], bool]:
@@ -245,18 +253,18 @@ def _heartbeat(compiler: Compiler, about: Name) -> Times:
 
 def _launched(compiler: Compiler, about: Name) -> Times:
     """Compares the seconds that runs are ordered by: the time zone matters only within a day of the bound."""
-    order = compiler.model.runs.order
     value = f"{compiler.bind(compiler.model.runs.positions)}[record.id][0]"  # minus the seconds; positive without any
     entity_context = compiler.entity_context
 
-    def compared(sign: str, bound: datetime) -> tuple[str, Candidates]:
+    def compared(sign: str, bound: datetime) -> tuple[str, RowsOf]:
         nearby = since_epoch(bound) // timedelta(seconds=1)
         early, late = compiler.bind(-(nearby - _DAY)), compiler.bind(-(nearby + _DAY))
         exactly = compiler.bind(lambda run: entity_context.instant(run.launched_at))
         exact = f"{late} <= value <= {early} and {exactly}(record) {sign} {compiler.bind(bound)}"
         surely = f"value > {early}" if sign == "<" else f"value < {late}"
-        first, stop = (-(nearby + _DAY), 1) if sign == "<" else (None, -(nearby - _DAY) + 1)
-        return f"((value := {value}) <= 0 and ({surely} or {exact}))", partial(_between, order, first, stop)
+        low, high = (-(nearby + _DAY), 1) if sign == "<" else (-math.inf, -(nearby - _DAY) + 1)
+        source = f"((value := {value}) <= 0 and ({surely} or {exact}))"
+        return source, lambda index: index.order(DEFAULT, index.default_value).between(low, high)
 
     return Times(Measure((*about, "launchedAt"), nullable=True), compared, f"{value} > 0")
 
@@ -287,26 +295,16 @@ def _has_failed(compiler: Compiler, wanted: bool, path: str, about: Name) -> Cla
     return clause if wanted else none_of(clause)
 
 
-def _between(order: Sequence[SortKey], first: int | None, stop: int) -> Parts:
-    """The runs whose order values are at least `first` and below `stop`."""
-    start = 0 if first is None else bisect_left(order, (first, ""))
-    return [order[start : bisect_left(order, (stop, ""))]]
-
-
 def _is_finished(compiler: Compiler, wanted: bool, path: str, about: Name) -> Clause:
     statuses = [one for one in RunStatus if one.is_finished is wanted]
     return status_in(compiler, statuses, path, _run_status(compiler, about))
 
 
 def _is_stuck(compiler: Compiler, wanted: bool, _path: str, about: Name) -> Clause:
-    observations, table = compiler.entity_context.observations, compiler.model.runs
-
-    def find() -> Parts:
-        return [[table.position(run)] for id_ in observations.stuck if (run := table.get(id_)) is not None]
-
+    observations = compiler.entity_context.observations
     source = f"({compiler.bind(observations.is_stuck)}(record) is {wanted})"
-    formula = Atom(Choice((*about, "isStuck"), (None, False, True)), lambda value: value is wanted)
-    return Clause(source, formula, find if wanted else None)
+    clause = Clause(source, Atom(Choice((*about, "isStuck"), (None, False, True)), lambda value: value is wanted))
+    return replace(clause, rows=lambda index: index.rows(observations.stuck), rest=clause) if wanted else clause
 
 
 # --- the tables
@@ -323,7 +321,7 @@ KEYS: Keys = {
         "id": _id(_STUDIES),
         "name": _text("name", _STUDIES),
         "has_runs": _has_runs(attrgetter("study_runs")),
-        "annotation": _annotation(_STUDIES),
+        "annotation": _annotation(),
     },
     LogicalWorkerFilter: {
         **_NESTED,
@@ -338,7 +336,7 @@ KEYS: Keys = {
         "name": _text("name", _PHYSICAL_WORKERS),
         "host": _text("host", nullable=True),
         "status": _about(_worker_status),
-        "logical_worker_id": _reference("logical_worker_id", _LOGICAL_WORKERS, attrgetter("instances")),
+        "logical_worker_id": _reference("logical_worker_id", _LOGICAL_WORKERS),
         "heartbeat_at": _about(_heartbeat),
         "restart_count": _number("restart_count"),
     },
@@ -350,15 +348,15 @@ KEYS: Keys = {
         "is_finished": Key(_is_finished),
         "is_stuck": Key(_is_stuck),
         "queues": _list("queues"),
-        "study_id": _reference("study_id", _STUDIES, attrgetter("study_runs")),
+        "study_id": _reference("study_id", _STUDIES),
         "study": Key(_study),
-        "worker_ids": _reference("workers", _LOGICAL_WORKERS, attrgetter("worker_runs")),
+        "worker_ids": _reference("workers", _LOGICAL_WORKERS),
         "worker": Key(_worker),
         "launched_at": _about(_launched),
         "started_at": _of_history("startedAt", "history.started"),
         "finished_at": _of_history("finishedAt", "(history.finished if history.last is record.run_status else None)"),
         "has_failed": Key(_has_failed),
-        "annotation": _annotation(_RUNS),
+        "annotation": _annotation(),
     },
     TaskFilter: {
         **_NESTED,

@@ -55,7 +55,7 @@ class Study(Node):
         root: strawberry.Parent[StudyEntity], info: Info, filter: RunFilterArgument = None
     ) -> list[RunStatusCount]:
         found = matching(root.runs, filter, info.context.database.entity_context)
-        info.context.note_search(found.tests + len(found))
+        info.context.note_search(found.tests + found.counting_tests)
         return count_runs(found)
 
     @strawberry.field(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
-from operator import eq, ge, gt, le, lt
-from typing import Any
+from functools import partial, reduce
+from operator import and_, eq, ge, gt, le, lt
+from typing import Any, TypeAlias
 
 from schema.certainty import All, Atom, Formula, Measure, Not, Some, Subject, Text, fact, is_null
-from schema.clauses import EVERYTHING, NOTHING, Candidates, Clause, Parts, none_of
+from schema.clauses import EVERYTHING, NOTHING, Clause, RowsOf, none_of
 from schema.errors import BadInput
 from schema.filter_compiler import Compiler, Key, Keys
 from schema.filters import (
@@ -28,8 +28,10 @@ from schema.filters import (
 from server.database.default_order import since_epoch
 from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, is_same_json, read_json
-from server.database.table import Table
+from server.database.row_index import RowIndex
+from server.database.rows import Rows
 
+Find: TypeAlias = Callable[[Iterable[Any], RowIndex], Rows]
 _MANY = 8
 """Up to so many values are tested one by one, which is twice as fast as a set."""
 _DAY = 86_400
@@ -41,16 +43,15 @@ class Values:
 
     source: str
     subject: Subject
-    find: Callable[[Iterable[Any]], Parts] | None = None
-    """Looks records up in an index by values of this field."""
+    find: Find | None = None
+    """Looks up the rows with one of some values of this field: those, and no others."""
     spelled: Callable[[str], str] = str
     """Gives a value the spelling in which it is stored."""
     folds: bool = False
     """Whether upper and lower case count as the same."""
 
-    def candidates(self, values: Iterable[Any]) -> Candidates | None:
-        find = self.find
-        return None if find is None or self.folds else lambda: find(values)
+    def rows(self, values: Iterable[Any]) -> RowsOf | None:
+        return None if self.find is None or self.folds else partial(self.find, values)
 
     def fold(self, text: str) -> str:
         return text.casefold() if self.folds else text
@@ -77,8 +78,8 @@ class Times:
     """The time of a record that a filter tests."""
 
     subject: Measure
-    compared: Callable[[str, datetime], tuple[str, Candidates | None]]
-    """From a sign and a bound: an expression, and the candidates for which it can hold."""
+    compared: Callable[[str, datetime], tuple[str, RowsOf | None]]
+    """From a sign and a bound: an expression, and the rows for which it can hold."""
     null: str
     """The expression which says that there is none."""
 
@@ -88,7 +89,6 @@ class Annotation:
     """The annotation under one key."""
 
     key: str
-    table: Table[Any]
     name: tuple[Any, ...]
 
 
@@ -101,46 +101,53 @@ def _holds(values: frozenset[Any], value: object) -> bool:
 
 def _is(compiler: Compiler, value: str | None, _path: str, field: Values) -> Clause:
     if value is None:
-        return Clause(f"{field.source} is None", field.null)
+        return Clause(f"{field.source} is None", field.null, field.rows([None]))
     stored = field.spelled(value)
     clause = f"{field.source} == {compiler.bind(stored)}"
-    return Clause(clause, field.among(frozenset([stored])), field.candidates([stored]))
+    return Clause(clause, field.among(frozenset([stored])), field.rows([stored]))
 
 
 def _in(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
     among = frozenset(map(field.spelled, values))
-    return Clause(f"{field.source} in {compiler.bind(among)}", field.among(among), field.candidates(among))
+    return Clause(f"{field.source} in {compiler.bind(among)}", field.among(among), field.rows(among))
 
 
 def _not_in(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
     among = frozenset(map(field.spelled, values))
-    return Clause(f"{field.source} not in {compiler.bind(among)}", Not(field.among(among)))
+    clause = Clause(f"{field.source} not in {compiler.bind(among)}", Not(field.among(among)))
+    return _with_complement(clause, field.rows(among))
 
 
 def _null(_compiler: Compiler, wanted: bool, _path: str, field: Values) -> Clause:
+    rows = field.rows([None])
     if wanted:
-        return Clause(f"{field.source} is None", field.null)
-    return Clause(f"{field.source} is not None", Not(field.null))
+        return Clause(f"{field.source} is None", field.null, rows)
+    return _with_complement(Clause(f"{field.source} is not None", Not(field.null)), rows)
 
 
 def _text_is(compiler: Compiler, value: str | None, _path: str, field: Values) -> Clause:
     if value is None:
-        return Clause(f"{field.source} is None", field.null)
+        return Clause(f"{field.source} is None", field.null, field.rows([None]))
     folded = field.fold(value)
     source = f"({field.source} is not None and {field.folded} == {compiler.bind(folded)})"
-    return Clause(source, field.among(frozenset([folded])), field.candidates([value]))
+    return Clause(source, field.among(frozenset([folded])), field.rows([value]))
 
 
 def _text_in(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
     among = frozenset(map(field.fold, values))
     source = f"({field.source} is not None and {field.folded} in {compiler.bind(among)})"
-    return Clause(source, field.among(among), field.candidates(among))
+    return Clause(source, field.among(among), field.rows(among))
 
 
 def _text_not_in(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
     among = frozenset(map(field.fold, values))
     source = f"({field.source} is None or {field.folded} not in {compiler.bind(among)})"
-    return Clause(source, Not(field.among(among)))
+    return _with_complement(Clause(source, Not(field.among(among))), field.rows(among))
+
+
+def _with_complement(clause: Clause, others: RowsOf | None) -> Clause:
+    """The clause for all rows but these."""
+    return clause if others is None else replace(clause, rows=lambda index: index.everything - others(index))
 
 
 def _part(test: str) -> Key:
@@ -169,7 +176,7 @@ def status_in(compiler: Compiler, values: Iterable[Any], _path: str, field: Valu
     if not distinct:
         return NOTHING
     tests = " or ".join(f"{field.source} is {compiler.bind(value)}" for value in distinct)
-    return Clause(f"({tests})", Atom(field.subject, partial(_holds, frozenset(distinct))), field.candidates(distinct))
+    return Clause(f"({tests})", Atom(field.subject, partial(_holds, frozenset(distinct))), field.rows(distinct))
 
 
 def _status_is(compiler: Compiler, value: Any, path: str, field: Values) -> Clause:
@@ -191,7 +198,7 @@ def _contains_any(compiler: Compiler, values: Iterable[str], _path: str, field: 
         source = f"(not {compiler.bind(among)}.isdisjoint({field.source}))"
     else:
         source = f"({' or '.join(_each(compiler, among, field))})"
-    return Clause(source, All((_holds_some(field), Some(_facts(among, field)))), field.candidates(among))
+    return Clause(source, All((_holds_some(field), Some(_facts(among, field)))), field.rows(among))
 
 
 def _contains_all(compiler: Compiler, values: Iterable[str], _path: str, field: Values) -> Clause:
@@ -203,8 +210,8 @@ def _contains_all(compiler: Compiler, values: Iterable[str], _path: str, field: 
     else:
         source = f"({' and '.join(_each(compiler, needed, field))})"
     find = field.find
-    candidates = None if find is None else (lambda: [min(find(needed), key=len)])
-    return Clause(source, All((_holds_some(field), *_facts(needed, field))), candidates)
+    rows = None if find is None else (lambda index: reduce(and_, [find([value], index) for value in needed]))
+    return Clause(source, All((_holds_some(field), *_facts(needed, field))), rows)
 
 
 def _each(compiler: Compiler, values: Iterable[str], field: Values) -> list[str]:
@@ -221,10 +228,10 @@ def _facts(values: Iterable[str], field: Values) -> list[Formula]:
 
 
 def _is_empty(_compiler: Compiler, wanted: bool, _path: str, field: Values) -> Clause:
-    is_empty = fact(field.subject.name, "is empty")
+    is_empty, rows = fact(field.subject.name, "is empty"), field.rows([()])
     if wanted:
-        return Clause(f"(not {field.source})", is_empty)
-    return Clause(f"({field.source} != ())", Not(is_empty))
+        return Clause(f"(not {field.source})", is_empty, rows)
+    return _with_complement(Clause(f"({field.source} != ())", Not(is_empty)), rows)
 
 
 # --- of numbers and times
@@ -239,8 +246,9 @@ def _number(sign: str, test: Callable[[Any, Any], bool]) -> Key:
 
 def _time(sign: str, test: Callable[[Any, Any], bool]) -> Key:
     def clause(_compiler: Compiler, bound: datetime, _path: str, times: Times) -> Clause:
-        source, candidates = times.compared(sign, bound)
-        return Clause(source, _compared(times.subject, test, since_epoch(bound)), candidates)
+        source, rows = times.compared(sign, bound)
+        clause = Clause(source, _compared(times.subject, test, since_epoch(bound)))
+        return clause if rows is None else replace(clause, rows=rows, rest=clause)
 
     return Key(clause)
 
@@ -260,7 +268,7 @@ def _no_time(_compiler: Compiler, wanted: bool, _path: str, times: Times) -> Cla
 def _annotated(compiler: Compiler, exists: bool, _path: str, one: Annotation) -> Clause:
     annotations, key = compiler.model.annotations, one.key
     source = f"{compiler.bind(lambda id_: key in read_json(annotations.get(id_, EMPTY)))}(record.id)"
-    clause = Clause(source, fact(*one.name), partial(_annotated_places, annotations, one.table))
+    clause = _among_annotated(Clause(source, fact(*one.name)), annotations)
     return clause if exists else none_of(clause)
 
 
@@ -276,11 +284,12 @@ def _annotated_as(compiler: Compiler, wanted: Any, path: str, one: Annotation) -
         return key in values and is_same_json(values[key], wanted)
 
     formula = All((fact(*one.name), fact(*one.name, json.dumps(wanted, sort_keys=True, default=repr))))
-    return Clause(f"{compiler.bind(test)}(record.id)", formula, partial(_annotated_places, annotations, one.table))
+    return _among_annotated(Clause(f"{compiler.bind(test)}(record.id)", formula), annotations)
 
 
-def _annotated_places(annotations: Mapping[str, str], table: Table[Any]) -> Parts:
-    return [[table.position(record)] for id_ in annotations if (record := table.get(id_)) is not None]
+def _among_annotated(clause: Clause, annotations: Mapping[str, str]) -> Clause:
+    """The clause, to be tested on the rows that have annotations."""
+    return replace(clause, rows=lambda index: index.rows(annotations), rest=clause)
 
 
 _STATUS = {"eq": Key(_status_is), "in_": Key(status_in), "not_in": Key(_status_not_in)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from server.database.backends.codec import CURRENT, LEGACY, Dialect
-from server.database.models import EntityKind, Entry
+from server.database.models import EntityKind, Entry, Key
 
 
 class Dialects:
@@ -25,6 +25,11 @@ class Dialects:
             others.pop(entry.key.id, None)
         else:
             others[entry.key.id] = entry.is_legacy is True
+
+    def is_current(self, key: Key) -> bool:
+        """Whether 2.0.0b4 writes a record like that, or there is none."""
+        others = self._others.get(key.kind)
+        return others is None or key.id not in others
 
     @property
     def has_current(self) -> bool:

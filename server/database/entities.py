@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from types import CodeType, EllipsisType
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from server.database.default_order import BY_LAUNCH, BY_NAME
 from server.database.histories import History, StatusChange, instant
+from server.database.indexed_view import IndexedView
 from server.database.json_text import EMPTY, JSON, read_json
+from server.database.links import Links
 from server.database.models import (
     EntityKind,
     LogicalWorkerModel,
@@ -164,7 +167,7 @@ class StudyEntity(DatabaseEntity[StudyModel]):
 
     @property
     def runs(self) -> OrderedView[RunEntity]:
-        return _runs(self._entity_context, self._entity_context.read_model.study_runs.members_of(self.id))
+        return _runs(self._entity_context, self._entity_context.read_model.study_runs, self.id)
 
     @property
     def workers(self) -> list[LogicalWorkerEntity]:
@@ -328,7 +331,7 @@ class LogicalWorkerEntity(DatabaseEntity[LogicalWorkerModel]):
 
     @property
     def runs(self) -> OrderedView[RunEntity]:
-        return _runs(self._entity_context, self._entity_context.read_model.worker_runs.members_of(self.id))
+        return _runs(self._entity_context, self._entity_context.read_model.worker_runs, self.id)
 
     @property
     def physical_workers(self) -> OrderedView[PhysicalWorkerEntity]:
@@ -427,9 +430,10 @@ def _annotations(entity_context: EntityContext, id_: str) -> JSON:
     return read_json(entity_context.read_model.annotations.get(id_, EMPTY))
 
 
-def _runs(entity_context: EntityContext, positions: Sequence[tuple[int | str, str]]) -> OrderedView[RunEntity]:
-    records = entity_context.read_model.runs.records
-    return OrderedView(positions, records, entity_context.runs, BY_LAUNCH)
+def _runs(entity_context: EntityContext, links: Links[Any, RunModel], owner_id: str) -> OrderedView[RunEntity]:
+    runs = entity_context.read_model.runs
+    own = partial(runs.index.members, links, owner_id)
+    return IndexedView(links.members_of(owner_id), runs.records, entity_context.runs, BY_LAUNCH, runs.index, own)
 
 
 def _first_run(entity_context: EntityContext, ids: Iterable[str]) -> RunEntity | None:

@@ -35,6 +35,7 @@ from server.database.listing import Listing
 from server.database.marks import Marks
 from server.database.models import EntityKind, Entry, Key, LogicalWorkerModel, StudyModel, name_of
 from server.database.notifier import Notifier
+from server.database.own_writes import OwnWrites
 from server.database.read_model import ReadModel
 from server.database.steps import Steps, portions_of
 from server.database.tasks import end_tasks, together
@@ -68,8 +69,7 @@ class Feed:
         """What somebody waits for: it does not wait for all that is marked."""
         self._reload = False
         self._work = asyncio.Event()
-        self._writes: dict[str, WriteSet] = {}
-        """The writes that are under way, by id."""
+        self._writes = OwnWrites()
         self._waiting: set[asyncio.Future[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._loaded: asyncio.Future[None]
@@ -205,7 +205,7 @@ class Feed:
                 self._last_seen = datetime.now(UTC)
                 if self._is_marked:
                     self._noticed_at = self._noticed_at or monotonic()
-                    if not self._is_of_write(notice):
+                    if not self._writes.explain(notice):
                         self._work.set()
 
     def _end_silence(self) -> None:
@@ -225,7 +225,7 @@ class Feed:
         They come just before the end of the write, when all of it is read back. What is written would be read twice
         otherwise, the second time after the first, since reads are serialised.
         """
-        self._writes[batch.id] = batch
+        self._writes.begin(batch)
         timer = asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._end_write, batch)
         try:
             yield
@@ -233,25 +233,18 @@ class Feed:
             timer.cancel()
             self._end_write(batch)
 
+    def is_behind(self, key: Key) -> bool:
+        """Whether the copy is known to have an older content of a key than the database."""
+        is_marked = key in self.unread or key in self._marked.keys or key in self._urgent.keys
+        return is_marked or self._writes.change(key)
+
     def _end_write(self, batch: WriteSet) -> None:
-        if self._writes.pop(batch.id, None) is not None and self._is_marked:
+        if self._writes.end(batch) and self._is_marked:
             self._work.set()
 
     @property
     def _is_marked(self) -> bool:
         return bool(self._reload or self._marked)
-
-    def _is_of_write(self, notice: Notice) -> bool:
-        """Whether all that may have changed is written by this process just now."""
-        if not self._writes or not isinstance(notice, Changed):
-            return False
-        writes = self._writes.values()
-        kinds = {name.kind for write in writes for name in write.names} if notice.name_maps else set()
-        return (
-            all(any(key in write.written or key in write.deleted for write in writes) for key in notice.keys)
-            and all(any(note in write.notes for write in writes) for note in notice.notes)
-            and notice.name_maps <= kinds
-        )
 
     def note_name_maps(self, kinds: Collection[EntityKind]) -> None:
         """Notes that the name maps of some kinds may have changed."""

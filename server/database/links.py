@@ -65,6 +65,8 @@ class Links(Generic[Owner, Member]):
         """By owner, the members that ceased to name it since links were settled: it may still list them."""
         self._searched: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {}
         """By owner, a list that was searched, also as a set: where members leave in many steps, each searches it."""
+        self.listeners: list[Callable[[str, str], None]] = []
+        """Called with the ids of the owner and the member of a link that has come or gone, unless by `rebuild`."""
 
     def members_of(self, owner_id: str) -> Sequence[SortKey]:
         """The members that exist, in their kind's default order. Not to be changed."""
@@ -82,6 +84,10 @@ class Links(Generic[Owner, Member]):
     def one_sided_of(self, member_id: str) -> Sequence[str]:
         """The owners that list it without being named by it."""
         return self._strays.get(member_id, ())
+
+    def one_sided(self) -> Iterable[str]:
+        """The ids of all members of which that is so, some of which may not exist."""
+        return self._strays
 
     def rebuild(self, order: Sequence[SortKey]) -> Iterator[None]:
         """Step by step. `order`: the positions of all members, sorted."""
@@ -195,6 +201,7 @@ class Links(Generic[Owner, Member]):
         order = self._by_owner.setdefault(owner_id, [])
         insert(order, position)
         self.most_members = max(self.most_members, len(order))
+        self._tell(owner_id, position)
 
     def _unlink(self, owner_id: str, position: SortKey) -> None:
         order = self._by_owner.get(owner_id)
@@ -202,6 +209,11 @@ class Links(Generic[Owner, Member]):
             discard(order, position)
             if not order:
                 del self._by_owner[owner_id]
+            self._tell(owner_id, position)
+
+    def _tell(self, owner_id: str, position: SortKey) -> None:
+        for listener in self.listeners:
+            listener(owner_id, position[1])
 
     def _add_all_one_sided(self, owner_id: str, member_ids: set[str]) -> None:
         for member_id in self._unnamed(owner_id, member_ids):

@@ -42,7 +42,7 @@ from server.database.repair import Resurrected, repair, settle_resurrected
 from server.database.revision_sharing import RevisionSharing
 from server.database.sizes import Sizes, sizes_of
 from server.database.tasks import end_tasks
-from server.database.transactions import TransactionRunner
+from server.database.transaction_runner import TransactionRunner
 from server.database.unit_of_work import UnitOfWork
 
 

@@ -206,6 +206,16 @@ STORED_FIELDS: Mapping[EntityKind, Mapping[str, Shape]] = MappingProxyType(
 )
 """How each field is stored, in the order in which Merlin writes them."""
 
+LISTS: Mapping[EntityKind, tuple[str, ...]] = MappingProxyType(
+    {
+        EntityKind.STUDY: ("runs",),
+        EntityKind.RUN: (),
+        EntityKind.LOGICAL_WORKER: ("runs", "physical_workers"),
+        EntityKind.PHYSICAL_WORKER: (),
+    }
+)
+"""The fields that list the ids of what belongs to a record: they grow with the database."""
+
 SAVED_BY_MERLIN = ("parent", "child", "run_status", "additional_data", "workers")
 """The fields of a run that may change, as in Merlin (`RunModel.fields_allowed_to_be_updated`)."""
 

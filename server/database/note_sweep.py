@@ -14,7 +14,8 @@ from server.database.models import MODELS, Key, Model
 from server.database.notifier import Notifier
 from server.database.read_model import Change, ReadModel
 from server.database.steps import Steps, portions_of
-from server.database.transactions import Transaction, TransactionRunner
+from server.database.transaction_runner import TransactionRunner
+from server.database.transactions import Transaction
 
 LOG = logging.getLogger(__name__)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
-from operator import itemgetter
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from operator import attrgetter, itemgetter
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, portions_of
@@ -21,8 +22,6 @@ SortKey: TypeAlias = tuple[Any, str]
 """An order value (None if the entity has none) and the id, which orders equal values."""
 
 
-_MIN_REDUCTION = 2
-"""An index is used if it leaves less than one in so many records to test."""
 _TESTS_TOGETHER = 10_000
 """Conditions that are tested between two looks at the time: it takes a millisecond, or some where they are slow."""
 _SORTED_TOGETHER = 5_000
@@ -58,6 +57,11 @@ def _rank_descending(place: SortKey) -> tuple[bool, Any, str]:
     return value is None, 0 if value is None else _Descending(value), id_
 
 
+def rank_of(*, descending: bool) -> Callable[[SortKey], Any]:
+    """The function that makes positions comparable: nulls last, then by value, then by id."""
+    return _rank_descending if descending else _rank_ascending
+
+
 _value = itemgetter(0)
 
 
@@ -71,15 +75,55 @@ class Selection(Protocol):
     def select(self, positions: Sequence[SortKey], records: Mapping[str, Any]) -> list[SortKey]:
         """The positions whose records match."""
 
-    def candidates(self) -> Sequence[Sequence[SortKey]] | None:
-        """Parts, each in the default order, that together hold all matches; None if no index can narrow them down."""
+    def rows(self, index: Any) -> Any:
+        """The rows of an index among which all matches are; None if no index can narrow them down."""
+
+    @property
+    def rest(self) -> Selection | None:
+        """What is still to be tested on these rows; None if all of them match."""
+
+
+class Window(NamedTuple):
+    """A page of a view."""
+
+    nodes: list[Any]
+    position: Callable[[int], SortKey]
+    """Of the node with a number on this page."""
+    has_previous: bool
+    has_next: bool
+
+
+class Indexable(Protocol):
+    """An ordered sequence in which a position is found."""
+
+    def __len__(self) -> int: ...
+
+    def slice(self, start: int, stop: int) -> list[Any]: ...
+
+    def position(self, index: int) -> SortKey: ...
+
+    def after(self, position: SortKey) -> int: ...
+
+    def before(self, position: SortKey) -> int: ...
+
+
+def window_of(items: Indexable, after: SortKey | None, before: SortKey | None, size: int, *, from_end: bool) -> Window:
+    """Relay's algorithm (GraphQL Cursor Connections, 4.4), on positions: so many items between two of them."""
+    start = 0 if after is None else items.after(after)
+    stop = len(items) if before is None else items.before(before)
+    stop = max(start, stop)
+    if from_end:
+        start = max(start, stop - size)
+    else:
+        stop = min(stop, start + size)
+    return Window(items.slice(start, stop), lambda index: items.position(start + index), start > 0, stop < len(items))
 
 
 class OrderedView(Generic[E_co]):
     """An ordered sequence of entities. A view, not a copy: valid until the read model changes, so do not keep it over
     an `await`."""
 
-    __slots__ = ("_entities", "_rank", "_whole", "order", "positions", "records", "tests")
+    __slots__ = ("_entities", "_positions", "_rank", "order", "records", "tests")
 
     def __init__(
         self,
@@ -88,12 +132,10 @@ class OrderedView(Generic[E_co]):
         entities: Mapping[str, E_co],
         order: str,
         *,
-        whole: bool = False,
         rank: Callable[[SortKey], Any] | None = None,
         tests: int = 0,
     ) -> None:
-        self.positions = positions
-        """Sorted, without duplicates."""
+        self._positions = positions
         self.records = records
         """Records by id; at least those of the view."""
         self.order = order
@@ -101,9 +143,17 @@ class OrderedView(Generic[E_co]):
         self.tests = tests
         """How many conditions were tested on records to make this view; an order counts as two."""
         self._entities = entities
-        self._whole = whole
-        """Whether the view has all records of the kind."""
         self._rank = rank
+
+    @property
+    def positions(self) -> Sequence[SortKey]:
+        """Sorted, without duplicates."""
+        return self._positions
+
+    @property
+    def ids(self) -> list[str]:
+        """In any order."""
+        return [id_ for _, id_ in self.positions]
 
     @property
     def is_default(self) -> bool:
@@ -155,11 +205,6 @@ class OrderedView(Generic[E_co]):
     def where(self, selection: Selection) -> OrderedView[E_co]:
         """The entities that match. Only for a view in the default order, which the result has, too."""
         positions = self.positions
-        parts = selection.candidates()
-        if parts is not None and sum(map(len, parts)) * _MIN_REDUCTION < len(positions):
-            positions = parts[0] if len(parts) == 1 else sorted_in_steps(list(set().union(*parts)))
-            if not self._whole:
-                positions = _in_steps(lambda some: filter(self._holds, some), positions, RECORDS_PER_STEP)
         together = max(1, min(RECORDS_PER_STEP, _TESTS_TOGETHER // max(1, selection.terms)))
         found = _in_steps(lambda some: selection.select(some, self.records), positions, together)
         tests = self.tests + len(positions) * selection.terms
@@ -183,9 +228,24 @@ class OrderedView(Generic[E_co]):
             [*rest, *sorted_in_steps(nulls)], records, self._entities, f"{name}:{direction}", rank=rank, tests=tests
         )
 
-    def _holds(self, place: SortKey) -> bool:
-        index = bisect_left(self.positions, place)
-        return index < len(self.positions) and self.positions[index] == place
+    def counted(self, field: str, values: Iterable[Hashable]) -> Counter[Any]:
+        """How many of the records have each of these values in a field. Gives way."""
+        del values
+        counts: Counter[Any] = Counter()
+        value_of = attrgetter(field)
+        for some in portions_of(self.positions, RECORDS_PER_STEP):
+            counts.update(value_of(self.records[id_]) for _, id_ in some)
+            give_way()
+        return counts
+
+    @property
+    def counting_tests(self) -> int:
+        """How many records `counted` looks at."""
+        return len(self)
+
+    def window(self, after: SortKey | None, before: SortKey | None, size: int, *, from_end: bool) -> Window:
+        """The page of so many entities between two positions, from the first one on, or up to the last one."""
+        return window_of(self, after, before, size, from_end=from_end)
 
 
 def _in_steps(step: Callable[[Sequence[Item]], Iterable[R]], items: Sequence[Item], size: int) -> list[R]:

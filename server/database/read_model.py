@@ -89,7 +89,7 @@ class ReadModel:
         """The values that could not be read, by record."""
         self.annotations: dict[str, JSONText] = {}
         """The annotations of entities, by id, unless they are empty."""
-        self.histories = Histories(lambda id_, before: self.digest.note(NoteKey(NoteKind.HISTORY, id_), before))
+        self.histories = Histories(self._history_changed)
         """The histories of runs."""
         self.ownerless: dict[NoteKey, None] = {}
         """The notes that came though there is no such entity; for whoever removes them."""
@@ -136,6 +136,8 @@ class ReadModel:
             named=lambda child: optional(child.parent),
             position=self._position,
         )
+        self.study_runs.listeners.append(lambda study_id, _: self.studies.index.touch(study_id))
+        self.worker_runs.listeners.append(lambda worker_id, _: self.logical_workers.index.touch(worker_id))
         self._links: Sequence[Links[Any, Any]] = (self.study_runs, self.worker_runs, self.instances, self.children)
         self._owning: Mapping[EntityKind, tuple[Links[Any, Any], ...]] = {
             EntityKind.STUDY: (self.study_runs,),
@@ -315,6 +317,10 @@ class ReadModel:
             for kind in OWNERS[NoteKind.ANNOTATIONS]:
                 if (record := self.tables[kind].get(id_)) is not None:
                     yield Change(Key(kind, id_), record, record, annotated=True)
+
+    def _history_changed(self, run_id: str, before: str | None) -> None:
+        self.digest.note(NoteKey(NoteKind.HISTORY, run_id), before)
+        self.runs.index.touch(run_id)
 
     def _position(self, record: Model) -> SortKey:
         return self.tables[KINDS[type(record)]].position(record)

@@ -10,7 +10,7 @@ from itertools import accumulate, chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from server.database.ordered import ORDER_TESTS, SortKey, sorted_in_steps
+from server.database.ordered import ORDER_TESTS, SortKey, Window, sorted_in_steps, window_of
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.workspaces import HasColumns, Step, Task, TaskStatus, Workspace
@@ -205,6 +205,10 @@ class TaskView:
         if self._ranks is None:
             return bisect_left(self._places, position[0])
         return bisect_left(self._ranks, self._rank(position))
+
+    def window(self, after: SortKey | None, before: SortKey | None, size: int, *, from_end: bool) -> Window:
+        """The page of so many tasks between two positions, from the first one on, or up to the last one."""
+        return window_of(self, after, before, size, from_end=from_end)
 
     def _rank(self, position: SortKey) -> _Rank:
         value, rest = position

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from time import monotonic
 from typing import Any, TypeVar
@@ -40,6 +40,13 @@ def sorted_parts(items: Sequence[Rank]) -> Iterator[list[Rank]]:
     for part in parts:
         part.sort()
         yield part
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """As `portions_of`, of what may have no length."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
 
 
 class Steps:

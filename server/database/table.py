@@ -10,6 +10,7 @@ from server.database.default_order import NEVER_LAUNCHED, position_of
 from server.database.links import discard, insert
 from server.database.models import Model, name_of
 from server.database.ordered import SortKey
+from server.database.row_index import RowIndex
 from server.database.steps import RECORDS_PER_STEP, portions_of, sorted_parts
 
 Record = TypeVar("Record", bound=Model)
@@ -33,6 +34,7 @@ class Table(Generic[Record]):
         """Ids with upper-case letters, by their lower-case form. Merlin never writes such ids, but others may."""
         self.views: list[dict[str, Any]] = []
         """Caches of objects made from single records, by id: an entry is dropped when its record changes."""
+        self.index = RowIndex(self.records, self.positions)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -120,6 +122,7 @@ class Table(Generic[Record]):
             if new is not None:
                 insert(self.order, new)
                 self.positions[id_] = new
+        self.index.changed(id_, before, after)
         old_name = None if before is None else name_of(before)
         new_name = None if after is None else name_of(after)
         if old_name != new_name:
@@ -130,6 +133,7 @@ class Table(Generic[Record]):
 
     def rebuild(self) -> Iterator[None]:
         """Rebuilds the indexes in place, since others hold references to `order` and `positions`; step by step."""
+        self.index.clear()
         self.positions.clear()
         self._ids.clear()
         self._duplicate_names.clear()

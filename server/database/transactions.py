@@ -7,30 +7,23 @@ compares every value that was read with the current one, and writes only if all 
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
-import time
-import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import filterfalse
 from typing import Any, TypeVar
 
 from server.database.backends.base import ResultsBackend
-from server.database.backends.codec import CURRENT, Dialect, Raw, decode, encode, encode_field, is_legacy
-from server.database.backends.notes import FOLLOWED, OWNERS, NoteKey, NoteKind
+from server.database.backends.codec import Dialect, Raw, decode, encode, encode_field, is_entity_id, is_legacy
+from server.database.backends.list_patch import ListPatch
+from server.database.backends.notes import OWNERS, NoteKey, NoteKind
 from server.database.backends.write_set import NameKey, WriteSet
-from server.database.effects import Action, Effect, changed_fields, described
+from server.database.effects import Action, Effect, changed_fields
 from server.database.errors import (
-    AlreadyBegunError,
-    ConflictError,
     InvalidValueError,
 )
-from server.database.feed import Feed
-from server.database.files.run_metadata import RunMetadata
-from server.database.idempotency import Claim
+from server.database.expected import Expected, UnexpectedError
 from server.database.models import (
     KINDS,
+    LISTS,
     EntityKind,
     Entry,
     Key,
@@ -39,15 +32,8 @@ from server.database.models import (
     RunStatus,
     with_value,
 )
-from server.database.read_model import ReadModel
 from server.database.steps import Steps
 from server.database.tasks import together
-from server.database.turns import Turns, raise_if_cancelled
-
-LOG = logging.getLogger(__name__)
-
-RETRY_TIMEOUT = 10.0
-"""Seconds for which a change is retried while other writers keep changing what it reads."""
 
 ANNOTATIONS = "annotations"
 """The name of annotations among the fields of an effect: a note, not a field of the record."""
@@ -56,15 +42,23 @@ _NEEDED_REFERENCES = {EntityKind.RUN: "study_id", EntityKind.PHYSICAL_WORKER: "l
 _DECODED_TOGETHER = 10
 """Records: it takes less than a millisecond, and some where each has a long list."""
 
-Result = TypeVar("Result")
 Record = TypeVar("Record", bound=Model)
 
 
 class Transaction:
     """The reads and pending writes of one change. Reads see the transaction's own writes."""
 
-    def __init__(self, backend: ResultsBackend, dialect: Dialect, *, status_beside: bool = False) -> None:
+    def __init__(
+        self,
+        backend: ResultsBackend,
+        dialect: Dialect,
+        *,
+        status_beside: bool = False,
+        expected: Expected | None = None,
+    ) -> None:
+        """`expected`: what is taken for read. None: all is read."""
         self._backend = backend
+        self._expected = expected
         self._dialect = dialect
         self._status_beside = status_beside
         self._steps = Steps()
@@ -75,10 +69,16 @@ class Transaction:
         self._notes: dict[NoteKey, str | None] = {}
         self._owners: dict[NameKey, str | None] = {}
         self._owners_now: dict[NameKey, str | None] = {}
+        self._unread: dict[Key, Collection[str]] = {}
+        """The lists that were not read, of the records that have some."""
+        self._patches: dict[Key, dict[str, ListPatch]] = {}
 
     async def prefetch(self, keys: Iterable[Key]) -> None:
         """Reads many records at once, for later calls of `get`."""
-        missing = [key for key in dict.fromkeys(keys) if key not in self._raw]
+        await self._read([key for key in dict.fromkeys(keys) if not self._is_expected(key)])
+
+    async def _read(self, keys: Sequence[Key]) -> None:
+        missing = [key for key in keys if key not in self._entries]
         if missing:
             for number, (key, raw) in enumerate((await self._backend.read_raw(missing)).items(), 1):
                 if not number % _DECODED_TOGETHER:
@@ -86,6 +86,21 @@ class Transaction:
                 self._raw[key] = raw
                 self._entries[key] = Entry(key, None) if raw is None else decode(key.kind, key.id, raw)
                 self._now.setdefault(key, self._entries[key].record)  # a record that was put before it was read stays
+
+    def _is_expected(self, key: Key) -> bool:
+        """Whether it need not be read yet: its lists may never be asked for."""
+        return self._expected is not None and self._expected.entry(key, without_lists=True) is not None
+
+    def _expect(self, key: Key, *, without_lists: bool = False) -> bool:
+        """Takes what is expected for read; returns whether anything is."""
+        entry = None if self._expected is None else self._expected.entry(key, without_lists=without_lists)
+        if entry is None:
+            return False
+        self._entries[key] = entry
+        self._now.setdefault(key, entry.record)
+        if without_lists and entry.record is not None and (lists := LISTS[key.kind]):
+            self._unread[key] = lists
+        return True
 
     async def read_ahead(
         self, keys: Iterable[Key] = (), names: Iterable[NameKey] = (), notes: Iterable[NoteKey] = ()
@@ -99,15 +114,39 @@ class Transaction:
 
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
-        await self.prefetch([key])
-        await self._steps.turn()
+        if key in self._unread:
+            raise UnexpectedError
+        if key not in self._entries and not self._expect(key):
+            await self._read([key])
+            await self._steps.turn()
+        record = self._now[key]
+        assert record is None or isinstance(record, model)
+        return record
+
+    async def get_without_lists(self, model: type[Record], id_: str) -> Record | None:
+        """`get` for whoever only appends to the record's lists of ids and removes from them: what else they hold need
+        not be what is stored.
+        """
+        key = Key(KINDS[model], id_)
+        if key not in self._entries:
+            self._expect(key, without_lists=True)
+        if key not in self._unread:
+            return await self.get(model, id_)
         record = self._now[key]
         assert record is None or isinstance(record, model)
         return record
 
     async def prefetch_owners(self, kind: EntityKind, names: Iterable[str]) -> None:
         """Reads many names at once, for later calls of `owner_of`."""
-        missing = [name for name in dict.fromkeys(names) if NameKey(kind, name) not in self._owners]
+        missing = []
+        for name in dict.fromkeys(names):
+            key = NameKey(kind, name)
+            if key in self._owners:
+                continue
+            if self._expected is not None and (owner := self._expected.owner(kind, name)) is not None:
+                self._owners[key] = self._owners_now[key] = owner[0]
+            else:
+                missing.append(name)
         if missing:
             owners = await self._backend.name_owners(kind, missing)
             for name in missing:
@@ -159,7 +198,7 @@ class Transaction:
         """Raises `InvalidValueError` for a run status that the record's dialect can't express."""
         if not isinstance(record, RunModel) or record.run_status in (RunStatus.RUNNING, RunStatus.COMPLETED):
             return
-        raw = self._raw.get(Key(EntityKind.RUN, record.id))
+        raw = self._raw_of(Key(EntityKind.RUN, record.id))
         if raw is None or self._status_beside:
             only_tells_completion = not self._dialect.run_status
         else:
@@ -173,19 +212,39 @@ class Transaction:
 
     def append(self, record: Any, field_name: str, id_: str) -> None:
         """Adds an id to a record's list of ids, unless it is there; a list that can't be read is not changed."""
+        key = Key(KINDS[type(record)], record.id)
+        if key in self._unread:
+            self._patch(key, field_name, ListPatch(added=(id_,)))
+            return
         ids = getattr(record, field_name)
-        if id_ not in ids and self.is_readable(Key(KINDS[type(record)], record.id), field_name):
+        if id_ not in ids and self.is_readable(key, field_name):
             self.put(with_value(record, field_name, (*ids, id_)))
+
+    def _patch(self, key: Key, field_name: str, patch: ListPatch) -> None:
+        """The commit will check that each id is, or is not, listed."""
+        patches = self._patches.setdefault(key, {})
+        if field_name in patches or not all(map(is_entity_id, (*patch.added, *patch.removed))):
+            raise UnexpectedError
+        patches[field_name] = patch
 
     def remove(self, record: Any, field_name: str, gone: Collection[str]) -> None:
         """Removes ids from a record's list of ids; a list that can't be read is not changed."""
+        key = Key(KINDS[type(record)], record.id)
+        if key in self._unread:
+            if len(gone) > 1:  # which of them are listed is not known, and each is looked for
+                raise UnexpectedError
+            if gone:
+                self._patch(key, field_name, ListPatch(removed=tuple(gone)))
+            return
         ids = getattr(record, field_name)
         left = tuple(filterfalse(gone.__contains__, ids))
-        if left != ids and self.is_readable(Key(KINDS[type(record)], record.id), field_name):
+        if left != ids and self.is_readable(key, field_name):
             self.put(with_value(record, field_name, left))
 
     def delete(self, key: Key) -> None:
         """Deletes a record with its annotations, and a run with its history."""
+        if key in self._unread:
+            raise UnexpectedError
         self._now[key] = None
         for note, owners in OWNERS.items():
             if key.kind in owners:
@@ -207,9 +266,13 @@ class Transaction:
                     effects.append(Effect(Action.DELETED, key))
             elif before is None:
                 effects.append(Effect(Action.CREATED, key))
-            elif fields := changed_fields(before, after) + self._annotated(key):
+            elif fields := self._changed_fields(key, before, after):
                 effects.append(Effect(Action.UPDATED, key, fields))
         return effects
+
+    def _changed_fields(self, key: Key, before: Model, after: Model) -> tuple[str, ...]:
+        changed = () if after is before else changed_fields(before, after)
+        return (*changed, *self._patches.get(key, ()), *self._annotated(key))
 
     def _annotated(self, key: Key) -> tuple[str, ...]:
         note = NoteKey(NoteKind.ANNOTATIONS, key.id)
@@ -227,112 +290,39 @@ class Transaction:
         deleted: set[Key] = set()
         for effect in self.effects():
             key, after = effect.key, self._now[effect.key]
-            raw = self._raw.get(key)
+            raw = self._raw_of(key)
             if after is None:
                 deleted.add(key)
             elif raw is None or effect.action is Action.CREATED:
                 written[key] = encode(after, self._dialect)
             else:
+                unread = self._unread.get(key, ())
                 fields = dict(
                     encode_field(after, name, raw, status_beside=self._status_beside)
                     for name in effect.fields
-                    if name != ANNOTATIONS
+                    if name != ANNOTATIONS and name not in unread
                 )
                 if fields:
                     written[key] = fields
         names = {name: id_ for name, id_ in self._owners_now.items() if id_ != self._owners.get(name)}
         notes = {key: self._notes[key] for key in self.changed_notes()}
-        return WriteSet(id_, self._raw, self._owners, written, frozenset(deleted), names, self._read_notes, notes)
+        read = {key: self._raw_of(key) for key in self._entries}
+        return WriteSet(
+            id_,
+            read,
+            self._owners,
+            written,
+            frozenset(deleted),
+            names,
+            self._read_notes,
+            notes,
+            self._unread,
+            self._patches,
+        )
 
-
-Change = Callable[[Transaction], Awaitable[Result]]
-
-
-class TransactionRunner:
-    """Runs changes on one backend, in `Turns`, so that those of one process seldom conflict with each other."""
-
-    def __init__(
-        self,
-        backend: ResultsBackend,
-        feed: Feed,
-        read_model: ReadModel,
-        dialect: Dialect | None,
-        run_metadata: RunMetadata,
-    ) -> None:
-        self.feed = feed
-        self.run_metadata = run_metadata
-        self._backend = backend
-        self._read_model = read_model
-        self._dialect = dialect
-        self._turns = Turns()
-        self.is_ending = False
-        """Set when the server is about to end: the steps that run are finished, and no other one begins."""
-        self.before_commit: Callable[[Collection[Effect]], None] = lambda _effects: None
-        """Called with the effects, before they are visible to anybody."""
-
-    async def begin(self) -> Transaction:
-        required = await self._backend.required_dialect()
-        if required is not None:
-            return Transaction(self._backend, required)
-        if self._dialect is not None:
-            return Transaction(self._backend, self._dialect, status_beside=self._dialect == CURRENT)
-        if not self._read_model.dialects.has_current:
-            await self.feed.refresh(())  # a record that was noticed and not yet read decides
-        return Transaction(self._backend, self._read_model.dialects.of_new_records())
-
-    async def run(
-        self, change: Change[Result], claim: Claim | None = None
-    ) -> tuple[Result, list[Effect], list[NoteKey]]:
-        """Commits a change. Returns its result, its effects, and the notes to read back.
-
-        After a cancellation nothing was written, and nothing will be, unless it returns.
-        Raises `ConflictError`, `BackendError`, and what the change itself raises.
-        """
-        async with self._turns.turn() as end_turn:
-            done = await self._attempt(change, claim, end_turn)
-        if done is not None:
-            return done
-        async with self._turns.turn_to_repeat() as end_turn:
-            deadline = time.monotonic() + RETRY_TIMEOUT
-            attempt = 0
-            while (done := await self._attempt(change, claim, end_turn)) is None:
-                if time.monotonic() > deadline:
-                    raise ConflictError(
-                        f"Other writers kept changing the same records for {RETRY_TIMEOUT:.0f} seconds. "
-                        "Nothing was changed: try again."
-                    )
-                attempt += 1
-                await asyncio.sleep(random.random() * min(0.1, 0.001 * 2**attempt))  # noqa: S311 - spreads out writers
-            return done
-
-    async def _attempt(
-        self, change: Change[Result], claim: Claim | None, end_turn: Callable[[], None]
-    ) -> tuple[Result, list[Effect], list[NoteKey]] | None:
-        """None if others have written what the change had read."""
-        transaction = await self.begin()
-        if claim is not None and claim.is_of_another(await transaction.note(claim.key)):
-            raise AlreadyBegunError("This mutation was begun before, with the same key.")
-        result = await change(transaction)
-        effects = transaction.effects()
-        batch = transaction.write_set(str(uuid.uuid4()))
-        if claim is not None and not batch.is_empty:
-            transaction.set_note(claim.key, claim.text_with(described(effects)))
-            batch = transaction.write_set(batch.id)
-        raise_if_cancelled()
-        self.before_commit(effects)
-        with self.feed.writing(batch):
-            if not batch.is_empty and not await self._backend.commit(batch, end_turn):
-                return None
-        if claim is not None and not batch.is_empty:
-            claim.note(described(effects))
-        self.feed.unread |= {*batch.written, *batch.deleted}
-        return result, effects, self._notes_to_refresh(batch)
-
-    def _notes_to_refresh(self, batch: WriteSet) -> list[NoteKey]:
-        """The notes that may differ from the copy: most deletions remove some that do not exist."""
-        return [
-            key
-            for key, text in batch.notes.items()
-            if key.kind in FOLLOWED
-            if text is not None or key.kind not in OWNERS or key.id in self._read_model.noted(key.kind)
-        ]
+    def _raw_of(self, key: Key) -> Raw | None:
+        """What was read of a record, or is expected to stand, without the lists that were not read."""
+        if key not in self._raw and (entry := self._entries.get(key)) is not None:
+            record = entry.record
+            self._raw[key] = None if record is None else encode(record, without=self._unread.get(key, ()))
+        return self._raw.get(key)

@@ -20,7 +20,8 @@ from server.database.models import (
     EntityKind,
     Key,
 )
-from server.database.transactions import Change, Result, Transaction, TransactionRunner
+from server.database.transaction_runner import Change, Result, TransactionRunner
+from server.database.transactions import Transaction
 from server.database.turns import raise_if_cancelled
 
 
@@ -56,7 +57,13 @@ class UnitOfWork:
                 raise ShuttingDownError(
                     "The server is shutting down, and begins no further change: send the request again later."
                 )
-            result, effects, notes = await self.runner.run(change, self.claim)
+            skipped = dict(self.skipped)
+
+            async def attempt(transaction: Transaction) -> Result:
+                self.skipped = dict(skipped)  # what an earlier attempt has skipped does not count
+                return await change(transaction)
+
+            result, effects, notes = await self.runner.run(attempt, self.claim)
             for effect in effects:
                 self._note(effect)
             self._unread.update(effect.key for effect in effects)

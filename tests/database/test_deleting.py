@@ -341,7 +341,7 @@ async def test_a_change_that_is_always_interfered_with_is_given_up(
         async def losing(batch: WriteSet, *_: object) -> bool:
             return False
 
-        monkeypatch.setattr("server.database.transactions.RETRY_TIMEOUT", 0.05)
+        monkeypatch.setattr("server.database.transaction_runner.RETRY_TIMEOUT", 0.05)
         monkeypatch.setattr(backend, "commit", losing)
         await refused(database, ConflictError, None, lambda: database.runs.delete(uid(11)))
 

@@ -44,12 +44,16 @@ async def large(server: RedisServer) -> AsyncIterator[tuple[MerlinDatabase, Prox
         yield database, proxy
 
 
-async def test_a_new_run_of_a_large_study_sends_its_list_once(redis_server: RedisServer) -> None:
-    """The list that is written; the one that was read is compared without being sent."""
+async def test_the_list_of_a_large_study_is_not_sent(redis_server: RedisServer) -> None:
+    """Neither for a run that comes, nor for one that goes."""
     async with large(redis_server) as (database, proxy):
-        await database.runs.create("study_9999", "/runs/new", [])
-        assert len(encode_value(database.studies.get("study_9999").record.runs)) < proxy.sent
-        assert proxy.sent < len(encode_value(database.studies.get("study_9999").record.runs)) + SMALL
+        new = await database.runs.create("study_9999", "/runs/new", [])
+        await database.runs.delete(uid(RUNS // 2), force=True)
+        assert proxy.sent < SMALL < len(encode_value(database.studies.get("study_9999").record.runs))
+        with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+            stored = str(client.hget(f"study:{uid(9_999)}", "runs"))
+        ids = [*(uid(number) for number in range(1, RUNS + 1) if number != RUNS // 2), new.id]
+        assert stored == encode_value(tuple(ids))
 
 
 async def test_what_stays_as_it_is_is_not_sent(redis_server: RedisServer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, TypeAlias
 
 import pytest
@@ -29,8 +29,10 @@ MUTATIONS: dict[str, Mutation] = {
     "annotate": lambda database, run, _worker, n: database.annotate(run, {"n": n}),
     "delete": lambda database, _run, _worker, n: database.runs.delete(f"/old{n}", force=True),
 }
-TRIPS = 3
-"""Read, write, read back."""
+TRIPS = 2
+"""Write, read back."""
+MORE_TRIPS = {"annotate": 3}
+"""The copy does not have the text of a note, so it is read first."""
 CLIENTS = 6
 
 
@@ -42,9 +44,9 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[Proxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=list(MUTATIONS))
-async def test_a_mutation_takes_three_round_trips(proxy: Proxy, mutation: Mutation) -> None:
-    """Reads what it needs at once, writes, and reads back what it wrote, at once."""
+@pytest.mark.parametrize(("name", "mutation"), MUTATIONS.items(), ids=list(MUTATIONS))
+async def test_a_mutation_takes_two_round_trips(proxy: Proxy, name: str, mutation: Mutation) -> None:
+    """Writes, where the database is as the copy has it, and reads back what it wrote, at once."""
     async with served(proxy.url) as database:
         worker = await database.logical_workers.create("worker", ["q"])
         run = await database.runs.create("study", "/run", ["q"])
@@ -55,7 +57,7 @@ async def test_a_mutation_takes_three_round_trips(proxy: Proxy, mutation: Mutati
         for number in range(1, 4):
             before = proxy.round_trips
             await mutation(database, run.id, worker.id, number)
-            assert proxy.round_trips - before == TRIPS
+            assert proxy.round_trips - before == MORE_TRIPS.get(name, TRIPS)
 
 
 async def test_changes_of_different_runs_do_not_wait_for_each_other(
@@ -73,22 +75,43 @@ async def test_changes_of_different_runs_do_not_wait_for_each_other(
         assert [run.additional_data for run in changed] == [{"new": 1}] * CLIENTS
 
 
-async def test_changes_of_the_same_study_repeat_one_after_the_other(
+async def test_changes_of_the_same_run_repeat_one_after_the_other(
     proxy: Proxy, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of those that were on their way at once one is made; each of the others conflicts once, and not with the rest."""
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.01)
+    async with served(proxy.url) as database:
+        run = await database.runs.create("study", "/run", ["q"])
+        proxy.requests.clear()
+        changes = [
+            asyncio.create_task(database.runs.update(run.id, additional_data={f"{n}": n})) for n in range(CLIENTS)
+        ]
+        await until(lambda: proxy.held == CLIENTS)
+        assert await evaluated(redis_server, proxy, changes) == 2 * CLIENTS - 1
+        assert database.runs.get(run.id).additional_data == {f"{n}": n for n in range(CLIENTS)}
+
+
+async def test_new_runs_of_the_same_study_do_not_conflict(
+    proxy: Proxy, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each adds its id to the list of runs as it stands by then."""
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.01)
     async with served(proxy.url) as database:
         await database.studies.create("study")
         proxy.requests.clear()
         changes = [asyncio.create_task(database.runs.create("study", f"/{n}", ["q"])) for n in range(CLIENTS)]
         await until(lambda: proxy.held == CLIENTS)
-        with redis_server.client() as client:
-            client.config_resetstat()
-            proxy.requests.set()
-            await asyncio.gather(*changes)
-            assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2 * CLIENTS - 1
+        assert await evaluated(redis_server, proxy, changes) == CLIENTS
         assert {run.workspace for run in database.studies.get("study").runs} == {f"/{n}" for n in range(CLIENTS)}
+
+
+async def evaluated(server: RedisServer, proxy: Proxy, changes: Collection[asyncio.Task[Any]]) -> int:
+    """How many scripts the server executes until the changes that the proxy holds are done."""
+    with server.client() as client:
+        client.config_resetstat()
+        proxy.requests.set()
+        await asyncio.gather(*changes)
+        return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
 
 
 async def test_a_write_on_its_way_hides_nothing(proxy: Proxy, redis_server: RedisServer) -> None:

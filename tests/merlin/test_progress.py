@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -9,13 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.merlin_database import MerlinDatabase, opened
 from server.database.workspaces import Progress, Source, TaskStatus
 from server.open_work import open_work
 from server.settings import Settings
-from tests.support.live import until
+from tests.support.live import DEADLINE, until
 from tests.support.merlin_site import Launched, MerlinSite
 from tests.support.servers import RedisServer, binaries
 
@@ -28,6 +30,12 @@ SUCCEEDED, FAILED, RUNNING, UNKNOWN = (
     TaskStatus.UNKNOWN,
 )
 STATUSES = {"FINISHED": SUCCEEDED, "FAILED": FAILED}
+
+
+def ping(url: str) -> None:
+    """Returns when a worker has answered: then it has heeded what it was asked before, such as to send events."""
+    app = Celery(broker=url, task_serializer="pickle", accept_content=["pickle", "json"])
+    assert app.control.ping(limit=1, timeout=DEADLINE)
 
 
 @asynccontextmanager
@@ -73,7 +81,8 @@ async def test_soft_and_hard_failures_and_a_second_try(tmp_path: Path) -> None:
         await site.work()
         requests.subscribe("/0.celery.pidbox")
         async with watched(server.url, by_events=True) as from_start:
-            await until(lambda: requests.get_message() is not None)  # the worker sends events of tasks from now on
+            await until(lambda: requests.get_message() is not None)
+            await asyncio.to_thread(ping, server.url)
             run = await site.run()
             await reached(from_start, run, 2, {SUCCEEDED: 1, FAILED: 1, RUNNING: 2})
             async with (

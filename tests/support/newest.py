@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ON_PURPOSE = "tests/older"
 """Where older versions are wanted."""
+_MEASURED = "tests/benchmarks"
+"""Where packages are no clients, and no test runs them."""
 _CODE, _TRUSTED = "tests/schema/test_client_code.py", "tests/web/test_trusted_documents.py"
 _CLIENTS = "tests/server/test_clients.py"
 _PAGES, _SAVED = "tests/web/test_client_pages.py::test_a_page", "tests/web/test_saved_operations.py"
@@ -111,7 +113,7 @@ class Row:
 def places(root: Path = ROOT) -> list[Path]:
     """The folders with a package.json, whose newest versions are wanted."""
     found = sorted(path.parent for path in (root / "tests").rglob("package.json") if "node_modules" not in path.parts)
-    return [path for path in found if path != root / ON_PURPOSE]
+    return [path for path in found if path != root / ON_PURPOSE and not path.is_relative_to(root / _MEASURED)]
 
 
 def dependencies(place: Path) -> Mapping[str, str]:

@@ -40,7 +40,8 @@ class AcknowledgedWrites:
         """`sent_at` is of the monotonic clock, and not later than the moment when the mark was set."""
         effects = [("DELETED", key.kind.value, key.id) for key in batch.deleted]
         effects += [
-            ("CREATED" if batch.read.get(key) is None else "UPDATED", key.kind.value, key.id) for key in batch.written
+            ("CREATED" if batch.read.get(key) is None else "UPDATED", key.kind.value, key.id)
+            for key in dict.fromkeys((*batch.written, *batch.patches))
         ]
         self._writes.append(_Acknowledged(batch.id, sent_at, tuple(effects)))
 

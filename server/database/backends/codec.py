@@ -11,13 +11,14 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
+from server.database.backends.long_lists import LONG, LongLists
 from server.database.backends.plain_runs import read_plain_run
 from server.database.json_text import EMPTY, JSONText, checked, load, readable, readable_json
 from server.database.models import (
@@ -35,7 +36,6 @@ from server.database.models import (
     UnreadableValue,
     WorkerStatus,
 )
-from server.database.recent import Recent
 
 Raw: TypeAlias = Mapping[str, Any]
 """A stored record: text by field name; SQLite also has numbers and None."""
@@ -59,10 +59,10 @@ class Dialect:
     """`worker_status` with `RUNNING` (2.0.0b3 on), not `status` with `WorkerStatus.RUNNING`."""
 
 
-LONG_LISTS: Recent[str, tuple[str, ...]] = Recent(2**26, max_share=2)
-"""Long lists as they were read or written last: a study's list of runs is read again after every change."""
-_ITEM_BYTES = 100
-"""Bytes that each text of a list takes, about."""
+LONG_LISTS = LongLists(2**26)
+"""A study's list of runs is read again after every change of it."""
+_MANY = 100
+"""Texts of a list that is written like those that were read before."""
 
 CURRENT = Dialect()
 LEGACY = Dialect(run_status=False, worker_status=False)
@@ -87,7 +87,7 @@ def decode(kind: EntityKind, id_: str, raw: Raw) -> Entry:
         return not_a_record(key, f"its field id holds {_shown(raw.get('id'))}", fails_merlin="id" in raw)
     if kind is EntityKind.RUN and (run := read_plain_run(id_, raw)) is not None:
         return Entry(key, run)
-    fields = _Fields(raw)
+    fields = _Fields(id_, raw)
     model, readers = _DECODED[kind]
     record = model(sys.intern(id_), *[read(fields, name) for name, read in readers])
     return Entry(key, record, tuple(fields.problems), is_legacy(kind, raw))
@@ -100,10 +100,10 @@ def not_a_record(key: Key, why: str, *, fails_merlin: bool = False) -> Entry:
     return Entry(key, None, (problem,))
 
 
-def encode(record: Model, dialect: Dialect = CURRENT) -> dict[str, str]:
-    """The text that Merlin stores, field by field in its order."""
+def encode(record: Model, dialect: Dialect = CURRENT, *, without: Collection[str] = ()) -> dict[str, str]:
+    """The text that Merlin stores, field by field in its order; `without` some of the fields."""
     kind = KINDS[type(record)]
-    values = {name: encoded(getattr(record, name)) for name, encoded in _ENCODED[kind]}
+    values = {name: encoded(record, name) for name, encoded in _ENCODED[kind] if name not in without}
     match record:
         case RunModel() if not dialect.run_status:
             return _with_old_status(kind, values, encode_value(record.run_status.is_finished))
@@ -126,10 +126,7 @@ def encode_value(value: Any) -> str:
         case frozenset():
             return json.dumps({"__set__": sorted(value)})
         case tuple():
-            text = _list_text(value)
-            if len(text) > _SHARED_LENGTH:
-                _keep(text, value)
-            return text
+            return _list_text(value)
         case datetime():
             return value.isoformat()
         case _:
@@ -144,12 +141,31 @@ def _list_text(values: tuple[str, ...]) -> str:
     return json.dumps(values)
 
 
-def _encode_set(texts: Iterable[str]) -> str:
-    return encode_value(frozenset(texts))
+def expect(key: Key, name: str, texts: tuple[str, ...]) -> None:
+    """Notes what probably stands in a field now, since it was just written: then it is read faster.
+
+    Whatever stands there is read as it is.
+    """
+    if len(texts) > _MANY:
+        LONG_LISTS.expect((key.id, name), texts, _list_text)
 
 
-_ENCODED: Mapping[EntityKind, Sequence[tuple[str, Callable[[Any], str]]]] = {
-    kind: [(name, _encode_set if shape is Shape.SET else encode_value) for name, shape in fields.items()]
+def _encoded(record: Model, name: str) -> str:
+    return encode_value(getattr(record, name))
+
+
+def _encoded_texts(record: Model, name: str) -> str:
+    texts: tuple[str, ...] = getattr(record, name)
+    return LONG_LISTS.write((record.id, name), texts, _list_text) if len(texts) > _MANY else _list_text(texts)
+
+
+def _encoded_set(record: Model, name: str) -> str:
+    return encode_value(frozenset(getattr(record, name)))
+
+
+_ENCODERS: Mapping[Shape, Callable[[Model, str], str]] = {Shape.TEXTS: _encoded_texts, Shape.SET: _encoded_set}
+_ENCODED: Mapping[EntityKind, Sequence[tuple[str, Callable[[Model, str], str]]]] = {
+    kind: [(name, _ENCODERS.get(shape, _encoded)) for name, shape in fields.items()]
     for kind, fields in STORED_FIELDS.items()
 }
 """How each field is encoded, in Merlin's order."""
@@ -167,7 +183,7 @@ def encode_field(record: Model, name: str, raw: Raw, *, status_beside: bool = Fa
         case PhysicalWorkerModel(), "worker_status" if is_legacy(EntityKind.PHYSICAL_WORKER, raw):
             return "status", _old_status(record.worker_status)
         case _:
-            return name, encode_value(getattr(record, name))
+            return name, _ENCODERS.get(STORED_FIELDS[KINDS[type(record)]][name], _encoded)(record, name)
 
 
 def is_legacy(kind: EntityKind, raw: Raw) -> bool | None:
@@ -190,9 +206,10 @@ def _old_status(status: WorkerStatus) -> str:
 class _Fields:
     """One record's fields, read by declared type. Collects what it could not read."""
 
-    __slots__ = ("problems", "raw")
+    __slots__ = ("id", "problems", "raw")
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, id_: str, raw: Raw) -> None:
+        self.id = id_
         self.raw = raw
         self.problems: list[UnreadableValue] = []
 
@@ -291,7 +308,10 @@ class _Fields:
         text = self.value(name)
         if text is None or text in ("[]", NULL):
             return ()
-        texts, why = _shared_texts(text) if len(text) <= _SHARED_LENGTH else _long_texts(text)
+        if len(text) <= _SHARED_LENGTH:
+            texts, why = _shared_texts(text)
+        else:
+            texts, why = LONG_LISTS.read((self.id, name), text, _texts) if len(text) > LONG else _texts(text)
         if why is not None:
             self.problem(name, why)
         return texts
@@ -384,21 +404,6 @@ def _texts(text: str) -> tuple[tuple[str, ...], str | None]:
 
 
 _shared_texts = lru_cache(maxsize=4096)(_texts)
-
-
-def _keep(text: str, value: tuple[str, ...]) -> None:
-    """Only of a JSON without escapes: then it says what it says in one way."""
-    if "\\" not in text:
-        LONG_LISTS.put(text, value, len(text) + _ITEM_BYTES * len(value))
-
-
-def _long_texts(text: str) -> tuple[tuple[str, ...], str | None]:
-    if (known := LONG_LISTS.get(text)) is not None:
-        return known, None
-    texts, why = _texts(text)
-    if why is None:
-        _keep(text, texts)
-    return texts, why
 
 
 def _is_scalar(item: object) -> bool:

@@ -92,19 +92,22 @@ class MemoryBackend(ResultsBackend):
                 del self._notes[key]
 
     async def commit(self, batch: WriteSet, on_delay: Callable[[], None] = no_delay) -> bool:  # noqa: ARG002 - it never waits
-        if any(self._records.get(key) != raw for key, raw in batch.read.items()):
+        if not all(batch.is_as_read(key, self._records.get(key)) for key in batch.read):
             return False
         if any(self._names[kind].get(name) != owner for (kind, name), owner in batch.owners.items()):
             return False
         self._forget_notes()
         if any(self._notes.get(key) != text for key, text in batch.read_notes.items()):
             return False
+        written = batch.written_over(self._records)
+        if written is None:
+            return False
         for (kind, name), owner in batch.names.items():
             if owner is None:
                 self._names[kind].pop(name, None)
             else:
                 self._names[kind][name] = owner
-        for key, fields in batch.written.items():
+        for key, fields in written.items():
             self.store(key, {**self._records.get(key, {}), **fields})
         for key in batch.deleted:
             self.store(key, None)

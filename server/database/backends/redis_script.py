@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha1
 
 from server.database.backends.codec import Raw
@@ -99,11 +99,12 @@ local same = true
 for _ = 1, count() do
   local record = key()
   local fields = layouts[count()]
+  local unread = count()
   local before = take()
   if not fields then
     same = same and redis.call('EXISTS', record) == 0
   else
-    same = same and redis.call('HLEN', record) == #fields and digest(record, fields) == before
+    same = same and redis.call('HLEN', record) == #fields + unread and digest(record, fields) == before
   end
 end
 for _ = 1, count() do
@@ -115,6 +116,56 @@ for _ = 1, count() do
 end
 if not same then
   return 0
+end
+
+-- As `list_patch` does it in Python, where it is explained.
+local function has(text, word, from)
+  return string.find(text, word, from, true)
+end
+local function is_flat(text)
+  return text and (text == '[]' or string.sub(text, 1, 2) == '["' and string.sub(text, -2) == '"]')
+    and not has(text, '\\\\', 1) and not has(text, '{', 1) and not has(text, '[', 2)
+end
+local function with(text, item)
+  if has(text, item, 1) then
+    return nil
+  end
+  return text == '[]' and '[' .. item .. ']' or string.sub(text, 1, -2) .. ', ' .. item .. ']'
+end
+local function without(text, item)
+  local first, last = has(text, item, 1)
+  if not first or has(text, item, last + 1) then
+    return nil
+  end
+  local is_first, is_last = first == 2, last == #text - 1
+  if is_first and is_last then
+    return '[]'
+  elseif not is_last and string.sub(text, last + 1, last + 3) ~= ', "' then
+    return nil
+  elseif is_first then
+    return '[' .. string.sub(text, last + 3)
+  end
+  local is_plain = string.sub(text, first - 3, first - 1) == '", '
+  return is_plain and string.sub(text, 1, first - 3) .. string.sub(text, last + 1)
+end
+local patched = {}
+for number = 1, count() do
+  local record = key()
+  local field = take()
+  local text = redis.call('HGET', record, field)
+  text = is_flat(text) and text
+  for _ = 1, count() do
+    local item = take()
+    text = text and without(text, item)
+  end
+  for _ = 1, count() do
+    local item = take()
+    text = text and with(text, item)
+  end
+  if not text then
+    return 0
+  end
+  patched[number] = {record, field, text}
 end
 
 if take() == '1' then
@@ -135,6 +186,9 @@ for _ = 1, count() do
     local field = take()
     redis.call('HSET', hash, field, take())
   end
+end
+for _, change in ipairs(patched) do
+  redis.call('HSET', change[1], change[2], change[3])
 end
 for _ = 1, count() do
   local note = key()
@@ -158,6 +212,7 @@ def frees_memory(batch: WriteSet) -> bool:
         return False  # a new record
     if batch.deleted:
         return True
+    growth = sum(patch.growth for patches in batch.patches.values() for patch in patches.values())
     stands = [
         ((batch.read[key] or {}).get(name), text)
         for key, fields in batch.written.items()
@@ -165,7 +220,7 @@ def frees_memory(batch: WriteSet) -> bool:
     ]
     stands += [(batch.read_notes.get(key), text or "") for key, text in batch.notes.items() if key.kind in FOLLOWED]
     stands += [(batch.owners.get(name), owner or "") for name, owner in batch.names.items()]
-    return sum(len(text) - len(before or "") for before, text in stands) <= 0
+    return growth + sum(len(text) - len(before or "") for before, text in stands) <= 0
 
 
 async def program(batch: WriteSet, revision: int, *, frees: bool) -> tuple[Sequence[str], Sequence[str | int]]:
@@ -178,13 +233,14 @@ async def program(batch: WriteSet, revision: int, *, frees: bool) -> tuple[Seque
     def pairs(fields: Iterable[tuple[str, str]]) -> list[str]:
         return [text for pair in fields for text in pair]
 
-    arguments: list[str | int] = await _compared(batch.read, number)
+    arguments: list[str | int] = await _compared(batch.read, batch.unread, number)
     arguments.append(len(batch.owners))
     for (kind, name), owner in batch.owners.items():
         arguments += [number(_name_map(kind)), name, "0" if owner is None else "1", owner or ""]
     arguments.append(len(batch.read_notes))
     for note, text in batch.read_notes.items():
         arguments += [number(str(note)), "0" if text is None else "1", text or ""]
+    arguments += _patches(batch, number)
     writes = {str(key): dict(fields) for key, fields in batch.written.items()}
     drops: list[str | int] = []
     for (kind, name), owner in batch.names.items():
@@ -205,7 +261,20 @@ async def program(batch: WriteSet, revision: int, *, frees: bool) -> tuple[Seque
     return [MARK + batch.id, REVISION_KEY, *numbers], arguments
 
 
-async def _compared(read: Mapping[Key, Raw | None], number: Callable[[str], int]) -> list[str | int]:
+def _patches(batch: WriteSet, number: Callable[[str], int]) -> list[str | int]:
+    """The part of the arguments that says what is added to lists, and removed from them."""
+    patches = [(key, name, patch) for key, fields in batch.patches.items() for name, patch in fields.items()]
+    arguments: list[str | int] = [len(patches)]
+    for key, name, patch in patches:
+        arguments += [number(str(key)), name]
+        for ids in (patch.removed, patch.added):
+            arguments += [len(ids), *(f'"{id_}"' for id_ in ids)]
+    return arguments
+
+
+async def _compared(
+    read: Mapping[Key, Raw | None], unread: Mapping[Key, Collection[str]], number: Callable[[str], int]
+) -> list[str | int]:
     """The part of the arguments that says how the records stood. Those of one layout have the same fields."""
     layouts: dict[tuple[str, ...], int] = {}
     records: list[str | int] = []
@@ -218,7 +287,8 @@ async def _compared(read: Mapping[Key, Raw | None], number: Callable[[str], int]
             await steps.turn()
         fields = tuple(sorted(raw or ()))
         layout = layouts.setdefault(fields, len(layouts) + 1) if raw else 0
-        records += [number(str(key)), layout, _digest(raw[name] for name in fields) if raw else ""]
+        left_out = len(unread.get(key, ()))
+        records += [number(str(key)), layout, left_out, _digest(raw[name] for name in fields) if raw else ""]
     arguments: list[str | int] = [len(layouts)]
     for fields in layouts:
         arguments += [len(fields), *fields]

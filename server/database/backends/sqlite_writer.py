@@ -108,7 +108,10 @@ def write(
         raise Conflict
     if any(key.kind is EntityKind.PHYSICAL_WORKER and key not in standing for key in batch.written):
         make_readable(execute, columns)
-    for key, fields in batch.written.items():
+    written = batch.written_over(standing)
+    if written is None:
+        raise Conflict
+    for key, fields in written.items():
         known = columns(key.kind)
         values = {name: value for name, value in fields.items() if name in known}
         if key not in standing:
@@ -134,7 +137,7 @@ def _differs(
     notes: Callable[[Collection[NoteKey]], Mapping[NoteKey, str | None]],
 ) -> bool:
     """Whether anything that the batch has read stands otherwise now."""
-    if any(standing.get(key) != raw for key, raw in batch.read.items()):
+    if not all(batch.is_as_read(key, standing.get(key)) for key in batch.read):
         return True
     for kind in {kind for kind, _ in batch.owners}:
         read = {name: owner for (other, name), owner in batch.owners.items() if other is kind}

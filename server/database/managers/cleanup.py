@@ -278,11 +278,17 @@ class CascadingDelete:
         found = [await transaction.get(model, id_) for id_ in ids]
         return [record for record in found if record is not None]
 
+    async def _owners(self, transaction: Transaction, model: type[Record], ids: Collection[str]) -> list[Record]:
+        """The same for records that list others, of which only some are to be removed from the lists."""
+        await transaction.prefetch(Key(KINDS[model], id_) for id_ in ids)
+        found = [await transaction.get_without_lists(model, id_) for id_ in ids]
+        return [record for record in found if record is not None]
+
     async def _partners(
         self, transaction: Transaction, model: type[Record], ids: Collection[str], field: str
     ) -> list[Record]:
         """The partners that exist; the others are noted as skipped, unless this unit of work has deleted them."""
-        partners = await self._existing(transaction, model, ids)
+        partners = await self._owners(transaction, model, ids)
         missing = set(ids).difference(partner.id for partner in partners)
         keys = [key for id_ in sorted(missing) if not self._unit.has_deleted(key := Key(KINDS[model], id_))]
         self._unit.skip(Effect(Action.UPDATED, key, (field,)) for key in keys)
@@ -291,7 +297,7 @@ class CascadingDelete:
 
 async def _bury(run: RunModel, transaction: Transaction) -> None:
     """Writes a tombstone. If Merlin writes the run's record again, the tombstone shows that the run was deleted."""
-    study = None if run.study_id is None else await transaction.get(StudyModel, run.study_id)
+    study = None if run.study_id is None else await transaction.get_without_lists(StudyModel, run.study_id)
     text = write_json(
         {
             "deletedAt": datetime.now(UTC).isoformat(timespec="seconds"),

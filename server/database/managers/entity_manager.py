@@ -18,12 +18,14 @@ from server.database.errors import (
     MissingPartnerError,
     UnknownFilterError,
 )
+from server.database.indexed_view import IndexedView
 from server.database.json_numbers import unkept_in
 from server.database.json_text import EMPTY, JSON, JSONText, write_json
 from server.database.models import KINDS, EntityKind, Model, name_of, optional
 from server.database.ordered import OrderedView
 from server.database.table import Table
-from server.database.transactions import ANNOTATIONS, Transaction, TransactionRunner
+from server.database.transaction_runner import TransactionRunner
+from server.database.transactions import ANNOTATIONS, Transaction
 from server.database.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -119,9 +121,8 @@ class EntityManager(Generic[E, Record]):
     def all(self) -> OrderedView[E]:
         """All entities, in the kind's default order."""
         table = self._table
-        return OrderedView(
-            table.order, table.records, self._entity_context.entities[self.kind], order_of(self.kind), whole=True
-        )
+        entities = self._entity_context.entities[self.kind]
+        return IndexedView(table.order, table.records, entities, order_of(self.kind), table.index)
 
     def get_all(self, filters: Mapping[str, Any] | None = None) -> list[E]:
         """The entities that match every filter; a list matches any of its values.
@@ -149,15 +150,18 @@ class EntityManager(Generic[E, Record]):
         """The record with a name in the database (not in the copy); None if there is none."""
         owner = await transaction.owner_of(self.kind, name)
         for id_ in dict.fromkeys((*optional(owner), *self._table.ids_named(name))):
-            record = await transaction.get(model, id_)
+            record = await transaction.get_without_lists(model, id_)
             if record is not None and name_of(record) == name:
                 return record
         return None
 
     @staticmethod
     async def partner(transaction: Transaction, model: type[Partner], id_: str, field: str) -> Partner:
-        """The record that a field refers to. Raises `MissingPartnerError` if it does not exist."""
-        record = await transaction.get(model, id_)
+        """The record that a field refers to, with lists as `get_without_lists` gives them.
+
+        Raises `MissingPartnerError` if it does not exist.
+        """
+        record = await transaction.get_without_lists(model, id_)
         if record is None:
             noun = KINDS[model].replace("_", " ")
             raise MissingPartnerError(f"There is no {noun} {id_!r} in the database.", field)

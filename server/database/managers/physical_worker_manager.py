@@ -17,7 +17,8 @@ from server.database.managers.cleanup import CascadingDelete
 from server.database.managers.entity_manager import EntityManager, FilterKey, as_json, in_upper_case
 from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, WorkerStatus
 from server.database.names import check_name, check_pid, check_shown, check_text
-from server.database.transactions import Transaction, TransactionRunner
+from server.database.transaction_runner import TransactionRunner
+from server.database.transactions import Transaction
 from server.database.unit_of_work import UnitOfWork
 
 _FIELDS = frozenset(item.name for item in dataclasses.fields(PhysicalWorkerModel)) - {"id", "name"}

@@ -37,7 +37,8 @@ from server.database.models import (
     with_value,
 )
 from server.database.names import check_name, check_queue, check_words
-from server.database.transactions import Transaction, TransactionRunner
+from server.database.transaction_runner import TransactionRunner
+from server.database.transactions import Transaction
 from server.database.unit_of_work import UnitOfWork
 
 _STORED = STORED_FIELDS[EntityKind.RUN]
@@ -236,7 +237,7 @@ class RunManager(AnnotatedManager[RunEntity, RunModel]):
     async def _detach(self, id_: str, worker_ids: Collection[str], transaction: Transaction) -> RunModel:
         await self._read_sides(id_, worker_ids, transaction)
         for worker_id in worker_ids:
-            worker = await transaction.get(LogicalWorkerModel, worker_id)
+            worker = await transaction.get_without_lists(LogicalWorkerModel, worker_id)
             if worker is not None:
                 transaction.remove(worker, "runs", {id_})
         transaction.remove(await self.partner(transaction, RunModel, id_, "id"), "workers", worker_ids)

@@ -14,7 +14,8 @@ from server.database.managers.cleanup import CascadingDelete, kept_without_study
 from server.database.managers.entity_manager import FilterKey
 from server.database.models import EntityKind, StudyModel
 from server.database.names import check_name
-from server.database.transactions import Transaction, TransactionRunner
+from server.database.transaction_runner import TransactionRunner
+from server.database.transactions import Transaction
 from server.database.unit_of_work import UnitOfWork
 
 

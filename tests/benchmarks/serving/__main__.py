@@ -12,11 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.benchmarks.serving.contestants import compiled
 from tests.benchmarks.serving.databases import Databases
 from tests.benchmarks.serving.load import Loader, LoadError
 from tests.benchmarks.serving.machine import about
 from tests.benchmarks.serving.measuring import AnswerError, Measuring
-from tests.benchmarks.serving.processes import CONTESTANTS, ROOT, ProcessError
+from tests.benchmarks.serving.processes import COMPILED, CONTESTANTS, ROOT, ProcessError
 from tests.benchmarks.serving.queries import QUERIES
 from tests.benchmarks.serving.report import render, with_kept_figures
 from tests.benchmarks.serving.results import Results
@@ -29,7 +30,8 @@ LOADING = "loading"
 
 def main() -> int:
     """0, or 1 where nothing can be measured; missed targets are told, and no failure."""
-    options = _options()
+    available = [name for name in CONTESTANTS if name not in COMPILED or compiled.is_available(name)]
+    options = _options(available)
     if shutil.which("wrk") is None:
         print("There is no wrk on the PATH to make the load with (Debian's package wrk): nothing is measured.")
         return 0
@@ -49,7 +51,7 @@ def main() -> int:
     if options.json is not None:
         figures = results.as_json() | {"targets": [target.as_json(results) for target in TARGETS]}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    complete = {*options.queries} == {*QUERIES, LOADING} and {*options.contestants} == {*CONTESTANTS}
+    complete = {*options.queries} == {*QUERIES, LOADING} and {*options.contestants} >= {*available}
     report = options.report or (REPORT if complete else None)
     if report is None:
         print(render(results))
@@ -60,11 +62,11 @@ def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _options(available: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.serving", description=__doc__)
     everything = [*QUERIES, LOADING]
     parser.add_argument("--queries", nargs="+", choices=everything, default=everything, help="only these")
-    parser.add_argument("--contestants", nargs="+", choices=[*CONTESTANTS], default=[*CONTESTANTS], help="only these")
+    parser.add_argument("--contestants", nargs="+", choices=[*CONTESTANTS], default=available, help="only these")
     parser.add_argument("--seconds", type=int, default=4, help="of one contestant in one round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)

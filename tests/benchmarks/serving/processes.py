@@ -14,6 +14,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from tests.benchmarks.load import memory_of
+from tests.benchmarks.serving.contestants import compiled
 from tests.benchmarks.serving.contestants.static_bytes import ANSWER
 from tests.support.merlin_process import Merlin
 from tests.support.serving import UNBOUNDED
@@ -25,7 +26,10 @@ CONTESTANTS = {
     "b": "strawberry over Merlin's own managers",
     "c": "a function by hand over the same copy, orjson, no GraphQL",
     "d": "the same bytes, ready to be sent",
+    "g": "Go: graph-gophers over the records in memory",
+    "m": "node: mercurius with its JIT over the records in memory",
 }
+COMPILED = ("g", "m")
 START = 120.0
 """Seconds that a start may take with 100,000 runs, on a busy machine."""
 ANSWER_WITHIN = 600.0
@@ -59,7 +63,12 @@ class Process:
         began = time.perf_counter()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*_command(name, url), *arguments], cwd=home, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
+                [*_command(name, url, home), *arguments],
+                cwd=home,
+                env=environ,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
             )
         try:
             self.url = self._wait_for_address()
@@ -140,7 +149,9 @@ class Process:
         raise ProcessError(f"({self.name}) does not start\n{self.log}")
 
 
-def _command(name: str, url: str) -> list[str]:
+def _command(name: str, url: str, home: Path) -> Sequence[str]:
+    if name in COMPILED:
+        return compiled.command(name, url, home)
     if name == "main":
         return [sys.executable, "-m", "server", "serve", "--no-auth", *UNBOUNDED, "--port", "0", "--database", url]
     return [sys.executable, "-m", "tests.benchmarks.serving.contestants", name, url]

@@ -36,7 +36,8 @@ NEW_RUN = {
     }
 }
 
-READERS = ("main", "a", "b", "c", "d")
+WRITERS = ("main", "a", "b", "c", "d")
+READERS = (*WRITERS, "g", "m")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ QUERIES = {
             FAILED_ICF,
         ),
         Query(
-            "create-run", CREATE_RUN, "a new run, each with a workspace of its own", 200, READERS, NEW_RUN, writes=True
+            "create-run", CREATE_RUN, "a new run, each with a workspace of its own", 200, WRITERS, NEW_RUN, writes=True
         ),
     )
 }

@@ -27,6 +27,9 @@ answer from a cache (`Cache-Control: no-cache`).
   as Merlin's does, and can lose a link.
 - (b) calls Merlin in the event loop, which is faster here than threads. It is not asked to filter 100,000 runs: Merlin
   reads them one by one, and a single answer took 46 s when it was tried.
+- (g) and (m) have the records of the same database as objects in memory, linked with each other, and no database behind
+  them: they check nothing, and never change. They take part where they can be built: Debian's golang-go and
+  golang-github-graph-gophers-graphql-go-dev, and npm's registry.
 - (c) and (d) do no GraphQL: they are no servers to be had, but the limit and the floor.
 - (c) finds the study and the workers of each run anew; the server finds them once between two changes, and makes what
   the answer says of an entity once for all its places.

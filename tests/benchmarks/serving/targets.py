@@ -55,6 +55,19 @@ def _no_more_cpu(query: str, contestant: str, limit: float, meaning: str) -> Tar
     )
 
 
+def _times_less_cpu(query: str, contestant: str, limit: float, meaning: str) -> Target:
+    def measured(results: Results) -> float | None:
+        ratio = results.ratio(query, contestant, _cpu)
+        return None if not ratio else 1 / ratio
+
+    return Target(
+        f"{meaning}: processor time per request of ({contestant}) ÷ that of the server",
+        limit,
+        at_least=True,
+        measured=measured,
+    )
+
+
 TARGETS = (
     _faster("runs-200", "a", 60, "200 runs"),
     _faster("runs-20", "a", 30, "20 runs"),
@@ -62,6 +75,10 @@ TARGETS = (
     _faster("runs-200", "b", 500, "200 runs"),
     _no_more_cpu("runs-200", "c", 1.3, "200 runs"),
     _no_more_cpu("runs-20", "c", 1.5, "20 runs"),
+    _times_less_cpu("runs-200", "g", 25, "200 runs"),
+    _times_less_cpu("runs-20", "g", 8, "20 runs"),
+    _times_less_cpu("runs-1", "g", 2, "1 run"),
+    _no_more_cpu("create-run", "a", 0.3, "a new run"),
     _faster("repeated", "d", 0.7, "200 runs again"),
     _faster("typename", "d", 0.5, "`{ __typename }`"),
     Target(

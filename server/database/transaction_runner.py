@@ -1,0 +1,138 @@
+"""The runner of changes: commits each as a transaction, again where others have written what it had read."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
+
+from server.database.backends.base import ResultsBackend
+from server.database.backends.codec import CURRENT, Dialect
+from server.database.backends.notes import FOLLOWED, OWNERS, NoteKey
+from server.database.backends.write_set import WriteSet
+from server.database.effects import Effect, described
+from server.database.errors import AlreadyBegunError, ConflictError
+from server.database.expected import Expected, UnexpectedError
+from server.database.feed import Feed
+from server.database.files.run_metadata import RunMetadata
+from server.database.idempotency import Claim
+from server.database.read_model import ReadModel
+from server.database.transactions import Transaction
+from server.database.turns import Turns, raise_if_cancelled
+
+RETRY_TIMEOUT = 10.0
+"""Seconds for which a change is retried while other writers keep changing what it reads."""
+
+Result = TypeVar("Result")
+
+Change = Callable[[Transaction], Awaitable[Result]]
+
+
+class TransactionRunner:
+    """Runs changes on one backend, in `Turns`, so that those of one process seldom conflict with each other."""
+
+    def __init__(
+        self,
+        backend: ResultsBackend,
+        feed: Feed,
+        read_model: ReadModel,
+        dialect: Dialect | None,
+        run_metadata: RunMetadata,
+    ) -> None:
+        self.feed = feed
+        self.run_metadata = run_metadata
+        self._backend = backend
+        self._read_model = read_model
+        self._dialect = dialect
+        self._turns = Turns()
+        self.is_ending = False
+        """Set when the server is about to end: the steps that run are finished, and no other one begins."""
+        self.before_commit: Callable[[Collection[Effect]], None] = lambda _effects: None
+        """Called with the effects, before they are visible to anybody."""
+
+    async def begin(self, *, reads: bool = True) -> Transaction:
+        """`reads`: whether the transaction reads what it needs; else it relies on the copy."""
+        expected = None if reads else Expected(self._read_model, self.feed.is_behind)
+        required = await self._backend.required_dialect()
+        if required is not None:
+            return Transaction(self._backend, required, expected=expected)
+        if self._dialect is not None:
+            beside = self._dialect == CURRENT
+            return Transaction(self._backend, self._dialect, status_beside=beside, expected=expected)
+        if not self._read_model.dialects.has_current:
+            await self.feed.refresh(())  # a record that was noticed and not yet read decides
+        return Transaction(self._backend, self._read_model.dialects.of_new_records(), expected=expected)
+
+    async def run(
+        self, change: Change[Result], claim: Claim | None = None
+    ) -> tuple[Result, list[Effect], list[NoteKey]]:
+        """Commits a change. Returns its result, its effects, and the notes to read back.
+
+        After a cancellation nothing was written, and nothing will be, unless it returns.
+        Raises `ConflictError`, `BackendError`, and what the change itself raises.
+        """
+        async with self._turns.turn() as end_turn:
+            try:
+                done = await self._attempt(change, claim, end_turn, reads=not self.feed.settled.is_set())
+            except UnexpectedError:
+                done = await self._attempt(change, claim, end_turn)
+        if done is not None:
+            return done
+        async with self._turns.turn_to_repeat() as end_turn:
+            deadline = time.monotonic() + RETRY_TIMEOUT
+            attempt = 0
+            while (done := await self._attempt(change, claim, end_turn)) is None:
+                if time.monotonic() > deadline:
+                    raise ConflictError(
+                        f"Other writers kept changing the same records for {RETRY_TIMEOUT:.0f} seconds. "
+                        "Nothing was changed: try again."
+                    )
+                attempt += 1
+                await asyncio.sleep(random.random() * min(0.1, 0.001 * 2**attempt))  # noqa: S311 - spreads out writers
+            return done
+
+    async def _attempt(
+        self, change: Change[Result], claim: Claim | None, end_turn: Callable[[], None], *, reads: bool = True
+    ) -> tuple[Result, list[Effect], list[NoteKey]] | None:
+        """None if others have written what the change had read, or the copy is otherwise than the database.
+
+        Raises `UnexpectedError` without `reads` if it has to read: what a change refuses then may be due to the copy,
+        and so may it be that nothing is to be written.
+        """
+        transaction = await self.begin(reads=reads)
+        if claim is not None and claim.is_of_another(await transaction.note(claim.key)):
+            raise AlreadyBegunError("This mutation was begun before, with the same key.")
+        try:
+            result = await change(transaction)
+        except Exception as error:
+            if reads:
+                raise
+            raise UnexpectedError from error
+        effects = transaction.effects()
+        batch = transaction.write_set(str(uuid.uuid4()))
+        if batch.is_empty and not reads:
+            raise UnexpectedError
+        if claim is not None and not batch.is_empty:
+            transaction.set_note(claim.key, claim.text_with(described(effects)))
+            batch = transaction.write_set(batch.id)
+        raise_if_cancelled()
+        self.before_commit(effects)
+        with self.feed.writing(batch):
+            if not batch.is_empty and not await self._backend.commit(batch, end_turn):
+                return None
+        if claim is not None and not batch.is_empty:
+            claim.note(described(effects))
+        self.feed.unread |= batch.changed
+        return result, effects, self._notes_to_refresh(batch)
+
+    def _notes_to_refresh(self, batch: WriteSet) -> list[NoteKey]:
+        """The notes that may differ from the copy: most deletions remove some that do not exist."""
+        return [
+            key
+            for key, text in batch.notes.items()
+            if key.kind in FOLLOWED
+            if text is not None or key.kind not in OWNERS or key.id in self._read_model.noted(key.kind)
+        ]
