@@ -26,13 +26,6 @@ def portions_of(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """As `portions_of`, of what may have no length."""
-    iterator = iter(items)
-    while some := list(islice(iterator, size)):
-        yield some
-
-
 def sorted_parts(items: Sequence[Rank]) -> Iterator[list[Rank]]:
     """All items in order, in parts, each after a short step; a part is empty where that is not the end of one yet.
 
@@ -47,6 +40,13 @@ def sorted_parts(items: Sequence[Rank]) -> Iterator[list[Rank]]:
     for part in parts:
         part.sort()
         yield part
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """As `portions_of`, of what may have no length."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
 
 
 class Steps:

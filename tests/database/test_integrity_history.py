@@ -24,9 +24,12 @@ from server.database.models import (
     EntityKind,
     Entry,
     Key,
+    LogicalWorkerModel,
     Model,
+    PhysicalWorkerModel,
     RunModel,
     UnreadableValue,
+    WorkerStatus,
     name_of,
     with_value,
 )
@@ -229,6 +232,14 @@ def test_a_sibling_is_seen_when_the_child_goes() -> None:
     parent, child, other = (RunModel(f"r{number}", f"/{number}") for number in (1, 2, 3))
     parent, other = replace(parent, child=child.id), replace(other, parent=parent.id)
     asyncio.run(lived([[entry(parent), entry(child), entry(other)], [gone(RUN, child.id)], [entry(child)]]))
+
+
+def test_a_worker_is_seen_when_its_process_stops() -> None:
+    """Whether a logical worker without runs is in use depends on the status of what runs as it."""
+    worker = LogicalWorkerModel("w1", "one", physical_workers=("p1",))
+    process = PhysicalWorkerModel("p1", "p", worker.id, worker_status=WorkerStatus.RUNNING)
+    stopped = replace(process, worker_status=WorkerStatus.STOPPED)
+    asyncio.run(lived([[entry(worker), entry(process)], [entry(stopped)], [entry(process)]]))
 
 
 @settings(max_examples=50, deadline=None)
