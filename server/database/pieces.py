@@ -157,6 +157,11 @@ class Pieces:
             while self.size > self.max_bytes // 2 and self._selections:
                 self._forget_oldest()
 
+    def clear(self) -> None:
+        """Drops all."""
+        while self._selections:
+            self._forget_oldest()
+
     def _forget_oldest(self) -> None:
         _, oldest = self._selections.popitem(last=False)
         oldest.detach()

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from schema.compiler.accessors import Attribute, accessor_of
 from schema.context import Context
 from schema.engine import Engine
 from schema.entity_pieces import ENTITY_PIECES
 from schema.roles import Role
+from schema.scopes import SCOPES
 from server.database import pieces as module
 from server.database import read_model
 from server.database.backends.memory import MemoryBackend
@@ -212,3 +214,32 @@ def test_annotations_belong_to_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
     hot(world, text)
     world.apply([(run(1, "/moved"), 0)], [Note(NoteKey(NoteKind.ANNOTATIONS, uid(1)), '{"a": 1}')])
     hot(world, text)
+
+
+WITHOUT = {
+    "Study": {"latestRun"},
+    "Run": {
+        *("parent", "child"),
+        *("startedAt", "finishedAt", "duration", "statusHistory"),
+        *("isStuck", "hasFailed"),
+    },
+    "LogicalWorker": set(),
+    "PhysicalWorker": {
+        *("isAlive", "lastSeenAt", "livePid", "activeTasks", "processedTasks", "loadAverage"),
+        "heartbeatAge",
+    },
+}
+"""Fields that depend on other runs, on histories, on what the server observes, or on the clock."""
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_it_is_decided_of_each_field_whether_pieces_may_show_it(name: str) -> None:
+    """A new field that is read as an attribute has to be added to one of both lists."""
+    fields = SCHEMA._schema.type_map[name].fields  # type: ignore[attr-defined]
+    read = {field for field in fields if isinstance(accessor_of(field, fields[field]), Attribute)}
+    allowed = {
+        one.partition(".")[2] for one in {*ENTITY_PIECES.own, *ENTITY_PIECES.links} if one.startswith(f"{name}.")
+    }
+    assert allowed | WITHOUT[name] == read
+    assert not allowed & WITHOUT[name]
+    assert not {f"{name}.{field}" for field in allowed} & {*SCOPES}

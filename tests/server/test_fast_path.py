@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -169,7 +170,13 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         counted.append(str(outcome))
         count(self, outcome)
 
+    def note_known(self: Metrics, *args: Any) -> None:
+        counted.append("taken")
+        note_answer(self, *args)
+
+    note_answer = Metrics.note_answer
     monkeypatch.setattr(Metrics, "count_fast_path", note)
+    monkeypatch.setattr(Metrics, "note_answer", note_known)
     return counted
 
 
