@@ -88,6 +88,19 @@ class Page:
         self._start = start
         self._stop = stop
 
+    @property
+    def order(self) -> str:
+        return self._items.order
+
+    @property
+    def shown(self) -> int:
+        """How many entities it has."""
+        return self._stop - self._start
+
+    def position(self, index: int) -> SortKey:
+        """The position of one of its entities; they count from 0."""
+        return self._items.position(self._start + index)
+
     @cached_property
     def nodes(self) -> list[Any]:
         return self._items.slice(self._start, self._stop)

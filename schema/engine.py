@@ -20,7 +20,6 @@ from graphql import (
     create_source_event_stream,
     execute_root_selection_set,
     execute_subscription_event,
-    get_variable_values,
 )
 
 from schema.allowance import Toll, charge
@@ -33,11 +32,11 @@ from schema.budget import (
     metering,
 )
 from schema.changes import LiveTick, SubscriptionEvent
-from schema.compiler.arguments import NO_VARIABLES
 from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
+from schema.dependences import NOTES
 from schema.documents import Documents, Variables, count_values, text_of, too_deep
 from schema.errors import DEADLINE_EXCEEDED, UNKNOWN_OUTCOME, translate
 from schema.limits import DEFAULTS, Limits
@@ -51,6 +50,7 @@ from server.database.recent import Recent
 from server.database.replicas import confirmations
 from server.database.slices import in_slices
 from server.database.steps import Steps
+from server.database.watches import Dependence
 
 GRACE_SECONDS = 3.0
 """How long after its deadline a mutation may find out what of it was done."""
@@ -72,17 +72,20 @@ class Engine:
         introspection: bool = True,
         deadline: float | None = None,
         compiled: bool = True,
+        watches_changes: bool = True,
     ) -> None:
         """Without `introspection` no message reveals the schema or the address of the database.
 
         `deadline`: seconds that a query or a mutation may take. `compiled`: whether to compile operations.
+        `watches_changes`: whether a live query is executed again only after a change that can touch its answer.
         """
         self._schema = core_of(schema)
-        self._compiler = Compiler(schema) if compiled else None
+        self._compiler = Compiler(schema, NOTES) if compiled else None
         self._reveal = introspection
         self._limits = limits
         self._documents = Documents(self._schema, limits, introspection=introspection)
         self._deadline = deadline
+        self._watches_changes = watches_changes
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._live_steps = Steps(rests=True)
         self._slices = Steps()
@@ -161,10 +164,12 @@ class Engine:
             case OperationType.SUBSCRIPTION:
                 toll = Toll(context.allowance, cost)
                 observes = not with_filters(operation.scope, text_of(variables)).is_stored
-                executor = self._executor(operation, variables, replace(context, toll=toll, observes=observes))
-                shared = self._shared_responses(operation, given, context)
+                shared = self._shared_responses(operation, given, context, observes=observes)
+                of_source = replace(context, toll=toll, observes=observes, watch=shared.watch)
+                executor = self._executor(operation, variables, of_source)
                 try:
                     async with (
+                        shared.subscribed(),
                         aclosing(await self._events(executor)) as events,
                         aclosing(self._responses(events, shared, toll)) as answers,
                     ):
@@ -191,7 +196,7 @@ class Engine:
         size = count_values(variables) if variables and operation.type is not OperationType.MUTATION else 0
 
         def measure() -> tuple[Variables, int]:
-            given = self._variables(operation, variables, size)
+            given = self._documents.variables(operation, variables, size)
             return given, self._cost(operation, given, context)
 
         if operation.is_small(size):
@@ -260,19 +265,6 @@ class Engine:
         settled = await result
         return settled, state if context.database.state == state else None
 
-    def _variables(self, operation: Operation, given: Mapping[str, Any] | None, size: int = 0) -> Variables:
-        """Coerced once, for the measures and for the compiled function. Raises `OperationError`."""
-        definitions = operation.definition.variable_definitions
-        if not definitions:
-            return Variables(given, NO_VARIABLES, size)
-        try:
-            coerced = get_variable_values(
-                self._schema, definitions, dict(given or {}), max_errors=1, hide_suggestions=True
-            )
-        except RecursionError:
-            raise too_deep("These variables are", "variables") from None
-        return Variables(given, None if isinstance(coerced, list) else coerced, size)
-
     def _cost(self, operation: Operation, variables: Variables, context: Context) -> int:
         """0 if the variables are invalid. Raises `OperationError`."""
         if variables.coerced is None:
@@ -293,6 +285,7 @@ class Engine:
             context,
             event,
             is_metered=context.budget is not None and context.budget.counts_fields,
+            is_traced=context.dependence is not None,
         )
 
     def _result(
@@ -310,6 +303,8 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context, event: Any = None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
         executor = self._executor(operation, variables.given, context, event)
+        if context.dependence is not None:
+            context.dependence.is_known = False
         is_event = operation.type is OperationType.SUBSCRIPTION
         return (execute_subscription_event if is_event else execute_root_selection_set)(executor)
 
@@ -380,12 +375,12 @@ class Engine:
         )
 
     def _shared_responses(
-        self, operation: Operation, variables: Variables, context: Context
+        self, operation: Operation, variables: Variables, context: Context, *, observes: bool
     ) -> SharedAnswers[GraphQLResponse]:
-        async def answer(event: SubscriptionEvent) -> GraphQLResponse:
+        async def answer(event: SubscriptionEvent, dependence: Dependence) -> GraphQLResponse:
             if reads_files(operation, variables):
                 return await after_reading(context, partial(answer_in, event))
-            return await answer_in(event, context)
+            return await answer_in(event, replace(context, dependence=dependence) if dependence.is_known else context)
 
         async def answer_in(event: SubscriptionEvent, context: Context, _cost: int = 0) -> GraphQLResponse:
             # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
@@ -404,8 +399,9 @@ class Engine:
         key = operation.text, operation.name, given, context, context.who if operation.scope is Scope.CLIENT else None
         shared = self._shared.get(key)
         if shared is None:
+            watches = None if observes or not self._watches_changes else context.database.watches
             shared = self._shared[key] = SharedAnswers(
-                answer, self._live_steps, self._shared_answers, attrgetter("size")
+                answer, self._live_steps, self._shared_answers, attrgetter("size"), watches
             )
         return shared
 

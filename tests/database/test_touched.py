@@ -131,7 +131,8 @@ def laboratory() -> ReadModel:
     worker = LogicalWorkerModel("w1", "w", runs=("r0",))
     runs = [RunModel(f"r{number}", f"/{number}", "s1", workers=("w1",)) for number in range(20)]
     study = StudyModel("s1", "study", tuple(run.id for run in runs))
-    model.apply([entry(record) for record in (study, StudyModel("s2", "other"), worker, *runs)])
+    everything: list[Model] = [study, StudyModel("s2", "other"), worker, *runs]
+    model.apply(map(entry, everything))
     return model
 
 
