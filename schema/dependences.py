@@ -18,10 +18,10 @@ from schema.filters import Filter
 from schema.lookups import By, LogicalWorkerBy
 from schema.orders import Order, rank_of
 from schema.scalars import id_of
-from schema.shown_lists import WHOLE, MovedMembers, ShownList, Window, needs_of
+from schema.shown_lists import OWNERS, WHOLE, MovedMembers, ShownList, Window, needs_of
 from server.database.entities import Entity, StudyEntity
 from server.database.models import EntityKind, LogicalWorkerModel, PhysicalWorkerModel, RunModel
-from server.database.watches import Dependence
+from server.database.watches import ANY, Dependence
 
 _OF_THE_WHOLE = frozenset({"totalCount", "pageInfo"})
 """Fields of a connection that depend on more than the page."""
@@ -129,22 +129,27 @@ def _list(
     order: Order | None,
     rank: Callable[[Any], Any] | None,
     window: Window,
+    own: tuple[str, ...] = (),
 ) -> None:
-    """`owner`: of the entities; None: these are all of the kind."""
+    """`own`: the fields that it shows of all entities. `owner`: of the entities; None: these are all of the kind."""
     dependence = _dependence(context)
-    needs = needs_of(given, order)
-    if not needs.is_known:
+    needs = needs_of(given, order, own)
+    if needs is None:
         dependence.is_known = False
         return
+    key = "" if owner is None else owner.id, kind, id(given), rank is None, window, own
+    if key in dependence.noted:  # as where each run of a page shows the runs of its study
+        return
+    dependence.noted.add(key)
     entity_context = context.database.entity_context
     test = ShownList(entity_context, given, needs, rank, window, is_of_owner=owner is not None)
     if owner is None:
-        dependence.of_kinds.append((kind, test))
+        dependence.of_kinds.append((kind, needs.fields, test))
     else:
-        dependence.of_owners.append((owner.id, kind, test))
+        dependence.of_owners.append((owner.id, kind, needs.fields | OWNERS, test))
     if needs.owners:
         dependence.linked_kinds.add(EntityKind.RUN)
-        dependence.of_kinds += [(kind, _always) for kind in needs.owners]
+        dependence.of_kinds += [(kind, ANY, _always) for kind in needs.owners]
 
 
 def _always(*_: object) -> bool:
@@ -191,7 +196,7 @@ def _run_counts(
     filter: Filter | None = None,  # noqa: A002 - the argument
 ) -> None:
     study = parent if isinstance(parent, StudyEntity) else None
-    _list(context, EntityKind.RUN, study, filter, None, _status_of_run, WHOLE)
+    _list(context, EntityKind.RUN, study, filter, None, _status_of_run, WHOLE, ("run_status",))
 
 
 def _worker_counts(
@@ -201,7 +206,7 @@ def _worker_counts(
     _asked: object,
     filter: Filter | None = None,  # noqa: A002 - the argument
 ) -> None:
-    _list(context, EntityKind.PHYSICAL_WORKER, None, filter, None, _status_of_worker, WHOLE)
+    _list(context, EntityKind.PHYSICAL_WORKER, None, filter, None, _status_of_worker, WHOLE, ("worker_status",))
 
 
 def _status_of_run(run: RunModel) -> object:
@@ -213,7 +218,7 @@ def _status_of_worker(worker: PhysicalWorkerModel) -> object:
 
 
 def _workers_of_study(context: Context, study: StudyEntity, _value: object, _asked: object) -> None:
-    _dependence(context).of_owners.append((study.id, EntityKind.RUN, MovedMembers()))
+    _dependence(context).of_owners.append((study.id, EntityKind.RUN, OWNERS, MovedMembers()))
 
 
 def _latest_run(context: Context, study: StudyEntity, _value: object, _asked: object) -> None:

@@ -6,7 +6,7 @@ is not looked at here: a change of an entity that is shown touches the answer an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -14,54 +14,96 @@ from typing import Any
 import strawberry
 
 from schema.filters import Filter, LogicalWorkerFilter, PhysicalWorkerFilter, RunFilter, StudyFilter
-from schema.orders import LogicalWorkerOrderField, Order, RunOrderField, StudyOrderField
+from schema.orders import LogicalWorkerOrder, Order, PhysicalWorkerOrder, RunOrder, StudyOrder
 from schema.predicates import predicate_of
 from server.database.default_order import position_of
 from server.database.entities import EntityContext
 from server.database.models import EntityKind, Model, PhysicalWorkerModel, RunModel
 from server.database.ordered import SortKey
 from server.database.read_model import Change
+from server.database.watches import NOTES
 
-_OF_RECORD = {
-    StudyFilter: {"id", "name"},
-    LogicalWorkerFilter: {"id", "name", "queues"},
-    PhysicalWorkerFilter: {"id", "name", "host", "status", "logical_worker_id", "heartbeat_at", "restart_count"},
-    RunFilter: {"id", "workspace", "status", "is_finished", "queues", "study_id", "worker_ids"},
+_NAMED = {"id": (), "name": ("name",)}
+_FIELDS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {
+    StudyFilter: {**_NAMED, "annotation": (NOTES,)},
+    LogicalWorkerFilter: {**_NAMED, "queues": ("queues",)},
+    PhysicalWorkerFilter: {
+        **_NAMED,
+        "host": ("host",),
+        "status": ("worker_status",),
+        "logical_worker_id": ("logical_worker_id",),
+        "heartbeat_at": ("heartbeat_timestamp",),
+        "restart_count": ("restart_count",),
+    },
+    RunFilter: {
+        "id": (),
+        "workspace": ("workspace",),
+        "status": ("run_status",),
+        "is_finished": ("run_status",),
+        "queues": ("queues",),
+        "study_id": ("study_id",),
+        "worker_ids": ("workers",),
+        "study": ("study_id",),
+        "worker": ("workers",),
+        "launched_at": ("workspace",),
+        "started_at": (NOTES,),
+        "finished_at": (NOTES, "run_status"),
+        "annotation": (NOTES,),
+    },
 }
-"""Keys of filters that test nothing but the record itself."""
-_OF_NOTES = {"annotation", "started_at", "finished_at"}
-"""Keys that test annotations or the history."""
-_OF_PLACE = {"launched_at"}
-"""Keys that test the position of an entity that is there."""
+"""The fields of records that each key of a filter tests, or its notes. Lists by another key depend on anything."""
 _OF_OWNERS = {"study": EntityKind.STUDY, "worker": EntityKind.LOGICAL_WORKER}
 """Keys that test the owners of a run."""
 _WITHIN = ("and_", "or_", "not_")
-_ORDERS_OF_NOTES = {RunOrderField.STARTED_AT, RunOrderField.FINISHED_AT, RunOrderField.DURATION}
-_ORDERS_OF_MEMBERS = {StudyOrderField.RUN_COUNT, LogicalWorkerOrderField.RUN_COUNT}
+_ORDERS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {
+    StudyOrder: {"NAME": ("name",), "ID": ()},
+    LogicalWorkerOrder: {"NAME": ("name",), "ID": ()},
+    PhysicalWorkerOrder: {
+        "NAME": ("name",),
+        "HOST": ("host",),
+        "STATUS": ("worker_status",),
+        "HEARTBEAT_AT": ("heartbeat_timestamp",),
+        "RESTART_COUNT": ("restart_count",),
+        "ID": (),
+    },
+    RunOrder: {
+        "LAUNCHED_AT": ("workspace",),
+        "WORKSPACE": ("workspace",),
+        "STATUS": ("run_status",),
+        "ID": (),
+        "STARTED_AT": (NOTES,),
+        "FINISHED_AT": (NOTES, "run_status"),
+        "DURATION": (NOTES, "run_status"),
+    },
+}
+"""The same of orders, by their names."""
+_DEFAULT = ("workspace", "name")
+"""The same of the default orders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a list depends on, beside the records of its entities."""
+    """What a list depends on, beside which entities there are."""
 
-    is_known: bool = True
-    notes: bool = False
+    fields: frozenset[str] = frozenset()
+    """Of their records; `NOTES` for annotations and histories."""
     place: bool = False
+    """Whether the filter tests the position of an entity that is there."""
     owners: frozenset[EntityKind] = frozenset()
     """The kinds of owners that the filter tests."""
 
 
-def needs_of(given: Filter | None, order: Order | None) -> Needs:
+def needs_of(given: Filter | None, order: Order | None, own: Iterable[str] = ()) -> Needs | None:
+    """`own`: fields that matter to the list itself. None: it may depend on anything."""
     keys = set(_keys_of(given))
-    is_known = (
-        all(key in _OF_RECORD[type_] or key in _OF_NOTES | _OF_PLACE | _OF_OWNERS.keys() for type_, key in keys)
-        and (order is None or order.field not in _ORDERS_OF_MEMBERS)
-    )  # fmt: skip
+    found = [_FIELDS[type_].get(key) for type_, key in keys if type_ in _FIELDS]
+    found.append(_DEFAULT if order is None else _ORDERS[type(order)].get(order.field.value))
+    if None in found or len(found) <= len(keys):
+        return None
     names = {key for _, key in keys}
     return Needs(
-        is_known,
-        not names.isdisjoint(_OF_NOTES) or (order is not None and order.field in _ORDERS_OF_NOTES),
-        not names.isdisjoint(_OF_PLACE),
+        frozenset(own).union(*filter(None, found)),
+        "launched_at" in names,
         frozenset(_OF_OWNERS[name] for name in names.intersection(_OF_OWNERS)),
     )
 
@@ -123,7 +165,7 @@ class ShownList:
 
     def __call__(self, change: Change, is_noted: bool) -> bool:
         before, after = change.before, change.after
-        if is_noted and self._needs.notes:
+        if is_noted and NOTES in self._needs.fields:
             return True
         if before is not None and after is not None and self._heeds_owners and owners_of(before) != owners_of(after):
             return True
@@ -158,6 +200,10 @@ class MovedMembers:
     def __call__(self, change: Change, _is_noted: bool) -> bool:
         before, after = change.before, change.after
         return before is None or after is None or owners_of(before) != owners_of(after)
+
+
+OWNERS = frozenset({"study_id", "workers", "logical_worker_id"})
+"""The fields in which members name their owners."""
 
 
 def owners_of(member: Model) -> object:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeAlias
 
 from server.database.models import EntityKind
@@ -23,6 +23,14 @@ _TESTS_TOGETHER = 1_000
 """Tests of lists that are done in one step: it takes some milliseconds."""
 _MOST_DUE = 100_000
 """Tests that wait for a step. Watches of which more would have to are taken to be touched."""
+
+_COMES_OR_GOES = "comes or goes"
+NOTES = "notes"
+"""Stands among the fields for annotations and the history."""
+ANY = frozenset({"any"})
+"""Instead of fields: each change matters."""
+_LISTS = ("runs", "physical_workers")
+"""The fields with the members of an owner, which are told in another way."""
 
 Test: TypeAlias = Callable[[Change, bool], bool]
 """Whether a change can touch a list. It is also told whether annotations or the history of the entity changed."""
@@ -38,12 +46,14 @@ class Dependence:
     """Owners on whose members it depends in any way."""
     names: set[tuple[EntityKind, str]] = field(default_factory=set)
     """Names that it looked up."""
-    of_kinds: list[tuple[EntityKind, Test]] = field(default_factory=list)
-    """Lists of the entities of a kind."""
-    of_owners: list[tuple[str, EntityKind, Test]] = field(default_factory=list)
-    """Lists of the members of an owner that are of a kind."""
+    of_kinds: list[tuple[EntityKind, frozenset[str], Test]] = field(default_factory=list)
+    """Lists of the entities of a kind, with the fields of their records that matter to them, or `ANY`."""
+    of_owners: list[tuple[str, EntityKind, frozenset[str], Test]] = field(default_factory=list)
+    """Lists of the members of an owner that are of a kind, with the same."""
     linked_kinds: set[EntityKind] = field(default_factory=set)
     """The kinds of entities of which it depends on what owners they have."""
+    noted: set[Hashable] = field(default_factory=set)
+    """For whoever notes lists: those that are noted already."""
     is_known: bool = True
     """Whether that is all. Otherwise it may depend on anything, also on what no change of the read model tells."""
 
@@ -55,8 +65,11 @@ class Dependence:
         yield from (("linked", kind) for kind in self.linked_kinds)
 
     def lists(self) -> Iterator[tuple[Hashable, Test]]:
-        yield from ((("kind", kind), test) for kind, test in self.of_kinds)
-        yield from ((("members", owner_id, kind), test) for owner_id, kind, test in self.of_owners)
+        """By what the index finds them: they are all in the place of those that come and go."""
+        for kind, names, test in self.of_kinds:
+            yield from ((("", kind, name), test) for name in (_COMES_OR_GOES, *names))
+        for owner_id, kind, names, test in self.of_owners:
+            yield from (((owner_id, kind, name), test) for name in (_COMES_OR_GOES, *names))
 
 
 class Watch:
@@ -156,7 +169,7 @@ class Watches:
             found = self._for_anything.union(*map(self._found_by, _keys(touched)))
             for owner_id in touched.relinked:
                 for kind in _MEMBERS:
-                    found.update(self._lists.get(("members", owner_id, kind), ()))
+                    found.update(self._lists.get((owner_id, kind, _COMES_OR_GOES), ()))
         for watch in found:
             self._touch(watch)
         if touched is not None and self._lists:
@@ -167,10 +180,11 @@ class Watches:
 
     def _test(self, touched: Touched) -> None:
         """Now, or in later steps if it is much."""
-        for place, change in _lists_of(touched):
+        for owner_id, change in _changes_of(touched):
             is_noted = change.key.id in touched.renoted
-            for watch, tests in self._lists.get(place, {}).items():
-                self._due.extend((watch, test, change, is_noted) for test in tests)
+            for name in _aspects(change, is_noted):
+                for watch, tests in self._lists.get((owner_id, change.key.kind, name), {}).items():
+                    self._due.extend((watch, test, change, is_noted) for test in tests)
         if not self._is_step_due:
             self._go_on()
 
@@ -200,14 +214,25 @@ def _keys(touched: Touched) -> Iterator[Hashable]:
     yield from (("linked", kind) for kind in touched.relinked_kinds)
 
 
-def _lists_of(touched: Touched) -> Iterator[tuple[Hashable, Change]]:
-    """The places of lists, with the changes that may touch them."""
-    for kind, changes in touched.changes.items():
-        for change in changes:
-            yield ("kind", kind), change
+def _changes_of(touched: Touched) -> Iterator[tuple[str, Change]]:
+    """The changes of the entities of a kind, without an owner; then those of the members of each owner."""
+    for changes in touched.changes.values():
+        yield from (("", change) for change in changes)
     for owner_id, changes in touched.members.items():
-        for change in changes:
-            yield ("members", owner_id, change.key.kind), change
+        yield from ((owner_id, change) for change in changes)
+
+
+def _aspects(change: Change, is_noted: bool) -> Iterator[str]:
+    """What of an entity changed: whether it is there, or fields of its record and its notes."""
+    if change.before is None or change.after is None:
+        yield _COMES_OR_GOES
+        return
+    yield from ANY
+    if is_noted:
+        yield NOTES
+    for item in fields(change.before):
+        if item.name not in _LISTS and getattr(change.before, item.name) != getattr(change.after, item.name):
+            yield item.name
 
 
 def _holds(test: Test, change: Change, is_noted: bool) -> bool:
