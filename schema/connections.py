@@ -90,6 +90,19 @@ class Page:
         return self._found
 
     @property
+    def order(self) -> str:
+        return self._items.order
+
+    @property
+    def shown(self) -> int:
+        """How many entities it has."""
+        return len(self.nodes)
+
+    def position(self, index: int) -> SortKey:
+        """The position of one of its entities; they count from 0."""
+        return self._window.position(index)
+
+    @property
     def nodes(self) -> list[Any]:
         return self._window.nodes
 

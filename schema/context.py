@@ -13,6 +13,7 @@ from schema.budget import Budget
 from schema.roles import Role
 from server.database.idempotency import Claim
 from server.database.merlin_database import MerlinDatabase
+from server.database.watches import Dependence, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Context:
     """Takes the ids of runs whose workspaces have to be read first, where the operation is executed again after it."""
     observes: bool = field(default=False, compare=False)
     """Whether the operation depends on what this server observes, and not only on what is stored."""
+    dependence: Dependence | None = field(default=None, compare=False)
+    """Takes on what the answer to a live query depends, where it is noted."""
+    watch: Watch | None = field(default=None, compare=False)
+    """Waits for a change that can touch a live query; only the source of its events has it."""
     toll: Toll = field(default=FREE, compare=False)
     """What each execution of a subscription costs; only the source of its events has it."""
 

@@ -22,9 +22,10 @@ from graphql import (
     specified_rules,
     validate,
 )
-from graphql.execution.values import VariableValues
+from graphql.execution.values import VariableValues, get_variable_values
 
 from schema.comparisons import LimitedOverlappingFieldsRule, TooManyComparisonsError
+from schema.compiler.arguments import NO_VARIABLES
 from schema.coordinates import coordinates_of, name_of
 from schema.deprecations import deprecated, uses_of
 from schema.errors import LIMIT_EXCEEDED, MAX_ERRORS, PARSE_FAILED, VALIDATION_FAILED, BadInput
@@ -211,6 +212,19 @@ class Documents:
             remedies = [remedy_for(self._schema, document, definition, variables, sizes, excess) for excess in found]
             raise _limit_exceeded(found, remedies)
         return measures.cost
+
+    def variables(self, operation: Operation, given: Mapping[str, Any] | None, size: int = 0) -> Variables:
+        """Coerced once, for the measures and for the compiled function. Raises `OperationError`."""
+        definitions = operation.definition.variable_definitions
+        if not definitions:
+            return Variables(given, NO_VARIABLES, size)
+        try:
+            coerced = get_variable_values(
+                self._schema, definitions, dict(given or {}), max_errors=1, hide_suggestions=True
+            )
+        except RecursionError:
+            raise too_deep("These variables are", "variables") from None
+        return Variables(given, None if isinstance(coerced, list) else coerced, size)
 
 
 class Variables(NamedTuple):

@@ -35,10 +35,11 @@ from schema.compiler.compiler import Compiler, ExecutionCounts
 from schema.context import Context
 from schema.core import core_of
 from schema.deadlines import within
+from schema.dependences import NOTES
 from schema.documents import Documents, Variables, count_values, text_of
 from schema.entity_pieces import ENTITY_PIECES
 from schema.errors import DEADLINE_EXCEEDED, UNKNOWN_OUTCOME, translate
-from schema.executor import executor_of, variables_of
+from schema.executor import executor_of
 from schema.limits import DEFAULTS, Limits
 from schema.mutation_executor import execute_mutation
 from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
@@ -51,12 +52,12 @@ from server.database.recent import Recent
 from server.database.replicas import confirmations
 from server.database.slices import in_slices
 from server.database.steps import Steps
+from server.database.watches import Dependence
 
 GRACE_SECONDS = 3.0
 """How long after its deadline a mutation may find out what of it was done."""
 MAX_SHARED_BYTES = 2**24
 """Of responses that subscribers to the same operation share."""
-
 
 T = TypeVar("T")
 
@@ -72,17 +73,20 @@ class Engine:
         introspection: bool = True,
         deadline: float | None = None,
         compiled: bool = True,
+        watches_changes: bool = True,
     ) -> None:
         """Without `introspection` no message reveals the schema or the address of the database.
 
         `deadline`: seconds that a query or a mutation may take. `compiled`: whether to compile operations.
+        `watches_changes`: whether a live query is executed again only after a change that can touch its answer.
         """
         self._schema = core_of(schema)
-        self._compiler = Compiler(schema, ENTITY_PIECES) if compiled else None
+        self._compiler = Compiler(schema, ENTITY_PIECES, NOTES) if compiled else None
         self._reveal = introspection
         self._limits = limits
         self._documents = Documents(self._schema, limits, introspection=introspection)
         self._deadline = deadline
+        self._watches_changes = watches_changes
         self._finishing: set[asyncio.Future[ExecutionResult]] = set()
         self._live_steps = Steps(rests=True)
         self._slices = Steps()
@@ -161,10 +165,12 @@ class Engine:
             case OperationType.SUBSCRIPTION:
                 toll = Toll(context.allowance, cost)
                 observes = not with_filters(operation.scope, text_of(variables)).is_stored
-                executor = self._executor(operation, variables, replace(context, toll=toll, observes=observes))
-                shared = self._shared_responses(operation, given, context)
+                shared = self._shared_responses(operation, given, context, observes=observes)
+                of_source = replace(context, toll=toll, observes=observes, watch=shared.watch)
+                executor = executor_of(self._schema, operation, variables, of_source, reveal=self._reveal)
                 try:
                     async with (
+                        shared.subscribed(),
                         aclosing(await self._events(executor)) as events,
                         aclosing(self._responses(events, shared, toll)) as answers,
                     ):
@@ -195,7 +201,7 @@ class Engine:
         size = count_values(given) if given else 0
         if operation.reads_files or operation.finds_nodes or not operation.is_small(size):
             return None
-        variables = self._variables(operation, given, size)
+        variables = self._documents.variables(operation, given, size)
         cost = self._cost(operation, variables, context)
         charge(context.allowance, cost)
         response = self._response_at_once(operation, variables, context, cost)
@@ -210,7 +216,7 @@ class Engine:
         size = count_values(variables) if variables and operation.type is not OperationType.MUTATION else 0
 
         def measure() -> tuple[Variables, int]:
-            given = self._variables(operation, variables, size)
+            given = self._documents.variables(operation, variables, size)
             return given, self._cost(operation, given, context)
 
         if operation.is_small(size):
@@ -230,8 +236,7 @@ class Engine:
     async def _response_to_query(
         self, operation: Operation, variables: Variables, context: Context, cost: int
     ) -> GraphQLResponse:
-        response = self._response_at_once(operation, variables, context, cost)
-        if response is not None:
+        if (response := self._response_at_once(operation, variables, context, cost)) is not None:
             return response
         result, of = await self._within_deadline(self._executed(operation, variables, context, cost))
         return self._response(operation, result, cost, state=of)
@@ -285,9 +290,6 @@ class Engine:
         settled = await result
         return settled, state if context.database.state == state else None
 
-    def _variables(self, operation: Operation, given: Mapping[str, Any] | None, size: int = 0) -> Variables:
-        return variables_of(self._schema, operation, given, size)
-
     def _cost(self, operation: Operation, variables: Variables, context: Context) -> int:
         """0 if the variables are invalid. Raises `OperationError`."""
         if variables.coerced is None:
@@ -308,6 +310,7 @@ class Engine:
             context,
             event,
             is_metered=context.budget is not None and context.budget.counts_fields,
+            is_traced=context.dependence is not None,
         )
 
     def _result(
@@ -324,20 +327,16 @@ class Engine:
     def _by_core(
         self, operation: Operation, variables: Variables, context: Context, event: Any = None
     ) -> ExecutionResult | Awaitable[ExecutionResult]:
-        executor = self._executor(operation, variables.given, context, event)
+        executor = executor_of(self._schema, operation, variables.given, context, event, reveal=self._reveal)
+        if context.dependence is not None:
+            context.dependence.is_known = False
         is_event = operation.type is OperationType.SUBSCRIPTION
         return (execute_subscription_event if is_event else execute_root_selection_set)(executor)
 
-    def _executor(
-        self, operation: Operation, variables: Mapping[str, Any] | None, context: Context, event: Any = None
-    ) -> Executor[Any]:
-        return executor_of(self._schema, operation, variables, context, event, reveal=self._reveal)
-
     async def _within_deadline(self, result: Awaitable[T]) -> T:
         message = f"This took longer than {self._deadline:g} s: ask for less." if self._deadline else ""
-        return await within(
-            asyncio.timeout(self._deadline), result, OperationError([GraphQLError(message)], DEADLINE_EXCEEDED)
-        )
+        late = OperationError([GraphQLError(message)], DEADLINE_EXCEEDED)
+        return await within(asyncio.timeout(self._deadline), result, late)
 
     async def _changed(self, operation: Operation, variables: Variables, context: Context) -> ExecutionResult:
         """The result of a mutation, whose fields keep the deadline themselves: they know what was sent by then.
@@ -380,12 +379,12 @@ class Engine:
         )
 
     def _shared_responses(
-        self, operation: Operation, variables: Variables, context: Context
+        self, operation: Operation, variables: Variables, context: Context, *, observes: bool
     ) -> SharedAnswers[GraphQLResponse]:
-        async def answer(event: SubscriptionEvent) -> GraphQLResponse:
+        async def answer(event: SubscriptionEvent, dependence: Dependence) -> GraphQLResponse:
             if reads_files(operation, variables):
                 return await after_reading(context, partial(answer_in, event))
-            return await answer_in(event, context)
+            return await answer_in(event, replace(context, dependence=dependence) if dependence.is_known else context)
 
         async def answer_in(event: SubscriptionEvent, context: Context, _cost: int = 0) -> GraphQLResponse:
             # A new executor for each event: graphql-core 3.3.2 copies a shared one for each event, and the copies keep
@@ -404,8 +403,9 @@ class Engine:
         key = operation.text, operation.name, given, context, context.who if operation.scope is Scope.CLIENT else None
         shared = self._shared.get(key)
         if shared is None:
+            watches = None if observes or not self._watches_changes else context.database.watches
             shared = self._shared[key] = SharedAnswers(
-                answer, self._live_steps, self._shared_answers, attrgetter("size")
+                answer, self._live_steps, self._shared_answers, attrgetter("size"), watches
             )
         return shared
 

@@ -229,6 +229,13 @@ _DEFAULTS = frozenset(
 Order: TypeAlias = StudyOrder | RunOrder | LogicalWorkerOrder | PhysicalWorkerOrder
 
 
+def rank_of(order: Order | None, entity_context: EntityContext) -> Callable[[Any], Value] | None:
+    """The value of a record by which it has its place in an order; None: by its default position."""
+    if order is None or (type(order), order.field, order.direction) in _DEFAULTS:
+        return None
+    return _ORDERINGS[type(order)][order.field].value_of(entity_context)
+
+
 def ordered(items: OrderedView[Any], order: Order | None, entity_context: EntityContext) -> OrderedView[Any]:
     """The items in the order that a client asks for; they come in their default order."""
     if order is None or (type(order), order.field, order.direction) in _DEFAULTS:

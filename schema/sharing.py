@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Generic, TypeVar
 
 from schema.changes import LiveTick, SubscriptionEvent
 from server.database.recent import Recent
 from server.database.steps import Steps
+from server.database.watches import Dependence, Watch, Watches
 
 A = TypeVar("A")
 
@@ -22,14 +24,16 @@ class SharedAnswers(Generic[A]):
 
     def __init__(
         self,
-        answer: Callable[[SubscriptionEvent], Awaitable[A]],
+        answer: Callable[[SubscriptionEvent, Dependence], Awaitable[A]],
         steps: Steps,
         kept: Recent[Hashable, A],
         size: Callable[[A], int],
+        watches: Watches | None = None,
     ) -> None:
-        """`steps`: those of all live queries. `kept`: the answers of all operations.
+        """`answer` also notes on what the answer to a live query depends. `steps`: those of all live queries.
 
-        `size`: the bytes, about, that an answer takes.
+        `kept`: the answers of all operations. `size`: the bytes, about, that an answer takes. `watches`: those of the
+        database; None: any change may touch the answers.
         """
         self._answer = answer
         self._steps = steps
@@ -45,11 +49,28 @@ class SharedAnswers(Generic[A]):
         self._latest: tuple[int, A] | None = None
         """Its latest answer, with the value of `_ticks` since which it is that; None while nobody waits for it."""
         self._waiting = 0
+        self.watch = Watch()
+        """Of what touches the latest answer, while there are subscribers."""
+        self._watches = watches
+        self._subscribers = 0
+
+    @asynccontextmanager
+    async def subscribed(self) -> AsyncIterator[None]:
+        """To be entered for as long as a subscriber takes answers."""
+        self._subscribers += 1
+        try:
+            yield
+        finally:
+            self._subscribers -= 1
+            if self._watches is not None and not self._subscribers:
+                self._watches.drop(self.watch)
 
     async def to(self, event: SubscriptionEvent, executing: Callable[[], None] = lambda: None) -> A:
         """The answer; `executing` is called first where this call is the one that executes the operation."""
         known = self._known(event)
         if known is not None:
+            if isinstance(event, LiveTick) and self._watches is not None and not self.watch.is_waiting:
+                self._watches.wait_for_anything(self.watch)
             return known
         if isinstance(event, LiveTick):
             return await self._to_tick(event, executing)
@@ -74,7 +95,13 @@ class SharedAnswers(Generic[A]):
 
     async def _executed(self, event: SubscriptionEvent, executing: Callable[[], None]) -> A:
         executing()
-        answer = await self._answer(event)
+        watches = self._watches if isinstance(event, LiveTick) else None
+        dependence = Dependence(is_known=watches is not None)
+        if watches is not None:
+            watches.wait_for_anything(self.watch)
+        answer = await self._answer(event, dependence)
+        if watches is not None:
+            watches.wait_for(self.watch, dependence)
         key = self._own, event.identity
         self._kept.put(key, answer, self._size(answer))
         self._keys.append(key)

@@ -24,6 +24,7 @@ from server.database.merlin_database import MerlinDatabase
 from server.database.models import Key
 from server.database.notifier import Notifier
 from server.database.observations import INTEREST_SECONDS
+from server.database.watches import Watch
 
 MAX_IDS = 500
 MAX_THROTTLE = 3_600_000
@@ -104,7 +105,8 @@ class Subscription:
         database = info.context.database
         notifier = database.observations.notifier if info.context.observes else database.notifier
         look_again = INTEREST_SECONDS / 2 if info.context.observes else None
-        return _live(database, notifier, throttle / 1000, info.context.toll, look_again)
+        watch = Watch() if info.context.watch is None else info.context.watch
+        return _live(database, notifier, watch, throttle / 1000, info.context.toll, look_again)
 
     @strawberry.subscription(
         description=(
@@ -204,13 +206,21 @@ async def _run_changes(
 
 
 async def _live(
-    database: MerlinDatabase, notifier: Notifier, throttle: float, toll: Toll, look_again: float | None
+    database: MerlinDatabase,
+    notifier: Notifier,
+    watch: Watch,
+    throttle: float,
+    toll: Toll,
+    look_again: float | None,
 ) -> AsyncGenerator[LiveTick, None]:
-    """`look_again`: seconds after which it is executed without a change, so that what it shows stays observed."""
+    """`watch`: of what touches it, where that is known; else any notification does.
+
+    `look_again`: seconds after which it is executed without a change, so that what it shows stays observed.
+    """
     while True:
         await toll.opened()
-        changed = notifier.next  # taken before the result is computed, so that no later change is missed
+        changed, touched = notifier.next, watch.next  # taken before the result is computed, so that none is missed
         yield LiveTick(database.state)
         await asyncio.sleep(max(throttle, toll.pause))
         with suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), look_again)
+            await asyncio.wait_for((touched if watch.is_known else changed).wait(), look_again)

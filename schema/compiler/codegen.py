@@ -11,9 +11,9 @@ function. A value is first assigned, then checked, then used:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from graphql import (
     GraphQLID,
@@ -45,20 +45,41 @@ _WORTH_KEEPING = 2
 _LISTS = frozenset({list, tuple})
 
 
+Notes: TypeAlias = Mapping[str, Callable[..., None] | None]
+"""For fields by their coordinates, what notes on what their values depend, beside the object that they are of.
+
+It is called with the context, the object, the value, the names of the fields that are selected of it, and the arguments
+by their names. None: there is nothing to note. A field that is missing may depend on anything.
+"""
+
+
 def source_of(
-    schema: GraphQLSchema, plan: Plan, *, is_metered: bool = False, pieces: PieceRules | None = None
+    schema: GraphQLSchema,
+    plan: Plan,
+    *,
+    is_metered: bool = False,
+    pieces: PieceRules | None = None,
+    notes: Notes | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The source, and the globals that it needs. Raises `NotCompilableError`, and what is wrong with arguments.
 
-    `is_metered`: whether the function spends the `Budget` of its context; then it uses no pieces.
+    `is_metered`: whether the function spends the `Budget` of its context. `notes`: with them, it notes in the
+    `dependence` of its context on what the result depends. In both cases it uses no pieces.
     """
-    return _Writer(schema, is_metered=is_metered, pieces=None if is_metered else pieces).function(plan)
+    if is_metered or notes is not None:
+        pieces = None
+    return _Writer(schema, is_metered=is_metered, pieces=pieces, notes=notes).function(plan)
 
 
 class _Writer:
-    def __init__(self, schema: GraphQLSchema, *, is_metered: bool, pieces: PieceRules | None) -> None:
+    def __init__(
+        self, schema: GraphQLSchema, *, is_metered: bool, pieces: PieceRules | None, notes: Notes | None
+    ) -> None:
         self._schema = schema
         self._is_metered = is_metered
+        self._notes = notes
+        self._given_of: dict[int, str] = {}
+        """The arguments of fields, by the `id()` of the field."""
         self._path: list[str] = []
         """The keys of the response that lead to the current field."""
         self._head: list[str] = []
@@ -84,6 +105,9 @@ class _Writer:
     def function(self, plan: Plan) -> tuple[str, dict[str, Any]]:
         if self._is_metered:
             self._head.append(f"{_INDENT}budget, spent, due = info.context.budget, 0, 0")
+        if self._notes is not None:
+            self._head.append(f"{_INDENT}dependence = info.context.dependence")
+            self._head.append(f"{_INDENT}note_own = dependence.own.add")
         result = self._object("root", plan.fields)
         if self._is_metered:
             self._line(f"budget.settle(spent, {plan.fields[0].key!r})")
@@ -95,6 +119,8 @@ class _Writer:
     def _object(self, parent: str, fields: Sequence[Field]) -> str:
         """The result for an object whose type is checked already."""
         self._line_if_metered(f"spent += {len(fields)}")
+        if self._notes is not None and fields and _is_entity(fields[0].parent):
+            self._line(f"note_own({parent}.id)")
         pairs = [f"{field.key!r}: {self._field(parent, field)}" for field in fields]
         inner = ", ".join(pairs)
         if len(inner) < _WIDEST:
@@ -110,6 +136,7 @@ class _Writer:
         read = self._read(parent, field, field.accessor)
         value = self._local(field)
         self._line(f"{value} = {read}")
+        self._note(parent, field, value)
         answer = self._complete_value(field.type, value, field)
         if field.arguments is not None and field.selections:
             self._line_if_metered(f"{value} = None")  # several large pages are not to be freed at once, at the end
@@ -137,8 +164,27 @@ class _Writer:
         given += [] if field.arguments is None else [f"**{self._given(field, field.arguments)}"]
         return f"{self._constant(f'{field.parent.name}_{field.name}', reading.function)}({', '.join(given)})"
 
+    def _note(self, parent: str, field: Field, value: str) -> None:
+        """Notes on what the value depends, if that is asked for."""
+        if self._notes is None:
+            return
+        if field.coordinate not in self._notes:
+            self._line("dependence.is_known = False")
+        elif (note := self._notes[field.coordinate]) is not None:
+            local = self._local(field)
+            asked = self._constant(
+                f"asked_{local}_", frozenset(one.name for of in field.selections.values() for one in of)
+            )
+            given = "" if field.arguments is None else f", **{self._given(field, field.arguments)}"
+            self._line(f"{self._constant(f'note_{local}_', note)}(info.context, {parent}, {value}, {asked}{given})")
+
     def _given(self, field: Field, arguments: Arguments) -> str:
         """The arguments: read once at compile time if they are fixed, else once for each call of the function."""
+        if id(field) not in self._given_of:
+            self._given_of[id(field)] = self._read_given(field, arguments)
+        return self._given_of[id(field)]
+
+    def _read_given(self, field: Field, arguments: Arguments) -> str:
         local = self._local(field)
         if arguments.are_fixed:
             return self._constant(f"fixed_{local}_", arguments.read(NO_VARIABLES, None))

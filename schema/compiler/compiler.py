@@ -19,7 +19,7 @@ from graphql.execution.values import VariableValues
 
 from schema.compiler.accessors import PlainInfo
 from schema.compiler.arguments import NO_VARIABLES
-from schema.compiler.codegen import FUNCTION, source_of
+from schema.compiler.codegen import FUNCTION, Notes, source_of
 from schema.compiler.errors import NotCompilableError
 from schema.compiler.pieces import PieceRules
 from schema.compiler.plan import Plan, plan_of
@@ -77,16 +77,16 @@ def compile_operation(
     *,
     is_metered: bool = False,
     pieces: PieceRules | None = None,
+    notes: Notes | None = None,
 ) -> Compiled:
     """Compiles an operation of a valid document, for these values of the variables that @skip and @include use.
 
-    `is_metered`: whether the function spends the `Budget` of its context. `pieces`: what it may use of earlier answers.
-    Raises `NotCompilableError`.
+    `is_metered`, `notes`: see `source_of`. `pieces`: what it may use of earlier answers. Raises `NotCompilableError`.
     """
     core = core_of(schema)
     try:
         plan = plan_of(schema, operation, Selections(core, fragments_of(document), variables))
-        source, names = source_of(core, plan, is_metered=is_metered, pieces=pieces)
+        source, names = source_of(core, plan, is_metered=is_metered, pieces=pieces, notes=notes)
         function = _function(f"<operation {plan.name} {next(_numbers)}>", source, names)
     except NotCompilableError:
         raise
@@ -113,7 +113,9 @@ class Compiler:
     and is gained back by an answer of some 150 fields.
     """
 
-    def __init__(self, schema: strawberry.Schema, pieces: PieceRules | None = None) -> None:
+    def __init__(self, schema: strawberry.Schema, pieces: PieceRules | None = None, notes: Notes | None = None) -> None:
+        """`notes`: see `source_of`; for answers that are traced."""
+        self._notes = {} if notes is None else notes
         self.execution_counts = ExecutionCounts()
         self._schema = schema
         self._pieces = pieces
@@ -137,13 +139,17 @@ class Compiler:
         root: object = None,
         *,
         is_metered: bool = False,
+        is_traced: bool = False,
     ) -> dict[str, Any] | None:
         """The data of an answer without errors, else None: then graphql-core is to execute the operation.
 
-        `is_metered`: whether to spend the `Budget` of the context. Raises `BudgetExceededError`.
+        `is_metered`: whether to spend the `Budget` of the context. `is_traced`: whether to note in its `dependence` on
+        what the answer depends. Raises `BudgetExceededError`.
         """
         try:
-            function = self._function(text, document, operation, variables, is_metered=is_metered)
+            function = self._function(
+                text, document, operation, variables, is_metered=is_metered, notes=self._notes if is_traced else None
+            )
             if function is None:
                 return None
             data = function(root, PlainInfo(context), variables)
@@ -162,6 +168,7 @@ class Compiler:
         variables: VariableValues,
         *,
         is_metered: bool,
+        notes: Notes | None,
     ) -> Function | None:
         name = None if operation.name is None else operation.name.value
         steering = self._steering.get((text, name))
@@ -171,10 +178,10 @@ class Compiler:
                 return None
             steering = directive_variables(operation, fragments_of(document))
             self._steering.put((text, name), steering, 2 * len(text))
-        key = text, name, is_metered, *map(variables.coerced.get, steering)
+        key = text, name, is_metered, notes is not None, *map(variables.coerced.get, steering)
         compiled = self._functions.get(key)
         if compiled is None:
-            compiled = self._compiled(document, operation, variables, is_metered=is_metered)
+            compiled = self._compiled(document, operation, variables, is_metered=is_metered, notes=notes)
             source = compiled if isinstance(compiled, str) else compiled.source
             self._functions.put(key, compiled, FUNCTION_BYTES + 2 * len(text) + SOURCE_BYTES * len(source))
         if isinstance(compiled, str):
@@ -189,10 +196,11 @@ class Compiler:
         variables: VariableValues,
         *,
         is_metered: bool,
+        notes: Notes | None,
     ) -> Compiled | str:
         try:
             return compile_operation(
-                self._schema, document, operation, variables, is_metered=is_metered, pieces=self._pieces
+                self._schema, document, operation, variables, is_metered=is_metered, pieces=self._pieces, notes=notes
             )
         except NotCompilableError as error:
             return str(error)

@@ -44,6 +44,7 @@ from server.database.sizes import Sizes, sizes_of
 from server.database.tasks import end_tasks
 from server.database.transaction_runner import TransactionRunner
 from server.database.unit_of_work import UnitOfWork
+from server.database.watches import Watches
 
 
 class State(NamedTuple):
@@ -80,6 +81,7 @@ class MerlinDatabase:
         self.feed = Feed(backend, self.read_model)
         backend.writability.on_change = self.feed.notifier.notify
         self.changes = ChangeLog(self.read_model)
+        self.watches = Watches(self.read_model)
         self.comparison = Comparison(backend, self.read_model, self.feed, self._distrust_problems)
         self.run_metadata = RunMetadata(self.feed, self.read_model, workspace_roots)
         self._runner = TransactionRunner(backend, self.feed, self.read_model, dialect, self.run_metadata)

@@ -33,6 +33,8 @@ class Touched:
     """Names that a record got or lost; logical workers, which Merlin does not find by name, have one here."""
     changes: dict[EntityKind, list[Change]] = field(default_factory=dict)
     """All changes by kind, but those of an owner's list of members alone."""
+    renoted: set[str] = field(default_factory=set)
+    """Entities whose annotations or histories changed."""
     relinked_kinds: set[EntityKind] = field(default_factory=set)
     """The kinds of which one has other owners, though no change of it says so."""
 
@@ -43,12 +45,11 @@ def touched_by(model: ReadModel, changes: Sequence[Change]) -> Touched | None:
     Anything: what is told without a change (problems, the owners of names, a whole load), observations, and so many
     changes that the links were made anew.
     """
-    renoted = model.renoted
-    if not (changes or renoted) or any(change.observed for change in changes):
+    if not (changes or model.renoted) or any(change.observed for change in changes):
         return None
-    touched = Touched()
+    touched = Touched(renoted={*model.renoted, *(change.key.id for change in changes if change.annotated)})
     changed = {change.key for change in changes}
-    unseen = [id_ for id_ in renoted if Key(EntityKind.RUN, id_) not in changed and id_ in model.runs.records]
+    unseen = [id_ for id_ in model.renoted if Key(EntityKind.RUN, id_) not in changed and id_ in model.runs.records]
     runs = [(Key(EntityKind.RUN, id_), model.runs.records[id_]) for id_ in unseen]
     for change in [*changes, *(Change(key, run, run, annotated=True) for key, run in runs)]:
         if not _add(touched, model, change):

@@ -19,13 +19,21 @@ from server.database.models import (
     WorkerStatus,
 )
 from server.database.observations import LiveWorker, RunObservation
+from server.database.steps import Steps
 from server.database.workspaces import LogStream, Progress, Source, Task, TaskStatus
+from tests.support.asking import OPERATIONS
 from tests.support.compiler import GONE, NOW, WORKERS, World
 from tests.support.made_up_workspaces import AS_OF, MadeUp, MadeUpReader, TaskColumns, observed, sampled, step_of
 from tests.support.mutations import SIM
 from tests.support.records import memory_of, physical_worker, run, study, uid
 
 NAN = '{"x": NaN, "y": [Infinity, 123456789012345678901234567890], "z": "\\ud800"}'
+
+
+@pytest.fixture(autouse=True)
+def own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Live queries of one test wait for no pass of a loop that has ended with another test."""
+    monkeypatch.setattr(OPERATIONS, "_live_steps", Steps(rests=True))
 
 
 def faulty_records() -> list[Model]:

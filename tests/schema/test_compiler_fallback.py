@@ -213,12 +213,12 @@ def test_a_scalar_that_has_no_answer_is_left_to_graphql_core(world: World) -> No
         operation = server.parse(text)
         told = [
             world.runner.run(
-                settled(server._result(operation, server._variables(operation, None), world.context, root))
+                settled(server._result(operation, server._documents.variables(operation, None), world.context, root))
             )
             for _ in range(2)
         ]
         expected = world.runner.run(
-            settled(plain._result(operation, plain._variables(operation, None), world.context, root))
+            settled(plain._result(operation, plain._documents.variables(operation, None), world.context, root))
         )
         assert [one.formatted for one in told] == [expected.formatted] * 2
         assert server.execution_counts.compiled - before == compiled

@@ -102,7 +102,7 @@ def context_of(database: MerlinDatabase) -> Context:
 def cost_of(engine: Engine, text: str, variables: dict[str, Any] | None, sizes: Sizes) -> int:
     """Raises `OperationError`."""
     operation = engine.parse(text)
-    coerced = engine._variables(operation, variables).coerced
+    coerced = engine._documents.variables(operation, variables).coerced
     assert coerced is not None
     return engine._documents.cost(operation, coerced.coerced, sizes)
 
@@ -129,7 +129,7 @@ def test_no_response_has_more_fields_than_its_operation_costs(world: World, rand
     for operation, values in asked_of(world, random):
         fields = fields_of(CORE, operation, values, world.context)
         if fields is not None:
-            variables = world.compiled._variables(operation, values)
+            variables = world.compiled._documents.variables(operation, values)
             assert fields <= world.compiled._cost(operation, variables, world.context), (operation.text, values)
 
 
@@ -138,7 +138,7 @@ def test_no_response_has_more_fields_than_its_operation_costs(world: World, rand
 def test_both_ways_spend_the_same_and_no_more_than_the_cost(world: World, random: Random) -> None:
     """Compiled functions and graphql-core, with the same answer; what is searched once may be found twice."""
     for operation, values in asked_of(world, random):
-        variables = world.compiled._variables(operation, values)
+        variables = world.compiled._documents.variables(operation, values)
         by_core, compiled = Budget(sys.maxsize), Budget(sys.maxsize)
         try:
             expected = world.plain._by_core(operation, variables, replace(world.context, budget=by_core))
@@ -161,7 +161,7 @@ async def test_an_operation_ends_when_it_has_spent_what_it_may(database: MerlinD
     for is_compiled in (True, False):
         engine = Engine(SCHEMA, replace(UNLIMITED, cost=1_000), compiled=is_compiled)
         operation = Engine(SCHEMA, UNLIMITED).parse(text)
-        variables = engine._variables(operation, None)
+        variables = engine._documents.variables(operation, None)
         with pytest.raises(OperationError) as refused:
             await engine._executed(operation, variables, context_of(database), UNMETERED + 1)
         (error,) = refused.value.errors
@@ -205,7 +205,7 @@ async def test_the_cost_is_close_to_the_work(database: MerlinDatabase) -> None:
         operation = engine.parse(text)
         fields = fields_of(CORE, operation, None, context)
         assert fields is not None, text
-        cost = engine._cost(operation, engine._variables(operation, None), context)
+        cost = engine._cost(operation, engine._documents.variables(operation, None), context)
         assert fields <= cost, text
         ratios.append((cost / fields, text))
     ratios.sort()

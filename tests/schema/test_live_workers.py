@@ -109,7 +109,7 @@ async def test_what_they_cost(listening: MerlinDatabase) -> None:
         context = context_of(listening)
         fields = fields_of(OPERATIONS._schema, operation, None, context)
         assert fields is not None
-        assert fields <= OPERATIONS._cost(operation, OPERATIONS._variables(operation, None), context)
+        assert fields <= OPERATIONS._cost(operation, OPERATIONS._documents.variables(operation, None), context)
     assert listening.observations.worker_count == 450
     assert 450 <= listening.sizes.live_workers <= 512
     listening.observations.set_workers("celery@w90", [])

@@ -72,7 +72,7 @@ async def bounded(seed: int) -> list[tuple[int, int, str]]:
                 shown = large_bytes_of(CORE, operation, values, context)
             except OperationError:
                 continue
-            variables = engine._variables(operation, values).coerced
+            variables = engine._documents.variables(operation, values).coerced
             if shown is not None and variables is not None:
                 found.append((shown, bytes_of(operation.text, name, variables.coerced, database.sizes), text))
     return found

@@ -187,4 +187,4 @@ async def test_a_long_history_is_paid_for() -> None:
         context = Context(database, "1", Role.ADMIN)
         fields = fields_of(core_of(schema), operation, None, context)
         assert fields is not None
-        assert 90 * 3 <= fields <= engine._cost(operation, engine._variables(operation, None), context)
+        assert 90 * 3 <= fields <= engine._cost(operation, engine._documents.variables(operation, None), context)

@@ -14,6 +14,7 @@ from server.database import steps as steps_module
 from server.database.models import Entry
 from server.database.recent import Recent
 from server.database.steps import Steps
+from server.database.watches import Dependence
 from tests.support.records import run
 from tests.support.subscribers import RUN_CHANGES, copy_of, key_of, put, subscribed
 
@@ -77,7 +78,7 @@ class Query:
         self.executed = 0
         self.answers = SharedAnswers(self._execute, steps, Recent(100_000), lambda _: 100)
 
-    async def _execute(self, _event: SubscriptionEvent) -> int:
+    async def _execute(self, _event: SubscriptionEvent, _dependence: Dependence) -> int:
         self.executed += 1
         return self.executed
 

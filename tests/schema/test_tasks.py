@@ -310,7 +310,7 @@ async def test_sizes_follow_what_is_observed(database: MerlinDatabase) -> None:
     assert database.sizes.tasks_of_run == 1
     operation = COMPILED.parse(text)
     context = Context(database, "1", Role.READ)
-    assert COMPILED._cost(operation, COMPILED._variables(operation, None), context) >= 100_000 // 1024
+    assert COMPILED._cost(operation, COMPILED._documents.variables(operation, None), context) >= 100_000 // 1024
     database.observations.set_runs({RUN: None})
     assert database.sizes.tasks_of_run == 0
     assert database.sizes.large == ()
@@ -432,7 +432,7 @@ async def test_logs_cost_what_they_may_take(database: MerlinDatabase) -> None:
     context = Context(database, "1", Role.READ)
 
     def cost(**variables: Any) -> int:
-        return COMPILED._cost(operation, COMPILED._variables(operation, {"run": RUN, **variables}), context)
+        return COMPILED._cost(operation, COMPILED._documents.variables(operation, {"run": RUN, **variables}), context)
 
     assert 10 * 64 <= cost() <= 10 * 75
     assert cost(last=2**20) - cost(last=2**10) == 10 * 1023

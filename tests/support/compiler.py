@@ -274,7 +274,9 @@ async def answer(
     """What a client is told: the bytes, or why there are none."""
     try:
         if operation.type is OperationType.SUBSCRIPTION:
-            result = await settled(server._result(operation, server._variables(operation, values), context, event))
+            result = await settled(
+                server._result(operation, server._documents.variables(operation, values), context, event)
+            )
             return GraphQLResponse(result, operation.deprecations).encoded
         async with aclosing(server.execute(operation, values, context)) as answers:
             return (await anext(answers)).encoded
