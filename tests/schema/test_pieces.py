@@ -164,6 +164,14 @@ def test_a_change_of_what_runs_show_of_their_study_reaches_all_of_them(monkeypat
         hot(world, NODES)
 
 
+def test_a_study_that_lists_a_run_is_shown_by_it(share: float) -> None:
+    """Though the run does not name it, and the study's own piece stays as it is."""
+    world = world_of(study(1), study(2), run(11), run(12))
+    for runs in ((), (uid(11),), (uid(11), uid(12)), (uid(12),), ()):
+        world.apply([(study(1, runs=runs), 0)])
+        hot(world, NODES)
+
+
 def test_more_changes_than_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces that were used lately catch up, all others are dropped."""
     monkeypatch.setattr(read_model, "_WHOLESALE", ONE_BY_ONE)
