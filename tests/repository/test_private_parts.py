@@ -60,12 +60,18 @@ def parameters(function: Any) -> set[str]:
 
 
 def test_graphql_core_executes_step_by_step() -> None:
-    """`schema/engine.py` builds an executor for each event."""
+    """`schema/engine.py` builds an executor for each event, and `schema/mutation_executor.py` makes one of its own."""
     given = {"context_value", "raw_variable_values", "operation_name", "hide_suggestions"}
     assert given <= parameters(graphql.Executor.build)
     for name in ("create_source_event_stream", "execute_root_selection_set", "execute_subscription_event"):
         assert list(parameters(getattr(graphql, name)))[:1], name
     assert {"sources", "coerced"} <= set(VariableValues.__annotations__)
+    assert list(inspect.signature(graphql.Executor).parameters)[:10] == [
+        *("schema", "fragment_definitions", "fragments", "root_value", "context_value", "operation"),
+        *("variable_values", "field_resolver", "type_resolver", "subscribe_field_resolver"),
+    ]
+    completed = inspect.signature(graphql.Executor.collect_and_execute_subfields).parameters
+    assert list(completed)[1:] == ["return_type", "field_details_list", "path", "result", "position_context"]
 
 
 async def test_uvicorn_protocols_are_what_ours_build_on() -> None:
