@@ -12,7 +12,7 @@ from server.database.models import LISTING, EntityKind, Entry, Key
 from server.database.read_model import ReadModel
 
 
-class UnexpectedError(Exception):
+class MustReadError(Exception):
     """A change needs more than what is expected: it has to read."""
 
 

@@ -17,7 +17,7 @@ from server.database.backends.notes import FOLLOWED, OWNERS, NoteKey
 from server.database.backends.write_set import WriteSet
 from server.database.effects import Effect, described
 from server.database.errors import AlreadyBegunError, ConflictError
-from server.database.expected import Expected, UnexpectedError
+from server.database.expected import Expected, MustReadError
 from server.database.feed import Feed
 from server.database.files.run_metadata import RunMetadata
 from server.database.idempotency import Claim
@@ -77,7 +77,7 @@ class TransactionRunner:
         Raises `ConflictError`, `BackendError`, and what the change itself raises.
         """
         done = None
-        with suppress(UnexpectedError):
+        with suppress(MustReadError):
             done = await self._attempt_unread(change, claim)
         if done is None:
             async with self._turns.turn() as end_turn:
@@ -100,22 +100,22 @@ class TransactionRunner:
     async def _attempt_unread(self, change: Change[Result], claim: Claim | None) -> Done[Result] | None:
         """An attempt that relies on the copy, beside others. None if the database is otherwise.
 
-        Raises `UnexpectedError` if it has to read: what a change refuses then may be due to the copy, and so may it be
+        Raises `MustReadError` if it has to read: what a change refuses then may be due to the copy, and so may it be
         that nothing is to be written.
         """
         if not self.feed.settled.is_set():
-            raise UnexpectedError
+            raise MustReadError
         transaction = await self._begun(claim, reads=False)
         try:
             result = await change(transaction)
         except Exception as error:
-            raise UnexpectedError from error
+            raise MustReadError from error
         batch, effects = self._planned(transaction, claim)
         if batch.is_empty:
-            raise UnexpectedError
+            raise MustReadError
         if self.feed.writes.meet(batch):
             await self.feed.writes.pass_by(batch, turns.TURN_SECONDS)
-            raise UnexpectedError
+            raise MustReadError
         return await self._committed(batch, effects, result, claim, no_delay)
 
     async def _attempt(

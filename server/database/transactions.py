@@ -20,7 +20,7 @@ from server.database.effects import Action, Effect, changed_fields
 from server.database.errors import (
     InvalidValueError,
 )
-from server.database.expected import Expected, UnexpectedError
+from server.database.expected import Expected, MustReadError
 from server.database.models import (
     KINDS,
     LISTING,
@@ -104,7 +104,7 @@ class Transaction:
         if entry is None:
             return False
         if len(self._entries) >= _MOST_EXPECTED:
-            raise UnexpectedError
+            raise MustReadError
         self._entries[key] = entry
         self._now.setdefault(key, entry.record)
         if without_lists and entry.record is not None and key.kind in LISTING:
@@ -130,7 +130,7 @@ class Transaction:
     async def get(self, model: type[Record], id_: str) -> Record | None:
         key = Key(KINDS[model], id_)
         if key in self._partial:
-            raise UnexpectedError
+            raise MustReadError
         if key not in self._entries and not self._expect(key):
             await self._read([key])
             await self._steps.turn()
@@ -201,7 +201,7 @@ class Transaction:
         """
         key = Key(KINDS[type(record)], record.id)
         if key in self._partial:
-            raise UnexpectedError
+            raise MustReadError
         needed = _NEEDED_REFERENCES.get(key.kind)
         if needed is not None and getattr(record, needed) is None:
             before = None if (entry := self._entries.get(key)) is None else entry.record
@@ -241,7 +241,7 @@ class Transaction:
         """The commit will check that each id is, or is not, listed."""
         patches = self._patches.setdefault(key, {})
         if field_name in patches or not all(map(is_entity_id, (*patch.added, *patch.removed))):
-            raise UnexpectedError
+            raise MustReadError
         patches[field_name] = patch
 
     def remove(self, record: Any, field_name: str, gone: Collection[str]) -> None:
@@ -249,7 +249,7 @@ class Transaction:
         key = Key(KINDS[type(record)], record.id)
         if key in self._partial:
             if len(gone) > 1:  # which of them are listed is not known, and each is looked for
-                raise UnexpectedError
+                raise MustReadError
             if gone:
                 self._patch(key, field_name, ListPatch(removed=tuple(gone)))
             return
@@ -261,7 +261,7 @@ class Transaction:
     def delete(self, key: Key) -> None:
         """Deletes a record with its annotations, and a run with its history."""
         if key in self._partial:
-            raise UnexpectedError
+            raise MustReadError
         self._now[key] = None
         for note, owners in OWNERS.items():
             if key.kind in owners:

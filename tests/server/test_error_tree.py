@@ -37,10 +37,12 @@ from server.commands import contract
 from server.contract.findings import ExitCode, UnreadableError
 from server.database.backends.sqlite_writer import Conflict
 from server.database.errors import BackendError, DatabaseError, RefusedError, TooFarBehindError, UnknownOutcomeError
+from server.database.expected import MustReadError
 from server.database.files import run_metadata
 from server.database.files.daemon_threads import ThreadsHangError
 from server.database.files.workspace_roots import OutsideError
 from server.database.managers import RunManager, StudyManager
+from server.database.row_index import NotBuiltError
 from server.errors import CODES, ExpectedError, RequestError
 from server.http_client import FetchError
 from server.process import uvicorn_server
@@ -73,6 +75,8 @@ INTERNAL_ERRORS: Mapping[type[BaseException], str] = {
     BudgetExceededError: "schema/engine.py makes it an OperationError",
     TooManyComparisonsError: "schema/documents.py makes it a refusal, which is remembered",
     GoneError: "nobody is there to be told: the protocols end without a word",
+    MustReadError: "server/database/transaction_runner.py runs the change again, and reads",
+    NotBuiltError: "server/database/indexed_view.py tests the records one by one",
     Conflict: "server/database/backends/sqlite.py tells the transaction to read again",
     OutsideError: "server/database/files/metadata_file.py answers with a FileState",
     ThreadsHangError: "an OSError to server/database/files/run_metadata.py, which logs it",
