@@ -155,7 +155,10 @@ class RowsView(OrderedView[E_co]):
         return RowsView(self._rows, self._index, self.records, self._entities, order, self.tests, by)
 
     def counted(self, field: str, values: Iterable[Hashable]) -> Counter[Any]:
-        sets = self._index.by(field)
+        try:
+            sets = self._index.by(field)
+        except NotBuiltError:
+            return super().counted(field, values)
         return Counter({value: self._rows.intersection_cardinality(sets.of(value)) for value in values})
 
     def admits(self, position: SortKey) -> bool:

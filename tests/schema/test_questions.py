@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from schema.build import make_schema
 from schema.engine import Engine
-from server.database import indexed_view, sorted_rows
+from server.database import indexed_view, row_index, sorted_rows
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.backends.write_set import WriteSet
 from server.database.merlin_database import opened
@@ -62,32 +62,33 @@ def counted(statuses: Sequence[str], records: Iterable[Any]) -> list[Said]:
     return [{"status": status, "count": found.count(status)} for status in statuses]
 
 
-WAYS = [(10**9, 0), (0, 0), (0, 10**9)]
-"""Without the index; with it, but no search of all texts; with both."""
+MANY = 10**9
+WAYS = [(MANY, 0, MANY), (0, 0, MANY), (0, MANY, MANY), (0, 0, 0)]
+"""Without the index; with it, but no search of all texts; with both; where it may not be built."""
 
 
-@pytest.mark.parametrize(("few", "scan"), WAYS)
+@pytest.mark.parametrize(("few", "scan", "built"), WAYS)
 @settings(SLOW, max_examples=5)
 @given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_every_question_is_answered_as_the_records_say(
-    new_url: Callable[[], str], few: int, scan: int, world: World, questions: list[Said]
+    new_url: Callable[[], str], few: int, scan: int, built: int, world: World, questions: list[Said]
 ) -> None:
     """Any filter and order of any kind gives what a naive reading of the records gives, from every database."""
-    anyio.run(answer_all, new_url(), few, scan, world, questions)
+    anyio.run(answer_all, new_url(), few, scan, built, world, questions)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("few", "scan"), WAYS)
+@pytest.mark.parametrize(("few", "scan", "built"), WAYS)
 @settings(SLOW, max_examples=100)
 @given(worlds(), st.lists(QUESTIONS, min_size=6, max_size=10))
 def test_every_one_of_many_questions_is_answered(
-    new_url: Callable[[], str], few: int, scan: int, world: World, questions: list[Said]
+    new_url: Callable[[], str], few: int, scan: int, built: int, world: World, questions: list[Said]
 ) -> None:
     """As above, for longer."""
-    anyio.run(answer_all, new_url(), few, scan, world, questions)
+    anyio.run(answer_all, new_url(), few, scan, built, world, questions)
 
 
-async def answer_all(url: str, few: int, scan: int, world: World, questions: list[Said]) -> None:
+async def answer_all(url: str, few: int, scan: int, built: int, world: World, questions: list[Said]) -> None:
     backend = make_backend(url, BackendOptions())
     await backend.open()
     await backend.insert(world.records)
@@ -95,6 +96,7 @@ async def answer_all(url: str, few: int, scan: int, world: World, questions: lis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(indexed_view, "_FEW_TESTED", few)
         patch.setattr(indexed_view, "_SCAN", scan)
+        patch.setattr(row_index, "_BUILT_AT_ONCE", built)
         patch.setattr(indexed_view, "_FEW_SORTED", few)
         patch.setattr(sorted_rows, "_BLOCK", 2)
         patch.setattr(sorted_rows, "_SAMPLES", 1)
