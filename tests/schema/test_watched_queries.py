@@ -89,7 +89,7 @@ async def skipped(questions: Sequence[tuple[str, Mapping[str, Any]]], random: Ra
     return count
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(questions=st.lists(live_questions(), min_size=4, max_size=8), random=st.randoms(use_true_random=False))
 def test_what_is_not_executed_again_is_as_it_was(
     runner: asyncio.Runner, questions: list[tuple[str, Mapping[str, Any]]], random: Random
