@@ -219,6 +219,7 @@ class Feed:
         self.unread -= notice.keys
         self._marked.add(notice.keys, notice.notes, notice.name_maps)
         self.note_name_maps(notice.name_maps)
+        self.writes.hear(notice)
 
     @contextmanager
     def writing(self, batch: WriteSet) -> Iterator[None]:
@@ -258,6 +259,7 @@ class Feed:
     async def _refresh_forever(self) -> None:
         while True:
             await self._work.wait()
+            await asyncio.sleep(0)  # who has just written asks for it in this pass: one read instead of two
             self._work.clear()
             reload, self._reload = self._reload, False
             losses = self._losses

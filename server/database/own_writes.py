@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from server.database.backends.base import Changed, Notice
-from server.database.backends.notes import NoteKey
+from server.database.backends.notes import FOLLOWED, NoteKey
 from server.database.backends.write_set import NameKey, WriteSet
 from server.database.models import EntityKind, Key
 
@@ -27,9 +27,13 @@ class OwnWrites:
         self._name_maps = Counter[EntityKind]()
         self._notes = Counter[NoteKey]()
         self._waiting: set[asyncio.Event] = set()
+        self._untold: dict[str, tuple[set[Key | NoteKey], asyncio.Event]] = {}
+        """By the id of each, what no notice has told of yet."""
 
     def begin(self, batch: WriteSet) -> None:
         self._ids.add(batch.id)
+        notes = [note for note, text in batch.notes.items() if text is not None and note.kind in FOLLOWED]
+        self._untold[batch.id] = {*batch.changed, *notes}, asyncio.Event()
         self._count(batch, 1)
 
     def end(self, batch: WriteSet) -> bool:
@@ -37,6 +41,7 @@ class OwnWrites:
         if batch.id not in self._ids:
             return False
         self._ids.remove(batch.id)
+        del self._untold[batch.id]
         self._count(batch, -1)
         for waiting in self._waiting:
             waiting.set()
@@ -74,6 +79,21 @@ class OwnWrites:
                         await ended.wait()
         finally:
             self._waiting.remove(ended)
+
+    async def told_of(self, batch: WriteSet, seconds: float) -> None:
+        """Returns when notices have told of all that was written, or after some seconds."""
+        keys, told = self._untold.get(batch.id, ((), None))
+        if not keys or told is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await told.wait()
+
+    def hear(self, notice: Changed) -> None:
+        for keys, told in self._untold.values():
+            keys.difference_update(notice.keys, notice.notes)
+            if not keys:
+                told.set()
 
     def explain(self, notice: Notice) -> bool:
         """Whether all that may have changed is written just now."""

@@ -27,6 +27,8 @@ from server.database.turns import Turns, raise_if_cancelled
 
 RETRY_TIMEOUT = 10.0
 """Seconds for which a change is retried while other writers keep changing what it reads."""
+_TOLD_SECONDS = 0.005
+"""For which the notices of a write are waited for after its reply: they are on their way on another connection."""
 
 Result = TypeVar("Result")
 
@@ -154,10 +156,20 @@ class TransactionRunner:
         with self.feed.writing(batch):
             if not batch.is_empty and not await self._backend.commit(batch, end_turn):
                 return None
+            await self._told_of(batch)
         if claim is not None and not batch.is_empty:
             claim.note(described(effects))
         self.feed.unread |= batch.changed
         return result, effects, self._notes_to_refresh(batch)
+
+    async def _told_of(self, batch: WriteSet) -> None:
+        """Waits for the notices of what was just written, so that it is read back once: they may come after the reply.
+
+        A cancellation ends it, and is told to the next step: what was written can't be taken back.
+        """
+        if self._backend.tells_at_once and self.feed.settled.is_set():
+            with suppress(asyncio.CancelledError):
+                await self.feed.writes.told_of(batch, _TOLD_SECONDS)
 
     def _notes_to_refresh(self, batch: WriteSet) -> list[NoteKey]:
         """The notes that may differ from the copy: most deletions remove some that do not exist."""

@@ -82,6 +82,11 @@ class ResultsBackend(ABC):
     is_polling: bool = False
     """Whether the store refuses to notify `watch` of changes, so that everything is listed again and again."""
 
+    @property
+    def tells_at_once(self) -> bool:
+        """Whether `watch` tells of a write at about the time at which it is acknowledged."""
+        return False
+
     def __init__(self, connection: str) -> None:
         self.connection = connection
         """The store's URL without a password, safe to show."""

@@ -328,6 +328,10 @@ class RedisBackend(ResultsBackend):
                 await asyncio.sleep(min(retry, next_poll - time.monotonic()))
                 retry = min(2 * retry, _LAST_RETRY)
 
+    @property
+    def tells_at_once(self) -> bool:
+        return not self.is_polling
+
     def _begin_polling(self, failure: BackendError) -> float:
         """Notes that changes are polled for; returns the seconds between two polls."""
         if not self.is_polling:
