@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import cycle, islice
+from typing import NamedTuple
 
 from schema.build import make_schema
 from schema.context import Context
@@ -48,10 +49,22 @@ def _study(database: MerlinDatabase, number: int) -> str:
     return str(order[number % len(order)][0])
 
 
-async def measured(
-    database: MerlinDatabase, engine: Engine, selections: list[str], changes: int
-) -> tuple[float, float]:
-    """Milliseconds of the CPU for one change, and executions."""
+class Measured(NamedTuple):
+    """Of one change."""
+
+    milliseconds: float
+    """Of the processor."""
+    executed: float
+    """How many live queries were executed."""
+
+
+async def compared(database: MerlinDatabase, selections: list[str], changes: int) -> tuple[Measured, Measured]:
+    """Where every query is executed at each change, and where those are that it can touch."""
+    every = await measured(database, Engine(SCHEMA, watches_changes=False), selections, max(3, changes // 10))
+    return every, await measured(database, Engine(SCHEMA), selections, changes)
+
+
+async def measured(database: MerlinDatabase, engine: Engine, selections: list[str], changes: int) -> Measured:
 
     async def subscribe(selection: str) -> None:
         operation = engine.parse(f"subscription {{ live(throttle: 0) {{ {selection} }} }}")
@@ -79,7 +92,7 @@ async def measured(
     for task in tasks:
         with suppress(asyncio.CancelledError):
             await task
-    return 1000 * took / changes, executed / changes
+    return Measured(1000 * took / changes, executed / changes)
 
 
 async def main(runs: int, queries: int, changes: int) -> None:
@@ -89,8 +102,7 @@ async def main(runs: int, queries: int, changes: int) -> None:
     for name, selection in SORTS.items():
         for count in (queries, 10 * queries):
             selections = [selection(database, number) for number in range(count)]
-            every = await measured(database, Engine(SCHEMA, watches_changes=False), selections, max(3, changes // 10))
-            those = await measured(database, Engine(SCHEMA), selections, changes)
+            every, those = await compared(database, selections, changes)
             print(
                 f"{count:6} x {name:24} every one {every[0]:9.2f} ({every[1]:.0f})   those touched {those[0]:7.2f} "
                 f"({those[1]:.1f})   {every[0] / those[0]:6.0f} x"

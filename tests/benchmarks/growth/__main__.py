@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from tests.benchmarks.growth import beside_merlin, compared, integrity, large_studies, pages
+from tests.benchmarks.growth import beside_merlin, compared, integrity, large_studies, live_queries, pages
 from tests.benchmarks.growth.figures import Figure, table, write
 from tests.benchmarks.serving.machine import about
 from tests.benchmarks.serving.processes import ROOT
@@ -22,6 +22,7 @@ PARTS: Mapping[str, Part] = {
     "studies": large_studies.figures,
     "merlin": beside_merlin.figures,
     "pages": pages.figures,
+    "live": lambda _server, _directory: live_queries.figures(),
     "integrity": lambda server, _: integrity.figures(server),
     "million": pages.figures_of_a_million,
     "compared": compared.figures,
