@@ -49,6 +49,8 @@ _DOCUMENT_BYTES = 1_000
 MAX_COST_BYTES = 2**21
 _VARIABLE_BYTES = 150
 """Bytes that what is remembered of a variable takes, about."""
+_SEARCHING = ("filter", "orderBy")
+"""Arguments, one of which stands in each document that searches."""
 _SHORT = 2_000
 """Characters of a document that is read and validated at once: it takes less than 20 ms."""
 MAX_LINES = 10_000
@@ -169,6 +171,7 @@ class Documents:
                 scope_of(fields[name_of(node)], text),
                 not OF_FILES.isdisjoint(fields[name_of(node)]) or (has_nodes(node) and names_task(text)),
                 has_nodes(node),
+                any(word in text for word in _SEARCHING),
                 is_deferred and node.operation is not OperationType.SUBSCRIPTION,
             )
             for node in document.node.definitions

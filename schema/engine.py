@@ -24,7 +24,6 @@ from graphql import (
 
 from schema.allowance import Toll, charge
 from schema.budget import (
-    SHORT,
     SHORT_FOR_CORE,
     UNMETERED,
     Budget,
@@ -252,7 +251,7 @@ class Engine:
         self, operation: Operation, variables: Variables, context: Context, cost: int, event: Any = None
     ) -> ExecutionResult | None:
         """The result of a compiled operation that is short, and succeeds; else None, and it is for `_executed`."""
-        is_short = cost <= SHORT and operation.is_small(variables.size)
+        is_short = operation.is_short(cost, variables.size, context.database.sizes.records)
         data = self._data(operation, variables, context, event) if is_short else None
         return None if data is None else ExecutionResult(data, None)
 
@@ -264,8 +263,8 @@ class Engine:
         An operation that may take long is executed in slices, and the copy does not change in between. Raises
         `OperationError` if it spends more than an operation may.
         """
-        is_small = operation.is_small(variables.size)
-        if is_small and cost <= SHORT_FOR_CORE:
+        is_short = operation.is_short(cost, variables.size, context.database.sizes.records)
+        if is_short and cost <= SHORT_FOR_CORE:
             state = context.database.state
             result = self._by_core(operation, variables, context, event)
         else:
@@ -273,7 +272,7 @@ class Engine:
             of_both = operation, variables, replace(context, budget=budget), event
 
             def execute() -> ExecutionResult | Awaitable[ExecutionResult]:
-                if is_small and cost <= SHORT:  # the compiled function has failed already
+                if is_short:  # the compiled function has failed already
                     return self._by_core(*of_both)
                 return self._result(*of_both)
 

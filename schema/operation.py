@@ -19,7 +19,7 @@ from graphql import (
     OperationType,
 )
 
-from schema.budget import SHORT_INPUT, Budget
+from schema.budget import SHORT, SHORT_INPUT, Budget
 from schema.context import Context
 from schema.encoding import encode_json
 from schema.errors import (
@@ -32,6 +32,7 @@ from schema.errors import (
 from schema.limits import Counts
 from schema.roles import RequiredRole, Role
 from server.database.merlin_database import State
+from server.database.row_index import BUILT_AT_ONCE
 
 _SIZE = 6
 """Bytes of memory that a response takes for each byte that is sent of it, about."""
@@ -152,12 +153,21 @@ class Operation:
     """Whether it asks for something that stands in the workspaces of runs."""
     finds_nodes: bool
     """Whether it asks for nodes, which may be tasks if its variables name some."""
+    searches: bool
+    """Whether it may filter or order a list."""
     is_deferred: bool = False
     """Whether @defer or @stream stood in its document: the response says that it is the whole."""
 
     def is_small(self, values: int) -> bool:
         """Whether little is to be read before the execution. `values`: of its variables."""
         return self.counts.tokens + values <= SHORT_INPUT
+
+    def is_short(self, cost: int, values: int, records: int) -> bool:
+        """Whether its compiled function takes less than 20 ms. `records`: how many the copy has.
+
+        A search of many records may have to build an index first, or an order.
+        """
+        return cost <= SHORT and self.is_small(values) and not (self.searches and records > BUILT_AT_ONCE)
 
 
 def check_role(operation: Operation, context: Context) -> None:

@@ -24,13 +24,13 @@ DEFAULT = "default"
 """The name of the kind's default order, where it is kept."""
 _KEPT_FOR = 600.0
 """Seconds for which an order is kept that nobody asks for."""
+BUILT_AT_ONCE = 5_000
+"""Records of which a part of the index is built even where the work can't give way: it takes some milliseconds."""
 _MAX_ORDERS = 8
 """Orders of one kind that are kept; each takes about 30 bytes a record."""
 _MAX_OWNERS = 2_000
 """Owners whose members are kept as a set."""
 _MAX_STALE = 1_000
-_BUILT_AT_ONCE = 5_000
-"""Records of which a part of the index is built even where the work can't give way: it takes some milliseconds."""
 _STALE_SHARE = 8
 """An order is dropped when more rows are stale than this, and than one in so many of all."""
 
@@ -313,7 +313,7 @@ class RowIndex:
 
     def _undisturbed(self, build: Callable[[], T]) -> T:
         """The result of building something while nothing changed: it gives way. Raises `NotBuiltError`."""
-        if len(self._records) > _BUILT_AT_ONCE and not is_sliced():
+        if len(self._records) > BUILT_AT_ONCE and not is_sliced():
             raise NotBuiltError
         while True:
             changes = self._changes

@@ -170,7 +170,7 @@ def test_what_takes_long_is_not_built_where_nothing_can_give_way(monkeypatch: py
     """It is an error, which views handle; what is built already is used."""
     model = filled(10)
     assert len(model.runs.index.by("run_status").of(RunStatus.INITIALIZED)) == 10
-    monkeypatch.setattr(row_index, "_BUILT_AT_ONCE", 9)
+    monkeypatch.setattr(row_index, "BUILT_AT_ONCE", 9)
     assert len(model.runs.index.by("run_status").of(RunStatus.INITIALIZED)) == 10
     with pytest.raises(NotBuiltError):
         model.runs.index.by("queues")

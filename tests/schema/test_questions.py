@@ -96,7 +96,7 @@ async def answer_all(url: str, few: int, scan: int, built: int, world: World, qu
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(indexed_view, "_FEW_TESTED", few)
         patch.setattr(indexed_view, "_SCAN", scan)
-        patch.setattr(row_index, "_BUILT_AT_ONCE", built)
+        patch.setattr(row_index, "BUILT_AT_ONCE", built)
         patch.setattr(indexed_view, "_FEW_SORTED", few)
         patch.setattr(sorted_rows, "_BLOCK", 2)
         patch.setattr(sorted_rows, "_SAMPLES", 1)

@@ -10,7 +10,8 @@ from server.database.backends.memory import MemoryBackend
 from server.database.demo_data import bulk_records
 from server.database.merlin_database import MerlinDatabase
 from tests.benchmarks.growth.figures import Figure
-from tests.benchmarks.live import SORTS, compared, put
+from tests.benchmarks.live import SORTS, compared
+from tests.support.subscribers import put
 
 RUNS, QUERIES, CHANGES = 10_000, 100, 50
 
