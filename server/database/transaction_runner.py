@@ -156,10 +156,10 @@ class TransactionRunner:
         with self.feed.writing(batch):
             if not batch.is_empty and not await self._backend.commit(batch, end_turn):
                 return None
+            self.feed.unread |= batch.changed
             await self._told_of(batch)
         if claim is not None and not batch.is_empty:
             claim.note(described(effects))
-        self.feed.unread |= batch.changed
         return result, effects, self._notes_to_refresh(batch)
 
     async def _told_of(self, batch: WriteSet) -> None:

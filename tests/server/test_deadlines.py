@@ -118,9 +118,10 @@ class Stalled(MemoryBackend):
         super().__init__()
         self.is_asked = asyncio.Event()
 
-    async def name_map(self, *_: Any) -> Any:
+    async def name_pages(self, *_: Any) -> Any:
         self.is_asked.set()
         await asyncio.Event().wait()
+        yield ()
 
 
 async def test_who_waits_for_us_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +134,7 @@ async def test_who_waits_for_us_is_not_late(monkeypatch: pytest.MonkeyPatch) -> 
         connected(("127.0.0.1", slow.port)) as (reader, writer),
     ):
         writer.write(HEAD.replace(b"26", b"%d" % len(SLOW)) + b"\r\n" + SLOW)
-        await backend.is_asked.wait()
+        await asyncio.wait_for(backend.is_asked.wait(), DEADLINE)
         writer.write(WHOLE + WHOLE[:30])
         await asyncio.sleep(0.05)  # so that the server reads it before the rest is there
         writer.write(WHOLE[30:])

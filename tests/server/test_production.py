@@ -196,7 +196,7 @@ async def test_what_goes_wrong_inside_is_masked(
             raise BackendUnavailableError("redis://10.9.8.7:6379 can't be reached.")
         raise RuntimeError("s3cr3t at /srv/merlin")
 
-    monkeypatch.setattr(MemoryBackend, "name_map", fail)
+    monkeypatch.setattr(MemoryBackend, "name_pages", fail)
     settings = Settings(no_auth=True, introspection=introspection)
     with caplog.at_level(logging.WARNING):
         async with serving(await memory_of(run(1, "/one")), settings=settings) as live, httpx.AsyncClient() as client:
@@ -231,8 +231,9 @@ async def test_a_bug_outside_of_operations_is_masked_too(monkeypatch: pytest.Mon
 class SlowDatabase(MemoryBackend):
     """One whose name maps take for ever, and whose writes do."""
 
-    async def name_map(self, *_: Any) -> Any:
+    async def name_pages(self, *_: Any) -> Any:
         await asyncio.Event().wait()
+        yield ()
 
 
 async def test_a_request_has_a_deadline() -> None:
