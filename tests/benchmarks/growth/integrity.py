@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from server.database.merlin_database import MerlinDatabase
+from server.database.models import RunStatus
 from server.open_database import open_database
 from server.settings import Settings
 from tests.benchmarks.growth.data import fill
@@ -32,9 +33,10 @@ async def _figures(server: RedisServer) -> list[Figure]:
     async with open_database(Settings(database=server.url)) as database:
         gc.collect()
         first, first_step = await _search(database)
-        run_id = next(iter(database.read_model.runs.records))
+        run = next(iter(database.read_model.runs.records.values()))
+        other = RunStatus.FAILED if run.run_status is RunStatus.CANCELLED else RunStatus.CANCELLED
         with server.client() as client:
-            client.hset(f"run:{run_id}", "run_status", "CANCELLED")
+            client.hset(f"run:{run.id}", "run_status", other)
         await database.feed.catch_up()
         again, again_step = await _search(database)
     return [
