@@ -252,7 +252,7 @@ async def test_a_long_query_keeps_nobody_waiting_and_ends_at_the_deadline() -> N
     """It is executed in slices, between which others are answered; it is refused in the middle of one list."""
     records = bulk_records(datetime(2026, 1, 1), 2_000)
     page = "runs(first: 500) { nodes { workers { runs(first: 500) { nodes { workspace } } } } }"
-    settings = Settings(no_auth=True, max_cost=10_000_000, deadline=1.0, compiled=False)
+    settings = Settings(no_auth=True, max_cost=10_000_000, deadline=0.3, compiled=False)
     async with (
         serving(await memory_of(*records), settings=settings) as server,
         httpx.AsyncClient(timeout=DEADLINE) as client,
