@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 from graphql import (
     ExecutionResult,
     Executor,
-    GraphQLError,
     GraphQLSchema,
     default_field_resolver,
     default_type_resolver,
@@ -45,25 +44,12 @@ def execute_mutation(
     *,
     reveal: bool,
 ) -> ExecutionResult | Awaitable[ExecutionResult]:
-    """Raises `OperationError` for invalid variables."""
-    executor = _executor(schema, operation, variables, context, answered, reveal=reveal)
-    if isinstance(executor, list):
-        raise OperationError(executor)
-    return execute_root_selection_set(executor)
+    """The variables are not coerced again, unless they are invalid, or the document has fragments.
 
-
-def _executor(
-    schema: GraphQLSchema,
-    operation: Operation,
-    variables: Variables,
-    context: Context,
-    answered: Answered,
-    *,
-    reveal: bool,
-) -> MutationExecutor | list[GraphQLError]:
-    """The variables are not coerced again, unless they are invalid, or the document has fragments."""
+    Raises `OperationError` for invalid variables.
+    """
     if variables.coerced is None or len(operation.document.definitions) > 1:
-        return MutationExecutor.build(  # type: ignore[return-value]  # it makes one of its own class
+        executor = MutationExecutor.build(
             schema,
             operation.document,
             context_value=context,
@@ -72,17 +58,22 @@ def _executor(
             hide_suggestions=not reveal,
             answered=answered,
         )
-    return MutationExecutor(
-        schema,
-        {},
-        {},
-        None,
-        context,
-        operation.definition,
-        variables.coerced,
-        default_field_resolver,
-        default_type_resolver,
-        default_field_resolver,
-        hide_suggestions=not reveal,
-        answered=answered,
+        if isinstance(executor, list):
+            raise OperationError(executor)
+        return execute_root_selection_set(executor)
+    return execute_root_selection_set(
+        MutationExecutor(
+            schema,
+            {},
+            {},
+            None,
+            context,
+            operation.definition,
+            variables.coerced,
+            default_field_resolver,
+            default_type_resolver,
+            default_field_resolver,
+            hide_suggestions=not reveal,
+            answered=answered,
+        )
     )

@@ -21,7 +21,7 @@ from server.database.lost_studies import needs_spec
 from server.database.models import EntityKind, Key, Model
 from server.database.name_entries import suspects
 from server.database.read_model import Change, ReadModel
-from server.database.reexamination import Touched, note_touched
+from server.database.reexamination import Unexamined, note_change
 from server.database.slices import give_way, in_slices
 from server.database.steps import Steps
 from server.database.tasks import end_tasks
@@ -67,7 +67,7 @@ class IntegrityCheck:
         self._is_following = False
         """Whether what changes is noted."""
         self._problems = KnownProblems()
-        self._touched = Touched()
+        self._unexamined = Unexamined()
         self._changed: dict[Key, Model | None] = {}
         """The records that changed since they were examined, as they were then."""
         self._reread: set[Key] = set()
@@ -146,8 +146,8 @@ class IntegrityCheck:
             await in_slices(self._examine_all, self._steps.turn)
         for kind in self._backend.name_maps:
             if self._names_read.get(kind) != of_kinds[kind]:
-                self._touched.names[kind] |= await suspects(self._backend, self._read_model, kind, self._steps)
-                self._touched.names[kind] |= dict.fromkeys(self._problems.names(kind))
+                self._unexamined.names[kind] |= await suspects(self._backend, self._read_model, kind, self._steps)
+                self._unexamined.names[kind] |= dict.fromkeys(self._problems.names(kind))
                 self._names_read[kind] = of_kinds[kind]
         while self._is_pending():
             await in_slices(self._examine, self._steps.turn)
@@ -172,7 +172,7 @@ class IntegrityCheck:
         self._surveyed = Surveyed(resurrected, spec_names)
         changed = {id_ for id_, _ in before.spec_names.items() ^ spec_names.items()}
         for id_ in changed.union(resurrected.symmetric_difference(before.resurrected)):
-            self._touched.records[Key(EntityKind.RUN, id_)] = None
+            self._unexamined.records[Key(EntityKind.RUN, id_)] = None
 
     async def _survey_nameless(self) -> None:
         """Reads the specifications of runs that were not known to need it."""
@@ -201,17 +201,17 @@ class IntegrityCheck:
             before, owners = self._owners[kind], table.name_owners
             if before is not owners:
                 self._owners[kind] = owners
-                self._touched.names[kind].update((name, None) for name, _ in before.items() ^ owners.items())
+                self._unexamined.names[kind].update((name, None) for name, _ in before.items() ^ owners.items())
 
     def _is_pending(self) -> bool:
         self._note_owners()
-        return bool(self._changed or self._touched or self._nameless.keys() - self._asked)
+        return bool(self._changed or self._unexamined or self._nameless.keys() - self._asked)
 
     def _examine_all(self) -> None:
         """Examines everything, one after the other. What changes meanwhile is noted, and is examined again."""
         examination = Examination(self._read_model, self._surveyed)
         for kind, table in self._read_model.tables.items():
-            self._touched.names[kind].update(dict.fromkeys(table.duplicate_names()))
+            self._unexamined.names[kind].update(dict.fromkeys(table.duplicate_names()))
             for record in list(table.records.values()):
                 key = Key(kind, record.id)
                 self._examine_record(examination, key)
@@ -226,15 +226,15 @@ class IntegrityCheck:
     def _examine(self) -> None:
         """Examines what changes have touched, until there is nothing left but names."""
         examination = Examination(self._read_model, self._surveyed)
-        touched = self._touched
-        while self._changed or touched.records or touched.items:
+        unexamined = self._unexamined
+        while self._changed or unexamined.records or unexamined.items:
             while self._changed:
                 key, before = self._changed.popitem()
                 self._note_touched(key, before)
-            while touched.records:
-                self._examine_record(examination, touched.records.popitem()[0])
-            while touched.items:
-                (kind, name, id_, other_id), _ = touched.items.popitem()
+            while unexamined.records:
+                self._examine_record(examination, unexamined.records.popitem()[0])
+            while unexamined.items:
+                (kind, name, id_, other_id), _ = unexamined.items.popitem()
                 problems = examination.of_item(Key(kind, id_), *SIDES[kind, name], other_id)
                 self._problems.put((kind, name, id_, other_id), problems)
                 give_way()
@@ -243,8 +243,8 @@ class IntegrityCheck:
         is_reread = key in self._reread
         self._reread.discard(key)
         for name in self._problems.names_at(key):
-            self._touched.names[key.kind][name] = None
-        note_touched(self._touched, self._read_model, key, before, is_reread=is_reread)
+            self._unexamined.names[key.kind][name] = None
+        note_change(self._unexamined, self._read_model, key, before, is_reread=is_reread)
 
     def _examine_record(self, examination: Examination, key: Key) -> None:
         self._problems.put(key, examination.of_record(key))
@@ -261,7 +261,7 @@ class IntegrityCheck:
 
     async def _examine_names(self) -> None:
         """Looks up whom the name maps have, as late as possible, so that they are not older than the copy."""
-        for kind, names in self._touched.names.items():
+        for kind, names in self._unexamined.names.items():
             has_map = kind in self._backend.name_maps
             while names:
                 some = [names.popitem()[0] for _ in range(min(len(names), _NAMES_TOGETHER))]

@@ -86,7 +86,7 @@ class KeptOrder:
         if start is not None and start[0] is None:
             return self._without.forward((0, id_), among)
         if descending:
-            valued = self._groups_downwards(None if start is None else (start[0], id_), among)
+            valued = self._groups(None if start is None else (start[0], id_), among, downwards=True)
         else:
             valued = self._valued.forward(None if start is None else (start[0], id_), among)
         return chain(valued, self._without.forward(None, among))
@@ -102,7 +102,7 @@ class KeptOrder:
         """The rows before a position, the nearest first. `inclusive`: with that of the position."""
         id_ = FIRST_ID if stop is None else _next(stop[1]) if inclusive else stop[1]
         key = None if stop is None or stop[0] is None else (stop[0], id_)
-        valued = self._groups_upwards(key, among) if descending else self._valued.backward(key, among)
+        valued = self._groups(key, among, downwards=False) if descending else self._valued.backward(key, among)
         if key is not None:
             return valued
         return chain(self._without.backward(None if stop is None else (0, id_), among), valued)
@@ -111,39 +111,22 @@ class KeptOrder:
         """The rows with a value of at least `low`, and below `high`."""
         return self._valued.between((low, FIRST_ID), (high, FIRST_ID))
 
-    def _groups_downwards(self, start: RowKey | None, among: Rows | None) -> Iterator[int]:
-        """The largest values first, but rows of one value by id."""
-        stop = None
+    def _groups(self, start: RowKey | None, among: Rows | None, *, downwards: bool) -> Iterator[int]:
+        """The rows from a key on. Downwards: the largest values first, but rows of one value by id; else in reverse."""
+        forward, backward = self._valued.forward, self._valued.backward
+        to_next, within, edge = (backward, forward, FIRST_ID) if downwards else (forward, backward, LAST_ID)
+        bound = None
         if start is not None:
-            stop = (start[0], FIRST_ID)
-            yield from self._of_value(start[0], self._valued.forward(start, among))
-        values, rows = self._values, self._valued.backward(stop, among)
+            bound = (start[0], edge)
+            yield from self._of_value(start[0], within(start, among))
+        values, rows = self._values, to_next(bound, among)
         row = next(rows, None)
         while row is not None:
             following = next(rows, None)
             if following is not None and values[following] == values[row]:
-                stop = (values[row], FIRST_ID)
-                yield from self._of_value(values[row], self._valued.forward(stop, among))
-                rows = self._valued.backward(stop, among)
-                following = next(rows, None)
-            else:
-                yield row
-            row = following
-
-    def _groups_upwards(self, stop: RowKey | None, among: Rows | None) -> Iterator[int]:
-        """The same rows in reverse."""
-        start = None
-        if stop is not None:
-            start = (stop[0], LAST_ID)
-            yield from self._of_value(stop[0], self._valued.backward(stop, among))
-        values, rows = self._values, self._valued.forward(start, among)
-        row = next(rows, None)
-        while row is not None:
-            following = next(rows, None)
-            if following is not None and values[following] == values[row]:
-                start = (values[row], LAST_ID)
-                yield from self._of_value(values[row], self._valued.backward(start, among))
-                rows = self._valued.forward(start, among)
+                bound = (values[row], edge)
+                yield from self._of_value(values[row], within(bound, among))
+                rows = to_next(bound, among)
                 following = next(rows, None)
             else:
                 yield row

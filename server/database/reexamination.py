@@ -18,7 +18,7 @@ from server.database.slices import give_way
 
 
 @dataclass(slots=True)
-class Touched:
+class Unexamined:
     """What is yet to be examined."""
 
     records: dict[Key, None] = field(default_factory=dict)
@@ -29,17 +29,17 @@ class Touched:
         return bool(self.records or self.items or any(self.names.values()))
 
 
-def note_touched(touched: Touched, copy: ReadModel, key: Key, before: Model | None, *, is_reread: bool) -> None:
+def note_change(unexamined: Unexamined, copy: ReadModel, key: Key, before: Model | None, *, is_reread: bool) -> None:
     """Notes what a change of a record touches, from what it was to what it is.
 
     `is_reread`: whether it may be another matter than before which of its values can be read. To be done in slices.
     """
     after = copy.get(key)
     is_whole = is_reread or (before is None) is not (after is None)
-    touched.records[key] = None
+    unexamined.records[key] = None
     names = [None if record is None else name_of(record) for record in (before, after)]
     if names[0] != names[1]:
-        touched.names[key.kind].update((name, None) for name in names if name is not None)
+        unexamined.names[key.kind].update((name, None) for name in names if name is not None)
     for side, other_side in SIDES_OF[key.kind]:
         old = () if before is None else side.ids(before)
         new = () if after is None else side.ids(after)
@@ -49,9 +49,9 @@ def note_touched(touched: Touched, copy: ReadModel, key: Key, before: Model | No
             near.update(_saying(links, key.id, side, is_whole=is_whole))
         if isinstance(after, PhysicalWorkerModel):
             near.update(new)
-        _note_near(touched, key, side, other_side, near)
+        _note_near(unexamined, key, side, other_side, near)
     if is_whole and key.kind is EntityKind.RUN:
-        _note_siblings(touched, copy, key.id, before, after)
+        _note_siblings(unexamined, copy, key.id, before, after)
 
 
 def _saying(links: Links[Any, Any], id_: str, side: Side, *, is_whole: bool) -> Sequence[str]:
@@ -61,22 +61,24 @@ def _saying(links: Links[Any, Any], id_: str, side: Side, *, is_whole: bool) -> 
     return [member_id for _, member_id in links.members_of(id_)] if is_whole or side.field == "child" else ()
 
 
-def _note_near(touched: Touched, key: Key, side: Side, other_side: Side, ids: Iterable[str]) -> None:
+def _note_near(unexamined: Unexamined, key: Key, side: Side, other_side: Side, ids: Iterable[str]) -> None:
     for id_ in ids:
-        touched.records[Key(other_side.kind, id_)] = None
+        unexamined.records[Key(other_side.kind, id_)] = None
         if side.is_list:
-            touched.items[side.kind, side.field, key.id, id_] = None
+            unexamined.items[side.kind, side.field, key.id, id_] = None
         if other_side.is_list:
-            touched.items[other_side.kind, other_side.field, id_, key.id] = None
+            unexamined.items[other_side.kind, other_side.field, id_, key.id] = None
         give_way()
 
 
-def _note_siblings(touched: Touched, copy: ReadModel, id_: str, before: Model | None, after: Model | None) -> None:
+def _note_siblings(
+    unexamined: Unexamined, copy: ReadModel, id_: str, before: Model | None, after: Model | None
+) -> None:
     """The runs whose parent has this one as its child: whether that exists decides what can be mended."""
     parents = {run.parent for run in (before, after) if isinstance(run, RunModel) and run.parent is not None}
     for parent_id in parents.union(copy.children.one_sided_of(id_)):
         for _, sibling_id in tuple(copy.children.members_of(parent_id)):
-            touched.records[Key(EntityKind.RUN, sibling_id)] = None
+            unexamined.records[Key(EntityKind.RUN, sibling_id)] = None
             give_way()
 
 

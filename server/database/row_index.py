@@ -19,6 +19,7 @@ from server.database.steps import RECORDS_PER_STEP, portions_of
 from server.database.text_column import TextColumn, TextSearch
 
 T = TypeVar("T")
+Part = TypeVar("Part", bound="_Fillable")
 
 DEFAULT = "default"
 """The name of the kind's default order, where it is kept."""
@@ -37,6 +38,11 @@ _STALE_SHARE = 8
 
 class NotBuiltError(Exception):
     """A part of the index is to be built, which takes too long for work that can't give way."""
+
+
+class _Fillable(Protocol):
+    def fill(self, ids: Sequence[str | None], records: Mapping[str, Any]) -> None:
+        """Takes all rows, by their ids. Gives way."""
 
 
 class Owning(Protocol):
@@ -191,13 +197,7 @@ class RowIndex:
         self._build()
         sets = self._sets.get(field)
         if sets is None:
-
-            def build() -> ValueSets:
-                made = ValueSets(field)
-                made.fill(self.ids, self._records)
-                return made
-
-            sets = self._sets[field] = self._undisturbed(build)
+            sets = self._sets[field] = self._filled(lambda: ValueSets(field))
         return sets
 
     def with_text(self, field: str, search: TextSearch) -> Rows:
@@ -210,13 +210,7 @@ class RowIndex:
     def _column(self, field: str) -> TextColumn:
         column = self._texts.get(field)
         if column is None:
-
-            def build() -> TextColumn:
-                made = TextColumn(field)
-                made.fill(self.ids, self._records)
-                return made
-
-            column = self._texts[field] = self._undisturbed(build)
+            column = self._texts[field] = self._filled(lambda: TextColumn(field))
         return column
 
     def members(self, links: Owning, owner_id: str) -> Rows:
@@ -232,13 +226,7 @@ class RowIndex:
         self._drop_idle()
         order = self._orders.get(name)
         if order is None:
-
-            def build() -> KeptOrder:
-                made = KeptOrder(value_of)
-                made.fill(self.ids, self._records)
-                return made
-
-            order = self._undisturbed(build)
+            order = self._filled(lambda: KeptOrder(value_of))
             while len(self._orders) >= _MAX_ORDERS:
                 self._drop(min(self._used, key=self._used.__getitem__))
             self._orders[name] = order
@@ -310,6 +298,16 @@ class RowIndex:
         self._numbers, self.ids = self._undisturbed(build)
         self._everything = Rows(range(len(self.ids)))
         self._is_built = True
+
+    def _filled(self, make: Callable[[], Part]) -> Part:
+        """A part of the index, made of all rows. Raises `NotBuiltError`."""
+
+        def build() -> Part:
+            made = make()
+            made.fill(self.ids, self._records)
+            return made
+
+        return self._undisturbed(build)
 
     def _undisturbed(self, build: Callable[[], T]) -> T:
         """The result of building something while nothing changed: it gives way. Raises `NotBuiltError`."""
