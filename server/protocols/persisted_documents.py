@@ -45,9 +45,13 @@ class PersistedDocuments:
         return text in self._bodies
 
     def text(self, query: str | None, id_: str | None) -> str:
-        """The document of a request that sends it, its id, or both. Raises `OperationError`."""
+        """The document of a request that sends it, its id, or both. Raises `OperationError`.
+
+        An empty query beside an id counts as none: graphql-ws sends no operation without a text.
+        """
         if id_ is not None:
             id_ = normalized(id_)
+            query = query or None
         if self._only_trusted:
             return self._trusted_text(query, id_)
         if id_ is None:
@@ -60,7 +64,7 @@ class PersistedDocuments:
 
     def register(self, query: str | None, id_: str | None) -> None:
         """Remembers a valid document under the hash that came with it, which `text` has checked."""
-        if query is not None and id_ is not None and not self._only_trusted:
+        if query and id_ is not None and not self._only_trusted:
             hash_ = normalized(id_)
             if hash_ not in self._trusted:
                 self.registered.put(hash_, query, 2 * len(query))

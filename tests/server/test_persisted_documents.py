@@ -63,6 +63,24 @@ async def test_a_client_registers_a_document_and_then_sends_its_hash() -> None:
         assert await codes(client, {"documentId": f"sha256:{hash_of(OTHER)}"}) == []
 
 
+@pytest.mark.parametrize("only_trusted", [False, True])
+async def test_an_empty_query_beside_an_id_is_none(tmp_path: Path, *, only_trusted: bool) -> None:
+    """A client whose library insists on a text, such as graphql-ws, sends an empty one; nothing is registered by it."""
+    (tmp_path / "trusted.json").write_text(json.dumps({hash_of(OTHER): OTHER}))
+    settings = Settings(no_auth=True, trusted_documents=tmp_path / "trusted.json", only_trusted=only_trusted)
+    async with client_of(settings) as (client, live):
+        for named in ({"extensions": persisted(OTHER)}, {"documentId": hash_of(OTHER)}):
+            assert await codes(client, {"query": "", **named}) == []
+            async with connect(live.ws, subprotocols=[Subprotocol("graphql-transport-ws")]) as socket:
+                await socket.send('{"type": "connection_init"}')
+                await socket.recv()
+                await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": "", **named}}))
+                assert json.loads(await socket.recv())["payload"] == {"data": {"__typename": "Query"}}
+        unknown = {"query": "", "extensions": persisted(STATUS)}
+        refusal = "UNTRUSTED_DOCUMENT" if only_trusted else "PERSISTED_QUERY_NOT_FOUND"
+        assert await codes(client, unknown) == await codes(client, unknown) == [refusal]
+
+
 async def test_a_hash_of_another_document_is_refused() -> None:
     """And registers nothing."""
     async with client_of(Settings(no_auth=True)) as (client, _):

@@ -1,0 +1,20 @@
+// The entry: one connection and one client for as long as the page is open.
+import { createRoot } from "react-dom/client";
+import { Provider } from "urql";
+
+import { App } from "./app.tsx";
+import { GRAPHQL, makeClient } from "./client.ts";
+import { Connection } from "./connection.ts";
+import { applyTheme } from "./theme.tsx";
+
+import "./styles/base.css";
+import "./styles/frame.css";
+import "./styles/parts.css";
+
+applyTheme();
+const connection = new Connection(GRAPHQL.replace(/^http/, "ws"));
+createRoot(document.getElementById("board")!).render(
+  <Provider value={makeClient(connection)}>
+    <App connection={connection} />
+  </Provider>,
+);

@@ -1,0 +1,3 @@
+import type { BoardOverviewSubscription } from "../../gql/graphql.ts";
+
+export type Overview = BoardOverviewSubscription["live"];

@@ -1,0 +1,7 @@
+export function RunPage() {
+  return (
+    <>
+      <h1 tabIndex={-1}>Run</h1>
+    </>
+  );
+}

@@ -1,0 +1,7 @@
+export function RunsPage() {
+  return (
+    <>
+      <h1 tabIndex={-1}>Runs</h1>
+    </>
+  );
+}

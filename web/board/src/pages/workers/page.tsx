@@ -1,0 +1,7 @@
+export function WorkersPage() {
+  return (
+    <>
+      <h1 tabIndex={-1}>Workers</h1>
+    </>
+  );
+}

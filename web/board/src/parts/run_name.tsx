@@ -1,0 +1,18 @@
+import { href } from "../address.ts";
+
+interface Named {
+  id: string;
+  workspace: string;
+  study?: { name: string } | null;
+}
+
+/** A run as its study and the time in the name of its workspace, which is on hover. */
+export function RunName({ run }: { run: Named }) {
+  const folder = run.workspace.replace(/\/+$/, "").split("/").at(-1)!;
+  const stamp = /_(\d{8}-\d{6})$/.exec(folder)?.[1];
+  return (
+    <a className="run-name" href={href(["runs", run.id])} title={run.workspace}>
+      {run.study?.name ?? folder} {run.study && stamp && <span className="stamp">{stamp}</span>}
+    </a>
+  );
+}

@@ -1,0 +1,46 @@
+// What stands where there is nothing to show: not yet, not at all, not allowed.
+import type { CombinedError } from "@urql/core";
+import type { ReactNode } from "react";
+
+/** Reserves the height of what comes, so that nothing jumps. */
+export function Loading({ rows = 3 }: { rows?: number }) {
+  return (
+    <div className="loading" role="status" aria-label="Loading">
+      {Array.from({ length: rows }, (_, row) => (
+        <div key={row} className="bone" />
+      ))}
+    </div>
+  );
+}
+
+export function Empty({ children }: { children: ReactNode }) {
+  return <p className="empty">{children}</p>;
+}
+
+/** An error of the server, in its words, with its code; it says what to do. */
+export function Failure({ error, retry }: { error: CombinedError; retry?: () => void }) {
+  return (
+    <div className="failure" role="alert">
+      {told(error).map(({ message, code }) => (
+        <p key={message}>
+          {message} {code && <code>{code}</code>}
+        </p>
+      ))}
+      {retry && <button onClick={retry}>Try again</button>}
+    </div>
+  );
+}
+
+const OUTDATED = new Set(["PERSISTED_QUERY_NOT_FOUND", "UNTRUSTED_DOCUMENT"]);
+
+export function told(error: CombinedError): { message: string; code: string | undefined }[] {
+  if (error.networkError) {
+    const status = (error.response as Response | undefined)?.status;
+    return [{ message: status ? `The server answered with ${status}.` : "The server can't be reached.", code: undefined }];
+  }
+  return error.graphQLErrors.map(({ message, extensions }) => {
+    const code = typeof extensions.code === "string" ? extensions.code : undefined;
+    if (code && OUTDATED.has(code)) return { message: "The server has another version than this page: load it anew.", code };
+    return { message, code };
+  });
+}

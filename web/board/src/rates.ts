@@ -1,0 +1,40 @@
+// How fast runs proceed, from what was seen of their progress.
+
+export interface Seen {
+  /** Milliseconds since the epoch. */
+  at: number;
+  done: number;
+}
+
+export interface Estimate {
+  /** Tasks a minute. */
+  rate: number;
+  /** Milliseconds since the epoch; null while nothing proceeds. */
+  end: number | null;
+}
+
+const WINDOW = 10 * 60_000;
+const SHORTEST = 5_000;
+
+/** Adds what was seen, and forgets what is older than ten minutes, but for one observation before them. */
+export function seenWith(seen: readonly Seen[], latest: Seen): Seen[] {
+  const last = seen.at(-1);
+  if (last && (latest.at <= last.at || latest.done < last.done)) return latest.done < last.done ? [latest] : [...seen];
+  const all = [...seen, latest];
+  const first = all.findLastIndex(({ at }) => at <= latest.at - WINDOW);
+  return first > 0 ? all.slice(first) : all;
+}
+
+/** From the observations of the last ten minutes; without two that differ, from the start of the run. */
+export function estimate(seen: readonly Seen[], total: number | null | undefined, startedAt: string | null | undefined): Estimate | null {
+  const last = seen.at(-1);
+  if (!last) return null;
+  const first = seen[0]!;
+  const began = startedAt ? Date.parse(startedAt) : Number.NaN;
+  const span = last.done > first.done && last.at - first.at >= SHORTEST ? last.at - first.at : last.at - began;
+  const done = span === last.at - began ? last.done : last.done - first.done;
+  if (!(span >= SHORTEST)) return null;
+  const rate = (60_000 * done) / span;
+  const open = total == null ? null : total - last.done;
+  return { rate, end: open == null || rate === 0 ? null : last.at + (60_000 * open) / rate };
+}
