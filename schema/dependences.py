@@ -150,6 +150,9 @@ def _list(
     if needs.owners:
         dependence.linked_kinds.add(EntityKind.RUN)
         dependence.of_kinds += [(kind, ANY, _always) for kind in needs.owners]
+    if needs.runs:
+        dependence.linked_kinds.add(EntityKind.RUN)
+        dependence.of_kinds.append((EntityKind.RUN, needs.runs, _always))
 
 
 def _always(*_: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import strawberry
 
 from schema.enums import RunStatus, WorkerStatus, describe
+from server.database.default_order import launch_at
 from server.database.entities import EntityContext
 from server.database.histories import History
 from server.database.links import Links
@@ -38,6 +39,7 @@ class StudyOrderField(StrEnum):
     NAME = "NAME"
     RUN_COUNT = "RUN_COUNT"
     ID = "ID"
+    LATEST_RUN_AT = "LATEST_RUN_AT"
 
 
 class LogicalWorkerOrderField(StrEnum):
@@ -103,6 +105,16 @@ def _run_count(links: Links[Any, RunModel]) -> Callable[[Model], int]:
     return lambda owner: len(links.members_of(owner.id))
 
 
+def _latest_launch(links: Links[Any, RunModel]) -> Callable[[Model], int | None]:
+    """By the launch time of the latest run, which is the first: runs without a launch time come last."""
+
+    def of_owner(owner: Model) -> int | None:
+        positions = links.members_of(owner.id)
+        return launch_at(positions[0]) if positions else None
+
+    return of_owner
+
+
 _STATUS = "By status, in the order of the enum's values."
 _RUN_COUNT = "By the number of runs."
 
@@ -123,6 +135,9 @@ _OF_STUDIES: Mapping[StudyOrderField, Ordering] = {
     StudyOrderField.NAME: _by("name", "By name."),
     StudyOrderField.RUN_COUNT: Ordering(_RUN_COUNT, lambda context: _run_count(context.read_model.study_runs)),
     StudyOrderField.ID: _by("id", "By id."),
+    StudyOrderField.LATEST_RUN_AT: Ordering(
+        "By the launch time of `latestRun`.", lambda context: _latest_launch(context.read_model.study_runs)
+    ),
 }
 _OF_LOGICAL_WORKERS: Mapping[LogicalWorkerOrderField, Ordering] = {
     LogicalWorkerOrderField.NAME: _by("name", "By name."),

@@ -56,7 +56,7 @@ _OF_OWNERS = {"study": EntityKind.STUDY, "worker": EntityKind.LOGICAL_WORKER}
 """Keys that test the owners of a run."""
 _WITHIN = ("and_", "or_", "not_")
 _ORDERS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {
-    StudyOrder: {"NAME": ("name",), "ID": ()},
+    StudyOrder: {"NAME": ("name",), "ID": (), "LATEST_RUN_AT": ()},
     LogicalWorkerOrder: {"NAME": ("name",), "ID": ()},
     PhysicalWorkerOrder: {
         "NAME": ("name",),
@@ -77,6 +77,8 @@ _ORDERS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {
     },
 }
 """The same of orders, by their names."""
+_OF_RUNS: Mapping[Any, Mapping[str, tuple[str, ...]]] = {StudyOrder: {"LATEST_RUN_AT": ("workspace", "study_id")}}
+"""The fields of the entities' runs by which orders go, by the names of the orders."""
 _DEFAULT = ("workspace", "name")
 """The same of the default orders."""
 
@@ -91,6 +93,8 @@ class Needs:
     """Whether the filter tests the position of an entity that is there."""
     owners: frozenset[EntityKind] = frozenset()
     """The kinds of owners that the filter tests."""
+    runs: frozenset[str] = frozenset()
+    """The fields of the entities' runs by which the order goes; then it also depends on which runs they have."""
 
 
 def needs_of(given: Filter | None, order: Order | None, own: Iterable[str] = ()) -> Needs | None:
@@ -105,6 +109,7 @@ def needs_of(given: Filter | None, order: Order | None, own: Iterable[str] = ())
         frozenset(own).union(*filter(None, found)),
         "launched_at" in names,
         frozenset(_OF_OWNERS[name] for name in names.intersection(_OF_OWNERS)),
+        frozenset() if order is None else frozenset(_OF_RUNS.get(type(order), {}).get(order.field.value, ())),
     )
 
 

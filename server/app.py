@@ -8,18 +8,20 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from schema.build import make_schema, sdl_of
 from schema.engine import Engine
 from server import __version__
+from server.auth.access_control import AccessControl
 from server.auth.allowed_hosts import AllowedHosts
 from server.auth.from_settings import access_control_of, allowed_hosts_of
 from server.contract.manifest import read_manifest
@@ -28,9 +30,12 @@ from server.database.backends.codec import LONG_LISTS
 from server.database.json_text import LONG_TEXTS
 from server.database.merlin_database import MerlinDatabase
 from server.database.tasks import end_tasks
+from server.endpoints.board import board_operations, board_routes
 from server.endpoints.graphiql import graphiql_routes
 from server.endpoints.health import MetricsApp, healthz, readyz
+from server.endpoints.home import home_routes, pages_of
 from server.endpoints.login import Login, Logout, TokenExchange
+from server.endpoints.pages import STATIC
 from server.endpoints.sdl import sdl_endpoint
 from server.errors import ExpectedError, RequestError
 from server.middleware import request_middleware
@@ -106,13 +111,13 @@ class App(Starlette):
         await request_middleware(super().__call__, scope, receive, send, self._telemetry.metrics)
 
 
-def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Starlette:
+def make_app(settings: Settings, database: MerlinDatabase | None = None, *, static: Path = STATIC) -> Starlette:
     """The app for a database that is open already, else for the one that the settings name, in the app's lifespan.
 
-    Raises `TokenFileError`, `SettingsError`, `TracingError`, `UnreadableError`.
+    `static`: the folder of the pages. Raises `TokenFileError`, `SettingsError`, `TracingError`, `UnreadableError`.
     """
     schema = make_schema()
-    documents = documents_of(settings)
+    documents = documents_of(settings, static)
     access_control = access_control_of(settings)
     metrics = Metrics()
     tracing = open_tracing(is_on=settings.tracing)
@@ -182,7 +187,7 @@ def make_app(settings: Settings, database: MerlinDatabase | None = None) -> Star
                 if settings.introspection
                 else []
             ),
-            *(graphiql_routes() if settings.graphiql else []),
+            *_page_routes(settings, access_control, static),
         ],
         middleware=[
             *cors(access_control),
@@ -200,9 +205,23 @@ async def _end_changes(database: MerlinDatabase, draining: asyncio.Event, second
     database.end_changes()
 
 
-def documents_of(settings: Settings) -> PersistedDocuments:
-    """The documents that clients may name by a hash. Raises `UnreadableError`."""
+def _page_routes(settings: Settings, access_control: AccessControl, static: Path) -> list[BaseRoute]:
+    """The routes of the pages that the settings ask for, and of / before them."""
+    return [
+        *home_routes(pages_of(settings, static), access_control),
+        *(board_routes(static, has_graphiql=settings.graphiql) if settings.board else []),
+        *(graphiql_routes(static) if settings.graphiql else []),
+    ]
+
+
+def documents_of(settings: Settings, static: Path = STATIC) -> PersistedDocuments:
+    """The documents that clients may name by a hash: those that an operator names, and the board's.
+
+    Raises `UnreadableError`.
+    """
     trusted = {} if settings.trusted_documents is None else read_manifest(str(settings.trusted_documents))
+    if settings.board:
+        trusted = {**trusted, **board_operations(static)}
     return PersistedDocuments(trusted, only_trusted=settings.only_trusted)
 
 

@@ -241,7 +241,8 @@ class Settings:
     introspection: bool = setting(
         True, "Reveal the schema: introspection, /schema.graphql, suggestions in error messages.", production=False
     )
-    graphiql: bool = setting(True, "Serve GraphiQL at /.", production=False)
+    board: bool = setting(True, "Serve the board, a page that shows studies and runs, at /board.", production=False)
+    graphiql: bool = setting(True, "Serve GraphiQL at /graphiql.", production=False)
     get_queries: bool = setting(True, "Accept queries by GET, too; if off, only event streams are accepted by GET.")
     http_statuses: str = setting(
         "compatible",

@@ -18,6 +18,8 @@ from server.auth.from_settings import access_control_of, allowed_hosts_of, with_
 from server.commands.configuration import naming, print_database, settings_of, with_broker, with_database
 from server.database.backends.base import Progress, no_progress
 from server.database.demo_life import going_on, going_on_in
+from server.endpoints import board, graphiql
+from server.endpoints.home import pages_of
 from server.endpoints.login import PARAMETER
 from server.errors import UsageError
 from server.observability.tracing import open_tracing
@@ -30,6 +32,8 @@ from server.settings import Settings
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 """For each wildcard address, the loopback address at which this machine reaches it."""
+
+_TITLES = {board.NAME: "Board", graphiql.NAME: "GraphiQL"}
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -106,9 +110,13 @@ def _announce(settings: Settings, token: str | None, listener: socket.socket) ->
     is_any = host in _LOOPBACK
     host = _LOOPBACK.get(host, host)
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    pages = pages_of(settings)
     secret = "" if token is None else f"?{PARAMETER}={token}"
-    page = f"GraphiQL: http://{place}/{secret}   " if settings.graphiql else ""
-    print(f"{page}GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
+    for number, name in enumerate(pages):
+        print(f"{_TITLES[name]}: http://{place}/{name if number else secret}")  # / leads to the first
+    print(f"GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
+    if token is not None and not pages:
+        print(f"Token: {token}", flush=True)
     if is_any:
         print(f"From other machines: {socket.gethostname()}:{port} instead of {place}", flush=True)
 

@@ -32,3 +32,9 @@ def position_of(record: Model) -> SortKey:
         launched = record.launched_at
         return (NEVER_LAUNCHED if launched is None else -int((launched - EPOCH).total_seconds()), record.id)
     return (record.name, record.id)
+
+
+def launch_at(position: SortKey) -> int | None:
+    """The launch time of the run at a position, in seconds since the year 1, local to the site; None if it has none."""
+    value = position[0]
+    return None if value == NEVER_LAUNCHED or isinstance(value, str) else -value

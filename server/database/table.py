@@ -6,7 +6,7 @@ from bisect import insort
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from server.database.default_order import NEVER_LAUNCHED, position_of
+from server.database.default_order import launch_at, position_of
 from server.database.links import discard, insert
 from server.database.models import Model, name_of
 from server.database.ordered import SortKey
@@ -55,8 +55,7 @@ class Table(Generic[Record]):
 
         Taken from the position, so that no time is parsed again.
         """
-        value = self.position(record)[0]
-        return None if value == NEVER_LAUNCHED or isinstance(value, str) else -value
+        return launch_at(self.position(record))
 
     def named(self, name: str) -> Record | None:
         """The record with a name; of several, the one that Merlin finds."""

@@ -1,33 +1,24 @@
-"""The endpoint /: GraphiQL's page and its content security policy, from built files or from a public copy."""
+"""The endpoint /graphiql: GraphiQL's page, from built files or from a public copy."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 from pathlib import Path
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Route
 from strawberry.http.ides import get_graphql_ide_html
 
-from server.header_lists import joined
-from server.protocols.response_cache import is_known
+from server.endpoints.pages import STATIC, is_built, page_headers, page_routes
 
-BUILT = Path(__file__).parents[1] / "static"
-"""Where `make graphiql` puts the files: index.html, and beside it what that loads from `static/`."""
+NAME = "graphiql"
+"""Of the page's path, and of the folder into which `make graphiql` puts its files."""
 PUBLIC_COPY = "https://unpkg.com"
 """Where strawberry's page loads GraphiQL from."""
 
-_HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]+")
-_NONE = ("'none'",)
-_OWN = ("'self'",)
 _OWN_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _PAGE_URL = 'window.location.href.split("?")[0]'
 _CHANGES = {
@@ -44,38 +35,10 @@ _CHANGES = {
 }
 
 
-class _Hashed(StaticFiles):
-    """Serves files whose names contain a hash of their content, so that browsers never ask for them again."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["cache-control"] = "public, max-age=31536000, immutable"
-        response.headers["x-content-type-options"] = "nosniff"
-        return response
-
-    def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
-        """Overridden: Starlette reads only the first `If-None-Match` line, and splits it at commas inside quotes."""
-        given = joined(request_headers, "if-none-match")
-        if given is None:
-            return super().is_not_modified(response_headers, request_headers)
-        return is_known(response_headers["etag"], given)
-
-
-def graphiql_routes(built: Path = BUILT) -> list[BaseRoute]:
+def graphiql_routes(static: Path = STATIC) -> list[BaseRoute]:
     """The routes of the page and, if it was built, of its files."""
-    index = built / "index.html"
-    if not index.is_file():
-        return [Route("/", public_copy), Route("/graphiql", to_page)]
-
-    async def page(request: Request) -> Response:
-        return FileResponse(index, headers=page_headers(request))
-
-    return [Route("/", page), Route("/graphiql", to_page), Mount("/static", _Hashed(directory=built))]
-
-
-async def to_page(_request: Request) -> Response:
-    """Redirects from /graphiql, where other servers have the page."""
-    return RedirectResponse(".", HTTPStatus.SEE_OTHER)
+    folder = static / NAME
+    return page_routes(NAME, folder) if is_built(folder) else [Route(f"/{NAME}", public_copy)]
 
 
 async def public_copy(request: Request) -> Response:
@@ -91,39 +54,6 @@ async def public_copy(request: Request) -> Response:
         font_src=(PUBLIC_COPY, "data:"),
     )
     return HTMLResponse(page, headers=headers)
-
-
-def page_headers(
-    request: Request,
-    *,
-    script_src: Iterable[str] = _OWN,
-    style_src: Iterable[str] = _OWN,
-    font_src: Iterable[str] = _OWN,
-) -> Mapping[str, str]:
-    """The headers of a page that may load only what is named, and connect only to this server."""
-    policy = {
-        "default-src": _NONE,
-        "script-src": script_src,
-        "style-src": style_src,
-        "img-src": ("'self'", "data:"),
-        "font-src": font_src,
-        "connect-src": (*_OWN, *_websockets(request)),
-        "base-uri": _NONE,
-        "form-action": _OWN,
-        "frame-ancestors": _NONE,
-    }
-    return {
-        "content-security-policy": "; ".join(f"{name} {' '.join(sources)}" for name, sources in policy.items()),
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-cache",
-    }
-
-
-def _websockets(request: Request) -> Iterable[str]:
-    """For browsers where 'self' excludes websockets. A host is copied only if it can't break out of the policy."""
-    host = request.headers.get("host", "")
-    return (f"ws://{host}", f"wss://{host}") if _HOST.fullmatch(host) else ()
 
 
 def _sha256(text: str) -> str:

@@ -37,7 +37,7 @@ STREAMS = (EVENT_STREAM, MULTIPART)
 OFFERED = (JSON, GRAPHQL_JSON, *STREAMS)
 """The first is used if the client accepts anything."""
 
-PAGE = "."
+PAGE = "graphiql"
 """The URL of GraphiQL, relative to the endpoint."""
 CACHE_CONTROL = "private, no-cache"
 """The client may cache the response, and has to revalidate it each time."""

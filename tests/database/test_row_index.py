@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from server.database import read_model as module
 from server.database import row_index, sorted_rows
 from server.database.backends.notes import Note, NoteKey, NoteKind
+from server.database.default_order import launch_at
 from server.database.links import Links
 from server.database.models import EntityKind, Entry, RunModel, RunStatus
 from server.database.ordered import OrderedView, Value, rank_of
@@ -58,6 +59,7 @@ def orders_of(model: ReadModel, kind: EntityKind) -> dict[str, Callable[[Any], V
     }
     if kind in links:
         found["count"] = lambda record: len(links[kind].members_of(record.id))
+        found["latest"] = lambda record: next(map(launch_at, links[kind].members_of(record.id)), None)
     if kind is RUN:
         found["started"] = lambda run: None if (it := model.histories.get(run.id)) is None else it.started
         found["status"] = lambda run: list(RunStatus).index(run.run_status)

@@ -22,11 +22,11 @@ from schema.roles import Role
 from server.database import read_model as module
 from server.database.backends.memory import MemoryBackend
 from server.database.merlin_database import MerlinDatabase
-from server.database.models import Model, RunStatus
+from server.database.models import Entry, Model, RunStatus
 from tests.support.live_questions import live_questions, steps
 from tests.support.read_models import ONE_BY_ONE
 from tests.support.records import run, study, uid
-from tests.support.subscribers import copy_of, put, subscribed
+from tests.support.subscribers import copy_of, key_of, put, subscribed
 
 SCHEMA = make_schema()
 WATCHING, PLAIN = Engine(SCHEMA), Engine(SCHEMA, watches_changes=False)
@@ -114,6 +114,7 @@ UNTOUCHED = [
     ('study(name: "a") { name workers { name } latestRun { id } }', "its links are the same"),
     ("studies { nodes { name runs(first: 2) { totalCount nodes { id } } } }", "its place in the list is the same"),
     ("physicalWorkerCounts { count }", "it is of another kind"),
+    ("studies(orderBy: { field: LATEST_RUN_AT }) { nodes { name } }", "it was launched when it was"),
 ]
 TOUCHED = [
     (f'run(id: "{uid(11)}") {{ status }}', "it is shown"),
@@ -165,6 +166,37 @@ async def test_what_was_not_found_may_be_found(field: str) -> None:
     """By its id or its name, once it is created; the creation of another one is not looked at."""
     assert await is_executed(f"{field} {{ id }}", run(30, "/new"))
     assert not await is_executed(f"{field} {{ id }}", run(31, "/other"))
+
+
+@pytest.mark.anyio
+async def test_studies_by_their_latest_runs_change_places_with_the_runs() -> None:
+    """A run comes, is launched later, moves to another study, is listed by one that it does not name, or goes."""
+    first, second, third = (study(number, name) for number, name in ((1, "a"), (2, "b"), (3, "c")))
+    early, late = run(11, "/r_20260101-000000", study_id=uid(1)), run(12, "/r_20260102-000000", study_id=uid(2))
+    latest = run(13, "/r_20260103-000000", study_id=uid(1))
+    unlaunched = [run(number, f"/unlaunched{number}", study_id=uid(3)) for number in range(20, 30)]
+    database = copy_of(first, second, third, early, late, *unlaunched)
+    order = "orderBy: { field: LATEST_RUN_AT, direction: DESC }"
+    document = f"subscription {{ live(throttle: 0) {{ studies({order}) {{ nodes {{ name }} }} }} }}"
+
+    async with subscribed(database, document) as subscriber:
+
+        async def names() -> str:
+            told = (await subscriber.wait())["data"]["live"]["studies"]["nodes"]
+            return "".join(node["name"] for node in told)
+
+        assert await names() == "bac"
+        assert len(database.watches) == 1
+        put(database, latest)
+        assert await names() == "abc"
+        put(database, replace(late, workspace="/r_20260104-000000"))
+        assert await names() == "bac"
+        put(database, replace(latest, study_id=uid(3), workspace="/r_20260105-000000"))
+        assert await names() == "cba"
+        put(database, replace(first, runs=(latest.id,)))
+        assert await names() == "acb"
+        database.read_model.apply([Entry(key_of(latest), None)])
+        assert await names() == "bac"
 
 
 @pytest.mark.anyio

@@ -66,7 +66,7 @@ def test_the_demo_is_served_whole_and_then_gone(home: Path) -> None:
     """`serve --demo` prints the address, serves every route, and leaves no file behind."""
     with Serving(home, "--demo") as serving:
         with httpx.Client(base_url=serving.url, timeout=DEADLINE) as client:
-            page = client.get("/")
+            page = client.get("/graphiql")
             assert page.headers["content-type"].startswith("text/html")
             assert "GraphiQL" in page.text
             by_post = client.post("/graphql", json={"query": COUNTS})

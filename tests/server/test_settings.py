@@ -72,6 +72,7 @@ EVERYTHING = Settings(
     max_client_connections=11,
     max_client_subscriptions=12,
     introspection=False,
+    board=False,
     graphiql=False,
     get_queries=False,
     http_statuses="september-2026",
@@ -362,8 +363,8 @@ def test_the_profile_sets_defaults() -> None:
     """Production is strict; what is said besides wins, by flag and by variable."""
     strict = read(["--profile", "production"])
     assert not strict.introspection
-    assert not strict.graphiql
+    assert (strict.board, strict.graphiql) == (False, False)
     assert (strict.log_format, strict.rate_limit, strict.max_depth) == ("json", 3_000, 12)
     assert read(environ={"MERLIN_GRAPHQL_PROFILE": "production"}) == strict
-    said = read(["--profile", "production", "--introspection", "--max-depth", "15"], {"MERLIN_GRAPHQL_GRAPHIQL": "yes"})
-    assert (said.introspection, said.graphiql, said.max_depth) == (True, True, 15)
+    said = read(["--profile", "production", "--board", "--max-depth", "15"], {"MERLIN_GRAPHQL_GRAPHIQL": "yes"})
+    assert (said.board, said.graphiql, said.max_depth) == (True, True, 15)

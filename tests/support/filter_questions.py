@@ -177,7 +177,7 @@ QUESTIONS = st.fixed_dictionaries(
         "r": RUN,
         "w": WORKER,
         "p": PROCESS,
-        "so": orders("NAME", "RUN_COUNT", "ID"),
+        "so": orders("NAME", "RUN_COUNT", "ID", "LATEST_RUN_AT"),
         "ro": RUN_ORDER,
         "wo": orders("NAME", "RUN_COUNT", "ID"),
         "po": orders("NAME", "HOST", "STATUS", "HEARTBEAT_AT", "RESTART_COUNT", "ID"),

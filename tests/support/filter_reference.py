@@ -199,8 +199,8 @@ def value_of(field: str, one: Any, world: World) -> Any:
     match field:
         case "RUN_COUNT":
             return len(runs_of(one, world))
-        case "LAUNCHED_AT":
-            return one.launched_at
+        case "LATEST_RUN_AT":
+            return max((it.launched_at for it in runs_of(one, world) if it.launched_at is not None), default=None)
         case "STARTED_AT" | "FINISHED_AT" | "DURATION":
             return getattr(world, field.lower())(one)
         case "HEARTBEAT_AT":

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute
 from server.app import make_app
 from server.database.backends.base import ResultsBackend
 from server.database.merlin_database import MerlinDatabase, opened
+from server.endpoints.pages import STATIC
 from server.process.uvicorn_server import config_of
 from server.settings import Settings
 
@@ -42,14 +44,18 @@ class Live:
 
 @asynccontextmanager
 async def serving(
-    backend: ResultsBackend, *more: BaseRoute, settings: Settings | None = None, port: int = 0
+    backend: ResultsBackend,
+    *more: BaseRoute,
+    settings: Settings | None = None,
+    port: int = 0,
+    static: Path = STATIC,
 ) -> AsyncIterator[Live]:
-    """With some routes beside its own; at a free port, or at that of a server that has ended."""
+    """With some routes beside its own; at a free port, or at that of a server that has ended; with these pages."""
     with socket.create_server(("127.0.0.1", port)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer in two writes takes 40 ms
         async with opened(backend) as database:
             settings = settings or Settings(no_auth=True)
-            app = make_app(settings, database)
+            app = make_app(settings, database, static=static)
             app.router.routes.extend(more)
             config = config_of(app, dataclasses.replace(settings, drain=1.0))
             config.loop = "asyncio"

@@ -36,7 +36,7 @@ UNBOUNDED = (
 """Flags for benchmarks, in which one client asks for as much as the server can do."""
 DEADLINE = 30.0  # seconds that a start or an end may take on a busy machine
 _URL = re.compile(r"GraphQL: (http://\S+)/graphql ")
-_PAGE = re.compile(r"^GraphiQL: (\S+)", re.MULTILINE)
+_PAGE = re.compile(r"^(?:Board|GraphiQL): (\S+)", re.MULTILINE)
 
 
 class ServeError(Exception):
@@ -182,7 +182,7 @@ class Serving:
 
     @property
     def page(self) -> str:
-        """The address of GraphiQL that it prints, with the token."""
+        """The address of the first page that it prints, with the token."""
         found = _PAGE.search(self.stdout) if self.url else None
         assert found is not None
         return found[1]

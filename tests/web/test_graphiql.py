@@ -1,4 +1,4 @@
-"""The page at `/`: what is sent, and what a browser makes of it with no network but the server."""
+"""The page at `/graphiql`: what is sent, and what a browser makes of it with no network but the server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from schema.build import make_schema
 from server.app import make_app
 from server.database.demo_data import demo_records
-from server.endpoints.graphiql import BUILT, graphiql_routes
+from server.endpoints.graphiql import graphiql_routes
+from server.endpoints.pages import STATIC
 from server.settings import Settings
 from tests.support.browser import CHROMIUM, Page, browsing
 from tests.support.live import Live, serving, until
@@ -35,6 +36,7 @@ from tests.support.serving import Serving
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
+BUILT = STATIC / "graphiql"
 TABS = json.loads((ROOT / "web" / "graphiql" / "tabs.json").read_text())
 built = pytest.mark.skipif(not (BUILT / "index.html").exists(), reason="GraphiQL is not built: make graphiql, with npm")
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
@@ -60,18 +62,20 @@ RESULT = "document.querySelector('.result-window .CodeMirror').CodeMirror.getVal
 
 
 @asynccontextmanager
-async def asking(directory: Path) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=Starlette(routes=graphiql_routes(directory)))
+async def asking(static: Path) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=Starlette(routes=graphiql_routes(static)))
     async with httpx.AsyncClient(transport=transport, base_url="http://merlin:8000") as client:
         yield client
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """As if they were built."""
-    for name in ("index.html", "page-AAAA.js", "page-BBBB.css", "font-cccc.woff2"):
-        (tmp_path / name).write_text(f"this is {name}")
-    return tmp_path
+    """A folder of pages, as if GraphiQL's were built."""
+    folder = tmp_path / "static" / "graphiql"
+    folder.mkdir(parents=True)
+    for name in ("index.html", "page-AAAA.js", "page-BBBB.css", "font-cccc.woff2", "licenses.txt"):
+        (folder / name).write_text(f"this is {name}")
+    return folder.parent
 
 
 def policy_of(response: httpx.Response) -> dict[str, list[str]]:
@@ -82,7 +86,7 @@ def policy_of(response: httpx.Response) -> dict[str, list[str]]:
 async def test_the_page_loads_and_asks_this_server_only(files: Path) -> None:
     """Nothing runs that is not a file of the server, no other page may frame it, and nothing is told of it."""
     async with asking(files) as client:
-        page = await client.get("/")
+        page = await client.get("/graphiql")
     assert page.text == "this is index.html"
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert policy_of(page) == {
@@ -105,7 +109,7 @@ async def test_the_page_loads_and_asks_this_server_only(files: Path) -> None:
 async def test_a_strange_host_is_no_part_of_the_policy(files: Path, host: str) -> None:
     """A `Host` can't add to what is allowed."""
     async with asking(files) as client:
-        page = await client.get("/", headers={"host": host})
+        page = await client.get("/graphiql", headers={"host": host})
     assert policy_of(page)["connect-src"] == ["'self'"]
     assert policy_of(page)["script-src"] == ["'self'"]
 
@@ -121,17 +125,28 @@ async def test_a_strange_host_is_no_part_of_the_policy(files: Path, host: str) -
 async def test_what_the_page_loads_is_kept_by_the_browser(files: Path, name: str, types: set[str]) -> None:
     """Its name changes with its content, so it is never asked for again."""
     async with asking(files) as client:
-        answer = await client.get(f"/static/{name}")
+        answer = await client.get(f"/static/graphiql/{name}")
     assert answer.text == f"this is {name}"
     assert answer.headers["content-type"].split(";")[0] in types
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/static/page-DDDD.js", "/static/%2e%2e/secret", "/static/..%2fsecret", "/static/"])
+async def test_the_licences_of_what_is_loaded_can_be_read(files: Path) -> None:
+    """They have one name for every content, so a browser asks again."""
+    async with asking(files) as client:
+        answer = await client.get("/static/graphiql/licenses.txt")
+    assert (answer.text, answer.headers["cache-control"]) == ("this is licenses.txt", "no-cache")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/static/graphiql/{name}" for name in ("page-DDDD.js", "%2e%2e/secret-AAAA.js", "..%2fsecret-AAAA.js", "")]
+    + ["/static/graphiql/index.html", "/static/secret-AAAA.js"],
+)
 async def test_only_what_was_built_is_served(files: Path, path: str) -> None:
     """What is not there may come: a browser doesn't keep that it was missing."""
-    (files.parent / "secret").write_text("secret")
+    (files / "secret-AAAA.js").write_text("secret")
     async with asking(files) as client:
         answer = await client.get(path)
     assert answer.status_code == 404
@@ -141,8 +156,8 @@ async def test_only_what_was_built_is_served(files: Path, path: str) -> None:
 async def test_without_its_own_files_the_page_says_so_and_loads_the_public_copy(tmp_path: Path) -> None:
     """Its policy allows that host and its own scripts; it asks beside itself, and keeps no headers and no address."""
     async with asking(tmp_path) as client:
-        page = await client.get("/")
-        assert (await client.get("/static/page.js")).status_code == 404
+        page = await client.get("/graphiql")
+        assert (await client.get("/static/graphiql/page.js")).status_code == 404
     scripts = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     policy = policy_of(page)
@@ -159,7 +174,7 @@ async def test_without_its_own_files_the_page_says_so_and_loads_the_public_copy(
 
 
 async def test_a_browser_at_the_endpoint_finds_the_page() -> None:
-    """As at /graphiql; what asks something, or is no browser, is answered as ever; without a page there is none."""
+    """That of GraphiQL; what asks something, or is no browser, is answered as ever; without a page there is none."""
     browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     for has_page in (True, False):
         settings = Settings(no_auth=True, graphiql=has_page)
@@ -167,13 +182,13 @@ async def test_a_browser_at_the_endpoint_finds_the_page() -> None:
             serving(await memory_of(), settings=settings) as live,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{live.port}", headers=browser) as client,
         ):
-            for path, status in (("/graphql", 400), ("/graphiql", 404)):
-                found = await client.get(path)
-                if has_page:
-                    assert (found.status_code, found.headers["location"]) == (303, ".")
-                    assert (await client.get(path, follow_redirects=True)).url.path == "/"
-                else:
-                    assert found.status_code == status
+            found = await client.get("/graphql")
+            if has_page:
+                assert (found.status_code, found.headers["location"]) == (303, "graphiql")
+                assert (await client.get("/graphql", follow_redirects=True)).url.path == "/graphiql"
+            else:
+                assert found.status_code == 400
+                assert (await client.get("/graphiql")).status_code == 404
             told = await client.get("/graphql", params={"query": "{ __typename }"}, headers={"sec-fetch-site": "none"})
             assert told.json() == {"data": {"__typename": "Query"}}
             assert (await client.get("/graphql", headers={"accept": "*/*"})).status_code == 400
@@ -183,7 +198,7 @@ async def test_a_browser_at_the_endpoint_finds_the_page() -> None:
 async def test_the_public_copy_has_ways_in_and_out(tmp_path: Path) -> None:
     """It knows nothing of logins itself."""
     async with asking(tmp_path) as client:
-        page = await client.get("/")
+        page = await client.get("/graphiql")
     assert '<a href="login">Log in or out</a>' in page.text
 
 
@@ -191,20 +206,21 @@ async def test_the_public_copy_has_ways_in_and_out(tmp_path: Path) -> None:
 async def test_the_form_logs_in_and_out(tmp_path: Path) -> None:
     """Whatever the browser says of where it comes from: also at an address that shows a token which is over."""
     async with (
-        serving(await memory_of(), settings=Settings(token=TOKEN)) as live,
+        serving(await memory_of(), settings=Settings(token=TOKEN, board=False)) as live,
         browsing(tmp_path / "profile") as page,
     ):
         home = f"http://127.0.0.1:{live.port}/"
+        shown = f"{home}graphiql"
         await page.open(f"{home}?token=of-another-start")
         assert "not known" in await page.evaluate("document.querySelector('[role=alert]').textContent")
         await page.click("#token")
         await page.type(TOKEN)
         await page.press("Enter", 13)
-        await page.until(f"location.href == '{home}'")
+        await page.until(f"location.href == '{shown}'")
         assert await page.evaluate(ASK) == 200
         await page.open(f"{home}login")
         await page.click("form[action=logout] button")
-        await page.until(f"location.href == '{home}'")
+        await page.until(f"location.href == '{shown}'")
         assert await page.evaluate(ASK) == 401
 
 
@@ -230,7 +246,9 @@ def test_what_was_built_loads_its_own_files_only() -> None:
     named = re.findall(r'(?:src|href)="(?!data:)([^"]+)"', page)
     assert {name.split("/")[0] for name in named} == {"static"}
     fonts = [address.strip("\"'") for address in re.findall(r"url\(([^)]+)\)", sheet.read_text())]
-    files = [name.removeprefix("static/") for name in named] + [name for name in fonts if not name.startswith("data:")]
+    files = [name.removeprefix("static/graphiql/") for name in named] + [
+        name for name in fonts if not name.startswith("data:")
+    ]
     assert len(files) > 2
     for name in files:
         assert (BUILT / name).is_file(), name
@@ -282,7 +300,7 @@ async def run_tab(page: Page, expected: str) -> None:
 async def test_a_browser_without_internet_shows_results(tmp_path: Path) -> None:
     """The page opens with its tabs, reads the schema, asks, subscribes and stops; the browser objects to nothing."""
     async with viewing(tmp_path) as (live, page):
-        await page.open(f"http://127.0.0.1:{live.port}/")
+        await page.open(f"http://127.0.0.1:{live.port}/graphiql")
         await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
         tabs = "[...document.querySelectorAll('.graphiql-tab-button')].map(tab => tab.textContent)"
         assert await page.evaluate(tabs) == [tab["operation"] for tab in TABS]
@@ -330,7 +348,7 @@ class Tap:
 async def viewing_logged_out(directory: Path) -> AsyncIterator[tuple[Tap, Page]]:
     tap = Tap(make_app(Settings(database="memory://", token=TOKEN)))
     async with viewing(directory, Mount("/merlin", tap)) as (live, page):
-        await page.open(f"http://127.0.0.1:{live.port}/merlin/")
+        await page.open(f"http://127.0.0.1:{live.port}/merlin/graphiql")
         await page.until("document.querySelector('.login').textContent.includes('Not logged in')")
         yield tap, page
 
@@ -352,7 +370,7 @@ async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
         await choose_tab(page, "WatchActiveRuns")
         await run_tab(page, '"SNAPSHOT_END"')
         assert tap.said == [{}]
-        assert await page.evaluate("location.pathname + location.search + document.cookie") == "/merlin/"
+        assert await page.evaluate("location.pathname + location.search + document.cookie") == "/merlin/graphiql"
         await page.click(".logout")
         await page.until("document.querySelector('.login') && !document.querySelector('.logout')")
         assert all("401" in complaint for complaint in page.complaints), page.complaints
@@ -394,7 +412,7 @@ async def write_headers(page: Page) -> None:
 @browser
 async def test_the_printed_address_logs_in(tmp_path: Path) -> None:
     """The token is exchanged for a cookie that no script sees; no address, history or storage of the page has it."""
-    with Serving(tmp_path / "home", "--demo", login=True) as server:
+    with Serving(tmp_path / "home", "--demo", "--no-board", login=True) as server:
         printed = server.page
         token = printed.partition("?token=")[2]
         assert len(token) > 40
@@ -418,4 +436,4 @@ async def test_the_printed_address_logs_in(tmp_path: Path) -> None:
         shown = history.execute(
             "SELECT urls.url FROM visits JOIN urls ON visits.url = urls.id WHERE visits.transition & ?", [CHAIN_END]
         ).fetchall()
-    assert shown == [(printed.partition("?")[0],)]
+    assert shown == [(f"{printed.partition('?')[0]}graphiql",)]

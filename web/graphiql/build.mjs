@@ -1,4 +1,4 @@
-// Bundles the page into server/static: index.html, and beside it what it loads, named by content.
+// Bundles the page into server/static/graphiql: index.html, and beside it what it loads, named by content.
 import { createHash } from "node:crypto";
 import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -7,7 +7,7 @@ import { build } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = dirname(dirname(here));
-const out = join(root, "server", "static");
+const out = join(root, "server", "static", "graphiql");
 
 const text = (...path) => readFile(join(...path), "utf8");
 
@@ -66,7 +66,7 @@ await writeFile(join(out, "licenses.txt"), licenses);
 await writeFile(join(out, "index.html"), page);
 
 const bytes = outputFiles.reduce((sum, { contents }) => sum + contents.length, 0);
-console.log(`server/static: ${outputFiles.length} files, ${Math.round(bytes / 1000)} kB`);
+console.log(`server/static/graphiql: ${outputFiles.length} files, ${Math.round(bytes / 1000)} kB`);
 
 // What is bundled may be passed on with its licence only.
 async function licensesOf(inputs) {
