@@ -1,9 +1,11 @@
 // Bundles the page into server/static/graphiql: index.html, and beside it what it loads, named by content.
 import { createHash } from "node:crypto";
-import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+
+import { licensesOf } from "../licenses.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = dirname(dirname(here));
@@ -58,7 +60,7 @@ const page = (await text(here, "index.html"))
   .replace("page.css", named(".css"));
 
 // All is there before the old goes; index.html comes last, and says that the rest is complete.
-const licenses = await licensesOf(Object.keys(metafile.inputs));
+const licenses = await licensesOf(here, Object.keys(metafile.inputs));
 await rm(out, { recursive: true, force: true });
 await mkdir(out, { recursive: true });
 await Promise.all(outputFiles.map(({ path, contents }) => writeFile(path, contents)));
@@ -67,16 +69,3 @@ await writeFile(join(out, "index.html"), page);
 
 const bytes = outputFiles.reduce((sum, { contents }) => sum + contents.length, 0);
 console.log(`server/static/graphiql: ${outputFiles.length} files, ${Math.round(bytes / 1000)} kB`);
-
-// What is bundled may be passed on with its licence only.
-async function licensesOf(inputs) {
-  const found = inputs.map((input) => input.match(/^node_modules\/(?:@[^/]+\/)?[^/]+/)?.[0]);
-  const packages = [...new Set(found.filter(Boolean))].sort();
-  const texts = packages.map(async (directory) => {
-    const { name, version, license } = JSON.parse(await text(here, directory, "package.json"));
-    const file = (await readdir(join(here, directory))).find((entry) => /^licen[cs]e/i.test(entry));
-    const terms = file ? await text(here, directory, file) : "";
-    return `${name} ${version} (${license})\n\n${terms}`;
-  });
-  return (await Promise.all(texts)).join(`\n${"-".repeat(80)}\n\n`);
-}
