@@ -1,7 +1,7 @@
 import { type FormEvent, type KeyboardEvent, useEffect, useId, useRef, useState } from "react";
 import { useMutation } from "urql";
 
-import { BoardAnnotateRunDocument } from "../../gql/graphql.ts";
+import { BoardAnnotateDocument } from "../../gql/graphql.ts";
 import { Section } from "../../parts/section.tsx";
 import { Empty, Failure } from "../../parts/states.tsx";
 import { useMay } from "../../session.tsx";
@@ -13,7 +13,7 @@ export function Annotations({ run }: { run: Run }) {
   const mayWrite = useMay("WRITE");
   const entries = Object.entries(run.annotations as Record<string, unknown>);
   const [edited, edit] = useState<string | null>(null);
-  const [{ error, data, fetching }, annotate] = useMutation(BoardAnnotateRunDocument);
+  const [{ error, data, fetching }, annotate] = useMutation(BoardAnnotateDocument);
   const problems = data?.annotate.userErrors ?? [];
   const add = useRef<HTMLButtonElement>(null);
 
@@ -31,7 +31,7 @@ export function Annotations({ run }: { run: Run }) {
   return (
     <Section title="Annotations" total={entries.length}>
       {entries.length === 0 && <Empty>Nobody has noted anything.</Empty>}
-      <dl className="annotations">
+      <dl className="notes">
         {entries.map(([key, value]) => (
           <div key={key}>
             <dt>{key}</dt>

@@ -26,12 +26,18 @@ export interface Depending {
   dependsOn: readonly string[];
 }
 
+export interface Before {
+  name: string;
+  /** Whether all its tasks have to end, and not only the one of the same parameters and sample. */
+  waitsForAll: boolean;
+}
+
 export const BOX = { width: 208, height: 96 };
 const MARGIN = 4;
 
 /** The steps that a step waits for; `sim_*` stands for all tasks of the step `sim`. */
-export function stepsBefore(step: Depending, names: ReadonlySet<string>): { name: string; waitsForAll: boolean }[] {
-  return step.dependsOn.flatMap((given) => {
+export function stepsBefore(step: Depending, names: ReadonlySet<string>): Before[] {
+  return step.dependsOn.flatMap((given): Before[] => {
     if (names.has(given)) return [{ name: given, waitsForAll: false }];
     const name = given.replace(/_\*$/, "");
     return name !== given && names.has(name) ? [{ name, waitsForAll: true }] : [];

@@ -78,7 +78,7 @@ function TimeLine({ spans }: { spans: readonly Span[] }) {
           tickFormat={(at) => label(at as Date, last - first)}
           hideZero={false}
           tickLength={4}
-          tickLabelProps={{ className: "tick", fill: undefined, fontSize: 12, fontFamily: undefined, textAnchor: "middle" }}
+          tickLabelProps={{ className: "tick", fontSize: 12, textAnchor: "middle", fill: "currentColor", fontFamily: "inherit" }}
           tickClassName="tick-line"
           axisLineClassName="axis-line"
         />

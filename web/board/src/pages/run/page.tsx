@@ -2,7 +2,7 @@
 import { useEffect } from "react";
 
 import { change, href, useAddress } from "../../address.ts";
-import { BoardRunDocument } from "../../gql/graphql.ts";
+import { BoardRunDocument, BoardRunStepsDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { Annotations } from "./annotations.tsx";
@@ -23,6 +23,8 @@ export function RunPage() {
   const id = path[1]!;
   const { data, error } = useLive(BoardRunDocument, { id });
   const run = data?.run;
+  const { data: stepsData, error: stepsError } = useLive(BoardRunStepsDocument, { id });
+  const steps = stepsData?.run?.stepRuns;
   const title = run ? nameOf(run) : "Run";
   useEffect(() => {
     document.title = `${title}: Merlin board`;
@@ -37,8 +39,8 @@ export function RunPage() {
       {run && (
         <>
           <Header run={run} />
-          <Steps run={id} chosen={step} choose={(chosen) => change({ step: chosen, task: null, stream: null })} />
-          <Tasks run={id} workspace={run.workspace} />
+          <Steps steps={steps} error={stepsError} chosen={step} choose={(chosen) => change({ step: chosen })} />
+          <Tasks run={run} steps={steps} />
           <div className="columns">
             <div className="column">
               <History run={run} />

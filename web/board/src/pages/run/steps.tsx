@@ -1,7 +1,6 @@
+import type { CombinedError } from "@urql/core";
 import { useMemo } from "react";
 
-import { BoardRunStepsDocument } from "../../gql/graphql.ts";
-import { useLive } from "../../live.ts";
 import { Section } from "../../parts/section.tsx";
 import { ShareBar } from "../../parts/share_bar.tsx";
 import { Failure, Loading } from "../../parts/states.tsx";
@@ -15,30 +14,31 @@ import { Unread } from "./unread.tsx";
 const MOST = 120; // beyond that neither the layout nor an eye follows the lines
 
 interface Props {
-  run: string;
+  /** Undefined until the server has said them. */
+  steps: readonly Step[] | undefined;
+  error: CombinedError | undefined;
   chosen: string | null;
   choose: (step: string | null) => void;
 }
 
-export function Steps({ run, chosen, choose }: Props) {
-  const { data, error } = useLive(BoardRunStepsDocument, { id: run });
-  const steps = data?.run?.stepRuns;
+/** The steps as a graph. A step that is chosen is the one whose tasks are listed. */
+export function Steps({ steps, error, chosen, choose }: Props) {
   return (
     <Section title="Steps" total={steps?.length}>
       {error && <Failure error={error} />}
-      {!data && !error && <Loading rows={4} />}
+      {!steps && !error && <Loading rows={4} />}
       {steps?.length === 0 && <Unread what="The steps and tasks" />}
       {steps && steps.length > 0 && <StepGraph steps={steps} chosen={chosen} choose={choose} />}
     </Section>
   );
 }
 
-function StepGraph({ steps, chosen, choose }: { steps: readonly Step[] } & Omit<Props, "run">) {
+function StepGraph({ steps, chosen, choose }: { steps: readonly Step[] } & Omit<Props, "steps" | "error">) {
   const [frame, width] = useWidth<HTMLDivElement>();
   const direction = width >= 3 * BOX.width ? "LR" : "TB";
   const shape = JSON.stringify(steps.map(({ name, dependsOn }) => ({ name, dependsOn })));
   // The numbers change each second, the shape never: it is laid out once.
-  const drawing = useMemo(() => drawn(steps.slice(0, MOST), direction), [shape, direction]); // eslint-disable-line
+  const drawing = useMemo(() => drawn(steps.slice(0, MOST), direction), [shape, direction]);
   const names = new Set(steps.map(({ name }) => name));
   const byName = new Map(steps.map((step) => [step.name, step]));
   const rest = steps.slice(MOST);

@@ -1,15 +1,11 @@
-import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useMemo, useRef } from "react";
+import { useMemo, useRef } from "react";
 
-import { change, href, useAddress } from "../../address.ts";
+import { change, useAddress } from "../../address.ts";
 import { Section } from "../../parts/section.tsx";
-import { Empty, Failure, Loading } from "../../parts/states.tsx";
-import { Status } from "../../parts/status.tsx";
-import { duration } from "../../times.ts";
-import type { Run, Step, Task } from "./data.ts";
+import type { Run, Step } from "./data.ts";
 import { TaskFilters } from "./task_filters.tsx";
 import { type Wanted, wantedOf } from "./task_filter.ts";
-import { useTaskPages } from "./task_pages.ts";
+import { TaskList } from "./task_list.tsx";
 import { TaskPanel } from "./task_panel.tsx";
 import { Unread } from "./unread.tsx";
 
@@ -24,12 +20,11 @@ export function Tasks({ run, steps }: Props) {
   const { params } = useAddress();
   const list = useRef<HTMLDivElement>(null);
   const task = params.get("task");
-  // The list stays as it is while a task is opened and closed.
-  const asked = JSON.stringify(wantedOf(params));
+  const asked = JSON.stringify(wantedOf(params)); // the list stays as it is while a task is opened and closed
   const wanted = useMemo(() => JSON.parse(asked) as Wanted, [asked]);
   const close = () => {
     change({ task: null, stream: null });
-    requestAnimationFrame(() => (rowOf(task) ?? list.current)?.focus());
+    requestAnimationFrame(() => (linkOf(task) ?? list.current)?.focus());
   };
   if (steps?.length === 0) {
     return (
@@ -40,18 +35,18 @@ export function Tasks({ run, steps }: Props) {
   }
   return (
     <div className={task ? "tasks with-task" : "tasks"}>
-      <div className="task-list" ref={list} tabIndex={-1}>
-        <TaskList key={asked} run={run} steps={steps} wanted={wanted} open={task} />
-      </div>
+      <Section title="Tasks">
+        <div ref={list} tabIndex={-1}>
+          <TaskFilters run={run} steps={steps} wanted={wanted} />
+          <TaskList key={asked} run={run.id} wanted={wanted} open={task} />
+        </div>
+      </Section>
       {task && <TaskPanel key={task} run={run} id={task} close={close} />}
     </div>
   );
 }
 
-function rowOf(task: string | null): HTMLElement | null {
+/** Of the row of a task, if it is in the page. */
+function linkOf(task: string | null): HTMLElement | null {
   return task ? document.querySelector<HTMLElement>(`[data-task="${CSS.escape(task)}"]`) : null;
-}
-
-function TaskList({ run, steps, wanted, open }: Props & { wanted: Wanted; open: string | null }) {
-  return null;
 }
