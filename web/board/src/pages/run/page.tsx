@@ -44,11 +44,11 @@ export function RunPage() {
           <div className="columns">
             <div className="column">
               <History run={run} />
-              <Annotations run={run} />
+              <Commands workspace={run.workspace} />
             </div>
             <div className="column">
+              <Annotations run={run} />
               <Workers run={id} />
-              <Commands workspace={run.workspace} />
             </div>
           </div>
           <Opened title="Parameters and samples">{() => <Input run={id} />}</Opened>
