@@ -13,8 +13,9 @@ export function Loading({ rows = 3 }: { rows?: number }) {
   );
 }
 
-export function Empty({ children }: { children: ReactNode }) {
-  return <p className="empty">{children}</p>;
+/** `still`: of the same height as the list that may stand in its place. */
+export function Empty({ still = false, children }: { still?: boolean; children: ReactNode }) {
+  return <p className={still ? "empty still" : "empty"}>{children}</p>;
 }
 
 /** An error of the server, in its words, with its code; it says what to do. */

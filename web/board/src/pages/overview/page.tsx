@@ -11,6 +11,8 @@ import { Queues } from "./queues.tsx";
 import { Studies } from "./studies.tsx";
 import { Workers } from "./workers.tsx";
 
+import "./page.css";
+
 const STUDIES = 12;
 
 export function OverviewPage() {
@@ -24,17 +26,17 @@ export function OverviewPage() {
       {data && (
         <>
           <Counts counts={data.runCounts} />
-          <div className="columns">
-            <ActiveRuns runs={data.active} />
-            <div className="column">
+          <div className="overview">
+            <div>
+              <Studies studies={data.studies} />
+              <ActiveRuns runs={data.active} />
+            </div>
+            <div>
               <Stuck runs={data.stuck} />
               <Failed runs={data.failed} since={since} />
+              <Queues queues={data.queues} />
+              <Workers workers={data.liveWorkers} />
             </div>
-          </div>
-          <Studies studies={data.studies} />
-          <div className="columns">
-            <Workers workers={data.liveWorkers} />
-            <Queues queues={data.queues} />
           </div>
         </>
       )}
