@@ -114,9 +114,9 @@ def _announce(settings: Settings, token: str | None, listener: socket.socket) ->
     secret = "" if token is None else f"?{PARAMETER}={token}"
     for number, name in enumerate(pages):
         print(f"{_TITLES[name]}: http://{place}/{name if number else secret}")  # / leads to the first
-    print(f"GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
     if token is not None and not pages:
-        print(f"Token: {token}", flush=True)
+        print(f"Token: {token}")
+    print(f"GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
     if is_any:
         print(f"From other machines: {socket.gethostname()}:{port} instead of {place}", flush=True)
 
