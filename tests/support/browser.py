@@ -171,7 +171,8 @@ class Page:
         return int(answer["usedSize"])
 
     async def screenshot(self, path: Path) -> None:
-        answer = await self.command("Page.captureScreenshot", format="png")
+        """In the format that the name ends with, such as `.png` or `.webp`."""
+        answer = await self.command("Page.captureScreenshot", format=path.suffix.removeprefix("."))
         path.write_bytes(base64.b64decode(answer["data"]))
 
     async def listen(self) -> None:

@@ -84,8 +84,8 @@ function Frame({ connection }: { connection: Connection }) {
       <footer>
         {session && (
           <p>
-            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion} ·{" "}
-            {session.viewer.roles.at(-1)}
+            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion}{" "}
+            · {session.viewer.roles.at(-1)}
           </p>
         )}
       </footer>

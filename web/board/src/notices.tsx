@@ -9,8 +9,10 @@ export function Notices({ status, staleSince }: { status: Status; staleSince: st
     <div className="notices" role="status">
       {status.state === "lost" && (
         <p className="notice">
-          <strong>The connection to the server is lost{status.since && <Since at={status.since.toISOString()} />}.</strong> What
-          stands here is from then. The board connects again by itself.
+          <strong>
+            The connection to the server is lost{status.since && <Since at={status.since.toISOString()} />}.
+          </strong>{" "}
+          What stands here is from then. The board connects again by itself.
         </p>
       )}
       {status.state === "failed" && (

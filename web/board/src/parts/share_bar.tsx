@@ -20,7 +20,13 @@ export function ShareBar({ shares, label }: { shares: readonly Share[]; label: s
   const scale = scaleLinear<number>({ domain: [0, total || 1], range: [0, WIDTH - SMALLEST * present.length] });
   let x = 0;
   return (
-    <svg className="share-bar" viewBox={`0 0 ${WIDTH} 16`} preserveAspectRatio="none" role="img" aria-label={`${label}: ${counted}`}>
+    <svg
+      className="share-bar"
+      viewBox={`0 0 ${WIDTH} 16`}
+      preserveAspectRatio="none"
+      role="img"
+      aria-label={`${label}: ${counted}`}
+    >
       <rect className="track" width={WIDTH} height={16} />
       {present.map(({ status, count, href }) => {
         const width = scale(count) + SMALLEST;

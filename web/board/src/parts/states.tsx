@@ -37,11 +37,14 @@ const OUTDATED = new Set(["PERSISTED_QUERY_NOT_FOUND", "UNTRUSTED_DOCUMENT"]);
 export function told(error: CombinedError): { message: string; code: string | undefined }[] {
   if (error.networkError) {
     const status = (error.response as Response | undefined)?.status;
-    return [{ message: status ? `The server answered with ${status}.` : "The server can't be reached.", code: undefined }];
+    return [
+      { message: status ? `The server answered with ${status}.` : "The server can't be reached.", code: undefined },
+    ];
   }
   return error.graphQLErrors.map(({ message, extensions }) => {
     const code = typeof extensions.code === "string" ? extensions.code : undefined;
-    if (code && OUTDATED.has(code)) return { message: "The server has another version than this page: load it anew.", code };
+    if (code && OUTDATED.has(code))
+      return { message: "The server has another version than this page: load it anew.", code };
     return { message, code };
   });
 }
