@@ -1,7 +1,7 @@
 // What is at work, what needs a look, who works, and what waits.
 import { useMemo } from "react";
 
-import { BoardOverviewDocument } from "../../gql/graphql.ts";
+import { BoardHostsDocument, BoardOverviewDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { ActiveRuns } from "./active_runs.tsx";
@@ -13,11 +13,10 @@ import { Workers } from "./workers.tsx";
 
 import "./page.css";
 
-const STUDIES = 12;
-
 export function OverviewPage() {
   const since = useMemo(startOfYesterday, []);
-  const { data, error } = useLive(BoardOverviewDocument, { studies: STUDIES, since });
+  const { data, error } = useLive(BoardOverviewDocument, { since });
+  const hosts = useLive(BoardHostsDocument, {});
   return (
     <>
       <h1 tabIndex={-1}>Overview</h1>
@@ -35,7 +34,8 @@ export function OverviewPage() {
               <Stuck runs={data.stuck} />
               <Failed runs={data.failed} since={since} />
               <Queues queues={data.queues} />
-              <Workers workers={data.liveWorkers} />
+              {hosts.data && <Workers workers={hosts.data.liveWorkers} />}
+              {hosts.error && <Failure error={hosts.error} />}
             </div>
           </div>
         </>
