@@ -2,7 +2,7 @@
 import { type ComponentType, useEffect, useRef } from "react";
 
 import { href, useAddress } from "./address.ts";
-import { type Connection, useStatus } from "./connection.ts";
+import { type Connection, ConnectionProvider, useStatus } from "./connection.ts";
 import { BoardSessionDocument } from "./gql/graphql.ts";
 import { useLive } from "./live.ts";
 import { Login, logOut } from "./login.tsx";
@@ -28,7 +28,11 @@ const PAGES: { path: string; title: string; page: ComponentType }[] = [
 export function App({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
   if (status.state === "loggedOut") return <Login />;
-  return <Frame connection={connection} />;
+  return (
+    <ConnectionProvider value={connection}>
+      <Frame connection={connection} />
+    </ConnectionProvider>
+  );
 }
 
 function Frame({ connection }: { connection: Connection }) {

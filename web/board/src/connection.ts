@@ -1,6 +1,6 @@
 // Whether the server is heard: over one websocket, which is opened again whenever it ends.
 import { type Client as Socket, createClient } from "graphql-ws";
-import { useSyncExternalStore } from "react";
+import { createContext, useContext, useSyncExternalStore } from "react";
 
 /** `loggedOut`: this browser has no session, or has one no more. `failed`: the server will never take this page's messages. */
 export type State = "connecting" | "open" | "lost" | "loggedOut" | "failed";
@@ -101,6 +101,16 @@ export class Connection {
     this.status = { state, since: state === "open" ? null : this.heard };
     for (const listener of this.listeners) listener();
   }
+}
+
+const Context = createContext<Connection | null>(null);
+
+export const ConnectionProvider = Context.Provider;
+
+/** False from a loss of the connection until it is back: who appends to what was sent before begins anew then. */
+export function useIsOpen(): boolean {
+  const connection = useContext(Context)!;
+  return useStatus(connection).state === "open";
 }
 
 export function useStatus(connection: Connection): Status {
