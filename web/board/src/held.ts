@@ -1,12 +1,14 @@
 // Long lists that stay where they are: no row comes, goes or moves while somebody reads, unless they ask for it.
 import { useState } from "react";
 
-import type { Slot } from "./slots.ts";
+import { isSorted, type Slot } from "./slots.ts";
 
 export interface Held<T> {
   slots: readonly Slot<T>[];
   /** How many rows belong to the view that are not shown yet. */
   news: number;
+  /** Whether the places are those that the present order gives. */
+  sorted: boolean;
   /** Shows them, takes the present order, and forgets what left. */
   renew: () => void;
 }
@@ -33,5 +35,6 @@ export function useHeld<T extends { id: string }>(view: string, rows: readonly T
     keep(next); // React renders anew at once, before anything is shown
   }
   const shown = new Set(slots.map(({ id }) => id));
-  return { slots, news: rows.reduce((count, { id }) => count + Number(!shown.has(id)), 0), renew: () => keep(fresh()) };
+  const news = rows.reduce((count, { id }) => count + Number(!shown.has(id)), 0);
+  return { slots, news, sorted: isSorted(slots, rows, ({ id }) => id), renew: () => keep(fresh()) };
 }

@@ -5,15 +5,16 @@ import { change, href, useAddress } from "../../address.ts";
 import { BoardWorkersDocument } from "../../gql/graphql.ts";
 import { useHeld } from "../../held.ts";
 import { useLive } from "../../live.ts";
+import { LongList } from "../../parts/long_list.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
 import { useSession } from "../../session.tsx";
 import { GroupLine } from "./group_line.tsx";
 import { GROUPINGS, type Grouping, type Kind, KINDS, isOf, linesOf } from "./groups.ts";
-import { LongList } from "./list.tsx";
 import { useRecords } from "./records.ts";
 import { WorkerLine } from "./worker_line.tsx";
 import { type Worker, workersOf } from "./workers.ts";
 
+import "../../styles/lists.css";
 import "./page.css";
 
 const KIND_WORDS: Record<Kind, string> = {
@@ -23,7 +24,6 @@ const KIND_WORDS: Record<Kind, string> = {
   unrecorded: "Alive without a record",
 };
 const GROUPING_WORDS: Record<Grouping, string> = { logical: "Logical worker", host: "Host" };
-const NOTHING: readonly never[] = [];
 
 export function WorkersPage() {
   const { records, error } = useRecords();
@@ -85,7 +85,7 @@ function Choices() {
   return (
     <form className="choices" role="search" onSubmit={(event) => event.preventDefault()}>
       <label>
-        Find{" "}
+        <span>Find</span>
         <input
           type="search"
           value={params.get("q") ?? ""}
@@ -94,7 +94,7 @@ function Choices() {
         />
       </label>
       <label>
-        By{" "}
+        <span>By</span>
         <select value={by} onChange={(event) => change({ by: event.target.value })}>
           {GROUPINGS.map((each) => (
             <option key={each} value={each}>
@@ -117,9 +117,12 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
   const isNarrowed = Boolean(kind || text);
   return (
     <section aria-label="Workers" className="workers">
-      <div className="section-head" role="status">
+      <div className="section-head">
         <h2>
-          By {GROUPING_WORDS[by].toLowerCase()} <span className="count">{shownOf(slots, workers.length)}</span>
+          By {GROUPING_WORDS[by].toLowerCase()}{" "}
+          <span className="count" role="status">
+            {shownOf(slots, workers.length)}
+          </span>
         </h2>
         {isNarrowed && (
           <button className="quiet" onClick={() => change({ q: null, kind: null })}>
@@ -135,7 +138,7 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
       {slots.length === 0 ? (
         <Empty>{isNarrowed ? "No worker is like that." : "No worker was ever registered, and none is heard."}</Empty>
       ) : (
-        <LongList label="Workers" rows={slots ?? NOTHING} idOf={({ id }) => id} height={56}>
+        <LongList label="Workers" rows={slots} idOf={({ id }) => id} height={56}>
           {({ row, left }) =>
             row.group ? <GroupLine group={row.group} by={by} left={left} /> : <WorkerLine worker={row.worker} by={by} left={left} />
           }

@@ -29,17 +29,23 @@ export function WorkerLine({ worker, by, left }: { worker: Worker; by: Grouping;
           </span>
         )}
       </span>
-      {first ? <Doing process={first} by={by} /> : <Pid pid={record?.pid} />}
-      {record && state !== "alive" && (
+      <Doing process={first} />
+      {record && state !== "alive" ? (
         <span className="recorded" title="What Merlin wrote last: no proof that a worker is alive or dead">
           recorded as <Status status={record.recorded} />
         </span>
+      ) : (
+        <Load process={by === "logical" ? first : undefined} />
       )}
+      <Pid pid={first ? first.pid : record?.pid} />
       {others.map((process) => (
         <span key={process.pid} className="also">
-          <span className="muted">{process.isAlive ? "also alive" : "before it"}</span> <Doing process={process} by={by} />
+          <span className="muted">{process.isAlive ? "also alive" : "before it"}</span>
+          <Doing process={process} />
+          <Load process={process} />
+          <Pid pid={process.pid} />
           {!process.isAlive && (
-            <span className="heard">
+            <span>
               heard <Ago at={process.lastSeenAt} />
             </span>
           )}
@@ -49,22 +55,27 @@ export function WorkerLine({ worker, by, left }: { worker: Worker; by: Grouping;
   );
 }
 
-function Doing({ process, by }: { process: Process; by: Grouping }) {
-  const { activeTasks, processedTasks, loadAverage, pid } = process;
+function Doing({ process }: { process: Process | undefined }) {
+  const { activeTasks, processedTasks } = process ?? {};
   return (
     <>
-      <span className="numbers">{activeTasks == null ? "–" : `${activeTasks.toLocaleString()} at work`}</span>
-      <span className="numbers">{processedTasks == null ? "–" : `${processedTasks.toLocaleString()} begun`}</span>
-      {by === "logical" && (
-        <span className="numbers" title="The load of its host over 1, 5 and 15 minutes">
-          {loadAverage ? `load ${loadAverage.map((each) => each.toFixed(1)).join(" · ")}` : ""}
-        </span>
-      )}
-      <Pid pid={pid} />
+      <span className="numbers">{activeTasks == null ? "" : `${activeTasks.toLocaleString()} at work`}</span>
+      <span className="numbers" title="Tasks since its start">
+        {processedTasks == null ? "" : `${processedTasks.toLocaleString()} begun`}
+      </span>
     </>
   );
 }
 
+function Load({ process }: { process: Process | undefined }) {
+  const load = process?.loadAverage;
+  return (
+    <span className="numbers" title="The load of its host over 1, 5 and 15 minutes">
+      {load && `load ${load.map((each) => each.toFixed(1)).join(" · ")}`}
+    </span>
+  );
+}
+
 function Pid({ pid }: { pid: string | null | undefined }) {
-  return <span className="numbers">{pid == null ? "" : `pid ${pid}`}</span>;
+  return <span className="numbers">{pid != null && `pid ${pid}`}</span>;
 }

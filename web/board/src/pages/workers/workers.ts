@@ -58,10 +58,11 @@ function stateOf([first]: readonly Process[], isHeard: boolean): State {
   return first.isAlive ? "alive" : "gone";
 }
 
-/** Without what all of them have: `celery@`, and the host, which stands beside it. */
+/** Without what stands beside it: Merlin makes Celery's name `celery@NAME.%HOST`. */
 export function shortName({ name, host }: Pick<Worker, "name" | "host">): string {
   const short = name.replace(/^celery@/, "");
-  return host && short.endsWith(`.%${host}`) ? short.slice(0, -host.length - 2) : short;
+  const end = [`.%${host}`, `.${host}`].find((each) => host && short.endsWith(each) && short.length > each.length);
+  return end ? short.slice(0, -end.length) : short;
 }
 
 /** Whether one of the words that people know it by has all that they look for, whatever its case. */
