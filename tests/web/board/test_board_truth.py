@@ -176,11 +176,11 @@ async def behind_a_proxy(profile: Path) -> AsyncIterator[tuple[Live, Proxy, Page
 async def write(live: Live) -> None:
     """A change by a program, over the API."""
     document = """mutation ($id: ID!) {
-      updateRun(input: { id: $id, status: FAILED }) { errors { message } }
+      updateRun(input: { id: $id, status: FAILED }) { userErrors { message } }
     }"""
     async with httpx.AsyncClient(timeout=DEADLINE) as client:
         answer = await client.post(live.http, json={"query": document, "variables": {"id": uid(11)}})
-    assert answer.json() == {"data": {"updateRun": {"errors": []}}}
+    assert answer.json()["data"] == {"updateRun": {"userErrors": []}}
 
 
 async def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ async def test_the_database_is_killed_and_comes_back(tmp_path: Path, engine: str
                 before = await agree(page, site.port)
                 killed = time.time()
                 await asyncio.to_thread(redis.kill)
-                await page.until(f"{NOTICE}.includes(\"does not reach Merlin's database since\")")
+                await page.until(f'{NOTICE}.includes("does not reach Merlin\'s database since")')
                 assert killed - 10 < await since(page) <= time.time()
                 assert await shown(page) == before
                 await asyncio.to_thread(redis.restart)  # it has lost all

@@ -43,6 +43,7 @@ export class Connection {
       lazyCloseTimeout: 3_000, // from one page to the next the connection stays
       keepAlive: PING_EVERY,
       retryAttempts: Infinity,
+      shouldRetry: () => true, // else a connection that a browser ends by an error, as of a frozen page, is the last one
       retryWait: (retries) => this.wait(waitOf(retries)),
       on: {
         connecting: () => this.expectOpening(),
@@ -54,7 +55,8 @@ export class Connection {
       },
     });
     // After a sleep the old socket looks open and tells nothing: it is given up at once.
-    document.addEventListener("visibilitychange", () => this.wake());
+    const seen = () => document.visibilityState === "visible";
+    document.addEventListener("visibilitychange", () => seen() && this.wake());
     document.addEventListener("resume", () => this.wake());
     window.addEventListener("online", () => this.wake());
     window.addEventListener("offline", () => this.drop());
@@ -62,7 +64,7 @@ export class Connection {
     setInterval(() => {
       const slept = Date.now() - last > PING_EVERY;
       last = Date.now();
-      if (slept) this.wake();
+      if (slept && seen()) this.wake(); // the timers of a hidden page come seldom
     }, 1_000);
   }
 
@@ -130,7 +132,6 @@ export class Connection {
 
   /** Gives up a socket of which nothing was heard for longer than its pings allow, and does not wait for the next one. */
   private wake(): void {
-    if (document.visibilityState !== "visible") return;
     this.hurry();
     if (this.heard && Date.now() - this.heard.getTime() > PING_EVERY + PONG_WITHIN) this.drop();
   }
