@@ -1,6 +1,5 @@
 // What is at work, what needs a look, who works, and what waits.
-import { useMemo } from "react";
-
+import { useNow } from "../../clock.ts";
 import { BoardHostsDocument, BoardOverviewDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
 import { Failure, Loading } from "../../parts/states.tsx";
@@ -14,7 +13,7 @@ import { Workers } from "./workers.tsx";
 import "./page.css";
 
 export function OverviewPage() {
-  const since = useMemo(startOfYesterday, []);
+  const since = startOfYesterday(useNow(60_000));
   const { data, error } = useLive(BoardOverviewDocument, { since });
   const hosts = useLive(BoardHostsDocument, {});
   return (
@@ -45,8 +44,8 @@ export function OverviewPage() {
 }
 
 /** In the viewer's zone. */
-function startOfYesterday(): string {
-  const day = new Date();
+function startOfYesterday(now: number): string {
+  const day = new Date(now);
   day.setDate(day.getDate() - 1);
   day.setHours(0, 0, 0, 0);
   return day.toISOString();

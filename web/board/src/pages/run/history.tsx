@@ -38,7 +38,11 @@ export function History({ run }: { run: Run }) {
               <li key={`${at} ${status}`} className="line">
                 <Status status={status} />
                 <span className="detail">
-                  {index > 0 ? `for ${duration((to - from) / 1000)}` : run.isFinished ? "" : `since ${duration((to - from) / 1000)}`}
+                  {index > 0
+                    ? `for ${duration((to - from) / 1000)}`
+                    : run.isFinished
+                      ? ""
+                      : `since ${duration((to - from) / 1000)}`}
                   {isLate && " (noticed late: no server watched when it changed)"}
                 </span>
                 <Time at={at} />
@@ -78,7 +82,13 @@ function TimeLine({ spans }: { spans: readonly Span[] }) {
           tickFormat={(at) => label(at as Date, last - first)}
           hideZero={false}
           tickLength={4}
-          tickLabelProps={{ className: "tick", fontSize: 12, textAnchor: "middle", fill: "currentColor", fontFamily: "inherit" }}
+          tickLabelProps={{
+            className: "tick",
+            fontSize: 12,
+            textAnchor: "middle",
+            fill: "currentColor",
+            fontFamily: "inherit",
+          }}
           tickClassName="tick-line"
           axisLineClassName="axis-line"
         />

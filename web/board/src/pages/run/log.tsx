@@ -51,7 +51,8 @@ export function Log({ run, task, stream, exists }: Props) {
           <input type="checkbox" checked={wraps} onChange={(event) => wrap(event.target.checked)} /> Wrap lines
         </label>
         <span className="detail">
-          {text.size.toLocaleString()} bytes{!text.isWhole && `; the last ${(MOST / 2 ** 20).toString()} MiB at most is shown`}
+          {text.size.toLocaleString()} bytes
+          {!text.isWhole && `; the last ${(MOST / 2 ** 20).toString()} MiB at most is shown`}
         </span>
         <button onClick={() => follow(true)} disabled={follows}>
           {follows ? "Follows the end" : "To the end"}
@@ -75,14 +76,17 @@ export function Log({ run, task, stream, exists }: Props) {
 }
 
 /** Laid out by the browser only while it is in sight. */
-const Lines = memo(function Lines({ block }: { block: Block }) {
-  const style = { containIntrinsicBlockSize: `auto ${(block.lines * LINE_HEIGHT).toFixed(1)}em` } as CSSProperties;
-  return (
-    <div className="lines" style={style}>
-      {block.text}
-    </div>
-  );
-}, (one, other) => one.block.text === other.block.text);
+const Lines = memo(
+  function Lines({ block }: { block: Block }) {
+    const style = { containIntrinsicBlockSize: `auto ${(block.lines * LINE_HEIGHT).toFixed(1)}em` } as CSSProperties;
+    return (
+      <div className="lines" style={style}>
+        {block.text}
+      </div>
+    );
+  },
+  (one, other) => one.block.text === other.block.text,
+);
 
 function useLog(run: string, task: string, stream: LogStream) {
   const client = useClient();

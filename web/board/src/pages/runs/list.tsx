@@ -29,7 +29,14 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const [restarts, setRestarts] = useState(0);
   const known = useMemo(() => new Set(pages.rows.map(({ id }) => id)), [pages.rows]);
   const first = head.data?.runs;
-  const news = first && !pages.isLoading ? newIn(first.nodes.map(({ id }) => id), known, !pages.hasMore) : 0;
+  const news =
+    first && !pages.isLoading
+      ? newIn(
+          first.nodes.map(({ id }) => id),
+          known,
+          !pages.hasMore,
+        )
+      : 0;
   const total = first?.totalCount ?? pages.totalCount;
   const isEmpty = pages.rows.length === 0;
   useEffect(() => {
