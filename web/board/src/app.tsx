@@ -1,5 +1,5 @@
 // The frame of every page: navigation, who looks, and whether what stands there is up to date.
-import { type ComponentType, useEffect, useRef } from "react";
+import { type ComponentType, useEffect, useRef, useState } from "react";
 
 import { href, useAddress } from "./address.ts";
 import { type Connection, ConnectionProvider, useStatus } from "./connection.ts";
@@ -38,6 +38,7 @@ export function App({ connection }: { connection: Connection }) {
 function Frame({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
   const { data: session, error } = useLive(BoardSessionDocument, {});
+  const [refusal, setRefusal] = useState("");
   const { path } = useAddress();
   const [first = "", id] = path;
   const known = PAGES.find((each) => each.path === first);
@@ -67,10 +68,13 @@ function Frame({ connection }: { connection: Connection }) {
         <div className="about">
           <a href="graphiql">GraphiQL</a>
           <ThemeChoice />
-          <button onClick={() => void logOut()}>Log out</button>
+          <button onClick={() => void logOut().then(setRefusal)}>Log out</button>
         </div>
       </header>
       <Notices status={status} staleSince={session?.database.staleSince} />
+      <p className="refusal" role="alert">
+        {refusal}
+      </p>
       <main id="main" tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />
@@ -88,8 +92,8 @@ function Frame({ connection }: { connection: Connection }) {
       <footer>
         {session && (
           <p>
-            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion} ·{" "}
-            {session.viewer.roles.at(-1)}
+            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion}{" "}
+            · {session.viewer.roles.at(-1)}
           </p>
         )}
       </footer>

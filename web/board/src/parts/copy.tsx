@@ -20,7 +20,11 @@ export function Copy({ text, label }: { text: string; label: string }) {
 
 /** The clipboard is closed to pages of http from another machine: there a selection is copied as by hand. */
 async function copied(text: string): Promise<boolean> {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => byHand(text));
+  if (navigator.clipboard)
+    return navigator.clipboard.writeText(text).then(
+      () => true,
+      () => byHand(text),
+    );
   return byHand(text);
 }
 

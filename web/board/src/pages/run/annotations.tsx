@@ -44,7 +44,12 @@ export function Annotations({ run }: { run: Run }) {
                   {mayWrite && (
                     <span className="buttons">
                       <EditButton name={key} edit={() => edit(key)} />
-                      <button className="quiet" disabled={fetching} aria-label={`Remove ${key}`} onClick={() => void remove(key)}>
+                      <button
+                        className="quiet"
+                        disabled={fetching}
+                        aria-label={`Remove ${key}`}
+                        onClick={() => void remove(key)}
+                      >
                         Remove
                       </button>
                     </span>
@@ -111,7 +116,11 @@ function Editor({ name, stored, taken = [], busy, save, close }: EditorProps) {
   const [isTold, tell] = useState(false);
   const read = readValue(text);
   const wrong =
-    key.trim() === "" ? "A name is missing." : taken.includes(key.trim()) ? "There is such an annotation: edit it." : null;
+    key.trim() === ""
+      ? "A name is missing."
+      : taken.includes(key.trim())
+        ? "There is such an annotation: edit it."
+        : null;
   const problem = wrong ?? ("problem" in read ? read.problem : null);
 
   useEffect(() => {
@@ -146,8 +155,14 @@ function Editor({ name, stored, taken = [], busy, save, close }: EditorProps) {
         />
       </label>
       <p id={id} className="detail" role={isTold && problem ? "alert" : undefined}>
-        {problem && (isTold || text !== "") ? problem : "value" in read ? `Stored as a ${kindOf(read.value)}.` : "JSON, or a text."}
-        {name !== undefined && JSON.stringify(stored) !== began && ` Meanwhile it was changed to ${writtenValue(stored)}.`}
+        {problem && (isTold || text !== "")
+          ? problem
+          : "value" in read
+            ? `Stored as a ${kindOf(read.value)}.`
+            : "JSON, or a text."}
+        {name !== undefined &&
+          JSON.stringify(stored) !== began &&
+          ` Meanwhile it was changed to ${writtenValue(stored)}.`}
       </p>
       <span className="buttons">
         <button className="primary" disabled={busy}>

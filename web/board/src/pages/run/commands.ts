@@ -26,8 +26,7 @@ export function commandsOf(workspace: string): Command[] {
     {
       name: "Cancel",
       text: `merlin cancel ${spec}`,
-      note:
-        "Stops the workers of the study, purges its queues, and marks all its active runs as cancelled, not this one alone.",
+      note: "Stops the workers of the study, purges its queues, and marks all its active runs as cancelled, not this one alone.",
     },
     {
       name: "Start workers",

@@ -22,7 +22,10 @@ export function gridOf(samples: unknown): Grid | null {
   if (!Array.isArray(samples) || samples.length === 0) return null;
   if (samples.every(isObject)) {
     const columns = [...new Set(samples.flatMap((sample) => Object.keys(sample)))];
-    return { columns, rows: samples.map((sample) => columns.map((column) => (column in sample ? written(sample[column]) : ""))) };
+    return {
+      columns,
+      rows: samples.map((sample) => columns.map((column) => (column in sample ? written(sample[column]) : ""))),
+    };
   }
   const rows = samples.map((sample: unknown) => (Array.isArray(sample) ? sample.map(written) : [written(sample)]));
   const width = rows.reduce((most, row) => Math.max(most, row.length), 0);

@@ -27,8 +27,8 @@ export function Header({ run }: { run: Run }) {
       {run.isStuck && (
         <p className="stuck">
           <strong className="tone-failed">Stuck:</strong> it will not go on by itself. Nothing waits in{" "}
-          {run.queues.join(", ") || "its queues"}, and no worker is alive for it. Start workers, or restart it: the commands
-          stand below.
+          {run.queues.join(", ") || "its queues"}, and no worker is alive for it. Start workers, or restart it: the
+          commands stand below.
         </p>
       )}
       <dl className="facts">
@@ -83,7 +83,9 @@ function Progress({ run }: { run: Run }) {
   const isSeen = sources?.some((source) => source !== "OWN_HISTORY" && source !== "BROKER_QUEUES");
   return (
     <span className="none">
-      {isSeen ? "This server has seen nothing of its tasks." : "This server sees no tasks: no workspaces, no events, no results."}
+      {isSeen
+        ? "This server has seen nothing of its tasks."
+        : "This server sees no tasks: no workspaces, no events, no results."}
     </span>
   );
 }
@@ -92,7 +94,8 @@ function Finished({ run }: { run: Run }) {
   if (!run.finishedAt) return <span className="none">not seen</span>;
   return (
     <>
-      <Time at={run.finishedAt} /> {run.duration != null && <span className="muted">after {duration(run.duration)}</span>}
+      <Time at={run.finishedAt} />{" "}
+      {run.duration != null && <span className="muted">after {duration(run.duration)}</span>}
     </>
   );
 }

@@ -79,7 +79,13 @@ function TimeLine({ spans }: { spans: readonly Span[] }) {
           tickFormat={(at) => label(at as Date, last - first)}
           hideZero={false}
           tickLength={4}
-          tickLabelProps={{ className: "tick", fontSize: 12, textAnchor: "middle", fill: "currentColor", fontFamily: "inherit" }}
+          tickLabelProps={{
+            className: "tick",
+            fontSize: 12,
+            textAnchor: "middle",
+            fill: "currentColor",
+            fontFamily: "inherit",
+          }}
           tickClassName="tick-line"
           axisLineClassName="axis-line"
         />

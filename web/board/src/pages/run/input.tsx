@@ -45,8 +45,10 @@ function Samples(given: { columns?: readonly string[] | null; count?: number | n
   return (
     <>
       <p>
-        {count == null ? "Samples, of an unknown number," : `${count.toLocaleString()} ${count === 1 ? "sample" : "samples"}`} of{" "}
-        {columns.length} {columns.length === 1 ? "column" : "columns"}:{" "}
+        {count == null
+          ? "Samples, of an unknown number,"
+          : `${count.toLocaleString()} ${count === 1 ? "sample" : "samples"}`}{" "}
+        of {columns.length} {columns.length === 1 ? "column" : "columns"}:{" "}
         {columns.map((column, index) => (
           <span key={column}>
             {index > 0 && ", "}
@@ -56,8 +58,8 @@ function Samples(given: { columns?: readonly string[] | null; count?: number | n
         .
       </p>
       <p className="detail">
-        Their values stand in a file that the specification names: the server counts its rows, and does not pass them on. The
-        number of each task's sample is its row, from 0.
+        Their values stand in a file that the specification names: the server counts its rows, and does not pass them
+        on. The number of each task's sample is its row, from 0.
       </p>
     </>
   );

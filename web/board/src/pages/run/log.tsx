@@ -51,7 +51,8 @@ export function Log({ run, task, stream, exists }: Props) {
           <input type="checkbox" checked={wraps} onChange={(event) => wrap(event.target.checked)} /> Wrap lines
         </label>
         <span className="detail">
-          {text.size.toLocaleString()} bytes{!text.isWhole && `; the last ${(MOST / 2 ** 20).toString()} MiB at most is shown`}
+          {text.size.toLocaleString()} bytes
+          {!text.isWhole && `; the last ${(MOST / 2 ** 20).toString()} MiB at most is shown`}
         </span>
         <button onClick={() => follow(true)} disabled={follows}>
           {follows ? "Follows the end" : "To the end"}

@@ -9,7 +9,15 @@ import { ORDERS, type Wanted } from "./task_filter.ts";
 const WAIT = 300;
 
 /** What the list looks for stands in the address; so do the list's other parts. */
-export function TaskFilters({ run, steps = [], wanted }: { run: Run; steps?: readonly Step[] | undefined; wanted: Wanted }) {
+export function TaskFilters({
+  run,
+  steps = [],
+  wanted,
+}: {
+  run: Run;
+  steps?: readonly Step[] | undefined;
+  wanted: Wanted;
+}) {
   const counted = (steps.find(({ name }) => name === wanted.step) ?? run).progress?.counts ?? [];
   const counts = new Map(counted.map(({ status, count }) => [status, count]));
   const offered = TASK_STATUSES.filter((status) => (counts.get(status) ?? 0) > 0 || wanted.statuses.includes(status));

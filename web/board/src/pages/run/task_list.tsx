@@ -68,7 +68,9 @@ function Rows({ run, wanted, open, memory, pages, leading, leadingThen }: RowsPr
   const [restarts, setRestarts] = useState(0);
   const total = live.matching ?? pages.totalCount;
   const isOutdated =
-    !pages.isLoading && live.matching !== undefined && (live.matching !== pages.totalCount || live.leading !== leadingThen);
+    !pages.isLoading &&
+    live.matching !== undefined &&
+    (live.matching !== pages.totalCount || live.leading !== leadingThen);
   const show = () => {
     pages.reload();
     setRestarts(restarts + 1);
@@ -121,7 +123,12 @@ function Foot({ pages }: { pages: Pages<Task> }) {
 }
 
 function useTaskPages(run: string, part: Part, memory: string): Pages<Task> {
-  return usePages(BoardTasksDocument, { run, filter: part.filter, orderBy: part.orderBy }, (data) => data.run?.tasks, memory);
+  return usePages(
+    BoardTasksDocument,
+    { run, filter: part.filter, orderBy: part.orderBy },
+    (data) => data.run?.tasks,
+    memory,
+  );
 }
 
 function memoryOf({ run, wanted }: Props): string {

@@ -47,7 +47,9 @@ export function TaskPanel({ run, id, close }: Props) {
       {error && <Failure error={error} />}
       {!data && !error && <Loading rows={6} />}
       {data && !task && (
-        <p role="status">There is no such task: the server can no longer read the workspace, or the address is wrong.</p>
+        <p role="status">
+          There is no such task: the server can no longer read the workspace, or the address is wrong.
+        </p>
       )}
       {task && (
         <>
@@ -77,7 +79,9 @@ function Facts({ run, task }: { run: Run; task: Task }) {
       {!!task.restarts && <Fact name="Restarts">{task.restarts}</Fact>}
       {!!task.restarts && task.elapsed != null && <Fact name="All tries">{duration(task.elapsed)}</Fact>}
       {task.sampleIndex != null && <Fact name="Sample">{task.sampleIndex.toLocaleString()}</Fact>}
-      {task.workers.length > 0 && <Fact name={task.workers.length === 1 ? "Worker" : "Workers"}>{task.workers.join(", ")}</Fact>}
+      {task.workers.length > 0 && (
+        <Fact name={task.workers.length === 1 ? "Worker" : "Workers"}>{task.workers.join(", ")}</Fact>
+      )}
       {parameters.map(([name, value]) => (
         <Fact key={name} name={name}>
           <code>{value}</code>

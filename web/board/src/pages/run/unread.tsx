@@ -9,8 +9,8 @@ export function Unread({ what }: { what: string }) {
       {what} are not known:{" "}
       {reads ? (
         <>
-          the server does not read this workspace. It is not below a <code>--workspace-root</code>, it is gone, or the server
-          may not open it; its log has the reason.
+          the server does not read this workspace. It is not below a <code>--workspace-root</code>, it is gone, or the
+          server may not open it; its log has the reason.
         </>
       ) : (
         <>

@@ -8,10 +8,25 @@ import type { Column } from "../../parts/virtual_table.tsx";
 import { duration } from "../../times.ts";
 import type { Run } from "./data.ts";
 import type { LiveRow } from "./live_rows.ts";
+import type { Selection } from "./selection.ts";
 
-/** `now`: what is known of a run by now. */
-export function columnsOf(now: (run: Run) => LiveRow): Column<Run>[] {
+/** `now`: what is known of a run by now. Without a selection, nothing can be selected. */
+export function columnsOf(now: (run: Run) => LiveRow, selection: Selection | undefined): Column<Run>[] {
+  const select: Column<Run> = {
+    key: "select",
+    title: <span className="hidden">Select</span>,
+    cell: (run, { index, tabIndex }) => (
+      <input
+        type="checkbox"
+        aria-label={`Select ${run.workspace}`}
+        tabIndex={tabIndex}
+        checked={selection?.has(run) ?? false}
+        onChange={({ nativeEvent }) => selection?.toggle(index, (nativeEvent as MouseEvent).shiftKey)}
+      />
+    ),
+  };
   return [
+    ...(selection ? [select] : []),
     {
       key: "name",
       title: "Run",
@@ -76,7 +91,7 @@ function Since({ at }: { at: string }) {
 function Annotations({ all }: { all: unknown }) {
   const entries = entriesOf(all);
   return entries.length === 0 ? null : (
-    <span className="annotations" title={entries.map((entry) => entry.join(": ")).join("\n")}>
+    <span title={entries.map((entry) => entry.join(": ")).join("\n")}>
       {entries.map(([key, value]) => (
         <span key={key} className="annotation">
           {value === "true" ? key : `${key}: ${value}`}

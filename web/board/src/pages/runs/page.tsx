@@ -1,6 +1,7 @@
 // All runs: searched, filtered, ordered, annotated, deleted. The address holds the view.
 import { useAddress } from "../../address.ts";
 import { viewOf } from "./filter.ts";
+import { FilterForm } from "./form.tsx";
 import { RunList } from "./list.tsx";
 
 import "./page.css";
@@ -12,6 +13,7 @@ export function RunsPage() {
   return (
     <>
       <h1 tabIndex={-1}>Runs</h1>
+      <FilterForm params={params} view={view} />
       {view.problems.length > 0 && (
         <ul className="problems" role="alert">
           {view.problems.map((problem) => (

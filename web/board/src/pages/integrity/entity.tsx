@@ -1,0 +1,47 @@
+import { useState } from "react";
+
+import { href } from "../../address.ts";
+import type { EntityKind } from "../../gql/graphql.ts";
+
+const WORDS: Record<EntityKind, string> = {
+  STUDY: "Study",
+  RUN: "Run",
+  LOGICAL_WORKER: "Logical worker",
+  PHYSICAL_WORKER: "Physical worker",
+};
+
+/** What a problem or an effect is about: a run as a link, anything else as its id, to copy. */
+export function Entity({ kind, id }: { kind: EntityKind; id: string }) {
+  if (id === "") return <span className="muted">The whole table: {WORDS[kind].toLowerCase()}s</span>;
+  return (
+    <span className="entity">
+      {WORDS[kind]}{" "}
+      {kind === "RUN" ? (
+        <a className="mono" href={href(["runs", id])}>
+          {id}
+        </a>
+      ) : (
+        <code>{id}</code>
+      )}
+      {kind !== "RUN" && <Copy text={id} />}
+    </span>
+  );
+}
+
+function Copy({ text }: { text: string }) {
+  const [said, say] = useState("Copy");
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      say("Copied");
+    } catch {
+      say("Not allowed"); // a page that came over plain HTTP from elsewhere has no clipboard
+    }
+    setTimeout(() => say("Copy"), 2_000);
+  };
+  return (
+    <button className="quiet copy" aria-label={`${said} ${text}`} onClick={() => void copy()}>
+      {said}
+    </button>
+  );
+}
