@@ -40,7 +40,8 @@ export function History({ run }: { run: Run }) {
                 <span className="detail">
                   {isLate
                     ? "noticed late: no server watched when it changed"
-                    : (index > 0 || !run.isFinished) && `${index > 0 ? "for" : "since"} ${duration((to - from) / 1000)}`}
+                    : (index > 0 || !run.isFinished) &&
+                      `${index > 0 ? "for" : "since"} ${duration((to - from) / 1000)}`}
                 </span>
                 <Time at={at} />
               </li>
