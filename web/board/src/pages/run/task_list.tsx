@@ -119,7 +119,7 @@ function classOf({ id, status }: Task, { statuses }: Wanted, open: string | null
 function Foot({ pages }: { pages: Pages<Task> }) {
   if (pages.error) return <Failure error={pages.error} retry={pages.more} />;
   if (pages.isFull) return <Empty>The list ends here. To see other tasks, filter them.</Empty>;
-  return pages.hasMore ? <Loading rows={1} /> : null;
+  return pages.hasMore ? <span className="none">More are on their way.</span> : null;
 }
 
 function useTaskPages(run: string, part: Part, memory: string): Pages<Task> {
