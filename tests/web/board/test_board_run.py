@@ -236,6 +236,25 @@ async def test_a_log_is_followed(tmp_path: Path) -> None:
         assert page.complaints == []
 
 
+async def test_a_log_after_an_outage(tmp_path: Path) -> None:
+    """When the server is back, the log stands there once, with what was added meanwhile."""
+    backend = await memory_of(study(1, "wave", runs=(RUN,)), run(11, study_id=uid(1), run_status=RunStatus.RUNNING))
+    async with browsing(tmp_path) as page:
+        async with serving(backend) as live:
+            board = Board(page, live, MadeUpReader(live.database.observations, {RUN: workspace()}))
+            board.write("first\n")
+            await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}")
+            await page.until(f"{LOG}?.textContent === 'first\\n'")
+        await page.until("/connection to the server is lost/.test(document.querySelector('.notices').innerText)")
+        assert await page.evaluate(f"{LOG}.textContent") == "first\n"
+        async with serving(backend, port=live.port) as live:
+            board = Board(page, live, MadeUpReader(live.database.observations, {RUN: workspace()}))
+            board.write("first\nsecond\n")
+            await page.until(f"{LOG}.textContent === 'first\\nsecond\\n'")
+            board.write("third\n")
+            await page.until(f"{LOG}.textContent === 'first\\nsecond\\nthird\\n'")
+
+
 async def test_the_files_of_a_task(tmp_path: Path) -> None:
     """Each can be chosen; the address names it; a file that comes later is shown when it comes."""
     async with board_of(tmp_path, workspace()) as board:
