@@ -10,6 +10,7 @@ import { type Block, type LogText, MOST, withPiece } from "./log_text.ts";
 const LINE_HEIGHT = 1.4; // em, as in the style sheet
 const NEAR = 24; // pixels from the end that count as the end
 const SHOWN_EVERY = 100;
+const AGAIN_AFTER = 5_000;
 
 interface Props {
   run: string;
@@ -89,17 +90,25 @@ function isSame(one: { block: Block; isLast: boolean }, other: { block: Block; i
   return one.block.text === other.block.text && one.isLast === other.isLast;
 }
 
+/** Asks again while the server tells nothing: it may not have read the workspace yet. */
 function useLog(run: string, task: string, stream: LogStream) {
   const client = useClient();
   const isOpen = useIsOpen();
   const [text, show] = useState<LogText | null>(null);
   const [error, fail] = useState<CombinedError>();
+  const [tries, tryAgain] = useState(0);
   useEffect(() => {
     if (!isOpen) return; // after a loss the end comes anew, and not what follows what stands here
     let read: LogText | null = null;
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let again = setTimeout(() => tryAgain(tries + 1), AGAIN_AFTER);
     const { unsubscribe } = client.subscription(BoardLogDocument, { run, task, stream }).subscribe((answer) => {
       fail(answer.error);
+      clearTimeout(again);
+      if (!answer.hasNext) {
+        again = setTimeout(() => tryAgain(tries + 1), AGAIN_AFTER);
+        return; // it has ended, and repeats its last piece
+      }
       const piece = answer.data?.log;
       if (!piece) return;
       read = withPiece(read, piece);
@@ -110,8 +119,9 @@ function useLog(run: string, task: string, stream: LogStream) {
     });
     return () => {
       clearTimeout(timer);
+      clearTimeout(again);
       unsubscribe();
     };
-  }, [client, isOpen, run, task, stream]);
+  }, [client, isOpen, run, task, stream, tries]);
   return { text, error };
 }
