@@ -49,7 +49,8 @@ export class Connection {
       lazyCloseTimeout: 3_000, // from one page to the next the connection stays
       keepAlive: PING_EVERY,
       retryAttempts: Infinity,
-      shouldRetry: () => true, // else a connection that a browser ends by an error, as of a frozen page, is the last one
+      // A connection that a browser ends by an error, as of a frozen page, is not the last one; a fault of this page is.
+      shouldRetry: (reason) => !(reason instanceof Error),
       retryWait: (retries) => this.wait(waitOf(retries)),
       on: {
         connecting: () => this.expectOpening(),
