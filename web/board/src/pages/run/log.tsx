@@ -67,26 +67,27 @@ export function Log({ run, task, stream, exists }: Props) {
         aria-label="Text of the file"
       >
         {text.blocks.length === 0 && <span className="none">The file is empty.</span>}
-        {text.blocks.map((block) => (
-          <Lines key={block.id} block={block} />
+        {text.blocks.map((block, index) => (
+          <Lines key={block.id} block={block} isLast={index >= text.blocks.length - 2} />
         ))}
       </pre>
     </>
   );
 }
 
-/** Laid out by the browser only while it is in sight. */
-const Lines = memo(
-  function Lines({ block }: { block: Block }) {
-    const style = { containIntrinsicBlockSize: `auto ${(block.lines * LINE_HEIGHT).toFixed(1)}em` } as CSSProperties;
-    return (
-      <div className="lines" style={style}>
-        {block.text}
-      </div>
-    );
-  },
-  (one, other) => one.block.text === other.block.text,
-);
+/** Laid out by the browser only while it is in sight; the last ones always, else the end is not where it seems to be. */
+const Lines = memo(function Lines({ block, isLast }: { block: Block; isLast: boolean }) {
+  const style = { containIntrinsicBlockSize: `auto ${(block.lines * LINE_HEIGHT).toFixed(1)}em` } as CSSProperties;
+  return (
+    <div className={isLast ? "lines" : "lines far"} style={style}>
+      {block.text}
+    </div>
+  );
+}, isSame);
+
+function isSame(one: { block: Block; isLast: boolean }, other: { block: Block; isLast: boolean }): boolean {
+  return one.block.text === other.block.text && one.isLast === other.isLast;
+}
 
 function useLog(run: string, task: string, stream: LogStream) {
   const client = useClient();

@@ -9,7 +9,6 @@ import { duration } from "../../times.ts";
 import { useWidth } from "../../width.ts";
 import type { Step } from "./data.ts";
 import { BOX, drawn, pathOf, stepsBefore } from "./graph.ts";
-import { Unread } from "./unread.tsx";
 
 const MOST = 120; // beyond that neither the layout nor an eye follows the lines
 
@@ -27,8 +26,7 @@ export function Steps({ steps, error, chosen, choose }: Props) {
     <Section title="Steps" total={steps?.length}>
       {error && <Failure error={error} />}
       {!steps && !error && <Loading rows={4} />}
-      {steps?.length === 0 && <Unread what="The steps and tasks" />}
-      {steps && steps.length > 0 && <StepGraph steps={steps} chosen={chosen} choose={choose} />}
+      {steps && <StepGraph steps={steps} chosen={chosen} choose={choose} />}
     </Section>
   );
 }
