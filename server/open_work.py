@@ -80,7 +80,8 @@ def _workspace_files(settings: Settings, database: MerlinDatabase) -> list[WorkS
     roots = workspace_roots_of(settings)
     if not roots:
         return []
-    files = WorkspaceFiles(database.read_model, database.observations, roots)
+    below = roots[0] if settings.is_demo else None
+    files = WorkspaceFiles(database.read_model, database.observations, roots, below=below)
     database.observations.reader = files
     return [files]
 

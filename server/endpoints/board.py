@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from server.contract.findings import UnreadableError
 from server.contract.manifest import read_manifest
 from server.endpoints.pages import STATIC, is_built, page_routes
 
@@ -26,6 +27,7 @@ _NOT_BUILT = """<!doctype html>
 <p>This server has no copy of the board's page. Run <code>make board</code> in a checkout of merlin-graphql, on a
 machine that has npm, and start the server again.</p>{more}</body></html>
 """
+_DAMAGED = "The board is damaged: build it again by `make board`, or serve with --no-board."
 _GRAPHIQL = '\n<p>Meanwhile, <a href="graphiql">GraphiQL</a> shows the same data.</p>'
 
 
@@ -45,4 +47,9 @@ def board_routes(static: Path = STATIC, *, has_graphiql: bool = False) -> list[B
 def board_operations(static: Path = STATIC) -> Mapping[str, str]:
     """The documents that the page sends, by their hashes; none if it was not built. Raises `UnreadableError`."""
     folder = static / NAME
-    return read_manifest(str(folder / _OPERATIONS)) if is_built(folder) else MappingProxyType({})
+    if not is_built(folder):
+        return MappingProxyType({})
+    try:
+        return read_manifest(str(folder / _OPERATIONS))
+    except UnreadableError as error:
+        raise UnreadableError(f"{_DAMAGED} {error}") from None

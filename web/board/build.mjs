@@ -43,4 +43,6 @@ await writeFile(join(out, "index.html"), page);
 
 const script = outputFiles.find(({ path }) => path.endsWith(".js")).contents;
 const kB = (bytes) => `${Math.round(bytes / 1000)} kB`;
-console.log(`server/static/board: the script has ${kB(script.length)}, ${kB(gzipSync(script, { level: 9 }).length)} gzipped`);
+console.log(
+  `server/static/board: the script has ${kB(script.length)}, ${kB(gzipSync(script, { level: 9 }).length)} gzipped`,
+);

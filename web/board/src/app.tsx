@@ -1,8 +1,8 @@
 // The frame of every page: navigation, who looks, and whether what stands there is up to date.
-import { type ComponentType, useEffect, useRef } from "react";
+import { type ComponentType, useEffect, useRef, useState } from "react";
 
 import { href, useAddress } from "./address.ts";
-import { type Connection, useStatus } from "./connection.ts";
+import { type Connection, ConnectionProvider, useStatus } from "./connection.ts";
 import { BoardSessionDocument } from "./gql/graphql.ts";
 import { useLive } from "./live.ts";
 import { Login, logOut } from "./login.tsx";
@@ -28,12 +28,17 @@ const PAGES: { path: string; title: string; page: ComponentType }[] = [
 export function App({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
   if (status.state === "loggedOut") return <Login />;
-  return <Frame connection={connection} />;
+  return (
+    <ConnectionProvider value={connection}>
+      <Frame connection={connection} />
+    </ConnectionProvider>
+  );
 }
 
 function Frame({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
   const { data: session, error } = useLive(BoardSessionDocument, {});
+  const [refusal, setRefusal] = useState("");
   const { path } = useAddress();
   const [first = "", id] = path;
   const known = PAGES.find((each) => each.path === first);
@@ -63,10 +68,13 @@ function Frame({ connection }: { connection: Connection }) {
         <div className="about">
           <a href="graphiql">GraphiQL</a>
           <ThemeChoice />
-          <button onClick={() => void logOut()}>Log out</button>
+          <button onClick={() => void logOut().then(setRefusal)}>Log out</button>
         </div>
       </header>
       <Notices status={status} staleSince={session?.database.staleSince} />
+      <p className="refusal" role="alert">
+        {refusal}
+      </p>
       <main id="main" tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />
@@ -84,8 +92,8 @@ function Frame({ connection }: { connection: Connection }) {
       <footer>
         {session && (
           <p>
-            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion} ·{" "}
-            {session.viewer.roles.at(-1)}
+            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion}{" "}
+            · {session.viewer.roles.at(-1)}
           </p>
         )}
       </footer>

@@ -25,7 +25,11 @@ export function held<T>(before: readonly Slot<T>[], all: ReadonlyMap<string, T>)
  * `view`: what decides which rows belong there; another one shows its rows at once. `rows`: those, in order. `all`: also
  * those that are shown and belong there no more. Both have to be the same objects as long as nothing changed.
  */
-export function useHeld<T extends { id: string }>(view: string, rows: readonly T[], all: ReadonlyMap<string, T>): Held<T> {
+export function useHeld<T extends { id: string }>(
+  view: string,
+  rows: readonly T[],
+  all: ReadonlyMap<string, T>,
+): Held<T> {
   const fresh = () => ({ view, rows, all, slots: rows.map((row): Slot<T> => ({ id: row.id, row, left: false })) });
   const [kept, keep] = useState(fresh);
   let { slots } = kept;

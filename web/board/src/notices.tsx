@@ -7,15 +7,28 @@ import { ago } from "./times.ts";
 export function Notices({ status, staleSince }: { status: Status; staleSince: string | null | undefined }) {
   return (
     <div className="notices" role="status">
-      {status.state === "lost" && (
+      {status.state === "lost" && status.since && (
         <p className="notice">
-          <strong>The connection to the server is lost{status.since && <Since at={status.since.toISOString()} />}.</strong> What
-          stands here is from then. The board connects again by itself.
+          <strong>
+            The connection to the server is lost
+            <Since at={status.since.toISOString()} />.
+          </strong>{" "}
+          What stands here is from then. The board connects again by itself.
+        </p>
+      )}
+      {status.state === "lost" && !status.since && (
+        <p className="notice">
+          <strong>The server can't be reached.</strong> The board connects by itself as soon as it can.
         </p>
       )}
       {status.state === "failed" && (
         <p className="notice">
-          <strong>The server does not understand this page.</strong> Load it anew: the server may have another version.
+          <strong>
+            The server has another version than this page
+            {status.since && <Since at={status.since.toISOString()} />}.
+          </strong>{" "}
+          Nothing here is kept up to date any more.{" "}
+          <button onClick={() => location.reload()}>Load the page anew</button>
         </p>
       )}
       {status.state === "open" && staleSince && (

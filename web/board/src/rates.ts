@@ -26,7 +26,11 @@ export function seenWith(seen: readonly Seen[], latest: Seen): Seen[] {
 }
 
 /** From the observations of the last ten minutes; without two that differ, from the start of the run. */
-export function estimate(seen: readonly Seen[], total: number | null | undefined, startedAt: string | null | undefined): Estimate | null {
+export function estimate(
+  seen: readonly Seen[],
+  total: number | null | undefined,
+  startedAt: string | null | undefined,
+): Estimate | null {
   const last = seen.at(-1);
   if (!last) return null;
   const first = seen[0]!;

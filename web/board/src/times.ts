@@ -9,14 +9,21 @@ export function clockTime(at: string, now: number): string {
   const time = date.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
   if (date.toDateString() === new Date(now).toDateString()) return time;
   const sameYear = date.getFullYear() === new Date(now).getFullYear();
-  const day = date.toLocaleDateString(undefined, { month: "short", day: "numeric", ...(sameYear ? {} : { year: "numeric" }) });
+  const day = date.toLocaleDateString(undefined, {
+    month: "short",
+    day: "numeric",
+    ...(sameYear ? {} : { year: "numeric" }),
+  });
   return `${day}, ${time}`;
 }
 
 /** As the clocks of the site show it: the API's times have the offset of its zone. */
 export function siteTime(at: string): string {
   const offset = OFFSET.exec(at)?.[1] ?? "Z";
-  const local = at.replace(OFFSET, "").replace("T", " ").replace(/\.\d+$/, "");
+  const local = at
+    .replace(OFFSET, "")
+    .replace("T", " ")
+    .replace(/\.\d+$/, "");
   return `${local} at the site (UTC${offset === "Z" ? "" : offset})`;
 }
 

@@ -7,11 +7,11 @@ interface Named {
 }
 
 /** A run as its study and the time in the name of its workspace, which is on hover. */
-export function RunName({ run }: { run: Named }) {
+export function RunName({ run, tabIndex }: { run: Named; tabIndex?: 0 | -1 }) {
   const folder = run.workspace.replace(/\/+$/, "").split("/").at(-1)!;
   const stamp = /_(\d{8}-\d{6})$/.exec(folder)?.[1];
   return (
-    <a className="run-name" href={href(["runs", run.id])} title={run.workspace}>
+    <a className="run-name" href={href(["runs", run.id])} title={run.workspace} tabIndex={tabIndex}>
       {run.study?.name ?? folder} {run.study && stamp && <span className="stamp">{stamp}</span>}
     </a>
   );

@@ -15,7 +15,14 @@ export function Entity({ kind, id }: { kind: EntityKind; id: string }) {
   if (id === "") return <span className="muted">The whole table: {WORDS[kind].toLowerCase()}s</span>;
   return (
     <span className="entity">
-      {WORDS[kind]} {kind === "RUN" ? <a className="mono" href={href(["runs", id])}>{id}</a> : <code>{id}</code>}
+      {WORDS[kind]}{" "}
+      {kind === "RUN" ? (
+        <a className="mono" href={href(["runs", id])}>
+          {id}
+        </a>
+      ) : (
+        <code>{id}</code>
+      )}
       {kind !== "RUN" && <Copy text={id} />}
     </span>
   );

@@ -28,7 +28,12 @@ export function Outcome({ dryRun, result }: { dryRun: boolean; result: Result })
         {dryRun ? ", and change " : "; changed: "}
         {counted(effects.length, "record")}.
       </p>
-      <div className="outcome" tabIndex={0} role="region" aria-label={dryRun ? "What would be repaired" : "What was repaired"}>
+      <div
+        className="outcome"
+        tabIndex={0}
+        role="region"
+        aria-label={dryRun ? "What would be repaired" : "What was repaired"}
+      >
         <ul>
           {repaired.slice(0, SHOWN).map(({ kind, entityKind, entityId, field, otherId, message }) => (
             <li key={[kind, entityId, field, otherId, message].join()}>

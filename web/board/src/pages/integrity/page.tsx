@@ -69,7 +69,10 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
   const [isRepairing, setRepairing] = useState(false);
   const severity = SEVERITIES.find((each) => each === params.get("severity"));
   const kind = params.get("kind");
-  const ofSeverity = useMemo(() => problems.filter((each) => !severity || each.severity === severity), [problems, severity]);
+  const ofSeverity = useMemo(
+    () => problems.filter((each) => !severity || each.severity === severity),
+    [problems, severity],
+  );
   const kinds = useMemo(() => kindsOf(ofSeverity), [ofSeverity]);
   const rows = useMemo(() => ofSeverity.filter((each) => !kind || each.kind === kind), [ofSeverity, kind]);
   const all = useMemo(() => new Map(problems.map((problem) => [problem.id, problem])), [problems]);
@@ -114,7 +117,9 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
       {mayRepair && isRepairing && <Repair problems={problems} close={() => setRepairing(false)} />}
       {slots.length === 0 ? (
         <Empty>
-          {problems.length === 0 ? "All agrees: no reference dangles, and every value can be read." : "No problem is like that."}
+          {problems.length === 0
+            ? "All agrees: no reference dangles, and every value can be read."
+            : "No problem is like that."}
         </Empty>
       ) : (
         <LongList label="Problems" rows={slots} idOf={({ id }) => id} height={88}>

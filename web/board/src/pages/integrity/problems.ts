@@ -25,7 +25,14 @@ export const KIND_WORDS: Record<ProblemKind, string> = {
   WRONG_TIME_ZONE: "Time in another time zone",
 };
 
-export function idOf({ kind, entityKind, entityId, field, otherId, message }: Omit<Told, "severity" | "repairable">): string {
+export function idOf({
+  kind,
+  entityKind,
+  entityId,
+  field,
+  otherId,
+  message,
+}: Omit<Told, "severity" | "repairable">): string {
   return [kind, entityKind, entityId, field, otherId, message].join("\n");
 }
 

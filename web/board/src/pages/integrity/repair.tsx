@@ -3,7 +3,12 @@ import type { CombinedError } from "@urql/core";
 import { useEffect, useRef, useState } from "react";
 import { useMutation } from "urql";
 
-import { BoardRepairDocument, type BoardRepairMutation, type ProblemKind, type ResurrectedRuns } from "../../gql/graphql.ts";
+import {
+  BoardRepairDocument,
+  type BoardRepairMutation,
+  type ProblemKind,
+  type ResurrectedRuns,
+} from "../../gql/graphql.ts";
 import { Failure } from "../../parts/states.tsx";
 import { KIND_WORDS, kindsOf, type Problem } from "./problems.ts";
 import { Outcome } from "./outcome.tsx";
@@ -50,7 +55,11 @@ export function Repair({ problems, close }: { problems: readonly Problem[]; clos
           {kinds.length === 0 && <p className="empty">Nothing any more.</p>}
           {kinds.map(({ kind, repairable }) => (
             <label key={kind}>
-              <input type="checkbox" checked={!left.has(kind)} onChange={(event) => choose(kind, event.target.checked)} />
+              <input
+                type="checkbox"
+                checked={!left.has(kind)}
+                onChange={(event) => choose(kind, event.target.checked)}
+              />
               <span>
                 {KIND_WORDS[kind]} <span className="muted">({repairable.toLocaleString()})</span>
               </span>

@@ -28,7 +28,9 @@ export function Stuck({ runs }: { runs: Overview["stuck"] }) {
                 {left ? <span className="none">no longer stuck</span> : <Status status={row.status} />}
                 <Ago at={row.launchedAt} />
               </div>
-              {!left && <p className="detail">Nothing waits in {row.queues.join(", ") || "its queues"}, and nobody works.</p>}
+              {!left && (
+                <p className="detail">Nothing waits in {row.queues.join(", ") || "its queues"}, and nobody works.</p>
+              )}
             </li>
           ))}
         </ul>

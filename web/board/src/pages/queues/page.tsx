@@ -73,7 +73,11 @@ function Kinds({ queues }: { queues: readonly Queue[] }) {
         const view = { ...Object.fromEntries(params), kind: isChosen ? null : kind };
         return (
           <li key={kind}>
-            <a className={`tile tone-queue-${kind}`} href={href(path, view)} aria-current={isChosen ? "true" : undefined}>
+            <a
+              className={`tile tone-queue-${kind}`}
+              href={href(path, view)}
+              aria-current={isChosen ? "true" : undefined}
+            >
               <span className="number">{queues.filter((queue) => isOf(queue, kind)).length.toLocaleString()}</span>
               <span className="word">{KIND_WORDS[kind]}</span>
             </a>
@@ -90,7 +94,12 @@ function Find() {
     <form className="choices" role="search" onSubmit={(event) => event.preventDefault()}>
       <label>
         <span>Find</span>
-        <input type="search" value={params.get("q") ?? ""} placeholder="Queue" onChange={(event) => change({ q: event.target.value })} />
+        <input
+          type="search"
+          value={params.get("q") ?? ""}
+          placeholder="Queue"
+          onChange={(event) => change({ q: event.target.value })}
+        />
       </label>
     </form>
   );
@@ -99,7 +108,9 @@ function Find() {
 function Lines({ queues }: { queues: readonly Queue[] }) {
   const { params } = useAddress();
   const kind = KINDS.find((each) => each === params.get("kind"));
-  const text = useDeferredValue(params.get("q") ?? "").trim().toLowerCase();
+  const text = useDeferredValue(params.get("q") ?? "")
+    .trim()
+    .toLowerCase();
   const all = useMemo(() => new Map(queues.map((queue) => [queue.id, queue])), [queues]);
   const rows = useMemo(
     () => queues.filter((queue) => (!kind || isOf(queue, kind)) && queue.queue.toLowerCase().includes(text)),

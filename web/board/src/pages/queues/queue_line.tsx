@@ -21,7 +21,8 @@ export function QueueLine({ queue, points, now, left }: Props) {
       ) : (
         <>
           <span className="waiting">
-            {waiting == null ? <span className="none">not known</span> : <strong>{waiting.toLocaleString()}</strong>} waiting
+            {waiting == null ? <span className="none">not known</span> : <strong>{waiting.toLocaleString()}</strong>}{" "}
+            waiting
           </span>
           <SparkLine points={points} now={now} />
           <Consumers queue={queue} />
@@ -30,7 +31,11 @@ export function QueueLine({ queue, points, now, left }: Props) {
           ) : (
             <span className="none">no logical worker</span>
           )}
-          {runs > 0 ? <a href={href(["runs"], { queue: name })}>{counted(runs, "run")}</a> : <span className="none">no run</span>}
+          {runs > 0 ? (
+            <a href={href(["runs"], { queue: name })}>{counted(runs, "run")}</a>
+          ) : (
+            <span className="none">no run</span>
+          )}
         </>
       )}
     </div>

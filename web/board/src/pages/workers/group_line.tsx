@@ -18,7 +18,9 @@ export function GroupLine({ group, by, left }: { group: Group; by: Grouping; lef
           ))}
         </span>
       )}
-      {by === "host" && sum.load && <span className="numbers">load {sum.load.map((each) => each.toFixed(1)).join(" · ")}</span>}
+      {by === "host" && sum.load && (
+        <span className="numbers">load {sum.load.map((each) => each.toFixed(1)).join(" · ")}</span>
+      )}
     </div>
   );
 }

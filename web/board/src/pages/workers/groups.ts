@@ -45,7 +45,10 @@ export function linesOf(
     const members: Line[] = group.workers.map((worker) => ({ id: worker.id, worker }));
     for (const member of members) all.set(member.id, member);
     const fitting = members.filter(({ worker }) => worker && (!kind || isOf(worker, kind)) && fits(worker, text));
-    if (fitting.length > 0 || (members.length === 0 && !kind && contains([group.title, ...(group.logical?.queues ?? [])], text)))
+    if (
+      fitting.length > 0 ||
+      (members.length === 0 && !kind && contains([group.title, ...(group.logical?.queues ?? [])], text))
+    )
       lines.push(head, ...fitting);
   }
   return { lines, all };
@@ -57,7 +60,10 @@ function groupsOf(
   logical: Records["logical"],
   by: Grouping,
 ): [key: string, group: Group][] {
-  const members = grouped(workers, by === "host" ? ({ host }) => host ?? "" : (worker) => worker.logical?.id ?? strayKey(worker));
+  const members = grouped(
+    workers,
+    by === "host" ? ({ host }) => host ?? "" : (worker) => worker.logical?.id ?? strayKey(worker),
+  );
   const keys = by === "host" ? members.keys() : new Set([...logical.keys(), ...members.keys()]);
   return [...keys]
     .map((key): [string, Group] => {

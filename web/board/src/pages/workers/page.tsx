@@ -45,8 +45,8 @@ export function WorkersPage() {
             <Kinds workers={workers} />
           ) : (
             <p className="hint">
-              <strong>Not known who is alive:</strong> this server does not hear the workers' heartbeats. What stands here is
-              what Merlin recorded last.
+              <strong>Not known who is alive:</strong> this server does not hear the workers' heartbeats. What stands
+              here is what Merlin recorded last.
             </p>
           )}
           <Choices />
@@ -68,7 +68,11 @@ function Kinds({ workers }: { workers: readonly Worker[] }) {
         const view = { ...Object.fromEntries(params), kind: isChosen ? null : kind };
         return (
           <li key={kind}>
-            <a className={`tile tone-worker-${kind}`} href={href(path, view)} aria-current={isChosen ? "true" : undefined}>
+            <a
+              className={`tile tone-worker-${kind}`}
+              href={href(path, view)}
+              aria-current={isChosen ? "true" : undefined}
+            >
               <span className="number">{workers.filter((worker) => isOf(worker, kind)).length.toLocaleString()}</span>
               <span className="word">{KIND_WORDS[kind]}</span>
             </a>
@@ -112,7 +116,10 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
   const by = groupingOf(params);
   const kind = KINDS.find((each) => each === params.get("kind"));
   const text = useDeferredValue(params.get("q") ?? "");
-  const { lines, all } = useMemo(() => linesOf(workers, records, { by, kind, text }), [workers, records, by, kind, text]);
+  const { lines, all } = useMemo(
+    () => linesOf(workers, records, { by, kind, text }),
+    [workers, records, by, kind, text],
+  );
   const { slots, news, renew } = useHeld(`${by} ${kind} ${text}`, lines, all);
   const isNarrowed = Boolean(kind || text);
   return (
@@ -140,7 +147,11 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
       ) : (
         <LongList label="Workers" rows={slots} idOf={({ id }) => id} height={56}>
           {({ row, left }) =>
-            row.group ? <GroupLine group={row.group} by={by} left={left} /> : <WorkerLine worker={row.worker} by={by} left={left} />
+            row.group ? (
+              <GroupLine group={row.group} by={by} left={left} />
+            ) : (
+              <WorkerLine worker={row.worker} by={by} left={left} />
+            )
           }
         </LongList>
       )}

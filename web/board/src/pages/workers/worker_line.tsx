@@ -14,7 +14,8 @@ const REASONS: Partial<Record<State, string>> = {
 export function WorkerLine({ worker, by, left }: { worker: Worker; by: Grouping; left: boolean }) {
   const { host, record, logical, processes, state } = worker;
   const [first, ...others] = processes;
-  const beside = by === "host" ? (logical?.name ?? (record ? "logical worker gone" : "no record")) : (host ?? "host not known");
+  const beside =
+    by === "host" ? (logical?.name ?? (record ? "logical worker gone" : "no record")) : (host ?? "host not known");
   return (
     <div className={`worker-line${left ? " left" : ""}`}>
       <span className="who">

@@ -47,7 +47,15 @@ export function workersOf({ logical, physical }: Records, processes: readonly Pr
   for (const [name, own] of heard) {
     if (names.has(name)) continue;
     const [{ host }] = own as [Process];
-    workers.push({ id: name, name, host, record: undefined, logical: undefined, processes: own, state: stateOf(own, isHeard) });
+    workers.push({
+      id: name,
+      name,
+      host,
+      record: undefined,
+      logical: undefined,
+      processes: own,
+      state: stateOf(own, isHeard),
+    });
   }
   return workers.sort((one, other) => compare(one.name, other.name));
 }

@@ -1,0 +1,23 @@
+import { Empty } from "../../parts/states.tsx";
+import { useSession } from "../../session.tsx";
+
+/** Says why what comes from the files of a run is not known. */
+export function Unread({ what }: { what: string }) {
+  const reads = useSession()?.database.sources.includes("WORKSPACE_FILES");
+  return (
+    <Empty>
+      {what} are not known:{" "}
+      {reads ? (
+        <>
+          the server does not read this workspace. It is not below a <code>--workspace-root</code>, it is gone, or the
+          server may not open it; its log has the reason.
+        </>
+      ) : (
+        <>
+          this server reads no workspaces. Whoever runs it can name the directory of the studies:{" "}
+          <code>merlin-graphql serve --workspace-root DIRECTORY</code>.
+        </>
+      )}
+    </Empty>
+  );
+}

@@ -1,0 +1,102 @@
+// The pages of a connection, one after the other: each is asked for when the end of those before it comes near.
+import type { TypedDocumentNode } from "@graphql-typed-document-node/core";
+import type { CombinedError } from "@urql/core";
+import { useEffect, useRef, useState } from "react";
+import { useClient } from "urql";
+
+import { recall, remember } from "./memory.ts";
+
+export interface Connected<T> {
+  totalCount: number;
+  nodes: readonly T[];
+  pageInfo: { hasNextPage: boolean; endCursor?: string | null };
+}
+
+interface Known<T> {
+  /** All rows that were asked for so far; each id once. */
+  rows: readonly T[];
+  /** As the last page said it. */
+  totalCount: number | undefined;
+  /** Where the next page begins; null at the first one and after the last one. */
+  cursor: string | null;
+  /** Whether the list goes on after `rows`. */
+  hasMore: boolean;
+}
+
+export interface Pages<T> extends Known<T> {
+  isLoading: boolean;
+  /** Why the next page did not come. `more` asks for it again. */
+  error: CombinedError | undefined;
+  /** Whether the list has more rows than this page holds. */
+  isFull: boolean;
+  /** Asks for the next page, if there is one and it is not on its way. */
+  more: () => void;
+  /** Asks for the first page anew; what stands there stays until it comes. */
+  reload: () => void;
+}
+
+const FIRST = 100;
+const NEXT = 500; // the most that the API allows
+const MOST = 100_000;
+const AGAIN_AFTER = 5_000;
+const NOTHING = { rows: [], totalCount: undefined, cursor: null, hasMore: true };
+
+/**
+ * `query` has variables `$first: Int!` and `$after: String`; `pick` takes the connection out of its answer, or null,
+ * which is an empty list. What is known is remembered under `key`: the component that uses it must have a React key
+ * that changes with it, and it must say what `variables` say.
+ */
+export function usePages<D, V extends { first: number; after?: string | null | undefined }, T extends { id: string }>(
+  query: TypedDocumentNode<D, V>,
+  variables: Omit<V, "first" | "after">,
+  pick: (data: D) => Connected<T> | null | undefined,
+  key: string,
+): Pages<T> {
+  const client = useClient();
+  const [known, setKnown] = useState<Known<T>>(() => recall(`pages ${key}`) ?? NOTHING);
+  const [error, setError] = useState<CombinedError>();
+  const [isLoading, setLoading] = useState(false);
+  const asked = useRef(0); // the number of the last request: answers of others come too late
+  const isBusy = useRef(false);
+
+  const ask = async (after: Known<T> | null) => {
+    const number = ++asked.current;
+    isBusy.current = true;
+    setLoading(true);
+    const page = { first: after?.cursor ? NEXT : FIRST, after: after?.cursor ?? null };
+    const answer = await client.query(query, { ...variables, ...page } as unknown as V).toPromise();
+    if (number !== asked.current) return;
+    isBusy.current = false;
+    setLoading(false);
+    setError(answer.error);
+    if (answer.data !== undefined && !answer.error) setKnown(added(after ?? NOTHING, pick(answer.data)));
+  };
+
+  const isFull = known.rows.length >= MOST;
+  const more = () => {
+    if (!isBusy.current && known.hasMore && !isFull) void ask(known);
+  };
+  useEffect(() => remember(`pages ${key}`, known), [key, known]);
+  useEffect(() => {
+    if (known === NOTHING) more();
+    return () => void asked.current++;
+  }, []);
+  useEffect(() => {
+    if (!error?.networkError) return;
+    const timer = setTimeout(more, AGAIN_AFTER);
+    return () => clearTimeout(timer);
+  }, [error]);
+  return { ...known, isLoading, error, isFull, more, reload: () => void ask(null) };
+}
+
+function added<T extends { id: string }>(before: Known<T>, page: Connected<T> | null | undefined): Known<T> {
+  if (!page) return { ...NOTHING, totalCount: 0, hasMore: false };
+  const ids = new Set(before.rows.map(({ id }) => id)); // a row that moved meanwhile comes a second time
+  const { hasNextPage, endCursor = null } = page.pageInfo;
+  return {
+    rows: [...before.rows, ...page.nodes.filter(({ id }) => !ids.has(id))],
+    totalCount: page.totalCount,
+    cursor: endCursor,
+    hasMore: hasNextPage,
+  };
+}
