@@ -108,10 +108,6 @@ class Page:
             raise BrowserError(f"{expression}: {_told(answer['exceptionDetails'])}")
         return answer["result"].get("value")
 
-    async def stop_scripts(self) -> None:
-        """As if the browser ran none: from the next load on. What a test evaluates is executed nevertheless."""
-        await self._ask("Emulation.setScriptExecutionDisabled", value=True)
-
     async def history(self) -> list[str]:
         """The addresses that the button back would go to, and this one."""
         answer = await self.command("Page.getNavigationHistory")

@@ -411,7 +411,7 @@ async def test_a_browser_that_runs_no_scripts_is_told(tmp_path: Path, name: str)
     async with viewing(tmp_path) as (live, page):
         address = f"http://127.0.0.1:{live.port}/{name}"
         await page.open(address)
-        await page.stop_scripts()
+        await page.command("Emulation.setScriptExecutionDisabled", value=True)
         await page.open(address)
         box = json.loads(
             await page.evaluate("JSON.stringify(document.querySelector('noscript p').getBoundingClientRect())")

@@ -74,10 +74,7 @@ function Frame({ connection }: { connection: Connection }) {
           <button onClick={() => void logOut().then(setRefusal)}>Log out</button>
         </div>
       </header>
-      <Notices status={status} staleSince={session?.database.staleSince} />
-      <p className="refusal" role="alert">
-        {refusal}
-      </p>
+      <Notices status={status} staleSince={session?.database.staleSince} refusal={refusal} />
       <main id="main" tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />

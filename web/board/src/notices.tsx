@@ -4,7 +4,14 @@ import { useNow } from "./clock.ts";
 import { Time } from "./parts/time.tsx";
 import { ago } from "./times.ts";
 
-export function Notices({ status, staleSince }: { status: Status; staleSince: string | null | undefined }) {
+interface Props {
+  status: Status;
+  staleSince: string | null | undefined;
+  /** What was asked for and not done. */
+  refusal: string;
+}
+
+export function Notices({ status, staleSince, refusal }: Props) {
   return (
     <div className="notices" role="status">
       {status.state === "lost" && status.since && (
@@ -40,6 +47,9 @@ export function Notices({ status, staleSince }: { status: Status; staleSince: st
           What stands here is from then. Nothing can be changed until it is back.
         </p>
       )}
+      <p className="refusal" role="alert">
+        {refusal}
+      </p>
     </div>
   );
 }
