@@ -163,5 +163,6 @@ async def test_every_page_loads_where_only_trusted_operations_are_answered(
                 assert (view, await page.evaluate("document.querySelector('.failure')?.innerText")) == (view, None)
                 assert (view, await page.evaluate("document.querySelector('.notice')?.innerText")) == (view, None)
             here = f"127.0.0.1:{port}/"
-            assert all(here in request for request in page.requests)
+            # Chromium paints the calendar of a time's input from an address of its own.
+            assert [request for request in page.requests if here not in request and "GET data:" not in request] == []
             assert page.complaints == []

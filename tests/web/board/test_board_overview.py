@@ -101,7 +101,7 @@ async def test_changes_arrive_without_being_asked_for(tmp_path: Path) -> None:
     """The page asks once for each of its live queries; then it sends no request and no message but its pings."""
     async with watching(tmp_path / "profile", *records()) as (live, page):
         types = [json.loads(text)["type"] for text in page.sent]
-        assert types == ["connection_init", "subscribe", "subscribe"]
+        assert types == ["connection_init", "subscribe", "subscribe", "subscribe"]
         requests = list(page.requests)
         for number in range(5):
             await set_status(live, 100 + number, "COMPLETED")
@@ -311,8 +311,8 @@ async def test_an_empty_database_says_what_is_missing(tmp_path: Path) -> None:
 
 
 async def test_what_the_server_refuses_is_told_and_asked_for_again(tmp_path: Path) -> None:
-    """Here a third subscription of a client that may have two: when another one ends, the page is right by itself."""
-    settings = Settings(no_auth=True, max_client_subscriptions=2)
+    """Here a fourth subscription of a client that may have three: when another one ends, the page is right by itself."""
+    settings = Settings(no_auth=True, max_client_subscriptions=3)
     async with (
         serving(await memory_of(*records(2)), settings=settings) as live,
         browsing(tmp_path / "profile") as page,

@@ -50,7 +50,8 @@ export class Connection {
       keepAlive: PING_EVERY,
       retryAttempts: Infinity,
       // A connection that a browser ends by an error, as of a frozen page, is not the last one; a fault of this page is.
-      shouldRetry: (reason) => !(reason instanceof Error),
+      // (What `terminate` ends with is an Error, too, and has the code of a close.)
+      shouldRetry: (reason) => !(reason instanceof Error) || "code" in reason,
       retryWait: (retries) => this.wait(waitOf(retries)),
       on: {
         connecting: () => this.expectOpening(),
