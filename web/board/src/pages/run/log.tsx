@@ -54,8 +54,8 @@ export function Log({ run, task, stream, exists }: Props) {
           {text.size.toLocaleString()} bytes
           {!text.isWhole && `; the last ${(MOST / 2 ** 20).toString()} MiB at most is shown`}
         </span>
-        <button onClick={() => follow(true)} disabled={follows}>
-          {follows ? "Follows the end" : "To the end"}
+        <button aria-pressed={follows} onClick={() => follow(!follows)}>
+          Follow the end
         </button>
       </div>
       <pre
