@@ -142,7 +142,7 @@ function Lines({ queues }: { queues: readonly Queue[] }) {
       {slots.length === 0 ? (
         <Empty>{isNarrowed ? "No queue is like that." : "No run and no worker names a queue."}</Empty>
       ) : (
-        <LongList label="Queues" rows={slots} idOf={({ id }) => id} height={48}>
+        <LongList label="Queues" rows={slots} idOf={({ id }) => id} heights={{ wide: 44, narrow: 84 }}>
           {({ row, left }) => <QueueLine queue={row} points={points.get(row.id)} now={now} left={left} />}
         </LongList>
       )}

@@ -144,7 +144,7 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
       {slots.length === 0 ? (
         <Empty>{isNarrowed ? "No worker is like that." : "No worker was ever registered, and none is heard."}</Empty>
       ) : (
-        <LongList label="Workers" rows={slots} idOf={({ id }) => id} height={56}>
+        <LongList label="Workers" rows={slots} idOf={({ id }) => id} heights={{ wide: 36, narrow: 84 }}>
           {({ row, left }) =>
             row.group ? (
               <GroupLine group={row.group} by={by} left={left} />
