@@ -2,9 +2,9 @@
 
 Fills a Redis of its own, has `merlin-graphql serve` serve it in another process, opens a view of the board in Chromium,
 and changes runs by HSET, as Merlin does: half of the changes concern the 200 runs that were launched last. It prints,
-for each view: the longest task of the page's main thread, the processor time of that thread, the bytes of JavaScript's
-heap after garbage collections, how far the layout shifted, and what the server sent. Times are by the clock: on a busy
-machine a task that waits for a processor looks long.
+for each view: the longest task of the page's main thread, the processor time of that thread, JavaScript's heap after
+garbage collections, how far the layout shifted, and what the server sent. By the clock a task looks long that waited
+for a processor: on a busy machine its processor time counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from server.database.backends.factory import BackendOptions, make_backend
 from server.database.demo_data import bulk_records
 from server.database.models import EntityKind, Key, Model, RunModel, RunStatus
 from tests.support.board import open_board
-from tests.support.browser import Page, browsing
+from tests.support.browser import Page, Task, browsing
 from tests.support.servers import RedisServer, binaries
 from tests.support.serving import UNBOUNDED, Serving
 
@@ -37,10 +37,9 @@ _NEWEST = 200
 _TICK = 0.02
 """Seconds from one batch of changes to the next."""
 _STATUSES = (RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.COMPLETED, RunStatus.COMPLETED, RunStatus.FAILED)
-_OBSERVE = """window.tasks = []; window.shifts = [];
-for (const [type, take] of [["longtask", ({startTime, duration}) => window.tasks.push([startTime, duration])],
-                            ["layout-shift", ({value}) => window.shifts.push(value)]])
-  new PerformanceObserver((list) => list.getEntries().forEach(take)).observe({type}); 0"""
+_OBSERVE = """window.shifts = [];
+new PerformanceObserver((list) => window.shifts.push(...list.getEntries().map(({value}) => value)))
+    .observe({type: "layout-shift"}); 0"""
 
 
 @dataclass
@@ -48,26 +47,29 @@ class Figures:
     """Of one view."""
 
     changes: int
-    longest: float
-    """Milliseconds of the longest task; 0 if none took 50 ms, from which on the browser tells of them."""
-    long_tasks: int
-    """Those of 50 ms and more."""
-    share: float
-    """Of the processor time of one core that the page's main thread took."""
+    seconds: float
+    tasks: Sequence[Task]
+    """Of the page's main thread."""
     heap: Sequence[int]
-    """Bytes: when the changes began, halfway, and at their end."""
+    """Bytes after a garbage collection: when the changes began, halfway, and at their end."""
     shift: float
     """The sum of layout shifts, as browsers measure them."""
     received: int
     """Characters of the messages of the server."""
 
+    @property
+    def longest(self) -> Task:
+        """By its processor time."""
+        return max(self.tasks, key=lambda task: task.processor)
+
     def __str__(self) -> str:
-        longest = f"{self.longest:.0f} ms" if self.longest else "below 50 ms"
+        clock = max(task.clock for task in self.tasks)
+        share = sum(task.processor for task in self.tasks) / self.seconds
         heap = ", ".join(f"{size / 1e6:.2f}" for size in self.heap)
         return (
-            f"{self.changes} changes: longest task {longest}, {self.long_tasks} of 50 ms or more, "
-            f"{100 * self.share:.1f} % of a core; heap {heap} MB; layout shift {self.shift:.4f}; "
-            f"received {self.received / 1e6:.2f} MB"
+            f"{self.changes} changes: longest task {1000 * self.longest.processor:.0f} ms of processor time, "
+            f"{1000 * clock:.0f} ms by the clock; {100 * share:.1f} % of a core; heap {heap} MB; "
+            f"layout shift {self.shift:.4f}; received {self.received / 1e6:.2f} MB"
         )
 
 
@@ -117,45 +119,19 @@ async def fill(url: str, count: int) -> list[RunModel]:
 
 async def measure(page: Page, changes: Changes, seconds: float) -> Figures:
     """Of a page that is open, while runs are changed for so long."""
-    await page.command("Performance.enable", timeDomain="threadTicks")
-    collections: list[tuple[float, float]] = []
-
-    async def heap_now() -> int:
-        began = await page.evaluate("performance.now()")
-        size = await page.heap()
-        collections.append((began, await page.evaluate("performance.now()")))
-        return size
-
-    heap = [await heap_now()]
+    heap, received, tasks = [await page.heap()], page.received, []
     await page.evaluate(_OBSERVE)
-    received, busy = page.received, await _busy(page)
     changes.start()
     try:
         for _ in range(2):
+            await page.trace()
             await asyncio.sleep(seconds / 2)
-            heap.append(await heap_now())
+            tasks += await page.tasks()
+            heap.append(await page.heap())  # not traced: this collection is ours
     finally:
         changes.stop()
-    tasks = [
-        duration
-        for start, duration in await page.evaluate("window.tasks")
-        if not any(began <= start <= ended for began, ended in collections)  # the collections are ours
-    ]
-    return Figures(
-        changes.made,
-        max(tasks, default=0.0),
-        len(tasks),
-        (await _busy(page) - busy) / seconds,
-        heap,
-        sum(await page.evaluate("window.shifts")),
-        page.received - received,
-    )
-
-
-async def _busy(page: Page) -> float:
-    """Seconds of processor time that tasks of the main thread took."""
-    answer = await page.command("Performance.getMetrics")
-    return float(next(each["value"] for each in answer["metrics"] if each["name"] == "TaskDuration"))
+    shift = sum(await page.evaluate("window.shifts"))
+    return Figures(changes.made, seconds, tasks, heap, shift, page.received - received)
 
 
 async def main(count: int, rate: int, seconds: float, views: Sequence[str]) -> None:

@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.anyio, browser, built]
 
 LEVEL = 1_000_000
 """Bytes that the heap may differ after thousands of changes: what each of them left behind would be more."""
-LONGEST = 100.0
-"""Milliseconds of a task after which a page is felt to be slow."""
+LONGEST = 0.1
+"""Seconds of processor time: a page that is busy for longer is felt to be slow."""
 
 
 async def under_load(directory: Path, runs: int, rate: int, seconds: float) -> Figures:
@@ -51,6 +51,6 @@ async def test_memory_stays_level_and_rows_right_while_much_changes(tmp_path: Pa
 async def test_a_page_stays_smooth_for_a_minute(tmp_path: Path) -> None:
     """A thousand changes a second of 100,000 runs."""
     figures = await under_load(tmp_path, 100_000, 1_000, 60.0)
-    assert figures.longest <= LONGEST
+    assert figures.longest.processor <= LONGEST
     _, halfway, end = figures.heap
     assert end - halfway < LEVEL

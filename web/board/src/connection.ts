@@ -1,8 +1,14 @@
 // Whether the server is heard: over one websocket, which is opened again whenever it ends.
-import { type Client as Socket, type FormattedExecutionResult, type Sink, type SubscribePayload, createClient } from "graphql-ws";
+import {
+  type Client as Socket,
+  type FormattedExecutionResult,
+  type Sink,
+  type SubscribePayload,
+  createClient,
+} from "graphql-ws";
 import { useSyncExternalStore } from "react";
 
-/** `loggedOut`: this browser has no session, or has one no more. `failed`: the server will never answer this page again. */
+/** `loggedOut`: this browser has no session, or has one no more. `failed`: the server does not understand this page. */
 export type State = "connecting" | "open" | "lost" | "loggedOut" | "failed";
 
 export interface Status {
@@ -43,7 +49,7 @@ export class Connection {
       lazyCloseTimeout: 3_000, // from one page to the next the connection stays
       keepAlive: PING_EVERY,
       retryAttempts: Infinity,
-      shouldRetry: () => true, // else a connection that a browser ends by an error, as of a frozen page, is the last one
+      shouldRetry: () => true, // else a connection that ends by an error, as in a page that is put to sleep, is the last
       retryWait: (retries) => this.wait(waitOf(retries)),
       on: {
         connecting: () => this.expectOpening(),
@@ -130,7 +136,7 @@ export class Connection {
     if (this.isConnected && this.awaited.size === 0) this.set("open");
   }
 
-  /** Gives up a socket of which nothing was heard for longer than its pings allow, and does not wait for the next one. */
+  /** Gives up a socket of which nothing was heard for longer than its pings allow, and opens the next one at once. */
   private wake(): void {
     this.hurry();
     if (this.heard && Date.now() - this.heard.getTime() > PING_EVERY + PONG_WITHIN) this.drop();
