@@ -74,7 +74,12 @@ function Frame({ connection }: { connection: Connection }) {
           <button onClick={() => void logOut().then(setRefusal)}>Log out</button>
         </div>
       </header>
-      <Notices status={status} staleSince={session?.database.staleSince} refusal={refusal} />
+      <Notices
+        status={status}
+        staleSince={session?.database.staleSince}
+        refusal={refusal}
+        onClose={() => setRefusal("")}
+      />
       <main id="main" tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />

@@ -9,9 +9,10 @@ interface Props {
   staleSince: string | null | undefined;
   /** What was asked for and not done. */
   refusal: string;
+  onClose: () => void;
 }
 
-export function Notices({ status, staleSince, refusal }: Props) {
+export function Notices({ status, staleSince, refusal, onClose }: Props) {
   return (
     <div className="notices" role="status">
       {status.state === "lost" && status.since && (
@@ -48,7 +49,11 @@ export function Notices({ status, staleSince, refusal }: Props) {
         </p>
       )}
       <p className="refusal" role="alert">
-        {refusal}
+        {refusal && (
+          <>
+            {refusal} <button onClick={onClose}>Close</button>
+          </>
+        )}
       </p>
     </div>
   );
