@@ -80,7 +80,7 @@ function Frame({ connection }: { connection: Connection }) {
         refusal={refusal}
         onClose={() => setRefusal("")}
       />
-      <main id="main" tabIndex={-1}>
+      <main id="main" className={`page-${known ? (id ? "run" : first || "overview") : "none"}`} tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />
         ) : Page ? (

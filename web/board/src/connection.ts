@@ -6,11 +6,7 @@ import {
   type SubscribePayload,
   createClient,
 } from "graphql-ws";
-<<<<<<< HEAD
 import { createContext, useContext, useSyncExternalStore } from "react";
-=======
-import { useSyncExternalStore } from "react";
->>>>>>> b_btests
 
 /** `loggedOut`: this browser has no session, or has one no more. `failed`: the server does not understand this page. */
 export type State = "connecting" | "open" | "lost" | "loggedOut" | "failed";
@@ -53,13 +49,9 @@ export class Connection {
       lazyCloseTimeout: 3_000, // from one page to the next the connection stays
       keepAlive: PING_EVERY,
       retryAttempts: Infinity,
-<<<<<<< HEAD
       // A connection that a browser ends by an error, as of a frozen page, is not the last one; a fault of this page is.
       // (What `terminate` ends with is an Error, too, and has the code of a close.)
       shouldRetry: (reason) => !(reason instanceof Error) || "code" in reason,
-=======
-      shouldRetry: () => true, // else a connection that ends by an error, as in a page that is put to sleep, is the last
->>>>>>> b_btests
       retryWait: (retries) => this.wait(waitOf(retries)),
       on: {
         connecting: () => this.expectOpening(),

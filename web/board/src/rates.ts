@@ -25,31 +25,17 @@ export function seenWith(seen: readonly Seen[], latest: Seen): Seen[] {
   return first > 0 ? all.slice(first) : all;
 }
 
-<<<<<<< HEAD
-/** From the observations of the last ten minutes; while these are fewer and do not differ, from the start of the run. */
-export function estimate(
-  seen: readonly Seen[],
-  total: number | null | undefined,
-  startedAt: string | null | undefined,
-): Estimate | null {
-=======
 type Maybe<T> = T | null | undefined;
 
 /** From the observations of the last ten minutes; while these are too few, or do not differ, from the run's start. */
 export function estimate(seen: readonly Seen[], total: Maybe<number>, startedAt: Maybe<string>): Estimate | null {
->>>>>>> b_btests
   const last = seen.at(-1);
   if (!last) return null;
   const first = seen[0]!;
   const span = last.at - first.at;
-<<<<<<< HEAD
-  if (span >= WINDOW || (span >= SHORTEST && last.done > first.done))
-    return over(span, last.done - first.done, last, total);
-=======
   if (span >= WINDOW || (span >= SHORTEST && last.done > first.done)) {
     return over(span, last.done - first.done, last, total);
   }
->>>>>>> b_btests
   const whole = startedAt ? last.at - Date.parse(startedAt) : Number.NaN;
   return whole >= SHORTEST ? over(whole, last.done, last, total) : null;
 }
