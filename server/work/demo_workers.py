@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
 
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import PhysicalWorkerModel, WorkerStatus
@@ -26,11 +25,8 @@ _TASKS_A_MINUTE = 4
 """That a worker had begun before this server heard of it."""
 _IDLE_LOAD, _TASK_LOAD = 0.12, 0.95
 """Of a machine, and of each task on it."""
-_DECAYS = 1.0, 2 * _INTERVAL / 300, 2 * _INTERVAL / 900
-"""The share of the latest load in the average over 1, 5 and 15 minutes."""
-
-_Begun: TypeAlias = Mapping[tuple[str, str], int]
-"""How many tasks of a run and a step are at work or done, by the id and the name."""
+_AVERAGES = 1.0, 0.94, 0.87
+"""Over 1, 5 and 15 minutes."""
 
 
 class DemoWorkers(WorkSource):
@@ -40,7 +36,8 @@ class DemoWorkers(WorkSource):
         self._database = database
         self._observations = database.observations
         self._read_model = database.read_model
-        self._begun: _Begun | None = None
+        self._begun: Mapping[tuple[str, str], int] = {}
+        """How many tasks are at work or done, by the id of the run and the name of the step."""
 
     async def run(self) -> None:
         while True:
@@ -85,7 +82,7 @@ class DemoWorkers(WorkSource):
                     queue = f"[merlin]_{step.queue}"
                     active[queue] += step.progress.counts.get(TaskStatus.RUNNING, 0)
                     begun[run.id, step.name] = count = _begun_of(step)
-                    new[queue] += 0 if self._begun is None else max(count - self._begun.get((run.id, step.name), 0), 0)
+                    new[queue] += max(count - self._begun.get((run.id, step.name), count), 0)
         self._begun = begun
         return active, new
 
@@ -105,14 +102,16 @@ class DemoWorkers(WorkSource):
     def _hear(self, record: PhysicalWorkerModel, now: datetime, active: int, new: int, load: float) -> None:
         before = self._observations.worker(record.name)
         if before is None or before.pid != record.pid:
-            before, new = None, _begun_before(record) + active
-        loads = (load,) * len(_DECAYS)
-        if before is not None and before.load_average is not None:
-            pairs = zip(before.load_average, _DECAYS, strict=True)
-            loads = tuple(average + decay * (load - average) for average, decay in pairs)
-        processed = new + (0 if before is None else before.processed_tasks or 0)
+            before = None
+        processed = new + (_begun_before(record) if before is None else before.processed_tasks or 0)
         live = LiveWorker(
-            record.name, record.pid, True, now, active, processed, tuple(round(average, 2) for average in loads)
+            record.name,
+            record.pid,
+            is_alive=True,
+            last_seen_at=now,
+            active_tasks=active,
+            processed_tasks=processed,
+            load_average=tuple(round(load * share, 2) for share in _AVERAGES),
         )
         is_news = before is None or not before.is_alive or before.active_tasks != active
         self._observations.set_workers(record.name, [live], self._ids(record.name) if is_news else ())
@@ -122,7 +121,7 @@ class DemoWorkers(WorkSource):
         before = self._observations.worker(record.name)
         if before is None:
             seen = self._database.entity_context.instant(record.heartbeat_timestamp)
-            before = None if seen is None else LiveWorker(record.name, record.pid, True, seen)
+            before = None if seen is None else LiveWorker(record.name, record.pid, is_alive=True, last_seen_at=seen)
         if before is None:
             return
         if now - before.last_seen_at > timedelta(seconds=MEMORY):
