@@ -21,7 +21,7 @@ from server.work.workspace.layout import Group, Layout
 from server.work.workspace.spec import SUFFIX, parse
 from server.work.workspace.status_file import NAME
 
-MAX_FINISHED = 12
+MAX_FINISHED = 8
 """Finished runs that keep their files."""
 _AT_ONCE = 6
 """Tasks of a step that are at work at a time."""
@@ -76,6 +76,7 @@ class _Shown:
     def __init__(self, folder: Path, moment: Moment) -> None:
         run, study = moment.run, moment.study
         self.directory = folder / run.workspace.lstrip("/")
+        self._seed = run.id
         text = specification_text(run, study)
         self._layout = Layout(parse(text), study.samples or None)
         self._states: dict[int, _State] = {}
@@ -97,7 +98,7 @@ class _Shown:
                 index: _SUCCESS if group.step < step else self._state(moment, index)
                 for index in range(group.first, group.end)
             }
-            self._write(group, {index: self._softened(moment.run, group, index, states[index]) for index in states})
+            self._write(group, {index: self._softened(group, index, states[index]) for index in states})
 
     def _state(self, moment: Moment, index: int) -> _State:
         """Of a task of the step that is at work. Its tasks begin one after the other."""
@@ -116,10 +117,11 @@ class _Shown:
             return _State(_HARD, lines) if number == max(int(position), 0) else _SUCCESS
         return _State(_CANCELLED if status is RunStatus.CANCELLED else _RUNS, lines)
 
-    def _softened(self, run: RunModel, group: Group, index: int, state: _State) -> _State:
+    def _softened(self, group: Group, index: int, state: _State) -> _State:
         if state is not _SUCCESS or not group.uses_samples:
             return state
-        return _State(_SOFT, _LINES // 2) if _drawn(run, index).random() < _FAILS_SOFTLY else state
+        drawn = Random(f"{self._seed}/{index}")  # noqa: S311 - sample data, the same each time; no secret
+        return _State(_SOFT, _LINES // 2) if drawn.random() < _FAILS_SOFTLY else state
 
     def _write(self, group: Group, states: Mapping[int, _State]) -> None:
         changed = {index: state for index, state in states.items() if state != self._states.get(index, _State())}
@@ -212,7 +214,3 @@ def _line(index: int, number: int) -> str:
     return (
         f"cycle {number * 25:5d}  t = {number * 0.125:6.3f} ns  energy = {energy:.2f} kJ  residual = {residual:.2e}\n"
     )
-
-
-def _drawn(run: RunModel, index: int) -> Random:
-    return Random(f"{run.workspace}/{index}")  # noqa: S311 - sample data, the same each time; no secret

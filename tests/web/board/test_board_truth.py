@@ -15,11 +15,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from schema.roles import Role
@@ -29,7 +26,8 @@ from server.endpoints.pages import STATIC
 from server.settings import Settings
 from tests.support.board import browser, built, open_board, text_of
 from tests.support.browser import Page, browsing
-from tests.support.live import DEADLINE, Live, serving
+from tests.support.live import Live, serving
+from tests.support.overview import NOTICE, PATIENCE, SHOWN, agree, set_status, shown
 from tests.support.proxy import Proxy
 from tests.support.records import memory_of, run, study, uid
 from tests.support.servers import RedisServer, binaries
@@ -40,30 +38,7 @@ pytestmark = [pytest.mark.anyio, browser, built]
 
 PING, PONG = 10.0, 5.0
 """Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
-PATIENCE = 60.0
-"""Seconds that a busy machine may take until the page shows what is so."""
 LOST = "connection to the server is lost since"
-SHOWN = """(() => {
-  const rows = (title) => [...document.querySelectorAll(`section[aria-label="${title}"] li:not(.left)`)];
-  const number = (text) => Number(text.replace(/\\D/g, ""));
-  const idOf = (row) => row.querySelector("a").getAttribute("href").replace("#/runs/", "");
-  const counts = [...document.querySelectorAll(".tile")].map((tile) =>
-    [new URLSearchParams(tile.hash.split("?")[1]).get("status"), number(tile.querySelector(".number").innerText)]);
-  return {
-    counts: Object.fromEntries(counts.filter(([, count]) => count > 0)),
-    active: rows("Active runs").map((row) => [idOf(row), row.querySelector(".status").innerText.slice(2)]).sort(),
-    failed: rows("Failed since yesterday").map(idOf).sort(),
-    studies: rows("Studies").map((row) => [
-      row.querySelector("a").innerText, number(row.querySelector(".numbers").innerText)]).sort(),
-  };
-})()"""
-QUESTION = """query ($since: DateTime!) {
-  runCounts { status count }
-  active: runs(first: 12, filter: { isFinished: false }) { nodes { id status } }
-  failed: runs(first: 8, filter: { hasFailed: true, finishedAt: { after: $since } }) { nodes { id } }
-  studies(first: 12) { nodes { name runCounts { count } } }
-}"""
-NOTICE = "document.querySelector('.notices').innerText"
 WATCH = """(() => {
   window.watched = [];
   const look = () => {
@@ -73,40 +48,6 @@ WATCH = """(() => {
   look();
   new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
 })()"""
-
-
-async def shown(page: Page) -> Any:
-    return await page.evaluate(SHOWN)
-
-
-async def so(port: int) -> Any:
-    """The same, as the server answers it."""
-    since = datetime.now().astimezone().replace(hour=0, minute=0, second=0).isoformat()
-    async with httpx.AsyncClient(timeout=DEADLINE) as client:
-        question = {"query": QUESTION, "variables": {"since": since}}
-        answer = (await client.post(f"http://127.0.0.1:{port}/graphql", json=question)).json()["data"]
-    return {
-        "counts": {each["status"]: each["count"] for each in answer["runCounts"] if each["count"]},
-        "active": sorted([node["id"], node["status"].capitalize()] for node in answer["active"]["nodes"]),
-        "failed": sorted(node["id"] for node in answer["failed"]["nodes"]),
-        "studies": sorted(
-            [node["name"], sum(each["count"] for each in node["runCounts"])] for node in answer["studies"]["nodes"]
-        ),
-    }
-
-
-async def agree(page: Page, port: int) -> Any:
-    """Waits until the page shows what the server says, and says nothing of an outage; returns it."""
-    seen, expected, notice = None, await so(port), ""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while seen != expected or notice:
-                await asyncio.sleep(0.05)
-                seen, notice = await shown(page), str(await page.evaluate(f"{NOTICE}.trim()"))
-                expected = await so(port)
-    except TimeoutError:
-        assert (seen, notice) == (expected, "")
-    return expected
 
 
 async def since(page: Page) -> float:
@@ -171,16 +112,6 @@ async def behind_a_proxy(profile: Path) -> AsyncIterator[tuple[Live, Proxy, Page
         await open_board(page, proxy.port)
         await agree(page, live.port)
         yield live, proxy, page
-
-
-async def write(live: Live) -> None:
-    """A change by a program, over the API."""
-    document = """mutation ($id: ID!) {
-      updateRun(input: { id: $id, status: FAILED }) { userErrors { message } }
-    }"""
-    async with httpx.AsyncClient(timeout=DEADLINE) as client:
-        answer = await client.post(live.http, json={"query": document, "variables": {"id": uid(11)}})
-    assert answer.json()["data"] == {"updateRun": {"userErrors": []}}
 
 
 async def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
@@ -283,7 +214,7 @@ async def test_the_browser_sleeps(tmp_path: Path) -> None:
         asleep = time.time()
         await page.freeze()
         proxy.passes.clear()
-        await write(live)
+        await set_status(live, 11)
         await asyncio.sleep(PING + PONG + 1)
         await page.freeze(on=False)
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
@@ -303,7 +234,7 @@ async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) ->
             os.kill(pid, signal.SIGSTOP)
         try:
             await proxy.go_down()
-            await write(live)
+            await set_status(live, 11)
             await asyncio.sleep(PING + PONG + 1)
             await proxy.come_back()
         finally:
@@ -320,7 +251,7 @@ async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
         proxy.passes.clear()
         began = time.monotonic()
         before = await shown(page)
-        await write(live)
+        await set_status(live, 11)
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
         assert time.monotonic() - began < PING + PONG + 2
         assert await shown(page) == before
@@ -336,7 +267,7 @@ async def test_a_network_that_swallows_every_handshake_is_tried_again(tmp_path: 
         proxy.passes.clear()
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
         opened = len(page.requests)
-        await write(live)
+        await set_status(live, 11)
         async with asyncio.timeout(PATIENCE):
             while len(page.requests) < opened + 2:
                 await asyncio.sleep(0.1)

@@ -4,7 +4,15 @@ import { useNow } from "./clock.ts";
 import { Time } from "./parts/time.tsx";
 import { ago } from "./times.ts";
 
-export function Notices({ status, staleSince }: { status: Status; staleSince: string | null | undefined }) {
+interface Props {
+  status: Status;
+  staleSince: string | null | undefined;
+  /** What was asked for and not done. */
+  refusal: string;
+  onClose: () => void;
+}
+
+export function Notices({ status, staleSince, refusal, onClose }: Props) {
   return (
     <div className="notices" role="status">
       {status.state === "lost" && status.since && (
@@ -40,6 +48,13 @@ export function Notices({ status, staleSince }: { status: Status; staleSince: st
           What stands here is from then. Nothing can be changed until it is back.
         </p>
       )}
+      <p className="refusal" role="alert">
+        {refusal && (
+          <>
+            {refusal} <button onClick={onClose}>Close</button>
+          </>
+        )}
+      </p>
     </div>
   );
 }

@@ -21,6 +21,8 @@ interface Known<T> {
   cursor: string | null;
   /** Whether the list goes on after `rows`. */
   hasMore: boolean;
+  /** How many first pages there were. */
+  version: number;
 }
 
 export interface Pages<T> extends Known<T> {
@@ -39,7 +41,7 @@ const FIRST = 100;
 const NEXT = 500; // the most that the API allows
 const MOST = 100_000;
 const AGAIN_AFTER = 5_000;
-const NOTHING = { rows: [], totalCount: undefined, cursor: null, hasMore: true };
+const NOTHING = { rows: [], totalCount: undefined, cursor: null, hasMore: true, version: 0 };
 
 /**
  * `query` has variables `$first: Int!` and `$after: String`; `pick` takes the connection out of its answer, or null,
@@ -69,7 +71,8 @@ export function usePages<D, V extends { first: number; after?: string | null | u
     isBusy.current = false;
     setLoading(false);
     setError(answer.error);
-    if (answer.data !== undefined && !answer.error) setKnown(added(after ?? NOTHING, pick(answer.data)));
+    if (answer.data !== undefined && !answer.error)
+      setKnown(added(after ?? { ...NOTHING, version: known.version + 1 }, pick(answer.data)));
   };
 
   const isFull = known.rows.length >= MOST;
@@ -90,7 +93,7 @@ export function usePages<D, V extends { first: number; after?: string | null | u
 }
 
 function added<T extends { id: string }>(before: Known<T>, page: Connected<T> | null | undefined): Known<T> {
-  if (!page) return { ...NOTHING, totalCount: 0, hasMore: false };
+  if (!page) return { ...before, rows: [], totalCount: 0, cursor: null, hasMore: false };
   const ids = new Set(before.rows.map(({ id }) => id)); // a row that moved meanwhile comes a second time
   const { hasNextPage, endCursor = null } = page.pageInfo;
   return {
@@ -98,5 +101,6 @@ function added<T extends { id: string }>(before: Known<T>, page: Connected<T> | 
     totalCount: page.totalCount,
     cursor: endCursor,
     hasMore: hasNextPage,
+    version: before.version,
   };
 }

@@ -2,23 +2,26 @@
 import { defaultRangeExtractor, useWindowVirtualizer } from "@tanstack/react-virtual";
 import { type ReactNode, useLayoutEffect, useRef, useState } from "react";
 
+import { useNarrow } from "../media.ts";
+
 interface Props<T> {
   label: string;
   rows: readonly T[];
   idOf: (row: T) => string;
-  /** Pixels, about; each row is measured once it is in sight. */
-  height: number;
+  /** Of a row, in pixels and about, in one line and on narrow screens; each is measured once it is in sight. */
+  heights: { wide: number; narrow: number };
   children: (row: T) => ReactNode;
 }
 
-export function LongList<T>({ label, rows, idOf, height, children }: Props<T>) {
+export function LongList<T>({ label, rows, idOf, heights, children }: Props<T>) {
   const list = useRef<HTMLUListElement>(null);
   const [scrollMargin, setMargin] = useState(0);
   useLayoutEffect(() => setMargin((list.current?.getBoundingClientRect().top ?? 0) + window.scrollY));
+  const isNarrow = useNarrow();
   const [focused, setFocused] = useState(-1);
   const virtual = useWindowVirtualizer({
     count: rows.length,
-    estimateSize: () => height,
+    estimateSize: () => (isNarrow ? heights.narrow : heights.wide),
     getItemKey: (index) => idOf(rows[index]!),
     overscan: 8,
     scrollMargin,

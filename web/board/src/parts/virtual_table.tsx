@@ -44,7 +44,7 @@ interface Props<T> {
   /** For tables whose rows can be selected: the space bar calls `select`; with the shift key, for a range. */
   isSelected?: (row: T) => boolean;
   select?: (index: number, isRange: boolean) => void;
-  /** What comes after the last row: that more is on its way, or why not. */
+  /** What comes after the last row: that more is on its way, or why not. Its button may go when it was pressed. */
   foot?: ReactNode;
 }
 
@@ -83,11 +83,11 @@ export function VirtualTable<T>(props: Props<T>) {
   useEffect(() => {
     if (endIndex >= rows.length - NEAR) props.onEnd();
   }, [endIndex, rows.length]);
+  useEffect(() => remember(`place ${memory}`, { offset: virtualizer.scrollOffset ?? 0, current }));
   useEffect(() => {
     if (virtualizer.isScrolling) return;
-    remember(`place ${memory}`, { offset: virtualizer.scrollOffset ?? 0, current });
     props.onRest?.(rows.slice(startIndex, endIndex + 1));
-  }, [virtualizer.isScrolling, startIndex, endIndex, rows, current]);
+  }, [virtualizer.isScrolling, startIndex, endIndex, rows]);
   const { restarts = 0 } = props;
   const shown = useRef(restarts);
   useEffect(() => {
@@ -128,7 +128,9 @@ export function VirtualTable<T>(props: Props<T>) {
     event.preventDefault();
     const next = Math.min(Math.max(current + step, 0), rows.length - 1);
     choose(next);
-    virtualizer.scrollToIndex(next, { align: "auto" });
+    if (next === rows.length - 1)
+      virtualizer.scrollToOffset(scroller.current!.scrollHeight); // what follows is seen, too
+    else virtualizer.scrollToIndex(next, { align: "auto" });
     setMustFocus(true);
   };
 
@@ -177,7 +179,7 @@ export function VirtualTable<T>(props: Props<T>) {
           })}
         </div>
         {props.foot && (
-          <div role="row" className="foot">
+          <div role="row" className="foot" onClick={() => setMustFocus(true)}>
             <div role="gridcell">{props.foot}</div>
           </div>
         )}

@@ -1,7 +1,6 @@
-import { useState } from "react";
-
 import { href } from "../../address.ts";
 import type { EntityKind } from "../../gql/graphql.ts";
+import { Copy } from "../../parts/copy.tsx";
 
 const WORDS: Record<EntityKind, string> = {
   STUDY: "Study",
@@ -23,25 +22,7 @@ export function Entity({ kind, id }: { kind: EntityKind; id: string }) {
       ) : (
         <code>{id}</code>
       )}
-      {kind !== "RUN" && <Copy text={id} />}
+      {kind !== "RUN" && <Copy text={id} label={`the id ${id}`} />}
     </span>
-  );
-}
-
-function Copy({ text }: { text: string }) {
-  const [said, say] = useState("Copy");
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      say("Copied");
-    } catch {
-      say("Not allowed"); // a page that came over plain HTTP from elsewhere has no clipboard
-    }
-    setTimeout(() => say("Copy"), 2_000);
-  };
-  return (
-    <button className="quiet copy" aria-label={`${said} ${text}`} onClick={() => void copy()}>
-      {said}
-    </button>
   );
 }

@@ -122,7 +122,7 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
             : "No problem is like that."}
         </Empty>
       ) : (
-        <LongList label="Problems" rows={slots} idOf={({ id }) => id} height={88}>
+        <LongList label="Problems" rows={slots} idOf={({ id }) => id} heights={{ wide: 90, narrow: 200 }}>
           {({ row, left }) => <ProblemLine problem={row} left={left} />}
         </LongList>
       )}

@@ -1,6 +1,6 @@
+import { Status } from "../../parts/status.tsx";
 import { Entity } from "./entity.tsx";
 import { KIND_WORDS, type Problem } from "./problems.ts";
-import { Status } from "../../parts/status.tsx";
 
 /** A problem: how grave it is, what is wrong, with what, and whether it can be repaired. */
 export function ProblemLine({ problem, left }: { problem: Problem; left: boolean }) {
@@ -9,11 +9,15 @@ export function ProblemLine({ problem, left }: { problem: Problem; left: boolean
     <div className={`problem-line${left ? " left" : ""}`}>
       <Status status={severity} />
       <div>
-        <span className="strong">{KIND_WORDS[kind]}</span>{" "}
-        <span className="muted">{left ? "· gone since" : repairable ? "· repairable" : "· not repairable"}</span>
+        <p className="line">
+          <span className="strong">{KIND_WORDS[kind]}</span>
+          <span className="muted">{left ? "gone since" : repairable ? "repairable" : "not repairable"}</span>
+        </p>
         <p>{message}</p>
-        <Entity kind={entityKind} id={entityId} />
-        {field && <span className="muted"> · field {field}</span>}
+        <p className="line">
+          <Entity kind={entityKind} id={entityId} />
+          {field && <span className="detail">field {field}</span>}
+        </p>
       </div>
     </div>
   );

@@ -7,7 +7,6 @@ import { useHeld } from "../../held.ts";
 import { useLive } from "../../live.ts";
 import { LongList } from "../../parts/long_list.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
-import { useSession } from "../../session.tsx";
 import { useHistory } from "./history.ts";
 import { QueueLine } from "./queue_line.tsx";
 import { isOf, type Kind, KINDS, type Queue, queuesOf } from "./queues.ts";
@@ -24,16 +23,15 @@ const KIND_WORDS: Record<Kind, string> = {
 export function QueuesPage() {
   const { data, error } = useLive(BoardQueuesDocument, {});
   const queues = useMemo(() => data && queuesOf(data.queues), [data]);
-  const sources = useSession()?.database.sources;
   return (
     <>
       <h1 tabIndex={-1}>Queues</h1>
       {error && <Failure error={error} />}
       {!queues && !error && <Loading rows={8} />}
-      {queues && (
+      {data && queues && (
         <>
-          <Unknown sources={sources ?? []} />
-          {sources?.includes("BROKER_QUEUES") && <Kinds queues={queues} />}
+          <Unknown sources={data.database.sources} />
+          {data.database.sources.includes("BROKER_QUEUES") && <Kinds queues={queues} />}
           <Find />
           <Lines queues={queues} />
         </>
@@ -144,7 +142,7 @@ function Lines({ queues }: { queues: readonly Queue[] }) {
       {slots.length === 0 ? (
         <Empty>{isNarrowed ? "No queue is like that." : "No run and no worker names a queue."}</Empty>
       ) : (
-        <LongList label="Queues" rows={slots} idOf={({ id }) => id} height={48}>
+        <LongList label="Queues" rows={slots} idOf={({ id }) => id} heights={{ wide: 44, narrow: 84 }}>
           {({ row, left }) => <QueueLine queue={row} points={points.get(row.id)} now={now} left={left} />}
         </LongList>
       )}

@@ -7,7 +7,6 @@ import { useHeld } from "../../held.ts";
 import { useLive } from "../../live.ts";
 import { LongList } from "../../parts/long_list.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
-import { useSession } from "../../session.tsx";
 import { GroupLine } from "./group_line.tsx";
 import { GROUPINGS, type Grouping, type Kind, KINDS, isOf, linesOf } from "./groups.ts";
 import { useRecords } from "./records.ts";
@@ -28,7 +27,7 @@ const GROUPING_WORDS: Record<Grouping, string> = { logical: "Logical worker", ho
 export function WorkersPage() {
   const { records, error } = useRecords();
   const { data, error: liveError } = useLive(BoardWorkersDocument, {});
-  const isHeard = useSession()?.database.sources.includes("CELERY_EVENTS") ?? false;
+  const isHeard = data?.database.sources.includes("CELERY_EVENTS") ?? false;
   const workers = useMemo(
     () => (records && data ? workersOf(records, data.liveWorkers, isHeard) : undefined),
     [records, data, isHeard],
@@ -145,7 +144,7 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
       {slots.length === 0 ? (
         <Empty>{isNarrowed ? "No worker is like that." : "No worker was ever registered, and none is heard."}</Empty>
       ) : (
-        <LongList label="Workers" rows={slots} idOf={({ id }) => id} height={56}>
+        <LongList label="Workers" rows={slots} idOf={({ id }) => id} heights={{ wide: 36, narrow: 84 }}>
           {({ row, left }) =>
             row.group ? (
               <GroupLine group={row.group} by={by} left={left} />

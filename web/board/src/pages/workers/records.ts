@@ -1,8 +1,9 @@
 // The records of workers, followed one by one: thousands of them are sent once, not with every change.
 import type { CombinedError } from "@urql/core";
-import { useEffect, useState } from "react";
+import { useEffect, useReducer, useState } from "react";
 import { useClient } from "urql";
 
+import { isOutdated } from "../../errors.ts";
 import { BoardWorkerRecordsDocument, type BoardWorkerRecordsSubscription } from "../../gql/graphql.ts";
 
 type Change = BoardWorkerRecordsSubscription["changes"];
@@ -16,6 +17,7 @@ export interface Records {
 }
 
 const AT_ONCE = 100; // milliseconds in which changes are gathered
+const ASK_AGAIN = 10_000; // milliseconds after which the server is asked anew that refused
 
 /** What is known after some changes. It is shown when it is complete: `complete` follows the end of a snapshot. */
 export class Gathered {
@@ -52,6 +54,13 @@ export function useRecords(): { records: Records | undefined; error: CombinedErr
   const client = useClient();
   const [records, setRecords] = useState<Records>();
   const [error, setError] = useState<CombinedError>();
+  const [attempt, tryAgain] = useReducer((count: number) => count + 1, 0);
+  const isRefused = error !== undefined && !isOutdated(error);
+  useEffect(() => {
+    if (!isRefused) return;
+    const timer = setTimeout(tryAgain, ASK_AGAIN);
+    return () => clearTimeout(timer);
+  }, [isRefused, attempt]);
   useEffect(() => {
     const gathered = new Gathered();
     let timer: ReturnType<typeof setTimeout> | undefined;
@@ -69,6 +78,6 @@ export function useRecords(): { records: Records | undefined; error: CombinedErr
       clearTimeout(timer);
       unsubscribe();
     };
-  }, [client]);
+  }, [client, attempt]);
   return { records, error };
 }
