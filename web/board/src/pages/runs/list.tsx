@@ -1,5 +1,5 @@
 // The runs of one filter in one order, without end.
-import { type ReactNode, useEffect, useMemo } from "react";
+import { type ReactNode, useEffect } from "react";
 
 import { BoardRunsDocument, BoardRunsHeadDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
@@ -26,8 +26,8 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const live = useLiveRows(view.filter);
   const selection = useSelection(pages.rows);
   const mayWrite = useMay("WRITE");
-  const known = useMemo(() => new Set(pages.rows.map(({ id }) => id)), [pages.rows]);
   const first = head.data?.runs;
+<<<<<<< HEAD
   const news =
     first && !pages.isLoading
       ? newIn(
@@ -36,6 +36,9 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
           !pages.hasMore,
         )
       : 0;
+=======
+  const news = first && !pages.isLoading ? newIn(first.nodes.map(({ id }) => id), pages.ids, !pages.hasMore) : 0;
+>>>>>>> b_runs
   const total = first?.totalCount ?? pages.totalCount;
   const isEmpty = pages.rows.length === 0;
   useEffect(() => {
