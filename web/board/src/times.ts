@@ -14,16 +14,7 @@ export function clockTime(at: string, now: number): string {
   const time = CLOCK.format(date);
   if (date.toDateString() === new Date(now).toDateString()) return time;
   const sameYear = date.getFullYear() === new Date(now).getFullYear();
-<<<<<<< HEAD
-  const day = date.toLocaleDateString(undefined, {
-    month: "short",
-    day: "numeric",
-    ...(sameYear ? {} : { year: "numeric" }),
-  });
-  return `${day}, ${time}`;
-=======
   return `${(sameYear ? DATE : DATE_AND_YEAR).format(date)}, ${time}`;
->>>>>>> b_runs
 }
 
 /** As the clocks of the site show it: the API's times have the offset of its zone. */

@@ -27,18 +27,14 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const selection = useSelection(pages.rows);
   const mayWrite = useMay("WRITE");
   const first = head.data?.runs;
-<<<<<<< HEAD
   const news =
     first && !pages.isLoading
       ? newIn(
           first.nodes.map(({ id }) => id),
-          known,
+          pages.ids,
           !pages.hasMore,
         )
       : 0;
-=======
-  const news = first && !pages.isLoading ? newIn(first.nodes.map(({ id }) => id), pages.ids, !pages.hasMore) : 0;
->>>>>>> b_runs
   const total = first?.totalCount ?? pages.totalCount;
   const isEmpty = pages.rows.length === 0;
   useEffect(() => {
