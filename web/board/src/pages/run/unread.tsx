@@ -11,8 +11,9 @@ export function Unread({ what }: { what: string }) {
       {what} are not known:{" "}
       {reads ? (
         <>
-          the server has not read this workspace. If it is a large one, that may take some seconds. If nothing comes, it is
-          gone, it is not below a <code>--workspace-root</code>, or the server may not open it; its log has the reason.
+          the server has not read this workspace. If it is a large one, that may take some seconds. If nothing comes, it
+          is gone, it is not below a <code>--workspace-root</code>, or the server may not open it; its log has the
+          reason.
         </>
       ) : (
         <>
