@@ -22,7 +22,19 @@ from server.database.models import RunStatus
 from server.database.run_tasks import task_id
 from server.database.workspaces import LogStream, Source, Task, TaskStatus
 from server.settings import Settings
-from tests.support.board import THEMES, axe, browser, built, focused, open_board, show, tab_to, text_of, texts_of, with_axe
+from tests.support.board import (
+    THEMES,
+    axe,
+    browser,
+    built,
+    focused,
+    open_board,
+    show,
+    tab_to,
+    text_of,
+    texts_of,
+    with_axe,
+)
 from tests.support.board import too_wide as too_wide_of
 from tests.support.browser import Page, browsing
 from tests.support.live import Live, serving, until
@@ -135,7 +147,9 @@ async def test_steps_and_tasks(tmp_path: Path) -> None:
         page = board.page
         await board.open()
         boxes = await page.evaluate("[...document.querySelectorAll('.step')].map((step) => step.textContent)")
-        assert ["Waits for no step." in boxes[0], "After prep." in boxes[1], "After all of sim." in boxes[2]] == [True] * 3
+        assert ["Waits for no step." in boxes[0], "After prep." in boxes[1], "After all of sim." in boxes[2]] == [
+            True
+        ] * 3
         assert "2 of 4" in boxes[1]
         assert "1 failed" in boxes[1].replace("\xa0", " ")
         assert await page.evaluate("document.querySelectorAll('.edge').length") == 2
@@ -155,7 +169,9 @@ async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
         page = board.page
         await board.open()
         await page.until("document.querySelector('.toggle input')")
-        await page.evaluate("[...document.querySelectorAll('.toggle')].find((each) => /Waiting/.test(each.innerText)).click()")
+        await page.evaluate(
+            "[...document.querySelectorAll('.toggle')].find((each) => /Waiting/.test(each.innerText)).click()"
+        )
         await has_paths(page, "sim/X.4/0", "post")
         await page.evaluate("document.querySelector('.task-filters input[type=search]').focus()")
         await page.type("x.4")
