@@ -2,6 +2,7 @@
 import { useMemo, useState } from "react";
 
 import { change, href, useAddress } from "../../address.ts";
+import { focusHeading } from "../../focus.ts";
 import { BoardIntegrityDocument } from "../../gql/graphql.ts";
 import { useHeld } from "../../held.ts";
 import { useLive } from "../../live.ts";
@@ -82,7 +83,7 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
   return (
     <section aria-label="Problems">
       <div className="section-head">
-        <h2>
+        <h2 tabIndex={-1}>
           Problems{" "}
           <span className="count" role="status">
             {shown}
@@ -90,7 +91,10 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
           </span>
         </h2>
         {!sorted && (
-          <button className="quiet" onClick={renew}>
+          <button className="quiet" onClick={(event) => {
+              focusHeading(event);
+              renew();
+            }}>
             {news > 0 ? `Show ${news.toLocaleString()} more` : "Leave out what is gone"}
           </button>
         )}
