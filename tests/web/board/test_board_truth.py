@@ -39,6 +39,8 @@ pytestmark = [pytest.mark.anyio, browser, built]
 PING, PONG = 10.0, 5.0
 """Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
 LOST = "connection to the server is lost since"
+SPOKEN = """[...document.querySelectorAll(".notices *")].filter((each) => !each.closest("[aria-hidden]"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data)).join("|")"""
 WATCH = """(() => {
   window.watched = [];
   const look = () => {
@@ -258,10 +260,11 @@ async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
         assert time.monotonic() - began < PING + PONG + 2
         assert await shown(page) == before
-        opened = len(page.requests)
+        spoken, opened = await page.evaluate(SPOKEN), len(page.requests)
         async with asyncio.timeout(PATIENCE):
             while len(page.requests) < opened + 2:
                 await asyncio.sleep(0.1)
+        assert await page.evaluate(SPOKEN) == spoken  # what is said once is not said again with each second
         proxy.passes.set()
         await agree(page, live.port)
 

@@ -39,7 +39,7 @@ async def holds(directory: Path, group: str, *given: str) -> None:
     script = directory / "units.mjs"
     source = Path(__file__).with_name("units.ts")
     options = ("--bundle", "--platform=node", "--format=esm", "--jsx=automatic", "--log-level=error")
-    await ran(ESBUILD, source, *options, f"--outfile={script}", f"--alias:react={MODULES / 'react'}")
+    await ran(ESBUILD, source, *options, f"--outfile={script}")
     await ran(NODE, script, group, *given)
 
 
@@ -66,6 +66,12 @@ async def test_rates_are_those_of_the_last_ten_minutes(tmp_path: Path) -> None:
 async def test_an_address_holds_the_view(tmp_path: Path) -> None:
     """Whatever its parts contain, and whatever somebody writes into it."""
     await holds(tmp_path, "address")
+
+
+@with_npm
+async def test_a_failure_is_told_in_the_servers_words(tmp_path: Path) -> None:
+    """What was not answered is told, too: whether it was done, or could not be sent."""
+    await holds(tmp_path, "errors")
 
 
 @with_npm
