@@ -39,6 +39,8 @@ pytestmark = [pytest.mark.anyio, browser, built]
 PING, PONG = 10.0, 5.0
 """Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
 LOST = "connection to the server is lost since"
+SPOKEN = """[...document.querySelectorAll(".notices *")].filter((each) => !each.closest("[aria-hidden]"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data)).join("|")"""
 WATCH = """(() => {
   window.watched = [];
   const look = () => {
@@ -226,6 +228,7 @@ async def test_the_browser_sleeps(tmp_path: Path) -> None:
         assert all(notice for notice, seen in watched[1:] if seen != after)
 
 
+@pytest.mark.soak
 async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) -> None:
     """As a suspended laptop does it, and its network with it: a few seconds later it is right again."""
     async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
@@ -246,31 +249,22 @@ async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) ->
 
 
 async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
-    """Nothing arrives, and no connection ends: the missing answer to a ping tells it. It heals by itself."""
+    """Nothing arrives, and no connection ends: the missing answer to a ping tells it.
+
+    Connections that nobody answers are given up and opened anew, so that it heals by itself.
+    """
     async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
+        began, before = time.monotonic(), await shown(page)
         proxy.passes.clear()
-        began = time.monotonic()
-        before = await shown(page)
         await set_status(live, 11)
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
         assert time.monotonic() - began < PING + PONG + 2
         assert await shown(page) == before
-        await proxy.go_down()
-        proxy.passes.set()
-        await proxy.come_back()
-        await agree(page, live.port)
-
-
-async def test_a_network_that_swallows_every_handshake_is_tried_again(tmp_path: Path) -> None:
-    """A new connection that nobody answers is given up after some seconds, when the way may be another one."""
-    async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
-        proxy.passes.clear()
-        await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
-        opened = len(page.requests)
-        await set_status(live, 11)
+        spoken, opened = await page.evaluate(SPOKEN), len(page.requests)
         async with asyncio.timeout(PATIENCE):
             while len(page.requests) < opened + 2:
                 await asyncio.sleep(0.1)
+        assert await page.evaluate(SPOKEN) == spoken  # what is said once is not said again with each second
         proxy.passes.set()
         await agree(page, live.port)
 
