@@ -310,7 +310,7 @@ async def test_an_empty_database_says_what_is_missing(tmp_path: Path) -> None:
 
 
 async def test_what_the_server_refuses_is_told_and_asked_for_again(tmp_path: Path) -> None:
-    """Here a fourth subscription of a client that may have three: when another one ends, the page is right by itself."""
+    """Here a fourth subscription of a client that may have three: when another one ends, the page is right again."""
     settings = Settings(no_auth=True, max_client_subscriptions=3)
     async with (
         serving(await memory_of(*records(2)), settings=settings) as live,
