@@ -1,5 +1,5 @@
 // What does not agree in the database, the gravest first, and its repair.
-import { useMemo, useState } from "react";
+import { useMemo, useRef, useState } from "react";
 
 import { change, href, useAddress } from "../../address.ts";
 import { focusHeading } from "../../focus.ts";
@@ -80,10 +80,15 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
   const { slots, news, renew, sorted } = useHeld(`${severity} ${kind}`, rows, all);
   const repairable = problems.reduce((count, each) => count + Number(each.repairable), 0);
   const shown = rows.length === problems.length ? "" : `${rows.length.toLocaleString()} of `;
+  const heading = useRef<HTMLHeadingElement>(null);
+  const close = () => {
+    setRepairing(false);
+    if (document.activeElement === document.body) heading.current?.focus(); // the button may be disabled by now
+  };
   return (
     <section aria-label="Problems">
       <div className="section-head">
-        <h2 tabIndex={-1}>
+        <h2 tabIndex={-1} ref={heading}>
           Problems{" "}
           <span className="count" role="status">
             {shown}
@@ -118,7 +123,7 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
           </button>
         )}
       </div>
-      {mayRepair && isRepairing && <Repair problems={problems} close={() => setRepairing(false)} />}
+      {mayRepair && isRepairing && <Repair problems={problems} close={close} />}
       {slots.length === 0 ? (
         <Empty>
           {problems.length === 0
