@@ -1,5 +1,5 @@
 // What does not agree in the database, the gravest first, and its repair.
-import { useMemo, useRef, useState } from "react";
+import { useMemo, useState } from "react";
 
 import { change, href, useAddress } from "../../address.ts";
 import { focusHeading } from "../../focus.ts";
@@ -78,17 +78,11 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
   const rows = useMemo(() => ofSeverity.filter((each) => !kind || each.kind === kind), [ofSeverity, kind]);
   const all = useMemo(() => new Map(problems.map((problem) => [problem.id, problem])), [problems]);
   const { slots, news, renew, sorted } = useHeld(`${severity} ${kind}`, rows, all);
-  const repairable = problems.reduce((count, each) => count + Number(each.repairable), 0);
   const shown = rows.length === problems.length ? "" : `${rows.length.toLocaleString()} of `;
-  const heading = useRef<HTMLHeadingElement>(null);
-  const close = () => {
-    setRepairing(false);
-    if (document.activeElement === document.body) heading.current?.focus(); // the button may be disabled by now
-  };
   return (
     <section aria-label="Problems">
       <div className="section-head">
-        <h2 tabIndex={-1} ref={heading}>
+        <h2 tabIndex={-1}>
           Problems{" "}
           <span className="count" role="status">
             {shown}
@@ -117,13 +111,9 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
             </select>
           </label>
         )}
-        {mayRepair && (
-          <button onClick={() => setRepairing(true)} disabled={repairable === 0}>
-            Repair…
-          </button>
-        )}
+        {mayRepair && <button onClick={() => setRepairing(true)}>Repair…</button>}
       </div>
-      {mayRepair && isRepairing && <Repair problems={problems} close={close} />}
+      {mayRepair && isRepairing && <Repair problems={problems} close={() => setRepairing(false)} />}
       {slots.length === 0 ? (
         <Empty>
           {problems.length === 0
