@@ -78,7 +78,6 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
   const rows = useMemo(() => ofSeverity.filter((each) => !kind || each.kind === kind), [ofSeverity, kind]);
   const all = useMemo(() => new Map(problems.map((problem) => [problem.id, problem])), [problems]);
   const { slots, news, renew, sorted } = useHeld(`${severity} ${kind}`, rows, all);
-  const repairable = problems.reduce((count, each) => count + Number(each.repairable), 0);
   const shown = rows.length === problems.length ? "" : `${rows.length.toLocaleString()} of `;
   return (
     <section aria-label="Problems">
@@ -112,11 +111,7 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
             </select>
           </label>
         )}
-        {mayRepair && (
-          <button onClick={() => setRepairing(true)} disabled={repairable === 0}>
-            Repair…
-          </button>
-        )}
+        {mayRepair && <button onClick={() => setRepairing(true)}>Repair…</button>}
       </div>
       {mayRepair && isRepairing && <Repair problems={problems} close={() => setRepairing(false)} />}
       {slots.length === 0 ? (
