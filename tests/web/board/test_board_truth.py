@@ -39,8 +39,10 @@ pytestmark = [pytest.mark.anyio, browser, built]
 PING, PONG = 10.0, 5.0
 """Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
 LOST = "connection to the server is lost since"
-SPOKEN = """[...document.querySelectorAll(".notices *")].filter((each) => !each.closest("[aria-hidden]"))
-    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data)).join("|")"""
+SPOKEN = """[...document.querySelectorAll(".notices *")]
+    .filter((each) => !each.closest("[aria-hidden]"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data))
+    .join("|")"""
 WATCH = """(() => {
   window.watched = [];
   const look = () => {
