@@ -39,9 +39,17 @@ pytestmark = [pytest.mark.anyio, browser, built]
 PING, PONG = 10.0, 5.0
 """Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
 LOST = "connection to the server is lost since"
-SPOKEN = """[...document.querySelectorAll(".notices *")].filter((each) => !each.closest("[aria-hidden]"))
+SPOKEN = """[...document.querySelectorAll(".notices *")]
+    .filter((each) => !each.closest("[aria-hidden]"))
     .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data))
     .join("|")"""
+TEXTS = """[...document.querySelectorAll("main *")]
+    .filter((each) => !each.closest(".left, .expected, time"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data))
+    .filter((text) => text !== "Sort anew")
+    .sort()"""
+"""What a page says, in any order, but for what depends on when it was opened."""
+VIEWS = ("#/", "#/runs", f"#/runs/{uid(11)}", "#/workers", "#/queues", "#/integrity")
 WATCH = """(() => {
   window.watched = [];
   const look = () => {
@@ -67,11 +75,23 @@ def records() -> list[Model]:
     ]
 
 
+def changed() -> list[Model]:
+    """A run has ended, another one went, and new ones came."""
+    return [
+        study(1, "alpha", runs=(uid(11), uid(12))),
+        run(11, study_id=uid(1), run_status=RunStatus.FAILED),
+        run(12, study_id=uid(1), run_status=RunStatus.COMPLETED),
+        study(2, "beta", runs=(uid(14),)),
+        run(14, study_id=uid(2), run_status=RunStatus.RUNNING),
+    ]
+
+
 def change(writer: Writer) -> None:
-    """As Merlin does it: a run ends, another one goes, and new ones come."""
-    writer.save(run(11, study_id=uid(1), run_status=RunStatus.FAILED))
+    """As Merlin does it."""
+    ended, _, *new = changed()[1:]
+    writer.save(ended)
     writer.delete(Key(EntityKind.RUN, uid(13)))
-    writer.create(study(2, "beta", runs=(uid(14),)), run(14, study_id=uid(2), run_status=RunStatus.RUNNING))
+    writer.create(*new)
 
 
 class Restarted:
@@ -268,6 +288,31 @@ async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
         assert await page.evaluate(SPOKEN) == spoken  # what is said once is not said again with each second
         proxy.passes.set()
         await agree(page, live.port)
+
+
+async def test_after_an_outage_each_page_is_as_if_it_were_loaded_anew(tmp_path: Path) -> None:
+    """Whatever it asked for once, or follows: it missed changes of all that it shows."""
+    port = 0
+    async with browsing(tmp_path / "profile") as page, browsing(tmp_path / "another") as another:
+        for view in VIEWS:
+            async with serving(await memory_of(*records()), port=port) as live:
+                port = live.port
+                await page.open("about:blank")
+                await open_board(page, port, view)
+                await page.until(f"!{NOTICE}.trim()")
+            await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
+            async with serving(await memory_of(*changed()), port=port):
+                await page.until(f"!{NOTICE}.trim()")
+                await another.open("about:blank")
+                await open_board(another, port, view)
+                seen, anew = [""], await another.evaluate(TEXTS)
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        while seen != anew:
+                            await asyncio.sleep(0.05)
+                            seen, anew = await page.evaluate(TEXTS), await another.evaluate(TEXTS)
+                except TimeoutError:
+                    assert (view, seen) == (view, anew)
 
 
 async def test_a_page_of_another_version_says_so(tmp_path: Path) -> None:
