@@ -1,4 +1,5 @@
 // The runs in sight, kept up to date in their places.
+import type { CombinedError } from "@urql/core";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { useClient } from "urql";
 
@@ -20,6 +21,8 @@ export interface LiveRows {
   of: (run: Run) => LiveRow;
   /** Says which rows are in sight. */
   look: (rows: readonly Run[]) => void;
+  /** Why they are not kept up to date. */
+  error: CombinedError | undefined;
 }
 
 /** What was said of a run is kept, for when it comes in sight again. */
@@ -27,13 +30,15 @@ export function useLiveRows(filter: RunFilter | null): LiveRows {
   const client = useClient();
   const known = useRef(new Map<string, LiveRow>());
   const [, setAnswers] = useState(0);
+  const [error, setError] = useState<CombinedError>();
   const [rows, look] = useState(NOBODY);
   const ids = useMemo(() => rows.slice(0, MOST).map(({ id }) => id), [rows]);
   useEffect(() => {
     if (ids.length === 0) return;
     const shown: RunFilter = { id: { in: ids } };
     const variables = { ids, filter: filter ? { and: [filter, shown] } : shown };
-    const { unsubscribe } = client.subscription(BoardRunsShownDocument, variables).subscribe(({ data }) => {
+    const { unsubscribe } = client.subscription(BoardRunsShownDocument, variables).subscribe(({ data, error: said }) => {
+      setError(said);
       if (!data) return;
       const matching = new Set(data.live.matching.nodes.map(({ id }) => id));
       data.live.nodes.forEach((node, index) => {
@@ -45,5 +50,5 @@ export function useLiveRows(filter: RunFilter | null): LiveRows {
     });
     return unsubscribe;
   }, [ids.join(" ")]);
-  return { of: (run) => known.current.get(run.id) ?? { run, isDeleted: false, matches: true }, look };
+  return { of: (run) => known.current.get(run.id) ?? { run, isDeleted: false, matches: true }, look, error };
 }
