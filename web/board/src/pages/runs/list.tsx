@@ -23,7 +23,7 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const variables = { filter: view.filter, orderBy: view.order };
   const pages = usePages(BoardRunsDocument, variables, (data) => data.runs, memory);
   const head = useLive(BoardRunsHeadDocument, variables);
-  const live = useLiveRows(view.filter);
+  const live = useLiveRows(view.filter, pages.version);
   const selection = useSelection(pages.rows);
   const mayWrite = useMay("WRITE");
   const first = head.data?.runs;

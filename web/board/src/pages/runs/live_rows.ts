@@ -25,10 +25,15 @@ export interface LiveRows {
   error: CombinedError | undefined;
 }
 
-/** What was said of a run is kept, for when it comes in sight again. */
-export function useLiveRows(filter: RunFilter | null): LiveRows {
+/** What was said of a run is kept, for when it comes in sight again; in another version of the list it begins anew. */
+export function useLiveRows(filter: RunFilter | null, version: number): LiveRows {
   const client = useClient();
   const known = useRef(new Map<string, LiveRow>());
+  const seen = useRef(version);
+  if (seen.current !== version) {
+    seen.current = version;
+    known.current = new Map();
+  }
   const [, setAnswers] = useState(0);
   const [error, setError] = useState<CombinedError>();
   const [rows, look] = useState(NOBODY);
@@ -49,6 +54,6 @@ export function useLiveRows(filter: RunFilter | null): LiveRows {
       setAnswers((count) => count + 1);
     });
     return unsubscribe;
-  }, [ids.join(" ")]);
+  }, [ids.join(" "), version]);
   return { of: (run) => known.current.get(run.id) ?? { run, isDeleted: false, matches: true }, look, error };
 }
