@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.models import RunStatus
+from server.database.observations import STUCK_BY, LiveWorker
 from server.database.run_tasks import task_id
 from server.database.workspaces import LogStream, Source, Task, TaskStatus
 from server.settings import Settings
@@ -47,6 +49,7 @@ from tests.support.servers import RedisServer, binaries
 pytestmark = [pytest.mark.anyio, browser, built]
 
 RUN = uid(11)
+PROCESS = "celery@hand.node1"
 VIEW = f"#/runs/{RUN}"
 LOGGED = "sim/X.2/0"
 """The path of the task whose output is read."""
@@ -56,6 +59,7 @@ SUCCEEDED, FAILED, RUNNING, WAITING = (
     TaskStatus.RUNNING,
     TaskStatus.WAITING,
 )
+UPDATE = "mutation ($input: UpdateRunInput!) { updateRun(input: $input) { userErrors { message } } }"
 DELETE = "mutation ($id: ID!) { deleteRun(input: {id: $id, force: true}) { userErrors { message } } }"
 PATHS = "[...document.querySelectorAll('.task-table [data-task]')].map((link) => link.textContent)"
 LOG = "document.querySelector('pre.log')"
@@ -122,7 +126,7 @@ async def board_of(
         study(1, "wave", runs=(RUN,)),
         run(11, "/runs/it's a wave_20260102-030405", study_id=uid(1), workers=(worker.id,), run_status=status),
         worker,
-        physical_worker(21, "celery@hand.node1", logical_worker_id=worker.id),
+        physical_worker(21, PROCESS, logical_worker_id=worker.id),
     )
     async with serving(backend, settings=Settings(no_auth=True, **settings)) as live, browsing(profile) as page:
         reader = MadeUpReader(live.database.observations)
@@ -302,6 +306,43 @@ async def test_no_more_than_the_end_of_a_long_log(tmp_path: Path) -> None:
         assert "the last 1 MiB" in await text_of(page, ".log-head")
 
 
+# --- how it goes -------------------------------------------------------------------------------------------------
+
+
+async def test_its_history_and_its_workers_are_followed(tmp_path: Path) -> None:
+    """Each change of the status comes to the list and to the time line; a worker that is heard is alive, or gone."""
+    async with board_of(tmp_path, workspace(), RunStatus.INITIALIZED) as board:
+        page, observations = board.page, board.live.database.observations
+        await board.open()
+        for number, status in enumerate(("QUEUED", "RUNNING", "CANCELLED"), 2):
+            await board.ask(UPDATE, input={"id": RUN, "status": status})
+            await page.until(f"document.querySelectorAll('.history > li').length === {number}")
+        words = [line.split()[1] for line in await texts_of(page, ".history .status")]
+        assert words == ["Cancelled", "Running", "Queued", "Initialized"]
+        assert await page.evaluate("document.querySelectorAll('.time-line svg rect').length") == len(words)
+        assert "Finished" in await text_of(page, ".run-head")
+        assert "not known; recorded as stopped" in await text_of(page, ".processes")
+        observations.set_source(Source.CELERY_EVENTS, works=True)
+        for is_alive, told in ((True, "▶ yes"), (False, "✕ no, last heard")):
+            heard = LiveWorker(PROCESS, "7", is_alive, datetime.now(UTC), 2, 7)
+            observations.set_workers(PROCESS, [heard], [uid(21)])
+            await page.until(f"document.querySelector('.processes').innerText.includes({json.dumps(told)})")
+
+
+async def test_a_stuck_run_says_what_that_means(tmp_path: Path) -> None:
+    """And no longer when it goes on."""
+    async with board_of(tmp_path, workspace()) as board:
+        page, observations = board.page, board.live.database.observations
+        await board.open()
+        assert "Stuck" not in await text_of(page, ".run-head")
+        for source in STUCK_BY:
+            observations.set_source(source, works=True)
+        observations.set_stuck({RUN}, set())
+        await page.until("/Stuck: it will not go on by itself/.test(document.querySelector('.run-head').innerText)")
+        observations.set_stuck(set(), set())
+        await page.until("!/Stuck/.test(document.querySelector('.run-head').innerText)")
+
+
 # --- what is noted, given and done -------------------------------------------------------------------------------
 
 
@@ -388,7 +429,7 @@ async def test_a_server_that_reads_no_files(tmp_path: Path) -> None:
         await board.page.until("/--workspace-root/.test(document.querySelector('main').innerText)")
         assert "This server sees no tasks" in await text_of(board.page, ".run-head")
         assert not await board.page.evaluate("document.querySelector('.task-table')")
-        assert "celery@hand.node1" in await text_of(board.page, ".processes")
+        assert PROCESS in await text_of(board.page, ".processes")
 
 
 @with_axe

@@ -7,6 +7,7 @@ export function useWidth<T extends HTMLElement>(): [RefObject<T | null>, number]
   const [width, setWidth] = useState(0);
   useLayoutEffect(() => {
     if (!element.current) return;
+    setWidth(element.current.clientWidth); // an observer tells it only when a frame is drawn
     const watcher = new ResizeObserver(([entry]) => setWidth(Math.floor(entry!.contentRect.width)));
     watcher.observe(element.current);
     return () => watcher.disconnect();

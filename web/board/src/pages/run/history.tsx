@@ -13,7 +13,7 @@ import type { Run } from "./data.ts";
 
 const BAR = 18;
 const HEIGHT = 44;
-const SIDE = 28; // room for half of the first and last label
+const SIDE = 42; // room for half of the first and last label
 
 interface Span {
   status: Run["status"];

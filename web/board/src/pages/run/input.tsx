@@ -59,7 +59,7 @@ function Samples(given: { columns?: readonly string[] | null; count?: number | n
       </p>
       <p className="detail">
         Their values stand in a file that the specification names: the server counts its rows, and does not pass them
-        on. The number of each task's sample is its row, from 0.
+        on. A task names its sample by the row, from 0, and its script holds the values.
       </p>
     </>
   );

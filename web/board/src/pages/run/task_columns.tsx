@@ -9,32 +9,26 @@ import { parametersOf } from "./task_parameters.ts";
 /** `now`: what is known of a task by now. `open`: the task that stands open. */
 export function columnsOf(now: (task: Task) => Task, open: string | null): Column<Task>[] {
   return [
-    { key: "state", title: "Status", cell: (task) => <Status status={now(task).status} /> },
+    { key: "task-state", title: "Status", cell: (task) => <Status status={now(task).status} /> },
     {
-      key: "path",
+      key: "task-path",
       title: "Task",
       cell: ({ id, path, parameters }, { tabIndex }) => (
-        <>
-          <a
-            className="mono"
-            href={opening(id)}
-            tabIndex={tabIndex}
-            data-task={id}
-            aria-current={id === open ? "true" : undefined}
-          >
-            {path}
-          </a>
-          <span className="parameters">
-            {parametersOf(parameters)
-              .map(([name, value]) => `${name} = ${value}`)
-              .join(", ")}
-          </span>
-        </>
+        <a
+          className="mono"
+          href={opening(id)}
+          tabIndex={tabIndex}
+          data-task={id}
+          aria-current={id === open ? "true" : undefined}
+          title={[path, ...parametersOf(parameters).map((each) => each.join(" = "))].join("\n")}
+        >
+          {path}
+        </a>
       ),
     },
-    { key: "code", title: "Return code", cell: (task) => <Code code={now(task).returnCode} /> },
-    { key: "took", title: "Run time", cell: (task) => <Took task={now(task)} /> },
-    { key: "restarts", title: "Restarts", cell: (task) => <Restarts count={now(task).restarts} /> },
+    { key: "task-code", title: "Return code", cell: (task) => <Code code={now(task).returnCode} /> },
+    { key: "task-took", title: "Run time", cell: (task) => <Took task={now(task)} /> },
+    { key: "task-restarts", title: "Restarts", cell: (task) => <Restarts count={now(task).restarts} /> },
   ];
 }
 
@@ -45,7 +39,7 @@ function opening(task: string): string {
 }
 
 function Code({ code }: { code: string | null | undefined }) {
-  return <span className="code">{code ? code.replace("MERLIN_", "").replaceAll("_", " ").toLowerCase() : ""}</span>;
+  return <span>{code ? code.replace("MERLIN_", "").replaceAll("_", " ").toLowerCase() : ""}</span>;
 }
 
 function Took({ task: { runTime } }: { task: Task }) {

@@ -48,8 +48,8 @@ function Logical({ worker }: { worker: Worker }) {
               <tr>
                 <th scope="col">Process</th>
                 <th scope="col">Alive</th>
-                <th scope="col">Tasks</th>
-                <th scope="col">Begun</th>
+                <th scope="col">Tasks now</th>
+                <th scope="col">Tasks so far</th>
                 <th scope="col">Load</th>
               </tr>
             </thead>
