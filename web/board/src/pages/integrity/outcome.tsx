@@ -35,9 +35,9 @@ export function Outcome({ dryRun, result }: { dryRun: boolean; result: Result })
         aria-label={dryRun ? "What would be repaired" : "What was repaired"}
       >
         <ul>
-          {repaired.slice(0, SHOWN).map(({ kind, entityKind, entityId, field, otherId, message }) => (
+          {repaired.slice(0, SHOWN).map(({ kind, entityId, field, otherId, message }) => (
             <li key={[kind, entityId, field, otherId, message].join()}>
-              <span className="strong">{KIND_WORDS[kind]}</span>: {message} <Entity kind={entityKind} id={entityId} />
+              <span className="strong">{KIND_WORDS[kind]}</span>: {message}
             </li>
           ))}
         </ul>
