@@ -75,7 +75,7 @@ WORKERS = (
     Worker("surrogate_train", ("train", "validate"), 4, "RB"),
     Worker("opacity_tables", ("opacity",), 56, "XX"),
     Worker("laser_optimizer", ("propose", "laser_sim"), 18, "RRB"),
-    Worker("hello", ("hello",), 2, "RX"),
+    Worker("hello", ("hello",), 2, "SX"),  # so its runs are stuck
     Worker("eos_sim", ("eos", "eos_collect"), 36, "RRS"),
     Worker("learn", ("learn", "make_samples", "predict"), 1),  # set up, and never started
 )

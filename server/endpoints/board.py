@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -31,12 +31,15 @@ _DAMAGED = "The board is damaged: build it again by `make board`, or serve with 
 _GRAPHIQL = '\n<p>Meanwhile, <a href="graphiql">GraphiQL</a> shows the same data.</p>'
 
 
-def board_routes(static: Path = STATIC, *, has_graphiql: bool = False) -> list[BaseRoute]:
-    """The routes of the page and of its files; if it was not built, of a page that says how to build it."""
+def board_routes(pages: Sequence[str], static: Path = STATIC) -> list[BaseRoute]:
+    """The routes of the page and of its files; if it was not built, of a page that says how to build it.
+
+    `pages`: the names of those that this server has.
+    """
     folder = static / NAME
     if is_built(folder):
-        return page_routes(NAME, folder)
-    text = _NOT_BUILT.format(more=_GRAPHIQL if has_graphiql else "")
+        return page_routes(NAME, folder, pages)
+    text = _NOT_BUILT.format(more=_GRAPHIQL if "graphiql" in pages else "")
 
     async def not_built(_request: Request) -> Response:
         return HTMLResponse(text, HTTPStatus.NOT_FOUND, {"cache-control": "no-store"})

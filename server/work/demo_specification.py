@@ -45,7 +45,7 @@ def samples_file(run: RunModel) -> str:
 
 def samples(run: RunModel, study: Study) -> bytes:
     """A file of numpy's with a row for each sample."""
-    rng = Random(run.workspace)  # noqa: S311 - sample data, the same each time; no secret
+    rng = Random(run.id)  # noqa: S311 - sample data, the same each time; no secret
     values = [rng.random() for _ in range(study.samples * len(_COLUMNS))]
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({study.samples}, {len(_COLUMNS)}), }}"
     head = header.ljust(117).encode() + b"\n"  # with what stands before it, 128 bytes, as numpy aligns it

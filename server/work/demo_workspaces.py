@@ -21,7 +21,7 @@ from server.work.workspace.layout import Group, Layout
 from server.work.workspace.spec import SUFFIX, parse
 from server.work.workspace.status_file import NAME
 
-MAX_FINISHED = 12
+MAX_FINISHED = 8
 """Finished runs that keep their files."""
 _AT_ONCE = 6
 """Tasks of a step that are at work at a time."""
@@ -76,6 +76,7 @@ class _Shown:
     def __init__(self, folder: Path, moment: Moment) -> None:
         run, study = moment.run, moment.study
         self.directory = folder / run.workspace.lstrip("/")
+        self._seed = run.id
         text = specification_text(run, study)
         self._layout = Layout(parse(text), study.samples or None)
         self._states: dict[int, _State] = {}
@@ -97,7 +98,7 @@ class _Shown:
                 index: _SUCCESS if group.step < step else self._state(moment, index)
                 for index in range(group.first, group.end)
             }
-            self._write(group, {index: self._softened(moment.run, group, index, states[index]) for index in states})
+            self._write(group, {index: self._softened(group, index, states[index]) for index in states})
 
     def _state(self, moment: Moment, index: int) -> _State:
         """Of a task of the step that is at work. Its tasks begin one after the other."""
@@ -108,7 +109,7 @@ class _Shown:
         position = min(moment.share * (count + at_once - 1) + 1 - at_once, count - 0.05)
         own = (position - number + at_once - 1) / at_once
         if own < 0:
-            return _State()
+            return _WAITING
         if own >= 1:
             return _SUCCESS
         lines = max(int(own * _LINES), 1)
@@ -116,15 +117,17 @@ class _Shown:
             return _State(_HARD, lines) if number == max(int(position), 0) else _SUCCESS
         return _State(_CANCELLED if status is RunStatus.CANCELLED else _RUNS, lines)
 
-    def _softened(self, run: RunModel, group: Group, index: int, state: _State) -> _State:
+    def _softened(self, group: Group, index: int, state: _State) -> _State:
         if state is not _SUCCESS or not group.uses_samples:
             return state
-        return _State(_SOFT, _LINES // 2) if _drawn(run, index).random() < _FAILS_SOFTLY else state
+        drawn = Random(f"{self._seed}/{index}")  # noqa: S311 - sample data, the same each time; no secret
+        return _State(_SOFT, _LINES // 2) if drawn.random() < _FAILS_SOFTLY else state
 
     def _write(self, group: Group, states: Mapping[int, _State]) -> None:
-        changed = {index: state for index, state in states.items() if state != self._states.get(index, _State())}
+        changed = {index: state for index, state in states.items() if state != self._state_of(index)}
         if not changed:
             return
+        other = {index: state for index, state in changed.items() if state.word != self._state_of(index).word}
         for index, state in changed.items():
             directory = self.directory / self._layout.path_of(index)
             if index not in self._states:
@@ -134,8 +137,12 @@ class _Shown:
         if all(state.word not in (_WAITS, _RUNS) for state in states.values()):
             self._condense(group, states)
             return
-        for index, state in changed.items():
+        for index, state in other.items():
             self._write_status(self.directory / self._layout.path_of(index), group, {index: state})
+
+    def _state_of(self, index: int) -> _State:
+        """As it was written."""
+        return self._states.get(index, _WAITING)
 
     def _condense(self, group: Group, states: Mapping[int, _State]) -> None:
         """All entries in one file, as Merlin has it once the samples of a group are done."""
@@ -172,7 +179,7 @@ class _Shown:
             path.with_name(f"{path.name}.err").write_text(error)
 
 
-_SUCCESS = _State(_SUCCEEDED, _LINES)
+_WAITING, _SUCCESS = _State(), _State(_SUCCEEDED, _LINES)
 _ERRORS = {
     _HARD: "Traceback: the mesh is tangled in zone 4711; nothing can be saved.\nexit code 102\n",
     _SOFT: "The iteration does not converge: residual 3.1e-02 after 200 steps.\nexit code 101\n",
@@ -212,7 +219,3 @@ def _line(index: int, number: int) -> str:
     return (
         f"cycle {number * 25:5d}  t = {number * 0.125:6.3f} ns  energy = {energy:.2f} kJ  residual = {residual:.2e}\n"
     )
-
-
-def _drawn(run: RunModel, index: int) -> Random:
-    return Random(f"{run.workspace}/{index}")  # noqa: S311 - sample data, the same each time; no secret

@@ -83,6 +83,20 @@ async def test_the_root_leads_to_the_page_that_there_is(
         assert location(await client.get("/")) == (status, page)
 
 
+@pytest.mark.parametrize(
+    ("settings", "pages"),
+    [(OPEN, "board graphiql"), (replace(OPEN, graphiql=False), "board"), (replace(OPEN, board=False), "graphiql")],
+)
+async def test_each_page_is_told_which_others_there_are(tmp_path: Path, settings: Settings, pages: str) -> None:
+    """So that it links no page that this server does not have."""
+    static = built_pages(tmp_path)
+    for index in static.glob("*/index.html"):
+        index.write_text('<!doctype html><html lang="en">')
+    async with browsing(settings, static) as (client, _):
+        for name in pages.split():
+            assert (await client.get(f"/{name}")).text == f'<!doctype html><html data-pages="{pages}" lang="en">'
+
+
 @pytest.mark.parametrize("prefix", ["", "/merlin"])
 async def test_a_browser_comes_to_the_board_and_out_again(tmp_path: Path, prefix: str) -> None:
     """By the address that a server prints, or by the form; also below a path prefix. A logout leads to the form."""

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ _KEYS = {
 }
 """The Windows virtual key codes of keys, and what they write."""
 _SHIFT, _CONTROL = 8, 2
+_TRACED = {"includedCategories": ["disabled-by-default-devtools.timeline"], "excludedCategories": ["*"]}
+_MAIN = "CrRendererMain"
+"""The name of the main thread of a process that runs pages."""
 _GONE = re.compile("navigated|context was destroyed|Cannot find (default )?(execution )?context")
 _LATER = """new Promise((resolve, reject) => {
   const look = () => {
@@ -74,6 +78,15 @@ class NavigationError(BrowserError):
     """The page went while it was asked."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a thread did without a break, in seconds."""
+
+    clock: float
+    """With the time that it waited for a processor."""
+    processor: float
+
+
 class Page:
     """One tab. What it complains of is collected from before its first load on."""
 
@@ -86,6 +99,8 @@ class Page:
         """The messages that it sent over websockets."""
         self.received = 0
         """Characters of the messages that it was sent over websockets."""
+        self._trace: list[dict[str, Any]] = []
+        self._traced = asyncio.Event()
         self._connection = connection
         self._session: str | None = None
         self._numbers = itertools.count()
@@ -170,6 +185,24 @@ class Page:
         answer = await self.command("Runtime.getHeapUsage")
         return int(answer["usedSize"])
 
+    async def trace(self) -> None:
+        """Begins to take note of what the threads do, until `tasks`."""
+        self._trace.clear()
+        self._traced.clear()
+        await self.command("Tracing.start", traceConfig=_TRACED, transferMode="ReportEvents")
+
+    async def tasks(self) -> list[Task]:
+        """Those of the page's main thread since `trace`."""
+        await self.command("Tracing.end")
+        async with asyncio.timeout(DEADLINE):
+            await self._traced.wait()
+        threads = {(event["pid"], event["tid"]) for event in self._trace if event["args"].get("name") == _MAIN}
+        found: dict[tuple[int, int], list[Task]] = {thread: [] for thread in threads}
+        for event in self._trace:
+            if event["name"] == "RunTask" and (thread := (event["pid"], event["tid"])) in threads:
+                found[thread].append(Task(event.get("dur", 0) / 1e6, event.get("tdur", 0) / 1e6))
+        return max(found.values(), key=lambda tasks: sum(task.processor for task in tasks))
+
     async def screenshot(self, path: Path) -> None:
         """In the format that the name ends with, such as `.png` or `.webp`."""
         answer = await self.command("Page.captureScreenshot", format=path.suffix.removeprefix("."))
@@ -183,6 +216,7 @@ class Page:
                 if "id" in message:
                     self._answer(self._waiting.pop(message["id"], None), message)
                 else:
+                    self._count(message["method"], message["params"])
                     self._note(message["method"], message["params"])
 
     async def command(self, method: str, **params: Any) -> dict[str, Any]:
@@ -228,7 +262,7 @@ class Page:
         else:
             future.set_result(message["result"])
 
-    def _note(self, method: str, params: dict[str, Any]) -> None:
+    def _count(self, method: str, params: dict[str, Any]) -> None:
         match method:
             case "Network.requestWillBeSent":
                 request = params["request"]
@@ -239,6 +273,13 @@ class Page:
                 self.sent.append(params["response"]["payloadData"])
             case "Network.webSocketFrameReceived":
                 self.received += len(params["response"]["payloadData"])
+            case "Tracing.dataCollected":
+                self._trace += params["value"]
+            case "Tracing.tracingComplete":
+                self._traced.set()
+
+    def _note(self, method: str, params: dict[str, Any]) -> None:
+        match method:
             case "Page.loadEventFired":
                 self._loaded.set()
             case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning", "assert"):

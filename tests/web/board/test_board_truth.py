@@ -15,11 +15,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from schema.roles import Role
@@ -29,7 +26,8 @@ from server.endpoints.pages import STATIC
 from server.settings import Settings
 from tests.support.board import browser, built, open_board, text_of
 from tests.support.browser import Page, browsing
-from tests.support.live import DEADLINE, Live, serving
+from tests.support.live import Live, serving
+from tests.support.overview import NOTICE, PATIENCE, SHOWN, agree, set_status, shown
 from tests.support.proxy import Proxy
 from tests.support.records import memory_of, run, study, uid
 from tests.support.servers import RedisServer, binaries
@@ -40,30 +38,18 @@ pytestmark = [pytest.mark.anyio, browser, built]
 
 PING, PONG = 10.0, 5.0
 """Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
-PATIENCE = 60.0
-"""Seconds that a busy machine may take until the page shows what is so."""
 LOST = "connection to the server is lost since"
-SHOWN = """(() => {
-  const rows = (title) => [...document.querySelectorAll(`section[aria-label="${title}"] li:not(.left)`)];
-  const number = (text) => Number(text.replace(/\\D/g, ""));
-  const idOf = (row) => row.querySelector("a").getAttribute("href").replace("#/runs/", "");
-  const counts = [...document.querySelectorAll(".tile")].map((tile) =>
-    [new URLSearchParams(tile.hash.split("?")[1]).get("status"), number(tile.querySelector(".number").innerText)]);
-  return {
-    counts: Object.fromEntries(counts.filter(([, count]) => count > 0)),
-    active: rows("Active runs").map((row) => [idOf(row), row.querySelector(".status").innerText.slice(2)]).sort(),
-    failed: rows("Failed since yesterday").map(idOf).sort(),
-    studies: rows("Studies").map((row) => [
-      row.querySelector("a").innerText, number(row.querySelector(".numbers").innerText)]).sort(),
-  };
-})()"""
-QUESTION = """query ($since: DateTime!) {
-  runCounts { status count }
-  active: runs(first: 12, filter: { isFinished: false }) { nodes { id status } }
-  failed: runs(first: 8, filter: { hasFailed: true, finishedAt: { after: $since } }) { nodes { id } }
-  studies(first: 12) { nodes { name runCounts { count } } }
-}"""
-NOTICE = "document.querySelector('.notices').innerText"
+SPOKEN = """[...document.querySelectorAll(".notices *")]
+    .filter((each) => !each.closest("[aria-hidden]"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data))
+    .join("|")"""
+TEXTS = """[...document.querySelectorAll("main *")]
+    .filter((each) => !each.closest(".left, .expected, time"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data))
+    .filter((text) => text !== "Sort anew")
+    .sort()"""
+"""What a page says, in any order, but for what depends on when it was opened."""
+VIEWS = ("#/", "#/runs", f"#/runs/{uid(11)}", "#/workers", "#/queues", "#/integrity")
 WATCH = """(() => {
   window.watched = [];
   const look = () => {
@@ -73,40 +59,6 @@ WATCH = """(() => {
   look();
   new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
 })()"""
-
-
-async def shown(page: Page) -> Any:
-    return await page.evaluate(SHOWN)
-
-
-async def so(port: int) -> Any:
-    """The same, as the server answers it."""
-    since = datetime.now().astimezone().replace(hour=0, minute=0, second=0).isoformat()
-    async with httpx.AsyncClient(timeout=DEADLINE) as client:
-        question = {"query": QUESTION, "variables": {"since": since}}
-        answer = (await client.post(f"http://127.0.0.1:{port}/graphql", json=question)).json()["data"]
-    return {
-        "counts": {each["status"]: each["count"] for each in answer["runCounts"] if each["count"]},
-        "active": sorted([node["id"], node["status"].capitalize()] for node in answer["active"]["nodes"]),
-        "failed": sorted(node["id"] for node in answer["failed"]["nodes"]),
-        "studies": sorted(
-            [node["name"], sum(each["count"] for each in node["runCounts"])] for node in answer["studies"]["nodes"]
-        ),
-    }
-
-
-async def agree(page: Page, port: int) -> Any:
-    """Waits until the page shows what the server says, and says nothing of an outage; returns it."""
-    seen, expected, notice = None, await so(port), ""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while seen != expected or notice:
-                await asyncio.sleep(0.05)
-                seen, notice = await shown(page), str(await page.evaluate(f"{NOTICE}.trim()"))
-                expected = await so(port)
-    except TimeoutError:
-        assert (seen, notice) == (expected, "")
-    return expected
 
 
 async def since(page: Page) -> float:
@@ -123,11 +75,23 @@ def records() -> list[Model]:
     ]
 
 
+def changed() -> list[Model]:
+    """A run has ended, another one went, and new ones came."""
+    return [
+        study(1, "alpha", runs=(uid(11), uid(12))),
+        run(11, study_id=uid(1), run_status=RunStatus.FAILED),
+        run(12, study_id=uid(1), run_status=RunStatus.COMPLETED),
+        study(2, "beta", runs=(uid(14),)),
+        run(14, study_id=uid(2), run_status=RunStatus.RUNNING),
+    ]
+
+
 def change(writer: Writer) -> None:
-    """As Merlin does it: a run ends, another one goes, and new ones come."""
-    writer.save(run(11, study_id=uid(1), run_status=RunStatus.FAILED))
+    """As Merlin does it."""
+    ended, _, *new = changed()[1:]
+    writer.save(ended)
     writer.delete(Key(EntityKind.RUN, uid(13)))
-    writer.create(study(2, "beta", runs=(uid(14),)), run(14, study_id=uid(2), run_status=RunStatus.RUNNING))
+    writer.create(*new)
 
 
 class Restarted:
@@ -171,16 +135,6 @@ async def behind_a_proxy(profile: Path) -> AsyncIterator[tuple[Live, Proxy, Page
         await open_board(page, proxy.port)
         await agree(page, live.port)
         yield live, proxy, page
-
-
-async def write(live: Live) -> None:
-    """A change by a program, over the API."""
-    document = """mutation ($id: ID!) {
-      updateRun(input: { id: $id, status: FAILED }) { userErrors { message } }
-    }"""
-    async with httpx.AsyncClient(timeout=DEADLINE) as client:
-        answer = await client.post(live.http, json={"query": document, "variables": {"id": uid(11)}})
-    assert answer.json()["data"] == {"updateRun": {"userErrors": []}}
 
 
 async def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
@@ -283,7 +237,7 @@ async def test_the_browser_sleeps(tmp_path: Path) -> None:
         asleep = time.time()
         await page.freeze()
         proxy.passes.clear()
-        await write(live)
+        await set_status(live, 11)
         await asyncio.sleep(PING + PONG + 1)
         await page.freeze(on=False)
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
@@ -295,6 +249,7 @@ async def test_the_browser_sleeps(tmp_path: Path) -> None:
         assert all(notice for notice, seen in watched[1:] if seen != after)
 
 
+@pytest.mark.soak
 async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) -> None:
     """As a suspended laptop does it, and its network with it: a few seconds later it is right again."""
     async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
@@ -303,7 +258,7 @@ async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) ->
             os.kill(pid, signal.SIGSTOP)
         try:
             await proxy.go_down()
-            await write(live)
+            await set_status(live, 11)
             await asyncio.sleep(PING + PONG + 1)
             await proxy.come_back()
         finally:
@@ -315,33 +270,49 @@ async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) ->
 
 
 async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
-    """Nothing arrives, and no connection ends: the missing answer to a ping tells it. It heals by itself."""
+    """Nothing arrives, and no connection ends: the missing answer to a ping tells it.
+
+    Connections that nobody answers are given up and opened anew, so that it heals by itself.
+    """
     async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
+        began, before = time.monotonic(), await shown(page)
         proxy.passes.clear()
-        began = time.monotonic()
-        before = await shown(page)
-        await write(live)
+        await set_status(live, 11)
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
         assert time.monotonic() - began < PING + PONG + 2
         assert await shown(page) == before
-        await proxy.go_down()
-        proxy.passes.set()
-        await proxy.come_back()
-        await agree(page, live.port)
-
-
-async def test_a_network_that_swallows_every_handshake_is_tried_again(tmp_path: Path) -> None:
-    """A new connection that nobody answers is given up after some seconds, when the way may be another one."""
-    async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
-        proxy.passes.clear()
-        await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
-        opened = len(page.requests)
-        await write(live)
+        spoken, opened = await page.evaluate(SPOKEN), len(page.requests)
         async with asyncio.timeout(PATIENCE):
             while len(page.requests) < opened + 2:
                 await asyncio.sleep(0.1)
+        assert await page.evaluate(SPOKEN) == spoken  # what is said once is not said again with each second
         proxy.passes.set()
         await agree(page, live.port)
+
+
+async def test_after_an_outage_each_page_is_as_if_it_were_loaded_anew(tmp_path: Path) -> None:
+    """Whatever it asked for once, or follows: it missed changes of all that it shows."""
+    port = 0
+    async with browsing(tmp_path / "profile") as page, browsing(tmp_path / "another") as another:
+        for view in VIEWS:
+            async with serving(await memory_of(*records()), port=port) as live:
+                port = live.port
+                await page.open("about:blank")
+                await open_board(page, port, view)
+                await page.until(f"!{NOTICE}.trim()")
+            await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
+            async with serving(await memory_of(*changed()), port=port):
+                await page.until(f"!{NOTICE}.trim()")
+                await another.open("about:blank")
+                await open_board(another, port, view)
+                seen, anew = [""], await another.evaluate(TEXTS)
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        while seen != anew:
+                            await asyncio.sleep(0.05)
+                            seen, anew = await page.evaluate(TEXTS), await another.evaluate(TEXTS)
+                except TimeoutError:
+                    assert (view, seen) == (view, anew)
 
 
 async def test_a_page_of_another_version_says_so(tmp_path: Path) -> None:

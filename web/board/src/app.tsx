@@ -25,6 +25,9 @@ const PAGES: { path: string; title: string; page: ComponentType }[] = [
   { path: "integrity", title: "Integrity", page: IntegrityPage },
 ];
 
+/** The server says in the page which others it has. */
+const OTHER_PAGES = document.documentElement.dataset.pages?.split(" ") ?? [];
+
 export function App({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
   if (status.state === "loggedOut") return <Login />;
@@ -66,16 +69,18 @@ function Frame({ connection }: { connection: Connection }) {
           </ul>
         </nav>
         <div className="about">
-          <a href="graphiql">GraphiQL</a>
+          {OTHER_PAGES.includes("graphiql") && <a href="graphiql">GraphiQL</a>}
           <ThemeChoice />
           <button onClick={() => void logOut().then(setRefusal)}>Log out</button>
         </div>
       </header>
-      <Notices status={status} staleSince={session?.database.staleSince} />
-      <p className="refusal" role="alert">
-        {refusal}
-      </p>
-      <main id="main" tabIndex={-1}>
+      <Notices
+        status={status}
+        staleSince={session?.database.staleSince}
+        refusal={refusal}
+        onClose={() => setRefusal("")}
+      />
+      <main id="main" className={`page-${known ? (id ? "run" : first || "overview") : "none"}`} tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />
         ) : Page ? (

@@ -1,5 +1,5 @@
 // The GraphQL client: urql, without a cache, since what a page shows is what the server said last.
-// It sends the hashes of the operations, which the server knows: so the board works where only trusted ones are answered.
+// It sends hashes of the operations, which the server knows: so the board works where only trusted ones are answered.
 import {
   Client,
   type CombinedError,

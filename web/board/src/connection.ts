@@ -8,7 +8,7 @@ import {
 } from "graphql-ws";
 import { createContext, useContext, useSyncExternalStore } from "react";
 
-/** `loggedOut`: this browser has no session, or has one no more. `failed`: the server will never answer this page again. */
+/** `loggedOut`: this browser has no session, or has one no more. `failed`: the server does not understand this page. */
 export type State = "connecting" | "open" | "lost" | "loggedOut" | "failed";
 
 export interface Status {
@@ -49,7 +49,9 @@ export class Connection {
       lazyCloseTimeout: 3_000, // from one page to the next the connection stays
       keepAlive: PING_EVERY,
       retryAttempts: Infinity,
-      shouldRetry: () => true, // else a connection that a browser ends by an error, as of a frozen page, is the last one
+      // A connection that a browser ends by an error, as of a frozen page, is not the last one; a fault of this page is.
+      // (What `terminate` ends with is an Error, too, and has the code of a close.)
+      shouldRetry: (reason) => !(reason instanceof Error) || "code" in reason,
       retryWait: (retries) => this.wait(waitOf(retries)),
       on: {
         connecting: () => this.expectOpening(),
@@ -136,7 +138,7 @@ export class Connection {
     if (this.isConnected && this.awaited.size === 0) this.set("open");
   }
 
-  /** Gives up a socket of which nothing was heard for longer than its pings allow, and does not wait for the next one. */
+  /** Gives up a socket of which nothing was heard for longer than its pings allow, and opens the next one at once. */
   private wake(): void {
     this.hurry();
     if (this.heard && Date.now() - this.heard.getTime() > PING_EVERY + PONG_WITHIN) this.drop();

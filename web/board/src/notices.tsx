@@ -4,7 +4,15 @@ import { useNow } from "./clock.ts";
 import { Time } from "./parts/time.tsx";
 import { ago } from "./times.ts";
 
-export function Notices({ status, staleSince }: { status: Status; staleSince: string | null | undefined }) {
+interface Props {
+  status: Status;
+  staleSince: string | null | undefined;
+  /** What was asked for and not done. */
+  refusal: string;
+  onClose: () => void;
+}
+
+export function Notices({ status, staleSince, refusal, onClose }: Props) {
   return (
     <div className="notices" role="status">
       {status.state === "lost" && status.since && (
@@ -40,16 +48,24 @@ export function Notices({ status, staleSince }: { status: Status; staleSince: st
           What stands here is from then. Nothing can be changed until it is back.
         </p>
       )}
+      <p className="refusal" role="alert">
+        {refusal && (
+          <>
+            {refusal} <button onClick={onClose}>Close</button>
+          </>
+        )}
+      </p>
     </div>
   );
 }
 
+/** How long ago that is changes all the time: a reader of screens is not told each time. */
 function Since({ at }: { at: string }) {
   const now = useNow();
   return (
     <>
       {" "}
-      since <Time at={at} /> ({ago(at, now)})
+      since <Time at={at} /> <span aria-hidden="true">({ago(at, now)})</span>
     </>
   );
 }

@@ -90,10 +90,13 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
           </span>
         </h2>
         {!sorted && (
-          <button className="quiet" onClick={(event) => {
+          <button
+            className="quiet"
+            onClick={(event) => {
               focusHeading(event);
               renew();
-            }}>
+            }}
+          >
             {news > 0 ? `Show ${news.toLocaleString()} more` : "Leave out what is gone"}
           </button>
         )}

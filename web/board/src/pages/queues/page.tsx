@@ -130,18 +130,24 @@ function Lines({ queues }: { queues: readonly Queue[] }) {
           </span>
         </h2>
         {isNarrowed && (
-          <button className="quiet" onClick={(event) => {
+          <button
+            className="quiet"
+            onClick={(event) => {
               focusHeading(event);
               change({ q: null, kind: null });
-            }}>
+            }}
+          >
             Show all queues
           </button>
         )}
         {!sorted && (
-          <button className="quiet" onClick={(event) => {
+          <button
+            className="quiet"
+            onClick={(event) => {
               focusHeading(event);
               renew();
-            }}>
+            }}
+          >
             Sort anew{news > 0 && `, with ${news.toLocaleString()} more`}
           </button>
         )}

@@ -21,11 +21,14 @@ export function Annotations({ run }: { run: Run }) {
     const answer = await annotate({ id: run.id, annotations: { [key]: value } });
     return !answer.error && answer.data?.annotate.userErrors.length === 0;
   };
+  const focusAdd = () => requestAnimationFrame(() => add.current?.focus());
   const save = async (key: string, value: unknown) => {
-    if (await set(key, value)) edit(null);
+    if (!(await set(key, value))) return;
+    edit(null);
+    if (edited === "") focusAdd();
   };
   const remove = async (key: string) => {
-    if (await set(key, null)) add.current?.focus(); // the button that had the focus goes
+    if (await set(key, null)) focusAdd(); // the button that had the focus goes
   };
 
   return (
@@ -80,7 +83,7 @@ export function Annotations({ run }: { run: Run }) {
           save={save}
           close={() => {
             edit(null);
-            requestAnimationFrame(() => add.current?.focus());
+            focusAdd();
           }}
         />
       )}

@@ -44,14 +44,13 @@ export function stepsBefore(step: Depending, names: ReadonlySet<string>): Before
   });
 }
 
-/** `direction`: to the right where there is room, else down. */
+/** `direction`: to the right where there is room, else down. Lines that others imply are left out. */
 export function drawn(steps: readonly Depending[], direction: "LR" | "TB"): Drawing {
   const graph = new Graph();
   graph.setGraph({ rankdir: direction, nodesep: 20, ranksep: 44, marginx: MARGIN, marginy: MARGIN });
   graph.setDefaultEdgeLabel(() => ({}));
-  const names = new Set(steps.map(({ name }) => name));
   for (const { name } of steps) graph.setNode(name, { ...BOX });
-  for (const step of steps) for (const { name } of stepsBefore(step, names)) graph.setEdge(name, step.name);
+  for (const [name, before] of directlyBefore(steps)) for (const each of before) graph.setEdge(each, name);
   layout(graph);
   const { width = 0, height = 0 } = graph.graph();
   const boxes = steps.map(({ name }) => {
@@ -63,6 +62,27 @@ export function drawn(steps: readonly Depending[], direction: "LR" | "TB"): Draw
     return { from: edge.v, to: edge.w, points };
   });
   return { width, height, boxes, lines };
+}
+
+/** By step, those that it waits for, without those that one of these waits for, too. */
+function directlyBefore(steps: readonly Depending[]): Map<string, string[]> {
+  const names = new Set(steps.map(({ name }) => name));
+  const before = new Map(steps.map((step) => [step.name, stepsBefore(step, names).map(({ name }) => name)]));
+  const found = new Map<string, Set<string>>();
+  const allBefore = (name: string): Set<string> => {
+    let all = found.get(name);
+    if (!all) {
+      found.set(name, (all = new Set())); // also ends a circle, which no valid specification has
+      for (const each of before.get(name)!) for (const one of [each, ...allBefore(each)]) all.add(one);
+    }
+    return all;
+  };
+  return new Map(
+    [...before].map(([name, all]) => [
+      name,
+      all.filter((each) => each !== name && !all.some((other) => other !== each && allBefore(other).has(each))),
+    ]),
+  );
 }
 
 /** A smooth line through the points. */

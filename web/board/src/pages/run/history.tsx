@@ -38,12 +38,10 @@ export function History({ run }: { run: Run }) {
               <li key={`${at} ${status}`} className="line">
                 <Status status={status} />
                 <span className="detail">
-                  {index > 0
-                    ? `for ${duration((to - from) / 1000)}`
-                    : run.isFinished
-                      ? ""
-                      : `since ${duration((to - from) / 1000)}`}
-                  {isLate && " (noticed late: no server watched when it changed)"}
+                  {isLate
+                    ? "noticed late: no server watched when it changed"
+                    : (index > 0 || !run.isFinished) &&
+                      `${index > 0 ? "for" : "since"} ${duration((to - from) / 1000)}`}
                 </span>
                 <Time at={at} />
               </li>

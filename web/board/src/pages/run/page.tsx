@@ -4,6 +4,7 @@ import { useEffect } from "react";
 import { change, href, useAddress } from "../../address.ts";
 import { BoardRunDocument, BoardRunStepsDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
+import { Section } from "../../parts/section.tsx";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { Annotations } from "./annotations.tsx";
 import { Commands } from "./commands.tsx";
@@ -14,6 +15,7 @@ import { Opened } from "./opened.tsx";
 import { Spec } from "./spec.tsx";
 import { Steps } from "./steps.tsx";
 import { Tasks } from "./tasks.tsx";
+import { Unread } from "./unread.tsx";
 import { Workers } from "./workers.tsx";
 
 import "./page.css";
@@ -39,16 +41,24 @@ export function RunPage() {
       {run && (
         <>
           <Header run={run} />
-          <Steps steps={steps} error={stepsError} chosen={step} choose={(chosen) => change({ step: chosen })} />
-          <Tasks run={run} steps={steps} />
+          {steps?.length === 0 ? (
+            <Section title="Steps and tasks">
+              <Unread what="They" />
+            </Section>
+          ) : (
+            <>
+              <Steps steps={steps} error={stepsError} chosen={step} choose={(chosen) => change({ step: chosen })} />
+              <Tasks run={run} steps={steps} />
+            </>
+          )}
           <div className="columns">
             <div className="column">
               <History run={run} />
-              <Annotations run={run} />
+              <Commands workspace={run.workspace} />
             </div>
             <div className="column">
+              <Annotations run={run} />
               <Workers run={id} />
-              <Commands workspace={run.workspace} />
             </div>
           </div>
           <Opened title="Parameters and samples">{() => <Input run={id} />}</Opened>

@@ -8,10 +8,11 @@ import { MARKS, TASK_STATUSES, tone } from "../../statuses.ts";
 import { duration } from "../../times.ts";
 import { useWidth } from "../../width.ts";
 import type { Step } from "./data.ts";
-import { BOX, drawn, pathOf, stepsBefore } from "./graph.ts";
-import { Unread } from "./unread.tsx";
+import { BOX, type Drawing, drawn, pathOf, stepsBefore } from "./graph.ts";
 
-const MOST = 120; // beyond that neither the layout nor an eye follows the lines
+const MOST = 60; // beyond that the layout takes long, and no eye follows the lines
+
+const EMPTY: Drawing = { width: 0, height: BOX.height, boxes: [], lines: [] };
 
 interface Props {
   /** Undefined until the server has said them. */
@@ -27,8 +28,7 @@ export function Steps({ steps, error, chosen, choose }: Props) {
     <Section title="Steps" total={steps?.length}>
       {error && <Failure error={error} />}
       {!steps && !error && <Loading rows={4} />}
-      {steps?.length === 0 && <Unread what="The steps and tasks" />}
-      {steps && steps.length > 0 && <StepGraph steps={steps} chosen={chosen} choose={choose} />}
+      {steps && <StepGraph steps={steps} chosen={chosen} choose={choose} />}
     </Section>
   );
 }
@@ -38,7 +38,10 @@ function StepGraph({ steps, chosen, choose }: { steps: readonly Step[] } & Omit<
   const direction = width >= 3 * BOX.width ? "LR" : "TB";
   const shape = JSON.stringify(steps.map(({ name, dependsOn }) => ({ name, dependsOn })));
   // The numbers change each second, the shape never: it is laid out once.
-  const drawing = useMemo(() => drawn(steps.slice(0, MOST), direction), [shape, direction]);
+  const drawing = useMemo(
+    () => (width > 0 ? drawn(steps.slice(0, MOST), direction) : EMPTY),
+    [shape, direction, width > 0],
+  );
   const names = new Set(steps.map(({ name }) => name));
   const byName = new Map(steps.map((step) => [step.name, step]));
   const rest = steps.slice(MOST);

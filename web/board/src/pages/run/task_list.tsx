@@ -9,6 +9,8 @@ import { columnsOf } from "./task_columns.tsx";
 import { type Part, type Wanted, filterOf, partsOf } from "./task_filter.ts";
 import { useTaskRows } from "./task_rows.ts";
 
+const THROTTLE = 1_000;
+const OF_TEXT = 5_000; // the server has to look at each task for a text, and only at some numbers else
 const HEIGHTS = { wide: 3, narrow: 4.75 };
 
 interface Props {
@@ -64,7 +66,7 @@ interface RowsProps extends Props {
 
 function Rows({ run, wanted, open, memory, pages, leading, leadingThen }: RowsProps) {
   const filter = useMemo(() => filterOf(wanted), [wanted]);
-  const live = useTaskRows(run, filter, leading.filter);
+  const live = useTaskRows(run, filter, leading.filter, wanted.text ? OF_TEXT : THROTTLE);
   const [restarts, setRestarts] = useState(0);
   const total = live.matching ?? pages.totalCount;
   const isOutdated =
@@ -119,7 +121,7 @@ function classOf({ id, status }: Task, { statuses }: Wanted, open: string | null
 function Foot({ pages }: { pages: Pages<Task> }) {
   if (pages.error) return <Failure error={pages.error} retry={pages.more} />;
   if (pages.isFull) return <Empty>The list ends here. To see other tasks, filter them.</Empty>;
-  return pages.hasMore ? <Loading rows={1} /> : null;
+  return pages.hasMore ? <span className="none">More are on their way.</span> : null;
 }
 
 function useTaskPages(run: string, part: Part, memory: string): Pages<Task> {

@@ -7,7 +7,6 @@ import { TaskFilters } from "./task_filters.tsx";
 import { type Wanted, wantedOf } from "./task_filter.ts";
 import { TaskList } from "./task_list.tsx";
 import { TaskPanel } from "./task_panel.tsx";
-import { Unread } from "./unread.tsx";
 
 interface Props {
   run: Run;
@@ -26,13 +25,6 @@ export function Tasks({ run, steps }: Props) {
     change({ task: null, stream: null });
     requestAnimationFrame(() => (linkOf(task) ?? list.current)?.focus());
   };
-  if (steps?.length === 0) {
-    return (
-      <Section title="Tasks">
-        <Unread what="The tasks" />
-      </Section>
-    );
-  }
   return (
     <div className={task ? "tasks with-task" : "tasks"}>
       <Section title="Tasks">

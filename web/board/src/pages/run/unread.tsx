@@ -3,14 +3,17 @@ import { useSession } from "../../session.tsx";
 
 /** Says why what comes from the files of a run is not known. */
 export function Unread({ what }: { what: string }) {
-  const reads = useSession()?.database.sources.includes("WORKSPACE_FILES");
+  const session = useSession();
+  if (!session) return null;
+  const reads = session.database.sources.includes("WORKSPACE_FILES");
   return (
     <Empty>
       {what} are not known:{" "}
       {reads ? (
         <>
-          the server does not read this workspace. It is not below a <code>--workspace-root</code>, it is gone, or the
-          server may not open it; its log has the reason.
+          the server has not read this workspace. If it is a large one, that may take some seconds. If nothing comes, it
+          is gone, it is not below a <code>--workspace-root</code>, or the server may not open it; its log has the
+          reason.
         </>
       ) : (
         <>

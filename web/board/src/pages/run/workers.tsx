@@ -22,7 +22,7 @@ export function Workers({ run }: { run: string }) {
       {hears === false && workers && workers.length > 0 && (
         <p className="detail">Who is alive is not known: this server does not hear the workers' heartbeats.</p>
       )}
-      <ul className="rows">
+      <ul className="rows processes">
         {workers?.map((worker) => (
           <Logical key={worker.id} worker={worker} />
         ))}

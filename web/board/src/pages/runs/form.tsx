@@ -75,33 +75,33 @@ export function FilterForm({ params, view }: { params: URLSearchParams; view: Vi
           </select>
         </Field>
       </div>
-      <div className="choices">
-        <Statuses chosen={statusesOf(params)} />
+      <Statuses chosen={statusesOf(params)} />
+      <div className="last">
+        <details className="more" open={more > 0 || undefined}>
+          <summary>More filters{more > 0 && ` (${more})`}</summary>
+          <div className="fields">
+            <TimeField label="Launched after" name="launchedAfter" value={of("launchedAfter")} />
+            <TimeField label="Launched before" name="launchedBefore" value={of("launchedBefore")} />
+            <TimeField label="Finished after" name="finishedAfter" value={of("finishedAfter")} />
+            <TextField label="Annotation: key or key=value" name="annotation" value={of("annotation")} />
+            <Choice
+              label="Worker"
+              name="worker"
+              value={of("worker")}
+              any="All"
+              choices={data && [...new Set(data.logicalWorkers.nodes.map(({ name }) => name))]}
+            />
+            <YesNo label="Finished" name="finished" value={of("finished")} />
+            <YesNo label="Failed at any time" name="failed" value={of("failed")} />
+            <YesNo label="Stuck" name="stuck" value={of("stuck")} />
+          </div>
+        </details>
         {isChanged && (
           <button type="button" className="reset" onClick={() => go(href(["runs"]), { replace: true })}>
             Reset
           </button>
         )}
       </div>
-      <details className="more" open={more > 0 || undefined}>
-        <summary>More filters{more > 0 && ` (${more})`}</summary>
-        <div className="fields">
-          <TimeField label="Launched after" name="launchedAfter" value={of("launchedAfter")} />
-          <TimeField label="Launched before" name="launchedBefore" value={of("launchedBefore")} />
-          <TimeField label="Finished after" name="finishedAfter" value={of("finishedAfter")} />
-          <TextField label="Annotation: key or key=value" name="annotation" value={of("annotation")} />
-          <Choice
-            label="Worker"
-            name="worker"
-            value={of("worker")}
-            any="All"
-            choices={data && [...new Set(data.logicalWorkers.nodes.map(({ name }) => name))]}
-          />
-          <YesNo label="Finished" name="finished" value={of("finished")} />
-          <YesNo label="Failed at any time" name="failed" value={of("failed")} />
-          <YesNo label="Stuck" name="stuck" value={of("stuck")} />
-        </div>
-      </details>
     </form>
   );
 }

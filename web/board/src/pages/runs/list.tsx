@@ -1,5 +1,5 @@
 // The runs of one filter in one order, without end.
-import { useEffect, useMemo, useState } from "react";
+import { type ReactNode, useEffect } from "react";
 
 import { BoardRunsDocument, BoardRunsHeadDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
@@ -26,14 +26,12 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const live = useLiveRows(view.filter);
   const selection = useSelection(pages.rows);
   const mayWrite = useMay("WRITE");
-  const [restarts, setRestarts] = useState(0);
-  const known = useMemo(() => new Set(pages.rows.map(({ id }) => id)), [pages.rows]);
   const first = head.data?.runs;
   const news =
     first && !pages.isLoading
       ? newIn(
           first.nodes.map(({ id }) => id),
-          known,
+          pages.ids,
           !pages.hasMore,
         )
       : 0;
@@ -45,19 +43,15 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   if (pages.totalCount === undefined) {
     return pages.error ? <Failure error={pages.error} retry={pages.more} /> : <Loading rows={12} />;
   }
-  const show = () => {
-    pages.reload();
-    setRestarts(restarts + 1);
-  };
   return (
     <>
       <div className="list-head">
         <p className="count" role="status">
           {(total ?? 0).toLocaleString()} {total === 1 ? "run" : "runs"}
         </p>
-        {!isEmpty && news > 0 && <button onClick={show}>{announced(news)}</button>}
+        {!isEmpty && news > 0 && <button onClick={pages.reload}>{announced(news)}</button>}
         {!isEmpty && news === 0 && total !== pages.totalCount && (
-          <button className="quiet" onClick={show}>
+          <button className="quiet" onClick={pages.reload}>
             Load the list again
           </button>
         )}
@@ -78,12 +72,12 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
           total={total}
           heights={HEIGHTS}
           memory={memory}
-          restarts={restarts}
+          restarts={pages.version}
           onEnd={pages.more}
           onRest={live.look}
           classOf={(run) => classOf(live.of(run))}
           {...(mayWrite && { isSelected: selection.has, select: selection.toggle })}
-          foot={<Foot pages={pages} />}
+          foot={footOf(pages)}
         />
       )}
     </>
@@ -101,7 +95,7 @@ function classOf({ isDeleted, matches }: LiveRow): string | undefined {
 }
 
 /** What comes after the rows: more, or why not. */
-function Foot({ pages }: { pages: Pages<Run> }) {
+function footOf(pages: Pages<Run>): ReactNode {
   if (pages.error) return <Failure error={pages.error} retry={pages.more} />;
   if (pages.isFull) return <Empty>The list ends here. To see other runs, filter them.</Empty>;
   return pages.hasMore ? <Loading rows={1} /> : null;

@@ -15,11 +15,13 @@ export function RunsPage() {
       <h1 tabIndex={-1}>Runs</h1>
       <FilterForm params={params} view={view} />
       {view.problems.length > 0 && (
-        <ul className="problems" role="alert">
-          {view.problems.map((problem) => (
-            <li key={problem}>{problem}</li>
-          ))}
-        </ul>
+        <div className="problems" role="alert">
+          <ul>
+            {view.problems.map((problem) => (
+              <li key={problem}>{problem}</li>
+            ))}
+          </ul>
+        </div>
       )}
       <RunList key={memory} view={view} memory={memory} />
     </>

@@ -132,18 +132,24 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
           </span>
         </h2>
         {isNarrowed && (
-          <button className="quiet" onClick={(event) => {
+          <button
+            className="quiet"
+            onClick={(event) => {
               focusHeading(event);
               change({ q: null, kind: null });
-            }}>
+            }}
+          >
             Show all workers
           </button>
         )}
         {news > 0 && (
-          <button className="quiet" onClick={(event) => {
+          <button
+            className="quiet"
+            onClick={(event) => {
               focusHeading(event);
               renew();
-            }}>
+            }}
+          >
             Show {news.toLocaleString()} more
           </button>
         )}
