@@ -333,7 +333,9 @@ async def test_a_page_of_another_version_says_so(tmp_path: Path) -> None:
         async with serving(await memory_of(*records()), port=live.port, static=other):
             await page.until(f"{NOTICE}.includes('The server has another version than this page since')")
         async with serving(await memory_of(*records()), port=live.port):
+            await page.evaluate("window.isOld = true")
             await page.click(".notice button")
+            await page.until("!window.isOld && document.querySelector('.tile')")
             await agree(page, live.port)
 
 
