@@ -1,18 +1,22 @@
-# Stage 1 builds GraphiQL; stage 2 the wheel and everything it needs into a virtual environment; stage 3 has only that.
-FROM node:22.21.1-bookworm-slim AS graphiql
-WORKDIR /src/web/graphiql
-COPY web/graphiql/package.json web/graphiql/package-lock.json web/graphiql/.npmrc ./
-RUN npm ci --ignore-scripts
-COPY web/graphiql ./
-COPY queries /src/queries
-RUN npm run build
+# Stage 1 builds the pages; stage 2 the wheel and everything it needs into a virtual environment; stage 3 has only that.
+FROM node:22.21.1-bookworm-slim AS pages
+WORKDIR /src
+COPY web/board/package.json web/board/package-lock.json web/board/.npmrc web/board/
+COPY web/graphiql/package.json web/graphiql/package-lock.json web/graphiql/.npmrc web/graphiql/
+RUN npm ci --prefix web/board --ignore-scripts \
+    && npm ci --prefix web/graphiql --ignore-scripts
+COPY web web
+COPY queries queries
+COPY schema/schema.graphql schema/
+RUN npm run --prefix web/board build \
+    && npm run --prefix web/graphiql build
 
 FROM python:3.13.9-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schema schema
 COPY server server
-COPY --from=graphiql /src/server/static server/static
+COPY --from=pages /src/server/static server/static
 RUN python -m venv /opt/merlin-graphql \
     && /opt/merlin-graphql/bin/pip install --no-cache-dir --disable-pip-version-check \
         --constraint constraints.txt '.[amqp,jwt,tracing]'

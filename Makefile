@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 # Of tests: they wait for half of their time. Each takes its share in one piece, so that its servers serve many tests.
 PROCESSES = $(shell $(BIN)/python -c 'import os; print(2 * (os.cpu_count() or 1))')
+PAGES = $(VENV)/.board $(VENV)/.graphiql
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve dev test coverage check format graphiql wheel locks schema architecture soak bench bench-load release newest clean
+.PHONY: help serve dev test coverage check format board graphiql wheel locks schema architecture soak bench bench-load release newest clean
 
 help:
 	@echo "make serve     serve sample data, and print the address to open (ARGS='--port 9000' adds options)"
@@ -16,9 +17,10 @@ help:
 	@echo "make coverage  the test suite, with the lines that it leaves out"
 	@echo "make check     format, lint, types, layers, Dockerfile"
 	@echo "make format    format, and mend what the linter can"
-	@echo "make graphiql  build the page at / into the server, so that it needs no internet (needs npm)"
-	@echo "make wheel     make dist/*.whl, with that page inside (needs npm)"
-	@echo "make locks     write constraints.txt and web/graphiql/package-lock.json anew, with the newest versions"
+	@echo "make board     build the page at /board into the server (needs npm)"
+	@echo "make graphiql  build the page at /graphiql into the server, so that it needs no internet (needs npm)"
+	@echo "make wheel     make dist/*.whl, with these pages inside (needs npm)"
+	@echo "make locks     write constraints.txt and web/*/package-lock.json anew, with the newest versions"
 	@echo "make schema    write schema/schema.graphql and its reference in docs/reference/ anew, after a change of the schema"
 	@echo "make architecture  write the table of modules in docs/architecture.md anew, after a change of docstrings"
 	@echo "make newest    try the newest versions of the clients that the tests use, and say what broke (ARGS='graphql-ws' tries one)"
@@ -28,20 +30,20 @@ help:
 	@echo "make release   date the CHANGELOG, commit and tag the version of server/__init__.py; pushes nothing"
 	@echo "make clean     remove what these made"
 
-serve: $(VENV)/.serve $(VENV)/.graphiql
+serve: $(VENV)/.serve $(PAGES)
 	$(BIN)/merlin-graphql serve --demo $(ARGS)
 
 # One token and one key for all of its starts, so that a browser stays logged in.
-dev: $(VENV)/.test $(VENV)/.graphiql
+dev: $(VENV)/.test $(PAGES)
 	@secret() { $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(32))'; }; \
 	export MERLIN_GRAPHQL_TOKEN=$$(secret) MERLIN_GRAPHQL_SESSION_KEY=$$(secret); \
 	echo "Log in at the address below with the token $$MERLIN_GRAPHQL_TOKEN"; \
 	$(BIN)/watchfiles --filter python --sigint-timeout 15 '$(BIN)/merlin-graphql serve --demo $(ARGS)' schema server
 
-test: check $(VENV)/.node $(VENV)/.codegen $(VENV)/.graphiql
+test: check $(VENV)/.node $(VENV)/.codegen $(PAGES)
 	$(BIN)/pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
-coverage: $(VENV)/.test $(VENV)/.node $(VENV)/.codegen $(VENV)/.graphiql
+coverage: $(VENV)/.test $(VENV)/.node $(VENV)/.codegen $(PAGES)
 	$(BIN)/pytest -n $(PROCESSES) --dist worksteal --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/.test
@@ -57,15 +59,15 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 
 # What is installed is what the lock file names, by its checksum, and none of it runs anything of its own.
-graphiql:
-	npm ci --prefix web/graphiql --ignore-scripts --loglevel=error
-	npm run --prefix web/graphiql --silent build
+board graphiql:
+	npm ci --prefix web/$@ --ignore-scripts --loglevel=error
+	npm run --prefix web/$@ --silent build
 
-wheel: graphiql | $(BIN)/pip
+wheel: board graphiql | $(BIN)/pip
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 locks: | $(BIN)/pip
-	node web/graphiql/lock.mjs
+	node web/lock.mjs web/board web/graphiql
 	$(PYTHON) -m venv --clear $(VENV)/locks && $(VENV)/locks/bin/pip install --quiet --editable '.[dev]'
 	$(VENV)/locks/bin/pip freeze --exclude-editable >constraints.txt
 
@@ -106,7 +108,7 @@ $(VENV)/.schemathesis: | $(BIN)/pip
 	@touch $@
 
 clean:
-	rm -rf $(VENV) tests/node_modules tests/older/node_modules tests/dev_servers/node_modules tests/next/node_modules web/graphiql/node_modules server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/node_modules tests/older/node_modules tests/dev_servers/node_modules tests/next/node_modules web/*/node_modules web/board/src/gql server/static dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -136,12 +138,19 @@ $(VENV)/.next: tests/next/package.json | $(BIN)/pip
 	fi
 	@touch $@
 
-# Where GraphiQL can't be built, the server falls back to its public copy.
-$(VENV)/.graphiql: $(wildcard web/graphiql/*.* queries/*.graphql) | $(BIN)/pip
+# Where a page can't be built, the server is served without it.
+$(VENV)/.board: PAGE = the board
+$(VENV)/.board: INSTEAD = /board says how to build it
+$(VENV)/.board: $(shell find web/board \( -name node_modules -o -name gql \) -prune -o -type f -print 2>/dev/null)
+$(VENV)/.board: $(wildcard web/*.mjs queries/board/*.graphql) schema/schema.graphql
+$(VENV)/.graphiql: PAGE = GraphiQL
+$(VENV)/.graphiql: INSTEAD = the page at /graphiql loads its public copy
+$(VENV)/.graphiql: $(wildcard web/graphiql/*.* web/*.mjs queries/*.graphql)
+$(PAGES): | $(BIN)/pip
 	@if ! command -v npm >/dev/null; then \
-		echo "There is no npm to build GraphiQL: the page at / loads its public copy"; \
-	elif $(MAKE) --no-print-directory graphiql; then \
+		echo "There is no npm to build $(PAGE): $(INSTEAD)"; \
+	elif $(MAKE) --no-print-directory $(@:$(VENV)/.%=%); then \
 		touch $@; \
 	else \
-		echo "GraphiQL could not be built, as said above: the page at / loads its public copy. The next make tries again"; \
+		echo "npm could not build $(PAGE), as said above: $(INSTEAD). The next make tries again"; \
 	fi

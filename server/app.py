@@ -207,10 +207,11 @@ async def _end_changes(database: MerlinDatabase, draining: asyncio.Event, second
 
 def _page_routes(settings: Settings, access_control: AccessControl, static: Path) -> list[BaseRoute]:
     """The routes of the pages that the settings ask for, and of / before them."""
+    pages = pages_of(settings, static)
     return [
-        *home_routes(pages_of(settings, static), access_control),
-        *(board_routes(static, has_graphiql=settings.graphiql) if settings.board else []),
-        *(graphiql_routes(static) if settings.graphiql else []),
+        *home_routes(pages, access_control),
+        *(board_routes(pages, static) if settings.board else []),
+        *(graphiql_routes(pages, static) if settings.graphiql else []),
     ]
 
 

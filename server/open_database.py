@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -18,6 +18,7 @@ from server.database.demo_data import demo_records
 from server.database.demo_histories import demo_histories
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase, opened
+from server.database.models import Model
 from server.settings import Settings, SettingsError
 
 _DIALECTS: Mapping[str | None, Dialect] = {"current": CURRENT, "legacy": LEGACY}
@@ -91,8 +92,11 @@ def backend_of(settings: Settings) -> ResultsBackend:
     return make_backend(settings.database, options)
 
 
-async def fill_with_demo(backend: ResultsBackend, time_zone: tzinfo | None) -> None:
-    """Writes the sample data. Raises `WrongDatabaseError` for a database that holds records of Merlin."""
+async def fill_with_demo(backend: ResultsBackend, time_zone: tzinfo | None) -> Sequence[Model]:
+    """Writes the sample data, and returns its records.
+
+    Raises `WrongDatabaseError` for a database that holds records of Merlin.
+    """
     async with aclosing(backend.load()) as batches:
         async for batch in batches:
             if batch:
@@ -104,6 +108,7 @@ async def fill_with_demo(backend: ResultsBackend, time_zone: tzinfo | None) -> N
     await backend.insert(records)
     notes = demo_histories(records, now)
     await backend.commit(WriteSet(str(uuid4()), {}, {}, {}, frozenset(), {}, notes=notes))
+    return records
 
 
 def _text(path: object) -> str | None:

@@ -11,6 +11,8 @@ from server.database.tasks import alongside
 from server.open_database import first_line, workspace_roots_of
 from server.settings import Settings, SettingsError
 from server.work.broker import Broker, BrokerError, make_broker
+from server.work.demo_queues import DemoQueues
+from server.work.demo_workers import DemoWorkers
 from server.work.history import HistoryRecorder
 from server.work.progress import TaskRegister
 from server.work.queues import BrokerQueues
@@ -37,7 +39,7 @@ def sources_of(settings: Settings, database: MerlinDatabase, tasks: TaskRegister
     if settings.enable_task_events and settings.read_only:
         raise SettingsError("enable-task-events: with --read-only nothing is sent to workers; leave out one of both.")
     sources = [
-        *_broker_sources(settings, database, tasks),
+        *(_demo_sources(settings, database) if settings.is_demo else _broker_sources(settings, database, tasks)),
         *_results(database, tasks),
         *_workspace_files(settings, database),
     ]
@@ -76,11 +78,17 @@ def _celery_events(broker: Broker, settings: Settings, database: MerlinDatabase,
     return CeleryEvents(clients, observations, copy, listeners=[tasks.note], requests=requests)
 
 
+def _demo_sources(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
+    """Of sample data that has files, as if there were a broker."""
+    return [DemoQueues(database), DemoWorkers(database)] if workspace_roots_of(settings) else []
+
+
 def _workspace_files(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
     roots = workspace_roots_of(settings)
     if not roots:
         return []
-    files = WorkspaceFiles(database.read_model, database.observations, roots)
+    below = roots[0] if settings.is_demo else None
+    files = WorkspaceFiles(database.read_model, database.observations, roots, below=below)
     database.observations.reader = files
     return [files]
 

@@ -18,7 +18,7 @@ from server.database.errors import DatabaseError
 from server.database.merlin_config import find_broker, find_database, local_database
 from server.errors import UsageError
 from server.observability.logs import logging_config
-from server.open_database import backend_of
+from server.open_database import backend_of, workspace_roots_of
 from server.open_work import broker_of
 from server.settings import Settings, read_settings
 from server.work.broker import make_broker
@@ -38,14 +38,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, str]:
     """The settings with a database, and the source of its URL. Merlin's own is created if missing, as Merlin does."""
     if settings.is_demo:
-        settings = dataclasses.replace(settings, create=True)
+        return _with_demo(settings, stack)
     if settings.database is not None:
         return dataclasses.replace(settings, create=settings.create or _is_merlins(settings.database)), "as given"
-    if settings.is_demo:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="merlin-graphql-demo-"))
-        return dataclasses.replace(
-            settings, database=f"sqlite:///{directory}/demo.db"
-        ), "sample data, deleted at the end"
     try:
         home, here = Path.home(), Path.cwd()
     except (OSError, RuntimeError):
@@ -57,6 +52,21 @@ def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Sett
         with contextlib.suppress(OSError):  # opening the database reports what is wrong
             (home / ".merlin").mkdir(exist_ok=True)
     return dataclasses.replace(settings, database=found.url, create=True), f"from {found.source}"
+
+
+def _with_demo(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, str]:
+    """With a folder for the workspaces of the sample data, but for a demo that needs no disk."""
+    workspace_roots_of(settings)
+    settings = dataclasses.replace(settings, create=True, workspace_root=None)
+    if settings.database is not None and backend_of(settings).kind == "memory":
+        return settings, "as given"
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="merlin-graphql-demo-")))
+    workspaces = directory / "workspaces"
+    workspaces.mkdir()
+    settings = dataclasses.replace(settings, workspace_root=(workspaces,))
+    if settings.database is not None:
+        return settings, "as given"
+    return dataclasses.replace(settings, database=f"sqlite:///{directory}/demo.db"), "sample data, deleted at the end"
 
 
 def with_broker(settings: Settings, named: Settings) -> Settings:

@@ -18,6 +18,7 @@ from server.auth.from_settings import access_control_of, allowed_hosts_of, with_
 from server.commands.configuration import naming, print_database, settings_of, with_broker, with_database
 from server.database.backends.base import Progress, no_progress
 from server.database.demo_life import going_on, going_on_in
+from server.database.demo_moments import moments_at_start
 from server.endpoints import board, graphiql
 from server.endpoints.home import pages_of
 from server.endpoints.login import PARAMETER
@@ -29,6 +30,7 @@ from server.process.listener import listening
 from server.process.signals import ignore_signals, leave, on_hangup, on_signals, run
 from server.process.uvicorn_server import allow_many_files, check_workers, config_of, serve_by_many
 from server.settings import Settings
+from server.work.demo_workspaces import DemoWorkspaces
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 """For each wildcard address, the loopback address at which this machine reaches it."""
@@ -59,11 +61,13 @@ def serve(options: argparse.Namespace) -> int:
         listener = stack.enter_context(listening(settings))
         if is_found:
             print_database(settings, source, sys.stdout)
-        run(_prepare(settings))
+        work = _demo_work(settings)
+        run(_prepare(settings, work))
         if not is_found:
             print_database(settings, source, sys.stdout)
         if settings.is_demo_alive and not _is_memory(settings):
-            stack.enter_context(going_on(functools.partial(backend_of, _to_write(settings)), settings.zone()))
+            make_backend = functools.partial(backend_of, _to_write(settings))
+            stack.enter_context(going_on(make_backend, settings.zone(), work))
         if settings.workers > 1:
             if not serve_by_many(settings, listener, functools.partial(announce, listener)):
                 raise UsageError("The server processes could not start: the lines above say why.")
@@ -77,11 +81,17 @@ def _to_write(settings: Settings) -> Settings:
     return dataclasses.replace(settings, read_only=False)
 
 
+def _demo_work(settings: Settings) -> DemoWorkspaces | None:
+    """Writes the workspaces of sample data to the folder that was made for them; None where there is none."""
+    roots = settings.workspace_root if settings.is_demo else None
+    return None if roots is None else DemoWorkspaces(roots[0])
+
+
 def _is_memory(settings: Settings) -> bool:
     return backend_of(settings).kind == "memory"
 
 
-async def _prepare(settings: Settings) -> None:
+async def _prepare(settings: Settings, work: DemoWorkspaces | None) -> None:
     """Fails early: opens once what the server needs, before any part of it runs."""
     documents_of(settings)
     workspace_roots_of(settings)
@@ -92,7 +102,10 @@ async def _prepare(settings: Settings) -> None:
     try:
         await backend.open()
         if settings.is_demo and not _is_memory(settings):
-            await fill_with_demo(backend, settings.zone())
+            records = await fill_with_demo(backend, settings.zone())
+            if work is not None:
+                for moment in moments_at_start(records):
+                    work.show(moment)
     finally:
         await backend.close()
 
@@ -114,9 +127,9 @@ def _announce(settings: Settings, token: str | None, listener: socket.socket) ->
     secret = "" if token is None else f"?{PARAMETER}={token}"
     for number, name in enumerate(pages):
         print(f"{_TITLES[name]}: http://{place}/{name if number else secret}")  # / leads to the first
-    print(f"GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
     if token is not None and not pages:
-        print(f"Token: {token}", flush=True)
+        print(f"Token: {token}")
+    print(f"GraphQL: http://{place}/graphql   (Ctrl+C ends it)", flush=True)
     if is_any:
         print(f"From other machines: {socket.gethostname()}:{port} instead of {place}", flush=True)
 

@@ -52,10 +52,18 @@ class Study(NamedTuple):
     history: str
     """A letter of `_HISTORY` for each run, the oldest first."""
     parameters: Mapping[str, Sequence[float | str]]
+    queues: tuple[str, ...]
+    """That of each step, without Merlin's tag."""
     samples: int = 0
+    sampled: str = ""
+    """The step that has a task for each sample."""
     iterative: bool = False
     id: str = ""
     """Drawn when its records are made."""
+
+    def queue_of(self, step: str) -> str:
+        """As Merlin stores it, with its tag."""
+        return f"[merlin]_{self.queues[self.steps.index(step)]}"
 
 
 _FLEET = dict(zip("RSXB?", WorkerStatus, strict=True))  # X: stopped, B: rebooting
@@ -67,7 +75,7 @@ WORKERS = (
     Worker("surrogate_train", ("train", "validate"), 4, "RB"),
     Worker("opacity_tables", ("opacity",), 56, "XX"),
     Worker("laser_optimizer", ("propose", "laser_sim"), 18, "RRB"),
-    Worker("hello", ("hello",), 2, "RX"),
+    Worker("hello", ("hello",), 2, "SX"),  # so its runs are stuck
     Worker("eos_sim", ("eos", "eos_collect"), 36, "RRS"),
     Worker("learn", ("learn", "make_samples", "predict"), 1),  # set up, and never started
 )
@@ -80,7 +88,9 @@ STUDIES = (
         ("make_mesh", "run_hydra", "extract_yield", "collect"),
         "CCFCCCXCCCFRRQI",
         {"CAPSULE_RADIUS_UM": [850.0, 950.0, 1050.0, 1150.0], "ABLATOR": ["CH", "HDC", "Be"]},
-        samples=10000,
+        ("hydra_setup", "hydra_sim", "extract", "collect"),
+        samples=10,
+        sampled="run_hydra",
     ),
     Study(
         "opacity_surrogate",
@@ -89,7 +99,9 @@ STUDIES = (
         ("sample_tables", "compute_opacity", "train_model", "validate_model"),
         "CFCXCCCC",
         {"HIDDEN_LAYERS": [3, 5, 8], "LEARNING_RATE": [0.01, 0.001, 0.0003]},
-        samples=2500,
+        ("opacity", "opacity", "train", "validate"),
+        samples=12,
+        sampled="compute_opacity",
     ),
     Study(
         "laser_pulse_optimization",
@@ -98,7 +110,9 @@ STUDIES = (
         ("propose_pulse", "run_hydra", "score", "iterate"),
         "CCCCCCCR",
         {"PEAK_POWER_TW": [380.0, 410.0, 440.0], "FOOT_LENGTH_NS": [4.5, 5.0, 5.5]},
-        samples=128,
+        ("propose", "hydra_sim", "extract", "laser_sim"),
+        samples=8,
+        sampled="run_hydra",
         iterative=True,
     ),
     Study(
@@ -108,7 +122,9 @@ STUDIES = (
         ("step_1", "step_2"),
         "CFXCCI",
         {"GREET": ["hello", "hola"], "WORLD": ["world", "mundo"]},
+        ("hello", "hello"),
         samples=5,
+        sampled="step_1",
     ),
     Study(
         "eos_uncertainty",
@@ -117,7 +133,9 @@ STUDIES = (
         ("build_eos", "shock_run", "collect", "fit_posterior"),
         "CCCFCXRQ",
         {"MATERIAL": ["deuterium", "carbon", "tungsten"]},
-        samples=4000,
+        ("eos", "eos", "eos_collect", "train"),
+        samples=10,
+        sampled="shock_run",
     ),
     Study(
         "feature_demo",
@@ -126,6 +144,7 @@ STUDIES = (
         ("hello", "collect", "translate", "learn", "make_new_samples", "predict", "verify"),
         "CCQ",
         {"X2": [0.5, 1.0], "N_NEW": [10, 20]},
+        ("hello", "hello", "hello", "learn", "make_samples", "predict", "hello"),
     ),
 )
 
@@ -265,7 +284,7 @@ class Maker:
         celery = f"celery -A merlin worker --concurrency {spec.concurrency} --prefetch-multiplier 1 -O fair"
         return PhysicalWorkerModel(
             id=self.id(),
-            name=f"celery@{spec.name}.{host}",
+            name=f"celery@{spec.name}.%{host}",
             logical_worker_id=spec.id,
             launch_cmd=f"srun -N {nodes} -n {nodes} {celery} -n {spec.name}.%%h -l INFO -Q '{queues}'",
             args=write_json({"concurrency": spec.concurrency, "prefetch_multiplier": 1, "optimization": "fair"}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from server.contract.findings import UnreadableError
 from server.contract.manifest import read_manifest
 from server.endpoints.pages import STATIC, is_built, page_routes
 
@@ -26,15 +27,19 @@ _NOT_BUILT = """<!doctype html>
 <p>This server has no copy of the board's page. Run <code>make board</code> in a checkout of merlin-graphql, on a
 machine that has npm, and start the server again.</p>{more}</body></html>
 """
+_DAMAGED = "The board is damaged: build it again by `make board`, or serve with --no-board."
 _GRAPHIQL = '\n<p>Meanwhile, <a href="graphiql">GraphiQL</a> shows the same data.</p>'
 
 
-def board_routes(static: Path = STATIC, *, has_graphiql: bool = False) -> list[BaseRoute]:
-    """The routes of the page and of its files; if it was not built, of a page that says how to build it."""
+def board_routes(pages: Sequence[str], static: Path = STATIC) -> list[BaseRoute]:
+    """The routes of the page and of its files; if it was not built, of a page that says how to build it.
+
+    `pages`: the names of those that this server has.
+    """
     folder = static / NAME
     if is_built(folder):
-        return page_routes(NAME, folder)
-    text = _NOT_BUILT.format(more=_GRAPHIQL if has_graphiql else "")
+        return page_routes(NAME, folder, pages)
+    text = _NOT_BUILT.format(more=_GRAPHIQL if "graphiql" in pages else "")
 
     async def not_built(_request: Request) -> Response:
         return HTMLResponse(text, HTTPStatus.NOT_FOUND, {"cache-control": "no-store"})
@@ -45,4 +50,9 @@ def board_routes(static: Path = STATIC, *, has_graphiql: bool = False) -> list[B
 def board_operations(static: Path = STATIC) -> Mapping[str, str]:
     """The documents that the page sends, by their hashes; none if it was not built. Raises `UnreadableError`."""
     folder = static / NAME
-    return read_manifest(str(folder / _OPERATIONS)) if is_built(folder) else MappingProxyType({})
+    if not is_built(folder):
+        return MappingProxyType({})
+    try:
+        return read_manifest(str(folder / _OPERATIONS))
+    except UnreadableError as error:
+        raise UnreadableError(f"{_DAMAGED} {error}") from None

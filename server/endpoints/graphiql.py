@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.requests import Request
@@ -35,10 +36,10 @@ _CHANGES = {
 }
 
 
-def graphiql_routes(static: Path = STATIC) -> list[BaseRoute]:
-    """The routes of the page and, if it was built, of its files."""
+def graphiql_routes(pages: Sequence[str], static: Path = STATIC) -> list[BaseRoute]:
+    """The routes of the page and, if it was built, of its files. `pages`: the names of those that this server has."""
     folder = static / NAME
-    return page_routes(NAME, folder) if is_built(folder) else [Route(f"/{NAME}", public_copy)]
+    return page_routes(NAME, folder, pages) if is_built(folder) else [Route(f"/{NAME}", public_copy)]
 
 
 async def public_copy(request: Request) -> Response:

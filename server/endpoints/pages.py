@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import stat_result
 from pathlib import Path
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -21,6 +22,7 @@ STATIC = Path(__file__).parents[1] / "static"
 """Where builds put the pages, each into a folder of its own: index.html, and the files that it loads."""
 
 _INDEX = "index.html"
+_ROOT = "<html"
 _HASHED = re.compile(r"[\w-]+-\w{4,}\.\w+", re.ASCII)
 """A file name that has a hash of the content."""
 _LICENSES = "licenses.txt"
@@ -59,11 +61,16 @@ def is_built(folder: Path) -> bool:
     return (folder / _INDEX).is_file()
 
 
-def page_routes(name: str, folder: Path) -> list[BaseRoute]:
-    """The routes of the built page in a folder, at /NAME, and of the files that it loads, at /static/NAME."""
+def page_routes(name: str, folder: Path, pages: Sequence[str]) -> list[BaseRoute]:
+    """The routes of the built page in a folder, at /NAME, and of the files that it loads, at /static/NAME.
+
+    `pages`: the names of those that this server has. Its script reads them in `document.documentElement.dataset.pages`.
+    """
+    root = f'{_ROOT} data-pages="{" ".join(pages)}"'
 
     async def page(request: Request) -> Response:
-        return FileResponse(folder / _INDEX, headers=page_headers(request))
+        text = await run_in_threadpool((folder / _INDEX).read_text)
+        return HTMLResponse(text.replace(_ROOT, root, 1), headers=page_headers(request))
 
     return [Route(f"/{name}", page), Mount(f"/static/{name}", _Files(directory=folder))]
 

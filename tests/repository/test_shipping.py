@@ -17,22 +17,23 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.built_pages import built_pages
+
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()
-LOCK = (ROOT / "web" / "graphiql" / "package-lock.json").read_text()
+PAGES = sorted(path.parent for path in (ROOT / "web").glob("*/package.json"))
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """Of the package, where a page stands as `make graphiql` leaves it."""
+    """Of the package, where pages stand as `make board graphiql` leaves them, beside what an older build left."""
     root = tmp_path / "checkout"
     for name in ("schema", "server", "web"):
         copytree(ROOT / name, root / name, ignore=ignore_patterns("__pycache__", "node_modules", "static"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "Makefile"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "Makefile", ".gitignore"):
         copy(ROOT / name, root)
-    page = root / "server" / "static" / "index.html"
-    page.parent.mkdir()
-    page.write_text("the page")
+    built_pages(root / "server")
+    (root / "server" / "static" / "page-OLDER.js").write_text("nobody serves this")
     return root
 
 
@@ -52,56 +53,99 @@ def test_a_wheel_has_the_page_and_runs_no_npm(checkout: Path, tmp_path: Path, mo
     (wheel,) = WheelBuilder(str(checkout)).build(directory=str(tmp_path / "dist"), versions=["standard"])
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert "server/static/index.html" in names
+    assert sorted(name.removeprefix("server/static/") for name in names if name.startswith("server/static/")) == [
+        *(
+            f"board/{name}"
+            for name in ("index.html", "licenses.txt", "operations.json", "page-AAAA.js", "page-BBBB.css")
+        ),
+        *(f"graphiql/{name}" for name in ("index.html", "licenses.txt", "page-AAAA.js", "page-BBBB.css")),
+    ]
     assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"schema", "server"}
     assert not (tmp_path / "called").exists()
     assert "hooks" not in (checkout / "pyproject.toml").read_text()
 
 
-def make(checkout: Path, environ: dict[str, str]) -> str:
+def make(checkout: Path, environ: dict[str, str], page: str) -> str:
     """What the step of `make serve` says that builds the page."""
     pip = checkout / ".venv" / "bin" / "pip"
     pip.parent.mkdir(parents=True, exist_ok=True)
     pip.touch()
-    command = ["make", "--no-print-directory", ".venv/.graphiql"]
+    command = ["make", "--no-print-directory", f".venv/.{page}"]
     environ = {name: value for name, value in environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     return done.stdout + done.stderr
 
 
-def test_a_build_that_failed_says_why_and_is_tried_again(checkout: Path, tmp_path: Path) -> None:
-    """The server is served meanwhile, with the public copy of the page."""
+@pytest.mark.parametrize("page", ["board", "graphiql"])
+def test_a_build_that_failed_says_why_and_is_tried_again(checkout: Path, tmp_path: Path, page: str) -> None:
+    """The server is served meanwhile, with the public copy of GraphiQL, or a page that says that there is no board."""
     failing = stub(tmp_path / "bin", 'echo "npm error: no such host" >&2; exit 1')
     for _ in range(2):
-        told = make(checkout, failing)
+        told = make(checkout, failing, page)
         assert "npm error: no such host" in told
         assert "The next make tries again" in told
     working = stub(tmp_path / "bin", f'echo "$@" >>{tmp_path}/commands')
-    make(checkout, working)
-    assert make(checkout, working).endswith(": '.venv/.graphiql' is up to date.\n")
+    make(checkout, working, page)
+    assert make(checkout, working, page).endswith(f": '.venv/.{page}' is up to date.\n")
     install, build = (tmp_path / "commands").read_text().splitlines()
-    assert install.startswith("ci --prefix web/graphiql --ignore-scripts")
-    assert build.startswith("run --prefix web/graphiql")
+    assert install.startswith(f"ci --prefix web/{page} --ignore-scripts")
+    assert build.startswith(f"run --prefix web/{page}")
 
 
-def test_without_npm_the_server_is_served_all_the_same(checkout: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "changed"),
+    [
+        ("board", "web/board/src/pages/runs/page.tsx"),
+        ("board", "queries/board/Runs.graphql"),
+        ("board", "schema/schema.graphql"),
+        ("board", "web/lock.mjs"),
+        ("graphiql", "web/graphiql/page.jsx"),
+        ("graphiql", "queries/RecentRuns.graphql"),
+    ],
+)
+def test_a_page_is_built_again_when_its_source_has_changed(
+    checkout: Path, tmp_path: Path, page: str, changed: str
+) -> None:
+    """A file of its own, an operation, or the schema from which its types are made; not what a build has made."""
+    working = stub(tmp_path / "bin", f'echo "$@" >>{tmp_path}/commands')
+    make(checkout, working, page)
+    path = checkout / changed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    later = (checkout / ".venv" / f".{page}").stat().st_mtime + 5
+    os.utime(path, (later, later))
+    make(checkout, working, page)
+    assert len((tmp_path / "commands").read_text().splitlines()) == 4
+    os.utime(path, (1, 1))
+    for made in ("node_modules/urql/index.js", "src/gql/graphql.ts"):
+        file = checkout / "web" / page / made
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (later, later))
+    assert make(checkout, working, page).endswith(f": '.venv/.{page}' is up to date.\n")
+
+
+@pytest.mark.parametrize(("page", "title"), [("board", "the board"), ("graphiql", "GraphiQL")])
+def test_without_npm_the_server_is_served_all_the_same(checkout: Path, tmp_path: Path, page: str, title: str) -> None:
     """And says what is missing."""
     only = tmp_path / "only"
     only.mkdir()
     for name in ("make", "sh", "touch"):
         (only / name).symlink_to(f"/usr/bin/{name}" if Path(f"/usr/bin/{name}").exists() else f"/bin/{name}")
-    assert "There is no npm to build GraphiQL" in make(checkout, {"PATH": str(only)})
+    assert f"There is no npm to build {title}: " in make(checkout, {"PATH": str(only)}, page)
 
 
-def test_the_lock_file_names_no_address() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_lock_file_names_no_address(page: Path) -> None:
     """Whoever builds asks the registry that their npm is set up for; the checksums hold wherever it is."""
-    lock: dict[str, Any] = json.loads(LOCK)
-    assert "://" not in LOCK
+    text = (page / "package-lock.json").read_text()
+    lock: dict[str, Any] = json.loads(text)
+    assert "://" not in text
     packages = {name: entry for name, entry in lock["packages"].items() if name}
     assert len(packages) > 100
     assert all("integrity" in entry and "resolved" not in entry for entry in packages.values())
-    wanted = json.loads((ROOT / "web" / "graphiql" / "package.json").read_text())
+    wanted = json.loads((page / "package.json").read_text())
     assert lock["packages"][""]["dependencies"] == wanted["dependencies"]
     assert lock["packages"][""]["devDependencies"] == wanted["devDependencies"]
 
@@ -112,7 +156,8 @@ def test_every_way_to_build_the_page_runs_no_script_of_a_package() -> None:
         text = (ROOT / name).read_text()
         assert re.findall(r"npm (ci|install)\b(.*)", text), name
         assert all("--ignore-scripts" in rest for _, rest in re.findall(r"\bnpm (ci|install)\b(.*)", text)), name
-    assert re.search(r"^ignore-scripts=true$", (ROOT / "web" / "graphiql" / ".npmrc").read_text(), re.MULTILINE)
+    for page in PAGES:
+        assert re.search(r"^ignore-scripts=true$", (page / ".npmrc").read_text(), re.MULTILINE), page.name
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("make test")
 
 

@@ -19,7 +19,7 @@ from tests.support.asking import execute
 from tests.support.records import memory_of, run
 
 SCHEMA = make_schema()._schema
-QUERIES = sorted((Path(__file__).parents[2] / "queries").glob("*.graphql"))
+QUERIES = sorted((Path(__file__).parents[2] / "queries").rglob("*.graphql"))
 
 
 def measured(text: str, variables: dict[str, Any] | None = None) -> Measures:

@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import os
 import pty
+import re
 import signal
 import socket
 import struct
@@ -21,6 +22,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from server import __version__
+from server.endpoints.home import pages_of
 from server.settings import Settings
 from tests.conftest import Store
 from tests.support.command_line import COUNTS, DEMO, counts
@@ -81,6 +83,25 @@ def test_the_demo_is_served_whole_and_then_gone(home: Path) -> None:
         assert serving.stderr == ""
     assert list(serving.temporary.iterdir()) == []
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("--no-board",), ("--no-board", "--no-graphiql")], ids=["all", "GraphiQL", "none"]
+)
+def test_the_address_of_each_page_is_printed(home: Path, flags: tuple[str, ...]) -> None:
+    """The token is in the first one; without a page it is in a line of its own."""
+    with Serving(home, "--demo", *flags, login=True) as serving:
+        url = serving.url
+        printed = dict(re.findall(r"^(\w+): (\S+)", serving.stdout, re.MULTILINE))
+        token = printed["Token"] if "--no-graphiql" in flags else serving.page.partition("=")[2]
+        pages = pages_of(Settings(board="--no-board" not in flags, graphiql="--no-graphiql" not in flags))
+        asked = httpx.post(f"{url}/graphql", json={"query": COUNTS}, headers={"authorization": f"Bearer {token}"})
+        assert asked.json()["data"]
+        assert serving.stop(signal.SIGTERM) == 0
+    titles = [{"board": "Board", "graphiql": "GraphiQL"}[name] for name in pages]
+    addresses = [f"{url}/?token={token}", *(f"{url}/{name}" for name in pages[1:])][: len(pages)]
+    assert [(title, printed.get(title)) for title in titles] == list(zip(titles, addresses, strict=True))
+    assert serving.stdout.count(token) == 1
 
 
 @each_way_to_end

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 STRAWBERRY = make_schema()
 TOKEN = "the-token-of-the-owner"
-QUERIES = sorted((Path(__file__).parents[2] / "queries").glob("*.graphql"))
+QUERIES = sorted((Path(__file__).parents[2] / "queries").rglob("*.graphql"))
 
 
 def production(**environ: str) -> Settings:
@@ -145,7 +145,7 @@ async def test_the_checks_find_what_an_ordinary_server_allows() -> None:
         "introspection",
         "field suggestions",
         "suggestions of arguments",
-        "an IDE at /",
+        "an IDE at /graphiql",
         "a schema to read",
     }
 

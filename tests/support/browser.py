@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,26 @@ _OPTIONS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-port=0",
 )
+_KEYS = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    "Escape": (27, ""),
+    " ": (32, " "),
+    "PageUp": (33, ""),
+    "PageDown": (34, ""),
+    "End": (35, ""),
+    "Home": (36, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowUp": (38, ""),
+    "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
+    "Delete": (46, ""),
+}
+"""The Windows virtual key codes of keys, and what they write."""
+_SHIFT, _CONTROL = 8, 2
+_TRACED = {"includedCategories": ["disabled-by-default-devtools.timeline"], "excludedCategories": ["*"]}
+_MAIN = "CrRendererMain"
+"""The name of the main thread of a process that runs pages."""
 _GONE = re.compile("navigated|context was destroyed|Cannot find (default )?(execution )?context")
 _LATER = """new Promise((resolve, reject) => {
   const look = () => {
@@ -57,12 +78,29 @@ class NavigationError(BrowserError):
     """The page went while it was asked."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a thread did without a break, in seconds."""
+
+    clock: float
+    """With the time that it waited for a processor."""
+    processor: float
+
+
 class Page:
     """One tab. What it complains of is collected from before its first load on."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.complaints: list[str] = []
         """Errors and warnings of the console, uncaught exceptions, requests that failed, violations of the policy."""
+        self.requests: list[str] = []
+        """The method and the address of each request, one that opens a websocket included."""
+        self.sent: list[str] = []
+        """The messages that it sent over websockets."""
+        self.received = 0
+        """Characters of the messages that it was sent over websockets."""
+        self._trace: list[dict[str, Any]] = []
+        self._traced = asyncio.Event()
         self._connection = connection
         self._session: str | None = None
         self._numbers = itertools.count()
@@ -80,14 +118,14 @@ class Page:
 
     async def evaluate(self, expression: str) -> Any:
         """Its value as JSON; a promise is awaited."""
-        answer = await self._ask("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        answer = await self.command("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in answer:
             raise BrowserError(f"{expression}: {_told(answer['exceptionDetails'])}")
         return answer["result"].get("value")
 
     async def history(self) -> list[str]:
         """The addresses that the button back would go to, and this one."""
-        answer = await self._ask("Page.getNavigationHistory")
+        answer = await self.command("Page.getNavigationHistory")
         return [entry["url"] for entry in answer["entries"]]
 
     async def until(self, expression: str) -> Any:
@@ -96,17 +134,19 @@ class Page:
             with contextlib.suppress(NavigationError):
                 return await self.evaluate(_LATER % (expression, 3 * DEADLINE * 1000))
 
-    async def press(self, key: str, code: int, *, control: bool = False) -> None:
-        """A key that writes nothing, with its Windows virtual key code; Enter does what it does in a form."""
-        event = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 2 * control}
-        if key == "Enter":
-            event["text"] = "\r"
+    async def press(self, key: str, code: int | None = None, *, control: bool = False, shift: bool = False) -> None:
+        """A key by its name, as `KeyboardEvent.key`, with its Windows virtual key code unless that is known here."""
+        known, text = _KEYS.get(key, (0, ""))
+        event: dict[str, Any] = {"key": key, "code": "Space" if key == " " else key}
+        event |= {"windowsVirtualKeyCode": code or known, "modifiers": _CONTROL * control + _SHIFT * shift}
+        if text:
+            event["text"] = text
         for type_ in ("keyDown", "keyUp"):
-            await self._ask("Input.dispatchKeyEvent", type=type_, **event)
+            await self.command("Input.dispatchKeyEvent", type=type_, **event)
 
     async def type(self, text: str) -> None:
         """Into what has the focus."""
-        await self._ask("Input.insertText", text=text)
+        await self.command("Input.insertText", text=text)
 
     async def click(self, selector: str) -> None:
         """The middle of the first element that fits, as a mouse does."""
@@ -114,10 +154,58 @@ class Page:
         box = json.loads(await self.until(f"JSON.stringify({where})"))
         place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
         for type_ in ("mousePressed", "mouseReleased"):
-            await self._ask("Input.dispatchMouseEvent", type=type_, **place, button="left", clickCount=1)
+            await self.command("Input.dispatchMouseEvent", type=type_, **place, button="left", clickCount=1)
+
+    async def resize(self, width: int, height: int = 900, *, zoom: float = 1.0) -> None:
+        """The window's size in pixels of the screen; a page that is zoomed has so many fewer of its own."""
+        size = {"width": round(width / zoom), "height": round(height / zoom), "deviceScaleFactor": zoom}
+        await self.command("Emulation.setDeviceMetricsOverride", mobile=False, **size)
+
+    async def prefer(self, **features: str) -> None:
+        """Preferences of the system, as CSS names them: `color_scheme="dark"`, `reduced_motion="reduce"`."""
+        named = [{"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()]
+        await self.command("Emulation.setEmulatedMedia", features=named)
+
+    async def live_in(self, zone: str) -> None:
+        """The viewer's time zone."""
+        await self.command("Emulation.setTimezoneOverride", timezoneId=zone)
+
+    async def freeze(self, *, on: bool = True) -> None:
+        """Stops timers and messages, as a browser does with a tab that it puts to sleep; or goes on."""
+        await self.command("Page.setWebLifecycleState", state="frozen" if on else "active")
+
+    async def renderers(self) -> list[int]:
+        """The ids of the processes that run pages."""
+        answer = await self._ask("SystemInfo.getProcessInfo", of_the_tab=False)
+        return [each["id"] for each in answer["processInfo"] if each["type"] == "renderer"]
+
+    async def heap(self) -> int:
+        """Bytes of what scripts hold, after garbage was collected."""
+        await self.command("HeapProfiler.collectGarbage")
+        answer = await self.command("Runtime.getHeapUsage")
+        return int(answer["usedSize"])
+
+    async def trace(self) -> None:
+        """Begins to take note of what the threads do, until `tasks`."""
+        self._trace.clear()
+        self._traced.clear()
+        await self.command("Tracing.start", traceConfig=_TRACED, transferMode="ReportEvents")
+
+    async def tasks(self) -> list[Task]:
+        """Those of the page's main thread since `trace`."""
+        await self.command("Tracing.end")
+        async with asyncio.timeout(DEADLINE):
+            await self._traced.wait()
+        threads = {(event["pid"], event["tid"]) for event in self._trace if event["args"].get("name") == _MAIN}
+        found: dict[tuple[int, int], list[Task]] = {thread: [] for thread in threads}
+        for event in self._trace:
+            if event["name"] == "RunTask" and (thread := (event["pid"], event["tid"])) in threads:
+                found[thread].append(Task(event.get("dur", 0) / 1e6, event.get("tdur", 0) / 1e6))
+        return max(found.values(), key=lambda tasks: sum(task.processor for task in tasks))
 
     async def screenshot(self, path: Path) -> None:
-        answer = await self._ask("Page.captureScreenshot", format="png")
+        """In the format that the name ends with, such as `.png` or `.webp`."""
+        answer = await self.command("Page.captureScreenshot", format=path.suffix.removeprefix("."))
         path.write_bytes(base64.b64decode(answer["data"]))
 
     async def listen(self) -> None:
@@ -128,7 +216,12 @@ class Page:
                 if "id" in message:
                     self._answer(self._waiting.pop(message["id"], None), message)
                 else:
+                    self._count(message["method"], message["params"])
                     self._note(message["method"], message["params"])
+
+    async def command(self, method: str, **params: Any) -> dict[str, Any]:
+        """What the tab answers to a method of the protocol."""
+        return await self._ask(method, **params)
 
     def _complain(self, kind: str, told: object) -> None:
         self.complaints.append(f"{kind}: {str(told)[:_LONGEST]}")
@@ -138,24 +231,22 @@ class Page:
         attached = await self._ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
-            await self._ask(f"{domain}.enable")
-        await self._ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+            await self.command(f"{domain}.enable")
+        await self.resize(width, height)
 
     async def _loading(self, method: str, **params: Any) -> None:
         self._loaded.clear()
-        answer = await self._ask(method, **params)
+        answer = await self.command(method, **params)
         if "errorText" in answer:
             raise BrowserError(f"{method} {params}: {answer['errorText']}")
         async with asyncio.timeout(DEADLINE):
             await self._loaded.wait()
 
-    async def _ask(self, method: str, **params: Any) -> dict[str, Any]:
+    async def _ask(self, method: str, *, of_the_tab: bool = True, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         message = {"id": number, "method": method, "params": params}
-        if self._session is not None:
+        if of_the_tab and self._session is not None:
             message["sessionId"] = self._session
         await self._connection.send(json.dumps(message))
         async with asyncio.timeout(DEADLINE + 5):
@@ -170,6 +261,22 @@ class Page:
             future.set_exception(NavigationError(told) if _GONE.search(told) else BrowserError(told))
         else:
             future.set_result(message["result"])
+
+    def _count(self, method: str, params: dict[str, Any]) -> None:
+        match method:
+            case "Network.requestWillBeSent":
+                request = params["request"]
+                self.requests.append(f"{request['method']} {request['url']}")
+            case "Network.webSocketCreated":
+                self.requests.append(f"GET {params['url']}")
+            case "Network.webSocketFrameSent":
+                self.sent.append(params["response"]["payloadData"])
+            case "Network.webSocketFrameReceived":
+                self.received += len(params["response"]["payloadData"])
+            case "Tracing.dataCollected":
+                self._trace += params["value"]
+            case "Tracing.tracingComplete":
+                self._traced.set()
 
     def _note(self, method: str, params: dict[str, Any]) -> None:
         match method:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
@@ -63,7 +64,7 @@ RESULT = "document.querySelector('.result-window .CodeMirror').CodeMirror.getVal
 
 @asynccontextmanager
 async def asking(static: Path) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=Starlette(routes=graphiql_routes(static)))
+    transport = httpx.ASGITransport(app=Starlette(routes=graphiql_routes(["graphiql"], static)))
     async with httpx.AsyncClient(transport=transport, base_url="http://merlin:8000") as client:
         yield client
 
@@ -323,6 +324,128 @@ async def test_a_browser_without_internet_shows_results(tmp_path: Path) -> None:
         await page.until(f"{RESULT}.includes('/new_20260101-000000')")
         await page.click(".graphiql-execute-button")
         await until(lambda: live.database.changes.followers == 0)
+        assert page.complaints == []
+
+
+NARROW = 390
+PANES = {
+    "toolbar": ".graphiql-toolbar",
+    "query": ".graphiql-query-editor > .graphiql-editor",
+    "variables": "section[aria-label=Variables]",
+    "result": ".graphiql-response",
+    "documentation": ".graphiql-plugin",
+    "ways out": ".graphiql-logo",
+}
+"""By what they are called in the test, with a selector of each."""
+
+
+async def show(page: Page, selector: str) -> dict[str, float]:
+    """Scrolls there, as far as the page allows; the place on the screen."""
+    element = f"document.querySelector({json.dumps(selector)})"
+    await page.until(f"({element}.scrollIntoView(), true)")
+    box: dict[str, float] = json.loads(await page.evaluate(f"JSON.stringify({element}.getBoundingClientRect())"))
+    return box
+
+
+@built
+@browser
+async def test_all_can_be_used_on_a_narrow_screen(tmp_path: Path) -> None:
+    """The panes stand one below the other, as wide as the screen and with room for some lines, and each works there."""
+    async with viewing(tmp_path) as (live, page):
+        await page.open(f"http://127.0.0.1:{live.port}/graphiql", width=NARROW, height=800)
+        await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
+        await page.click("[aria-label='Show Documentation Explorer']")
+        await page.until("document.querySelector('.graphiql-doc-explorer-content').textContent.includes('query')")
+        await show(page, ".graphiql-editor-tools")
+        await page.click(".graphiql-editor-tools button")
+        for name, selector in PANES.items():
+            box = await show(page, selector)
+            assert 0 <= box["left"] < box["right"] <= NARROW, (name, box)
+            assert -1 < box["top"] < 800, (name, box)
+            assert box["width"] > NARROW * 0.7, (name, box)
+            if name not in ("toolbar", "ways out"):
+                assert box["height"] > 150, (name, box)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= NARROW
+        for editor in (".graphiql-query-editor", ".graphiql-response"):
+            code = f"document.querySelector('{editor} .CodeMirror-scroll')"
+            assert await page.evaluate(f"{code}.scrollWidth - {code}.clientWidth <= 1"), editor
+
+        await show(page, "section[aria-label=Variables]")
+        await page.click("section[aria-label=Variables] .graphiql-editor:not(.hidden) .CodeMirror")
+        await page.type('{"first": 2}')
+        await show(page, ".graphiql-toolbar")
+        await run_tab(page, '"totalCount": 6')
+        assert (await page.evaluate(RESULT)).count('"name": "') > 0
+        assert len(json.loads(await page.evaluate(RESULT))["data"]["studies"]["edges"]) == 2
+        assert page.complaints == []
+
+
+@built
+@browser
+async def test_the_first_tab_tells_what_this_is(tmp_path: Path) -> None:
+    """Its query, which runs as it is, stands below three lines that fit into their place."""
+    async with viewing(tmp_path) as (live, page):
+        await page.open(f"http://127.0.0.1:{live.port}/graphiql")
+        await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
+        shown = await page.evaluate(
+            "document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror.getValue()"
+        )
+        about = TABS[0]["about"]
+        assert shown.splitlines()[:3] == [f"# {line}" for line in about]
+        assert len(about) == 3
+        heights = await page.evaluate(
+            "[...document.querySelectorAll('.graphiql-query-editor .CodeMirror-line')].slice(0, 5)"
+            ".map(line => line.getBoundingClientRect().height)"
+        )
+        assert heights[:3] == [min(heights)] * 3
+        await run_tab(page, '"totalCount": 6')
+
+
+@built
+@browser
+@pytest.mark.parametrize("name", ["graphiql", "board"])
+async def test_a_browser_that_runs_no_scripts_is_told(tmp_path: Path, name: str) -> None:
+    """In sight, and nothing says that it is loading."""
+    if not (STATIC / name / "index.html").exists():
+        pytest.skip(f"the page is not built: {name}")
+    async with viewing(tmp_path) as (live, page):
+        address = f"http://127.0.0.1:{live.port}/{name}"
+        await page.open(address)
+        await page.command("Emulation.setScriptExecutionDisabled", value=True)
+        await page.open(address)
+        box = json.loads(
+            await page.evaluate("JSON.stringify(document.querySelector('noscript p').getBoundingClientRect())")
+        )
+        assert 0 <= box["top"] < box["bottom"] < 900
+        assert box["height"] > 20
+        shown = await page.evaluate("document.body.innerText")
+        assert "needs JavaScript" in shown
+        assert "Loading" not in shown
+
+
+@built
+@browser
+@pytest.mark.parametrize("has_board", [True, False])
+async def test_a_link_leads_to_the_board(tmp_path: Path, *, has_board: bool) -> None:
+    """If there is one: a server without it shows no link that leads back here."""
+    static = tmp_path / "static"
+    shutil.copytree(BUILT, static / "graphiql")
+    (static / "board").mkdir()
+    (static / "board" / "index.html").write_text("<!doctype html><title>This is the board</title>")
+    (static / "board" / "operations.json").write_text("{}")
+    settings = Settings(no_auth=True, board=has_board)
+    async with (
+        serving(await memory_of(), settings=settings, static=static) as live,
+        browsing(tmp_path / "profile") as page,
+    ):
+        await page.open(f"http://127.0.0.1:{live.port}/graphiql")
+        await run_tab(page, '"totalCount": 0')
+        if has_board:
+            await page.click(".graphiql-logo a")
+            await page.until("document.title == 'This is the board'")
+            assert await page.evaluate("location.pathname") == "/board"
+        else:
+            assert not await page.evaluate("document.querySelector('.graphiql-logo a')")
         assert page.complaints == []
 
 

@@ -46,7 +46,7 @@ fragment Area on Run { parent { id ...Zone } children: workers { name } }
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A program's folder with its packages, the schema and the operations: the saved ones, and a long one."""
-    shutil.copytree(ROOT / "queries", tmp_path / "queries")
+    shutil.copytree(ROOT / "queries", tmp_path / "queries", ignore=shutil.ignore_patterns("board"))
     (tmp_path / "queries" / "LongLines.graphql").write_text(LONG)
     shutil.copy(ROOT / "schema" / "schema.graphql", tmp_path)
     (tmp_path / "node_modules").symlink_to(TESTS / "node_modules")

@@ -13,10 +13,11 @@ const out = join(root, "server", "static", "graphiql");
 
 const text = (...path) => readFile(join(...path), "utf8");
 
-// The tabs that GraphiQL opens with: tabs.json chooses, queries/ holds the operations.
+// The tabs that GraphiQL opens with: tabs.json chooses, queries/ holds the operations. `about` is for who sees the page
+// for the first time.
 const tabs = await Promise.all(
-  JSON.parse(await text(here, "tabs.json")).map(async ({ operation, variables }) => ({
-    query: await text(root, "queries", `${operation}.graphql`),
+  JSON.parse(await text(here, "tabs.json")).map(async ({ operation, variables, about = [] }) => ({
+    query: [...about.map((line) => `# ${line}\n`), await text(root, "queries", `${operation}.graphql`)].join(""),
     variables: variables && JSON.stringify(variables, null, 2),
   })),
 );

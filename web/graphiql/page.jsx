@@ -4,9 +4,11 @@ import { GraphiQL } from "graphiql";
 import { useMemo, useState } from "react";
 import { createRoot } from "react-dom/client";
 
+import { BoardLink } from "./board_link.jsx";
 import { makeFetcher } from "./fetcher.js";
 import { Login, Logout } from "./login.jsx";
 import { withoutHeaders } from "./storage.js";
+import { WrapLines } from "./wrap.jsx";
 
 import "graphiql/style.css";
 import "@graphiql/plugin-explorer/style.css";
@@ -31,8 +33,13 @@ function Page() {
         schemaDescription
       >
         <GraphiQL.Logo>
-          Graph<em>i</em>QL {!loggedOut && <Logout />}
+          <h1>
+            Graph<em>i</em>QL
+          </h1>
+          <BoardLink />
+          {!loggedOut && <Logout />}
         </GraphiQL.Logo>
+        <WrapLines />
       </GraphiQL>
     </>
   );

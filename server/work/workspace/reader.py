@@ -66,7 +66,9 @@ class _Kept(NamedTuple):
 
 
 class WorkspaceFiles(WorkSource, WorkspaceReader):
-    """Works while `run` does. `roots`: below which workspaces are read."""
+    """Works while `run` does. `roots`: below which workspaces are read. `below`: a folder that stands for `/` in the
+    workspaces' names, for sample data.
+    """
 
     source = Source.WORKSPACE_FILES
 
@@ -79,6 +81,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         usual: Pace = USUAL,
         awaited: Pace = AWAITED,
         max_bytes: int = MAX_BYTES,
+        below: Path | None = None,
     ) -> None:
         self._read_model = read_model
         self._observations = observations
@@ -86,6 +89,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         self._usual = usual
         self._awaited = awaited
         self._max_bytes = max_bytes
+        self._below = below
         self._watches: dict[str, Watch] = {}
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         """What is known of runs, that which was told last at the end."""
@@ -168,8 +172,11 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
 
     def _begin(self, run_id: str) -> Watch:
         run = self._read_model.runs.records[run_id]
-        watch = self._watches[run_id] = Watch(run_id, Scanner(self._roots, run.workspace), time.monotonic())
+        watch = self._watches[run_id] = Watch(run_id, Scanner(self._roots, self._place_of(run)), time.monotonic())
         return watch
+
+    def _place_of(self, run: RunModel) -> str:
+        return run.workspace if self._below is None else f"{self._below}{run.workspace}"
 
     # --- the source
 
@@ -244,7 +251,7 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
     async def _end_round(self, watch: Watch, work: Slice) -> None:
         self._log_problems(watch)
         run = self._read_model.runs.get(watch.run_id)
-        if run is None or run.workspace != watch.scanner.workspace:
+        if run is None or self._place_of(run) != watch.scanner.workspace:
             self._end(watch)
         elif work.content is not None:
             await self._tell(run, work.content)
@@ -322,7 +329,9 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
             await self.read([run_id])
         run, content = self._read_model.runs.get(run_id), self._observations.run(run_id).workspace
         name = content.log_name(task_path) if isinstance(content, WorkspaceContent) else None
-        return None if name is None or run is None else LogFile.of(self._roots, run.workspace, task_path, name, stream)
+        if name is None or run is None:
+            return None
+        return LogFile.of(self._roots, self._place_of(run), task_path, name, stream)
 
     async def _of_log(self, function: Callable[[], T]) -> T | None:
         """None also where the file system hangs."""

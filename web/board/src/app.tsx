@@ -1,8 +1,8 @@
 // The frame of every page: navigation, who looks, and whether what stands there is up to date.
-import { type ComponentType, useEffect, useRef } from "react";
+import { type ComponentType, useEffect, useRef, useState } from "react";
 
 import { href, useAddress } from "./address.ts";
-import { type Connection, useStatus } from "./connection.ts";
+import { type Connection, ConnectionProvider, useStatus } from "./connection.ts";
 import { BoardSessionDocument } from "./gql/graphql.ts";
 import { useLive } from "./live.ts";
 import { Login, logOut } from "./login.tsx";
@@ -25,15 +25,23 @@ const PAGES: { path: string; title: string; page: ComponentType }[] = [
   { path: "integrity", title: "Integrity", page: IntegrityPage },
 ];
 
+/** The server says in the page which others it has. */
+const OTHER_PAGES = document.documentElement.dataset.pages?.split(" ") ?? [];
+
 export function App({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
   if (status.state === "loggedOut") return <Login />;
-  return <Frame connection={connection} />;
+  return (
+    <ConnectionProvider value={connection}>
+      <Frame connection={connection} />
+    </ConnectionProvider>
+  );
 }
 
 function Frame({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
   const { data: session, error } = useLive(BoardSessionDocument, {});
+  const [refusal, setRefusal] = useState("");
   const { path } = useAddress();
   const [first = "", id] = path;
   const known = PAGES.find((each) => each.path === first);
@@ -61,13 +69,18 @@ function Frame({ connection }: { connection: Connection }) {
           </ul>
         </nav>
         <div className="about">
-          <a href="graphiql">GraphiQL</a>
+          {OTHER_PAGES.includes("graphiql") && <a href="graphiql">GraphiQL</a>}
           <ThemeChoice />
-          <button onClick={() => void logOut()}>Log out</button>
+          <button onClick={() => void logOut().then(setRefusal)}>Log out</button>
         </div>
       </header>
-      <Notices status={status} staleSince={session?.database.staleSince} />
-      <main id="main" tabIndex={-1}>
+      <Notices
+        status={status}
+        staleSince={session?.database.staleSince}
+        refusal={refusal}
+        onClose={() => setRefusal("")}
+      />
+      <main id="main" className={`page-${known ? (id ? "run" : first || "overview") : "none"}`} tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />
         ) : Page ? (
@@ -84,8 +97,8 @@ function Frame({ connection }: { connection: Connection }) {
       <footer>
         {session && (
           <p>
-            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion} ·{" "}
-            {session.viewer.roles.at(-1)}
+            {session.database.connection} · {session.database.version} · merlin-graphql {session.database.serverVersion}{" "}
+            · {session.viewer.roles.at(-1)}
           </p>
         )}
       </footer>

@@ -7,6 +7,7 @@ let timer: ReturnType<typeof setInterval> | undefined;
 
 function listen(listener: () => void): () => void {
   listeners.add(listener);
+  if (timer === undefined) now = Date.now(); // while nobody listened it stood still
   timer ??= setInterval(() => {
     now = Date.now();
     for (const each of listeners) each();

@@ -1,8 +1,14 @@
 // Whether the server is heard: over one websocket, which is opened again whenever it ends.
-import { type Client as Socket, createClient } from "graphql-ws";
-import { useSyncExternalStore } from "react";
+import {
+  type Client as Socket,
+  type FormattedExecutionResult,
+  type Sink,
+  type SubscribePayload,
+  createClient,
+} from "graphql-ws";
+import { createContext, useContext, useSyncExternalStore } from "react";
 
-/** `loggedOut`: this browser has no session, or has one no more. `failed`: the server will never take this page's messages. */
+/** `loggedOut`: this browser has no session, or has one no more. `failed`: the server does not understand this page. */
 export type State = "connecting" | "open" | "lost" | "loggedOut" | "failed";
 
 export interface Status {
@@ -13,18 +19,29 @@ export interface Status {
 
 const PING_EVERY = 10_000;
 const PONG_WITHIN = 5_000;
+const OPEN_WITHIN = 10_000; // a handshake that nobody answers is given up
 const LONGEST_WAIT = 5_000;
 const UNAUTHORIZED = 4401;
-const FATAL = [4400, 4406, 4409, 4429];
-const SILENT = 4408; // a code after which graphql-ws connects again
+const OUTDATED = [4400, 4406, 4409, 4429]; // the server does not understand the page's messages
+const FINAL: readonly State[] = ["loggedOut", "failed"];
+
+/** A live query; whether it was ever answered as one. */
+interface Followed {
+  isLive: boolean;
+}
 
 export class Connection {
-  readonly socket: Socket;
+  private readonly socket: Socket;
   private status: Status = { state: "connecting", since: null };
   private readonly listeners = new Set<() => void>();
+  private readonly followed = new Set<Followed>();
+  /** Those that the server has not answered since it was connected again: what they say is from before. */
+  private readonly awaited = new Set<Followed>();
+  private isConnected = false;
   private heard: Date | null = null;
-  private watched: WebSocket | null = null;
   private pongTimer: ReturnType<typeof setTimeout> | undefined;
+  private openTimer: ReturnType<typeof setTimeout> | undefined;
+  private hurry = () => {};
 
   constructor(url: string) {
     this.socket = createClient({
@@ -32,10 +49,13 @@ export class Connection {
       lazyCloseTimeout: 3_000, // from one page to the next the connection stays
       keepAlive: PING_EVERY,
       retryAttempts: Infinity,
-      retryWait: (retries) => new Promise((resolve) => setTimeout(resolve, waitOf(retries))),
+      // A connection that a browser ends by an error, as of a frozen page, is not the last one; a fault of this page is.
+      // (What `terminate` ends with is an Error, too, and has the code of a close.)
+      shouldRetry: (reason) => !(reason instanceof Error) || "code" in reason,
+      retryWait: (retries) => this.wait(waitOf(retries)),
       on: {
-        opened: (socket) => (this.watched = socket as WebSocket),
-        connected: () => this.set("open"),
+        connecting: () => this.expectOpening(),
+        connected: () => this.connected(),
         message: () => (this.heard = new Date()),
         ping: (received) => !received && this.expectPong(),
         pong: (received) => received && clearTimeout(this.pongTimer),
@@ -43,14 +63,16 @@ export class Connection {
       },
     });
     // After a sleep the old socket looks open and tells nothing: it is given up at once.
-    document.addEventListener("visibilitychange", () => this.wake());
+    const seen = () => document.visibilityState === "visible";
+    document.addEventListener("visibilitychange", () => seen() && this.wake());
+    document.addEventListener("resume", () => this.wake());
     window.addEventListener("online", () => this.wake());
     window.addEventListener("offline", () => this.drop());
     let last = Date.now();
     setInterval(() => {
       const slept = Date.now() - last > PING_EVERY;
       last = Date.now();
-      if (slept) this.wake();
+      if (slept && seen()) this.wake(); // the timers of a hidden page come seldom
     }, 1_000);
   }
 
@@ -61,46 +83,120 @@ export class Connection {
 
   readonly current = (): Status => this.status;
 
+  /** Answers of a live query until the returned function is called. */
+  follow(request: SubscribePayload, sink: Sink<FormattedExecutionResult>): () => void {
+    const one: Followed = { isLive: false };
+    this.followed.add(one);
+    const unsubscribe = this.socket.subscribe(request, {
+      next: (answer) => {
+        one.isLive ||= "live" in (answer.data ?? {});
+        sink.next(answer as FormattedExecutionResult);
+        this.arrived(one);
+      },
+      error: (error) => {
+        this.forget(one);
+        sink.error(error);
+      },
+      complete: () => {
+        this.forget(one);
+        sink.complete();
+      },
+    });
+    return () => {
+      this.forget(one);
+      unsubscribe();
+    };
+  }
+
   /** Says that a request was refused for want of a session. */
   logOut(): void {
     this.set("loggedOut");
   }
 
-  /** Gives up a socket of which nothing was heard for longer than its pings allow. */
+  /** Says that the server does not know this page's operations: it was replaced by another version. */
+  fail(): void {
+    this.set("failed");
+  }
+
+  private connected(): void {
+    clearTimeout(this.openTimer);
+    this.isConnected = true;
+    for (const one of this.followed) if (one.isLive) this.awaited.add(one);
+    this.openUnlessAwaiting();
+  }
+
+  private arrived(one: Followed): void {
+    if (this.awaited.delete(one)) this.openUnlessAwaiting();
+  }
+
+  private forget(one: Followed): void {
+    this.followed.delete(one);
+    this.arrived(one);
+  }
+
+  private openUnlessAwaiting(): void {
+    if (this.isConnected && this.awaited.size === 0) this.set("open");
+  }
+
+  /** Gives up a socket of which nothing was heard for longer than its pings allow, and opens the next one at once. */
   private wake(): void {
-    if (document.visibilityState !== "visible" || this.heard === null) return;
-    if (Date.now() - this.heard.getTime() > PING_EVERY + PONG_WITHIN) this.drop();
+    this.hurry();
+    if (this.heard && Date.now() - this.heard.getTime() > PING_EVERY + PONG_WITHIN) this.drop();
   }
 
   private drop(): void {
-    if (this.status.state === "open") this.set("lost");
-    if (this.watched?.readyState === WebSocket.OPEN) this.socket.terminate();
+    if (!this.isConnected) return;
+    this.set("lost");
+    this.socket.terminate();
   }
 
   private expectPong(): void {
     clearTimeout(this.pongTimer);
-    const socket = this.watched;
-    this.pongTimer = setTimeout(() => {
-      if (socket?.readyState === WebSocket.OPEN) {
-        this.set("lost");
-        socket.close(SILENT, "no pong");
-        this.socket.terminate();
-      }
-    }, PONG_WITHIN);
+    this.pongTimer = setTimeout(() => this.drop(), PONG_WITHIN);
+  }
+
+  private expectOpening(): void {
+    clearTimeout(this.openTimer);
+    this.openTimer = setTimeout(() => this.socket.terminate(), OPEN_WITHIN);
   }
 
   private closed(code: number): void {
     clearTimeout(this.pongTimer);
+    clearTimeout(this.openTimer);
+    this.isConnected = false;
+    this.awaited.clear();
     if (code === UNAUTHORIZED) this.set("loggedOut");
-    else if (FATAL.includes(code)) this.set("failed");
+    else if (OUTDATED.includes(code)) this.set("failed");
     else if (code !== 1000) this.set("lost"); // 1000: this page closed it
   }
 
   private set(state: State): void {
-    if (state === this.status.state || this.status.state === "loggedOut") return;
-    this.status = { state, since: state === "open" ? null : this.heard };
+    if (state === this.status.state || FINAL.includes(this.status.state)) return;
+    // Between a loss and the answers after it, what the page shows stays from before the loss.
+    const since = state === "open" ? null : (this.status.since ?? this.heard);
+    this.status = { state, since };
     for (const listener of this.listeners) listener();
   }
+
+  private wait(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, milliseconds);
+      this.hurry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+const Context = createContext<Connection | null>(null);
+
+export const ConnectionProvider = Context.Provider;
+
+/** False from a loss of the connection until it is back: who appends to what was sent before begins anew then. */
+export function useIsOpen(): boolean {
+  const connection = useContext(Context)!;
+  return useStatus(connection).state === "open";
 }
 
 export function useStatus(connection: Connection): Status {

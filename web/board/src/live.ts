@@ -1,7 +1,13 @@
 // What the server says of a live query, from now on.
 import type { TypedDocumentNode } from "@graphql-typed-document-node/core";
 import type { CombinedError } from "@urql/core";
+import { useEffect } from "react";
 import { useSubscription } from "urql";
+
+import { isOutdated } from "./errors.ts";
+
+/** Milliseconds after which the server is asked anew that refused to answer: the reason may be over by then. */
+const ASK_AGAIN = 10_000;
 
 export interface Live<T> {
   /** The last answer; undefined until the first one. It stays while the connection is lost. */
@@ -15,6 +21,12 @@ export function useLive<T, V extends Record<string, unknown>>(
   variables: V,
   { pause = false } = {},
 ): Live<T> {
-  const [{ data, error }] = useSubscription({ query, variables, pause });
+  const [{ data, error }, ask] = useSubscription({ query, variables, pause });
+  const isRefused = error !== undefined && !isOutdated(error) && !pause;
+  useEffect(() => {
+    if (!isRefused) return;
+    const timer = setInterval(ask, ASK_AGAIN);
+    return () => clearInterval(timer);
+  }, [isRefused, ask]);
   return { data: data?.live, error };
 }

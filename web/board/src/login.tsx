@@ -30,7 +30,14 @@ export function Login() {
   );
 }
 
-export async function logOut(): Promise<void> {
-  await fetch("logout", { method: "POST", credentials: "same-origin" });
-  location.reload();
+/** Why this browser is still logged in; if it is not, the page is loaded anew. */
+export async function logOut(): Promise<string> {
+  try {
+    const response = await fetch("logout", { method: "POST", credentials: "same-origin" });
+    if (!response.ok) return `You are still logged in: the server answered with ${response.status}.`;
+    location.reload();
+    return "";
+  } catch {
+    return "You are still logged in: the server can't be reached.";
+  }
 }

@@ -75,7 +75,8 @@ export function usePages<D, V extends { first: number; after?: string | null | u
     setLoading(false);
     setError(answer.error);
     failed.current = answer.error ? after : undefined;
-    if (answer.data !== undefined && !answer.error) setKnown(added(after ?? { ...NOTHING, version: known.version + 1 }, pick(answer.data)));
+    if (answer.data !== undefined && !answer.error)
+      setKnown(added(after ?? { ...NOTHING, version: known.version + 1 }, pick(answer.data)));
   };
 
   const isFull = known.rows.length >= MOST;

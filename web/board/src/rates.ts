@@ -25,16 +25,22 @@ export function seenWith(seen: readonly Seen[], latest: Seen): Seen[] {
   return first > 0 ? all.slice(first) : all;
 }
 
-/** From the observations of the last ten minutes; without two that differ, from the start of the run. */
-export function estimate(seen: readonly Seen[], total: number | null | undefined, startedAt: string | null | undefined): Estimate | null {
+type Maybe<T> = T | null | undefined;
+
+/** From the observations of the last ten minutes; while these are too few, or do not differ, from the run's start. */
+export function estimate(seen: readonly Seen[], total: Maybe<number>, startedAt: Maybe<string>): Estimate | null {
   const last = seen.at(-1);
   if (!last) return null;
   const first = seen[0]!;
-  const began = startedAt ? Date.parse(startedAt) : Number.NaN;
-  const span = last.done > first.done && last.at - first.at >= SHORTEST ? last.at - first.at : last.at - began;
-  const done = span === last.at - began ? last.done : last.done - first.done;
-  if (!(span >= SHORTEST)) return null;
+  const span = last.at - first.at;
+  if (span >= WINDOW || (span >= SHORTEST && last.done > first.done)) {
+    return over(span, last.done - first.done, last, total);
+  }
+  const whole = startedAt ? last.at - Date.parse(startedAt) : Number.NaN;
+  return whole >= SHORTEST ? over(whole, last.done, last, total) : null;
+}
+
+function over(span: number, done: number, last: Seen, total: Maybe<number>): Estimate {
   const rate = (60_000 * done) / span;
-  const open = total == null ? null : total - last.done;
-  return { rate, end: open == null || rate === 0 ? null : last.at + (60_000 * open) / rate };
+  return { rate, end: total == null || rate === 0 ? null : last.at + (60_000 * (total - last.done)) / rate };
 }

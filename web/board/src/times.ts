@@ -20,7 +20,10 @@ export function clockTime(at: string, now: number): string {
 /** As the clocks of the site show it: the API's times have the offset of its zone. */
 export function siteTime(at: string): string {
   const offset = OFFSET.exec(at)?.[1] ?? "Z";
-  const local = at.replace(OFFSET, "").replace("T", " ").replace(/\.\d+$/, "");
+  const local = at
+    .replace(OFFSET, "")
+    .replace("T", " ")
+    .replace(/\.\d+$/, "");
   return `${local} at the site (UTC${offset === "Z" ? "" : offset})`;
 }
 

@@ -20,24 +20,27 @@ export function ShareBar({ shares, label }: { shares: readonly Share[]; label: s
   const scale = scaleLinear<number>({ domain: [0, total || 1], range: [0, WIDTH - SMALLEST * present.length] });
   let x = 0;
   return (
-    <svg className="share-bar" viewBox={`0 0 ${WIDTH} 16`} preserveAspectRatio="none" role="img" aria-label={`${label}: ${counted}`}>
-      <rect className="track" width={WIDTH} height={16} />
-      {present.map(({ status, count, href }) => {
-        const width = scale(count) + SMALLEST;
-        const part = (
-          <Bar key={status} className={tone(status)} x={x} y={0} width={width} height={16}>
-            <title>{`${count} ${word(status).toLowerCase()}`}</title>
-          </Bar>
-        );
-        x += width;
-        return href ? (
-          <a key={status} href={href} tabIndex={-1} aria-hidden="true">
-            {part}
-          </a>
-        ) : (
-          part
-        );
-      })}
-    </svg>
+    <span className="share-bar">
+      <span className="hidden">{`${label}: ${counted}`}</span>
+      <svg viewBox={`0 0 ${WIDTH} 16`} preserveAspectRatio="none" aria-hidden="true">
+        <rect className="track" width={WIDTH} height={16} />
+        {present.map(({ status, count, href }) => {
+          const width = scale(count) + SMALLEST;
+          const part = (
+            <Bar key={status} className={tone(status)} x={x} y={0} width={width} height={16}>
+              <title>{`${count} ${word(status).toLowerCase()}`}</title>
+            </Bar>
+          );
+          x += width;
+          return href ? (
+            <a key={status} href={href} tabIndex={-1}>
+              {part}
+            </a>
+          ) : (
+            part
+          );
+        })}
+      </svg>
+    </span>
   );
 }

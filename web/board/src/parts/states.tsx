@@ -2,6 +2,8 @@
 import type { CombinedError } from "@urql/core";
 import type { ReactNode } from "react";
 
+import { OUTDATED } from "../errors.ts";
+
 /** Reserves the height of what comes, so that nothing jumps. */
 export function Loading({ rows = 3 }: { rows?: number }) {
   return (
@@ -13,8 +15,9 @@ export function Loading({ rows = 3 }: { rows?: number }) {
   );
 }
 
-export function Empty({ children }: { children: ReactNode }) {
-  return <p className="empty">{children}</p>;
+/** `still`: of the same height as the list that may stand in its place. */
+export function Empty({ still = false, children }: { still?: boolean; children: ReactNode }) {
+  return <p className={still ? "empty still" : "empty"}>{children}</p>;
 }
 
 /** An error of the server, in its words, with its code; it says what to do. */
@@ -31,16 +34,20 @@ export function Failure({ error, retry }: { error: CombinedError; retry?: () => 
   );
 }
 
-const OUTDATED = new Set(["PERSISTED_QUERY_NOT_FOUND", "UNTRUSTED_DOCUMENT"]);
-
 export function told(error: CombinedError): { message: string; code: string | undefined }[] {
   if (error.networkError) {
     const status = (error.response as Response | undefined)?.status;
-    return [{ message: status ? `The server answered with ${status}.` : "The server can't be reached.", code: undefined }];
+    if (error.networkError.name === "TimeoutError") {
+      return [{ message: "The server did not answer in time. Look whether it did what was asked.", code: undefined }];
+    }
+    return [
+      { message: status ? `The server answered with ${status}.` : "The server can't be reached.", code: undefined },
+    ];
   }
   return error.graphQLErrors.map(({ message, extensions }) => {
     const code = typeof extensions.code === "string" ? extensions.code : undefined;
-    if (code && OUTDATED.has(code)) return { message: "The server has another version than this page: load it anew.", code };
+    if (code && OUTDATED.has(code))
+      return { message: "The server has another version than this page: load it anew.", code };
     return { message, code };
   });
 }

@@ -131,7 +131,8 @@ export function VirtualTable<T>(props: Props<T>) {
     event.preventDefault();
     const next = Math.min(Math.max(current + step, 0), rows.length - 1);
     choose(next);
-    if (next === rows.length - 1) virtualizer.scrollToOffset(scroller.current!.scrollHeight); // what follows is seen, too
+    if (next === rows.length - 1)
+      virtualizer.scrollToOffset(scroller.current!.scrollHeight); // what follows is seen, too
     else virtualizer.scrollToIndex(next, { align: "auto" });
     setMustFocus(true);
   };

@@ -1,14 +1,13 @@
 import { useRef } from "react";
 
 import { href } from "../../address.ts";
-import { useNow } from "../../clock.ts";
+import { Expected } from "../../parts/expected.tsx";
 import { Meter } from "../../parts/meter.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
-import { Ago, Time } from "../../parts/time.tsx";
+import { Ago } from "../../parts/time.tsx";
 import { type Estimate, type Seen, estimate, seenWith } from "../../rates.ts";
 import { useSlots } from "../../slots.ts";
-import { duration } from "../../times.ts";
 import type { Overview } from "./data.ts";
 import { RunName } from "../../parts/run_name.tsx";
 import { Section } from "../../parts/section.tsx";
@@ -44,23 +43,6 @@ export function ActiveRuns({ runs }: { runs: Overview["active"] }) {
         </ul>
       )}
     </Section>
-  );
-}
-
-function Expected({ estimate: found }: { estimate: Estimate | null | undefined }) {
-  const now = useNow();
-  if (!found) return null;
-  const rate = found.rate >= 10 ? Math.round(found.rate) : Number(found.rate.toPrecision(2));
-  return (
-    <span className="expected">
-      {rate.toLocaleString()}/min
-      {found.end !== null && found.end > now && (
-        <>
-          {" "}
-          · ends about <Time at={new Date(found.end).toISOString()} /> (in {duration((found.end - now) / 1000)})
-        </>
-      )}
-    </span>
   );
 }
 

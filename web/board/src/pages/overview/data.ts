@@ -1,3 +1,4 @@
-import type { BoardOverviewSubscription } from "../../gql/graphql.ts";
+import type { BoardHostsSubscription, BoardOverviewSubscription } from "../../gql/graphql.ts";
 
 export type Overview = BoardOverviewSubscription["live"];
+export type LiveWorker = BoardHostsSubscription["live"]["liveWorkers"][number];

@@ -1,7 +1,6 @@
 // What is at work, what needs a look, who works, and what waits.
-import { useMemo } from "react";
-
-import { BoardOverviewDocument } from "../../gql/graphql.ts";
+import { useNow } from "../../clock.ts";
+import { BoardHostsDocument, BoardOverviewDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { ActiveRuns } from "./active_runs.tsx";
@@ -11,11 +10,12 @@ import { Queues } from "./queues.tsx";
 import { Studies } from "./studies.tsx";
 import { Workers } from "./workers.tsx";
 
-const STUDIES = 12;
+import "./page.css";
 
 export function OverviewPage() {
-  const since = useMemo(startOfYesterday, []);
-  const { data, error } = useLive(BoardOverviewDocument, { studies: STUDIES, since });
+  const since = startOfYesterday(useNow(60_000));
+  const { data, error } = useLive(BoardOverviewDocument, { since });
+  const hosts = useLive(BoardHostsDocument, {});
   return (
     <>
       <h1 tabIndex={-1}>Overview</h1>
@@ -24,17 +24,18 @@ export function OverviewPage() {
       {data && (
         <>
           <Counts counts={data.runCounts} />
-          <div className="columns">
-            <ActiveRuns runs={data.active} />
-            <div className="column">
+          <div className="overview">
+            <div>
+              <Studies studies={data.studies} />
+              <ActiveRuns runs={data.active} />
+            </div>
+            <div>
               <Stuck runs={data.stuck} />
               <Failed runs={data.failed} since={since} />
+              <Queues queues={data.queues} />
+              {hosts.data && <Workers workers={hosts.data.liveWorkers} />}
+              {hosts.error && <Failure error={hosts.error} />}
             </div>
-          </div>
-          <Studies studies={data.studies} />
-          <div className="columns">
-            <Workers workers={data.liveWorkers} />
-            <Queues queues={data.queues} />
           </div>
         </>
       )}
@@ -43,8 +44,8 @@ export function OverviewPage() {
 }
 
 /** In the viewer's zone. */
-function startOfYesterday(): string {
-  const day = new Date();
+function startOfYesterday(now: number): string {
+  const day = new Date(now);
   day.setDate(day.getDate() - 1);
   day.setHours(0, 0, 0, 0);
   return day.toISOString();

@@ -38,7 +38,9 @@ export function Queues({ queues }: { queues: Overview["queues"] }) {
                   <td>{row.waiting?.toLocaleString() ?? "–"}</td>
                   <td>
                     {row.consumers ?? "–"}
-                    {row.consumers === 0 && (row.waiting ?? 0) > 0 && <span className="strong tone-failed"> nobody consumes</span>}
+                    {row.consumers === 0 && (row.waiting ?? 0) > 0 && (
+                      <span className="strong tone-failed"> nobody consumes</span>
+                    )}
                   </td>
                   <td>{row.runs.toLocaleString()}</td>
                 </tr>

@@ -16,11 +16,11 @@ export function Stuck({ runs }: { runs: Overview["stuck"] }) {
   return (
     <Section title="Stuck" total={runs.totalCount} all={href(["runs"], { stuck: "yes" })}>
       {slots.length === 0 ? (
-        <Empty>
+        <Empty still>
           {isKnown ? "No run is stuck." : "Not known: this server does not see the queues and the workers."}
         </Empty>
       ) : (
-        <ul className="rows">
+        <ul className="rows still">
           {slots.map(({ id, row, left }) => (
             <li key={id} className={left ? "left" : undefined}>
               <div className="line">
@@ -28,7 +28,9 @@ export function Stuck({ runs }: { runs: Overview["stuck"] }) {
                 {left ? <span className="none">no longer stuck</span> : <Status status={row.status} />}
                 <Ago at={row.launchedAt} />
               </div>
-              {!left && <p className="detail">Nothing waits in {row.queues.join(", ") || "its queues"}, and nobody works.</p>}
+              {!left && (
+                <p className="detail">Nothing waits in {row.queues.join(", ") || "its queues"}, and nobody works.</p>
+              )}
             </li>
           ))}
         </ul>
@@ -44,9 +46,9 @@ export function Failed({ runs, since }: { runs: Overview["failed"]; since: strin
   return (
     <Section title="Failed since yesterday" total={runs.totalCount} all={all}>
       {slots.length === 0 ? (
-        <Empty>Nothing has failed.</Empty>
+        <Empty still>Nothing has failed.</Empty>
       ) : (
-        <ul className="rows">
+        <ul className="rows still">
           {slots.map(({ id, row, left }) => (
             <li key={id} className={left ? "left" : undefined}>
               <div className="line">

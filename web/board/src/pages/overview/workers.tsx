@@ -5,9 +5,7 @@ import { Section } from "../../parts/section.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { useSession } from "../../session.tsx";
 import { useSlots } from "../../slots.ts";
-import type { Overview } from "./data.ts";
-
-type Worker = Overview["liveWorkers"][number];
+import type { LiveWorker } from "./data.ts";
 
 interface Host {
   name: string;
@@ -18,7 +16,7 @@ interface Host {
 }
 
 /** The machines where workers are alive, or were within the last hour. */
-export function Workers({ workers }: { workers: Overview["liveWorkers"] }) {
+export function Workers({ workers }: { workers: readonly LiveWorker[] }) {
   const sources = useSession()?.database.sources;
   const hosts = useMemo(() => byHost(workers), [workers]);
   const { slots } = useSlots(hosts, ({ name }) => name);
@@ -62,7 +60,7 @@ export function Workers({ workers }: { workers: Overview["liveWorkers"] }) {
   );
 }
 
-function byHost(workers: readonly Worker[]): Host[] {
+function byHost(workers: readonly LiveWorker[]): Host[] {
   const hosts = new Map<string, Host>();
   for (const { host, isAlive, activeTasks, loadAverage } of workers) {
     const name = host ?? "host not known";

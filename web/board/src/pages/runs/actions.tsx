@@ -25,7 +25,10 @@ export function Actions({ selection, pages, now, filter, total }: Props) {
   const count = selection.runs.size;
   const present = (runs: Iterable<Run>) => [...runs].map(now).filter(({ isDeleted }) => !isDeleted);
   const selected = () => present(selection.runs.values()).map(({ run }) => run);
-  const matching = () => present(pages.rows).filter(({ matches }) => matches).map(({ run }) => run);
+  const matching = () =>
+    present(pages.rows)
+      .filter(({ matches }) => matches)
+      .map(({ run }) => run);
   const byId = (runs: readonly Run[]) => new Map(runs.map((run) => [run.id, run]));
   const close = () => {
     setOpen(undefined);

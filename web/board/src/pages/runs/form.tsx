@@ -51,7 +51,13 @@ export function FilterForm({ params, view }: { params: URLSearchParams; view: Vi
       <div className="fields">
         <TextField label="Text in the workspace" name="text" value={of("text")} type="search" after={TYPED_AFTER} />
         <StudyField value={of("study")} />
-        <Choice label="Queue" name="queue" value={of("queue")} any="All" choices={data?.queues.map(({ queue }) => queue)} />
+        <Choice
+          label="Queue"
+          name="queue"
+          value={of("queue")}
+          any="All"
+          choices={data?.queues.map(({ queue }) => queue)}
+        />
         <Field label="Order">
           <select
             name="order"

@@ -27,7 +27,14 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const selection = useSelection(pages.rows);
   const mayWrite = useMay("WRITE");
   const first = head.data?.runs;
-  const news = first && !pages.isLoading ? newIn(first.nodes.map(({ id }) => id), pages.ids, !pages.hasMore) : 0;
+  const news =
+    first && !pages.isLoading
+      ? newIn(
+          first.nodes.map(({ id }) => id),
+          pages.ids,
+          !pages.hasMore,
+        )
+      : 0;
   const total = first?.totalCount ?? pages.totalCount;
   const error = head.error ?? live.error;
   const isEmpty = pages.rows.length === 0;

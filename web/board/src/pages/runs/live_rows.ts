@@ -42,17 +42,19 @@ export function useLiveRows(filter: RunFilter | null, version: number): LiveRows
     if (ids.length === 0) return;
     const shown: RunFilter = { id: { in: ids } };
     const variables = { ids, filter: filter ? { and: [filter, shown] } : shown };
-    const { unsubscribe } = client.subscription(BoardRunsShownDocument, variables).subscribe(({ data, error: said }) => {
-      setError(said);
-      if (!data) return;
-      const matching = new Set(data.live.matching.nodes.map(({ id }) => id));
-      data.live.nodes.forEach((node, index) => {
-        const before = rows[index]!;
-        const run = node?.__typename === "Run" ? node : (known.current.get(before.id)?.run ?? before);
-        known.current.set(before.id, { run, isDeleted: node === null, matches: matching.has(before.id) });
+    const { unsubscribe } = client
+      .subscription(BoardRunsShownDocument, variables)
+      .subscribe(({ data, error: said }) => {
+        setError(said);
+        if (!data) return;
+        const matching = new Set(data.live.matching.nodes.map(({ id }) => id));
+        data.live.nodes.forEach((node, index) => {
+          const before = rows[index]!;
+          const run = node?.__typename === "Run" ? node : (known.current.get(before.id)?.run ?? before);
+          known.current.set(before.id, { run, isDeleted: node === null, matches: matching.has(before.id) });
+        });
+        setAnswers((count) => count + 1);
       });
-      setAnswers((count) => count + 1);
-    });
     return unsubscribe;
   }, [ids.join(" "), version]);
   return { of: (run) => known.current.get(run.id) ?? { run, isDeleted: false, matches: true }, look, error };

@@ -2,7 +2,12 @@
 import { useEffect, useState } from "react";
 import { useClient } from "urql";
 
-import { type BoardDeleteRunsMutation, BoardDeleteRunsDocument, type EntityKind, type RunFilter } from "../../gql/graphql.ts";
+import {
+  type BoardDeleteRunsMutation,
+  BoardDeleteRunsDocument,
+  type EntityKind,
+  type RunFilter,
+} from "../../gql/graphql.ts";
 import { RunName } from "../../parts/run_name.tsx";
 import { Loading, told } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
@@ -141,7 +146,11 @@ function Plan({ plan: { payload, refusals }, doomed }: { plan: Answer; doomed: D
     <>
       <h3>Goes: {counted(gone.size)}</h3>
       <Runs runs={named} others={gone.size - named.length} />
-      {changed && <p>Changes with it: {changed} will no longer name {gone.size === 1 ? "it" : "them"}.</p>}
+      {changed && (
+        <p>
+          Changes with it: {changed} will no longer name {gone.size === 1 ? "it" : "them"}.
+        </p>
+      )}
       <p className="muted">The files in the workspaces stay.</p>
       {kept > 0 && (
         <>

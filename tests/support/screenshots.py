@@ -1,0 +1,83 @@
+"""Takes the pictures of docs/board/: every page of the board on the living sample data, in both themes and two widths.
+
+`python -m tests.support.screenshots` writes them anew; look at each before you commit it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.browser import Page, browsing
+from tests.support.serving import Serving
+
+PICTURES = Path(__file__).parents[2] / "docs" / "board"
+WIDTHS = {1400: 900, 390: 844}
+THEMES = ("light", "dark")
+_STILL = "document.querySelector('main h1') && !document.querySelector('.loading')"
+_SETTLED = 3.0
+"""Seconds in which charts and lists take their places; no event tells of the last one."""
+_RUN = """{ runs(first: 50, filter: {isFinished: false}) { nodes {
+    id progress { done failed total } tasks(first: 1, filter: {status: {eq: FAILED}}) { nodes { id } } } } }"""
+
+
+def views(url: str) -> Mapping[str, str]:
+    """The fragments by the names of the pictures; the run is the active one of which most is done."""
+    answer = httpx.post(f"{url}/graphql", json={"query": _RUN}, timeout=30).json()
+    runs = answer["data"]["runs"]["nodes"]
+    shown = max(runs, key=_shows)
+    return {
+        "overview": "#/",
+        "runs": "#/runs?status=RUNNING,FAILED,COMPLETED",
+        "run": f"#/runs/{shown['id']}",
+        "workers": "#/workers",
+        "queues": "#/queues",
+        "integrity": "#/integrity",
+    }
+
+
+def _shows(run: Mapping[str, Any]) -> tuple[int, int]:
+    progress = run["progress"] or {"done": 0, "failed": 0}
+    return progress["failed"], progress["done"]
+
+
+async def take(url: str, directory: Path) -> None:
+    for theme in THEMES:
+        for width, height in WIDTHS.items():
+            with tempfile.TemporaryDirectory() as profile:
+                async with browsing(Path(profile)) as page:
+                    await page.open(f"{url}/board", width=width, height=height)
+                    await page.prefer(color_scheme=theme)
+                    for name, fragment in views(url).items():
+                        await _show(page, fragment)
+                        await page.screenshot(directory / f"{name}-{theme}-{width}.webp")
+                    if page.complaints:
+                        sys.exit(f"The page complains: {page.complaints}")
+
+
+async def _show(page: Page, fragment: str) -> None:
+    await page.evaluate(f"location.hash = {json.dumps(fragment)}")
+    await page.until(_STILL)
+    await asyncio.sleep(_SETTLED)
+
+
+def main() -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp())
+    try:
+        with Serving(directory / "home", "--demo", lives=True) as server:
+            asyncio.run(take(server.url, PICTURES))
+    finally:
+        shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+// The pure modules of the page of a run. Its argument names the group; what is wrong is thrown.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+
+import { readValue, writtenValue } from "../../../web/board/src/pages/run/annotation_value.ts";
+import { commandsOf, quoted } from "../../../web/board/src/pages/run/commands.ts";
+import { BOX, type Depending, drawn, stepsBefore } from "../../../web/board/src/pages/run/graph.ts";
+import { gridOf, parameterGrid } from "../../../web/board/src/pages/run/grid.ts";
+import { type LogText, MOST, withPiece } from "../../../web/board/src/pages/run/log_text.ts";
+import { partsOf, wantedOf } from "../../../web/board/src/pages/run/task_filter.ts";
+
+const textOf = ({ blocks }: LogText) => blocks.map(({ text }) => text).join("");
+
+const GROUPS: Record<string, () => void> = {
+  log() {
+    // Whatever the pieces: the text is the end of the file, in blocks that are never told apart wrongly.
+    let read: LogText | null = null;
+    let file = "";
+    for (let piece = 0; piece < 400; piece++) {
+      const line = `${piece} `.repeat((piece * 37) % 900);
+      const text = piece % 3 === 0 ? `${line}\n` : piece % 7 === 0 ? `${line}\n\n${line}` : line.repeat(4);
+      file += text;
+      read = withPiece(read, { text, size: file.length, isWhole: piece === 0 });
+      const shown = textOf(read);
+      assert.ok(file.endsWith(shown));
+      assert.ok(shown.length <= MOST);
+      assert.equal(read.isWhole, shown.length === file.length);
+      assert.ok(shown.length === file.length || shown.length > MOST - 2 ** 15);
+      const ids = read.blocks.map(({ id }) => id);
+      assert.deepEqual(ids, [...new Set(ids)].sort((one, other) => one - other));
+    }
+    assert.ok(file.length > MOST);
+    // A piece is cut at ends of lines, if it has any.
+    const lines = withPiece(null, { text: `${"x".repeat(99)}\n`.repeat(2_000), size: 200_000, isWhole: false });
+    assert.ok(lines.blocks.length > 5 && lines.blocks.every(({ text }) => text.endsWith("\n")));
+    assert.equal(lines.blocks.reduce((sum, block) => sum + block.lines, 0), 2_000);
+    // A file that begins anew, or became shorter, replaces what was there.
+    assert.equal(textOf(withPiece(lines, { text: "new", size: 3, isWhole: true })), "new");
+    assert.equal(textOf(withPiece(lines, { text: "end", size: 100_000, isWhole: false })), "end");
+    assert.equal(textOf(withPiece(null, { text: "", size: 0, isWhole: true })), "");
+  },
+
+  graph() {
+    const steps: Depending[] = [
+      { name: "prep", dependsOn: [] },
+      { name: "sim", dependsOn: ["prep"] },
+      { name: "check_*", dependsOn: ["sim"] },
+      { name: "post", dependsOn: ["sim_*", "check_*", "prep", "nowhere", "nowhere_*"] },
+    ];
+    const names = new Set(steps.map(({ name }) => name));
+    assert.deepEqual(stepsBefore(steps[3]!, names), [
+      { name: "sim", waitsForAll: true },
+      { name: "check_*", waitsForAll: false },
+      { name: "prep", waitsForAll: false },
+    ]);
+    for (const direction of ["LR", "TB"] as const) {
+      const { boxes, lines, width, height } = drawn(steps, direction);
+      // The lines that others imply are not drawn.
+      assert.deepEqual(lines.map(({ from, to }) => `${from} ${to}`).sort(), ["check_* post", "prep sim", "sim check_*"]);
+      const along = boxes.map(({ x, y }) => (direction === "LR" ? x : y));
+      assert.deepEqual(along, [...along].sort((one, other) => one - other));
+      for (const { x, y } of boxes) assert.ok(x >= 0 && y >= 0 && x + BOX.width <= width && y + BOX.height <= height);
+    }
+    // What no valid specification has, ends.
+    const circle = [
+      { name: "a", dependsOn: ["b"] },
+      { name: "b", dependsOn: ["a", "b"] },
+    ];
+    assert.equal(drawn(circle, "LR").boxes.length, 2);
+    assert.deepEqual(drawn([], "LR").boxes, []);
+  },
+
+  commands() {
+    const words = ["plain/path_1", "it's", "a b", "$HOME", "`id`", '"', "\\", "!!", "*", "~x", "-rf", "", "ä€😀", "a\nb", "#x", ";|&<>()[]{}"];
+    const told = execFileSync("sh", ["-c", `printf '%s\\0' ${words.map(quoted).join(" ")}`]).toString();
+    assert.deepEqual(told.split("\0").slice(0, -1), words);
+    const texts = commandsOf("/runs/it's one/").map(({ text }) => text);
+    assert.ok(texts.includes("merlin restart '/runs/it'\\''s one'"));
+    assert.ok(texts.includes("merlin cancel '/runs/it'\\''s one'/merlin_info/*.expanded.yaml"));
+  },
+
+  annotations() {
+    const values = ["ada", "5", "true", "null", " spaced ", "", '"quoted"', "{broken", 5, -1.5, true, [1, "a"], { a: null }];
+    for (const value of values) assert.deepEqual(readValue(writtenValue(value)), { value });
+    assert.deepEqual(readValue("two words"), { value: "two words" });
+    for (const text of ["", "  ", "null", "{x", "[1,", '"open']) assert.ok("problem" in readValue(text), text);
+  },
+
+  tables() {
+    assert.deepEqual(parameterGrid({ X: [1, 2], N: ["a"] }), { columns: ["X", "N"], rows: [["1", "a"], ["2", ""]] });
+    assert.equal(parameterGrid({}), null);
+    assert.equal(parameterGrid(null), null);
+    assert.deepEqual(gridOf([[1, "x"], [2]]), { columns: ["Column 0", "Column 1"], rows: [["1", "x"], ["2"]] });
+    assert.deepEqual(gridOf([{ a: 1 }, { b: null }]), { columns: ["a", "b"], rows: [["1", ""], ["", "null"]] });
+    assert.deepEqual(gridOf([1.5, "x"]), { columns: ["Column 0"], rows: [["1.5"], ["x"]] });
+    assert.equal(gridOf({}), null);
+    assert.equal(gridOf([]), null);
+    assert.equal(gridOf(Array.from({ length: 200_000 }, (_, row) => [row]))!.rows.length, 200_000);
+  },
+
+  filters() {
+    const wanted = wantedOf(new URLSearchParams("step=sim&status=FAILED,NONE,RUNNING&text=X.1 fail&order=nothing"));
+    assert.deepEqual(wanted, { step: "sim", statuses: ["RUNNING", "FAILED"], text: "X.1 fail", order: "failed" });
+    const [first, second] = partsOf(wanted);
+    assert.deepEqual(first!.filter.and!.slice(0, -1), second!.filter.and!.slice(0, -1));
+    assert.deepEqual(first!.filter.and!.at(-1), { status: { eq: "FAILED" } });
+    assert.deepEqual(second!.filter.and!.at(-1), { not: { status: { eq: "FAILED" } } });
+    assert.equal(first!.filter.and!.length, 5);
+    assert.equal(partsOf({ ...wanted, order: "slow" }).length, 1);
+  },
+};
+
+GROUPS[process.argv[2]!]!();
