@@ -289,6 +289,26 @@ async def test_select_and_annotate_by_keyboard(tmp_path: Path) -> None:
         await page.until(f"{ROWS}[0].textContent.includes('grade: 7')")
 
 
+async def test_no_more_runs_are_tried_without_a_server(tmp_path: Path) -> None:
+    """It is said how many were not."""
+    async with viewing(tmp_path, 5) as (live, page):
+        await page.click(".selected button")  # Select all 5 loaded
+        await page.until("document.querySelectorAll('[aria-selected=true]').length === 5")
+        await page.click(".selected button:nth-of-type(2)")
+        await page.until("document.activeElement.name === 'key'")
+        await page.evaluate("""(() => {
+          const real = window.fetch;
+          let calls = 0;
+          window.fetch = (...all) => (++calls > 2 ? Promise.reject(new TypeError('no network')) : real(...all));
+        })()""")
+        await page.type("grade")
+        await page.press("Enter", 13)
+        status = "document.querySelector('dialog [role=status]')?.textContent"
+        await page.until(f"{status} === '2 runs annotated. Not tried: 2 runs.'")
+        assert await page.evaluate("document.querySelectorAll('dialog .failure li').length") == 1
+        assert len(live.database.runs.get_all()) == 5
+
+
 async def test_a_range_is_selected_with_the_shift_key(tmp_path: Path) -> None:
     """All from the row before to this one; all that are loaded are selected at once, and none."""
     async with viewing(tmp_path, 30) as (_, page):

@@ -215,9 +215,9 @@ const WORDS: Record<EntityKind, [string, string]> = {
   PHYSICAL_WORKER: ["physical worker", "physical workers"],
 };
 
-/** `1 study, 2 logical workers`. */
+/** `1 study and 2 logical workers`. */
 function countsOf(effects: readonly { kind: EntityKind }[]): string {
   const counts = new Map<EntityKind, number>();
   for (const { kind } of effects) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-  return [...counts].map(([kind, count]) => `${count} ${WORDS[kind][count === 1 ? 0 : 1]}`).join(", ");
+  return [...counts].map(([kind, count]) => `${count} ${WORDS[kind][count === 1 ? 0 : 1]}`).join(" and ");
 }
