@@ -24,8 +24,11 @@ BOTH_ENGINES = {
     *("test_failovers", "test_outage", "test_refused_writes", "test_queues", "test_interop", "test_servers"),
 }
 """Files about the commands that a server is sent, and about its answers: tried on Redis and on Valkey."""
-WAIT_LONG = ("test_truth", "test_living_workers", "test_progress", "test_status_at_work", "test_overwrites")
-"""Files whose tests wait for real workers: they begin first, and others have the processors meanwhile."""
+WAIT_LONG = {
+    *("test_truth", "test_living_workers", "test_progress", "test_status_at_work", "test_overwrites"),
+    "test_board_truth",
+}
+"""Files whose tests wait for real workers or for timeouts: they begin first, others have the processors meanwhile."""
 
 # Each server and each Merlin that a test starts would else compile all modules anew, which takes half of its start.
 sys.dont_write_bytecode = False

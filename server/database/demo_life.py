@@ -50,7 +50,7 @@ _FAILS, _IS_CANCELLED = 0.03, 0.01
 """The shares of steps of a run after which it ends so."""
 _STALLS, _IS_NEW = 0.4, 0.2
 """The shares of workers that stall, of those that leave; and that were not there before, of those that come."""
-_IS_NEEDED = 0.7
+_IS_NEEDED = 0.3
 """The share of workers that come where a run waits for them, while one does."""
 _TICK = 1.0
 """Seconds between two looks at what the tasks of runs have done."""

@@ -109,7 +109,7 @@ class _Shown:
         position = min(moment.share * (count + at_once - 1) + 1 - at_once, count - 0.05)
         own = (position - number + at_once - 1) / at_once
         if own < 0:
-            return _State()
+            return _WAITING
         if own >= 1:
             return _SUCCESS
         lines = max(int(own * _LINES), 1)
@@ -124,9 +124,10 @@ class _Shown:
         return _State(_SOFT, _LINES // 2) if drawn.random() < _FAILS_SOFTLY else state
 
     def _write(self, group: Group, states: Mapping[int, _State]) -> None:
-        changed = {index: state for index, state in states.items() if state != self._states.get(index, _State())}
+        changed = {index: state for index, state in states.items() if state != self._state_of(index)}
         if not changed:
             return
+        other = {index: state for index, state in changed.items() if state.word != self._state_of(index).word}
         for index, state in changed.items():
             directory = self.directory / self._layout.path_of(index)
             if index not in self._states:
@@ -136,8 +137,12 @@ class _Shown:
         if all(state.word not in (_WAITS, _RUNS) for state in states.values()):
             self._condense(group, states)
             return
-        for index, state in changed.items():
+        for index, state in other.items():
             self._write_status(self.directory / self._layout.path_of(index), group, {index: state})
+
+    def _state_of(self, index: int) -> _State:
+        """As it was written."""
+        return self._states.get(index, _WAITING)
 
     def _condense(self, group: Group, states: Mapping[int, _State]) -> None:
         """All entries in one file, as Merlin has it once the samples of a group are done."""
@@ -174,7 +179,7 @@ class _Shown:
             path.with_name(f"{path.name}.err").write_text(error)
 
 
-_SUCCESS = _State(_SUCCEEDED, _LINES)
+_WAITING, _SUCCESS = _State(), _State(_SUCCEEDED, _LINES)
 _ERRORS = {
     _HARD: "Traceback: the mesh is tangled in zone 4711; nothing can be saved.\nexit code 102\n",
     _SOFT: "The iteration does not converge: residual 3.1e-02 after 200 steps.\nexit code 101\n",

@@ -12,6 +12,17 @@ const out = join(dirname(dirname(here)), "server", "static", "board");
 
 const text = (...path) => readFile(join(here, ...path), "utf8");
 
+// The style sheet of a page holds for this page only: the frame gives <main> the class `page-NAME`.
+const pageStyles = {
+  name: "page styles",
+  setup({ onLoad }) {
+    onLoad({ filter: /src\/pages\/\w+\/page\.css$/ }, async ({ path }) => ({
+      contents: `.page-${basename(dirname(path))} {\n${await readFile(path, "utf8")}\n}`,
+      loader: "css",
+    }));
+  },
+};
+
 const { outputFiles, metafile } = await build({
   absWorkingDir: here,
   entryPoints: ["src/main.tsx"],
@@ -21,7 +32,8 @@ const { outputFiles, metafile } = await build({
   write: false,
   metafile: true,
   format: "iife",
-  target: "es2022",
+  target: ["es2022", "chrome111", "firefox114", "safari16.4"],
+  plugins: [pageStyles],
   jsx: "automatic",
   legalComments: "none", // licenses.txt has them whole
   entryNames: "[name]-[hash]",

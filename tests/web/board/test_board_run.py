@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from server.database.backends.factory import BackendOptions, make_backend
-from server.database.models import RunStatus
+from server.database.models import EntityKind, Key, RunStatus
 from server.database.observations import STUCK_BY, LiveWorker
 from server.database.run_tasks import task_id
 from server.database.workspaces import LogStream, Source, Task, TaskStatus
@@ -101,6 +101,11 @@ class Board:
         self.reader.workspaces[RUN] = workspace
         self.reader.observe(RUN)
 
+    def be_stuck(self, runs: set[str]) -> None:
+        """From now on these runs are, and no others."""
+        self.live.database.observations.set_stuck(runs, set())
+        self.live.database.read_model.observe([Key(EntityKind.RUN, RUN)])
+
     def write(self, text: str, stream: LogStream = LogStream.STDOUT) -> None:
         """To the end of the log that is followed."""
         self.reader.logs[LOGGED, stream] = self.reader.logs.get((LOGGED, stream), "") + text
@@ -178,7 +183,10 @@ async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
         )
         await has_paths(page, "sim/X.4/0", "post")
         await page.evaluate("document.querySelector('.task-filters input[type=search]').focus()")
-        await page.type("x.4")
+        await page.type("x.")
+        await has_paths(page, "sim/X.4/0")
+        await page.type("4")  # the focus stays there
+        await page.until("location.hash.endsWith('text=x.4')")
         await has_paths(page, "sim/X.4/0")
         assert await page.evaluate("location.hash") == f"{VIEW}?status=WAITING&text=x.4"
         await page.reload()
@@ -337,9 +345,9 @@ async def test_a_stuck_run_says_what_that_means(tmp_path: Path) -> None:
         assert "Stuck" not in await text_of(page, ".run-head")
         for source in STUCK_BY:
             observations.set_source(source, works=True)
-        observations.set_stuck({RUN}, set())
+        board.be_stuck({RUN})
         await page.until("/Stuck: it will not go on by itself/.test(document.querySelector('.run-head').innerText)")
-        observations.set_stuck(set(), set())
+        board.be_stuck(set())
         await page.until("!/Stuck/.test(document.querySelector('.run-head').innerText)")
 
 

@@ -39,6 +39,17 @@ pytestmark = [pytest.mark.anyio, browser, built]
 PING, PONG = 10.0, 5.0
 """Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
 LOST = "connection to the server is lost since"
+SPOKEN = """[...document.querySelectorAll(".notices *")]
+    .filter((each) => !each.closest("[aria-hidden]"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data))
+    .join("|")"""
+TEXTS = """[...document.querySelectorAll("main *")]
+    .filter((each) => !each.closest(".left, .expected, time"))
+    .flatMap(({childNodes}) => [...childNodes].filter(({nodeType}) => nodeType === 3).map(({data}) => data))
+    .filter((text) => text !== "Sort anew")
+    .sort()"""
+"""What a page says, in any order, but for what depends on when it was opened."""
+VIEWS = ("#/", "#/runs", f"#/runs/{uid(11)}", "#/workers", "#/queues", "#/integrity")
 WATCH = """(() => {
   window.watched = [];
   const look = () => {
@@ -64,11 +75,23 @@ def records() -> list[Model]:
     ]
 
 
+def changed() -> list[Model]:
+    """A run has ended, another one went, and new ones came."""
+    return [
+        study(1, "alpha", runs=(uid(11), uid(12))),
+        run(11, study_id=uid(1), run_status=RunStatus.FAILED),
+        run(12, study_id=uid(1), run_status=RunStatus.COMPLETED),
+        study(2, "beta", runs=(uid(14),)),
+        run(14, study_id=uid(2), run_status=RunStatus.RUNNING),
+    ]
+
+
 def change(writer: Writer) -> None:
-    """As Merlin does it: a run ends, another one goes, and new ones come."""
-    writer.save(run(11, study_id=uid(1), run_status=RunStatus.FAILED))
+    """As Merlin does it."""
+    ended, _, *new = changed()[1:]
+    writer.save(ended)
     writer.delete(Key(EntityKind.RUN, uid(13)))
-    writer.create(study(2, "beta", runs=(uid(14),)), run(14, study_id=uid(2), run_status=RunStatus.RUNNING))
+    writer.create(*new)
 
 
 class Restarted:
@@ -226,6 +249,7 @@ async def test_the_browser_sleeps(tmp_path: Path) -> None:
         assert all(notice for notice, seen in watched[1:] if seen != after)
 
 
+@pytest.mark.soak
 async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) -> None:
     """As a suspended laptop does it, and its network with it: a few seconds later it is right again."""
     async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
@@ -246,33 +270,49 @@ async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) ->
 
 
 async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
-    """Nothing arrives, and no connection ends: the missing answer to a ping tells it. It heals by itself."""
+    """Nothing arrives, and no connection ends: the missing answer to a ping tells it.
+
+    Connections that nobody answers are given up and opened anew, so that it heals by itself.
+    """
     async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
+        began, before = time.monotonic(), await shown(page)
         proxy.passes.clear()
-        began = time.monotonic()
-        before = await shown(page)
         await set_status(live, 11)
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
         assert time.monotonic() - began < PING + PONG + 2
         assert await shown(page) == before
-        await proxy.go_down()
-        proxy.passes.set()
-        await proxy.come_back()
-        await agree(page, live.port)
-
-
-async def test_a_network_that_swallows_every_handshake_is_tried_again(tmp_path: Path) -> None:
-    """A new connection that nobody answers is given up after some seconds, when the way may be another one."""
-    async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
-        proxy.passes.clear()
-        await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
-        opened = len(page.requests)
-        await set_status(live, 11)
+        spoken, opened = await page.evaluate(SPOKEN), len(page.requests)
         async with asyncio.timeout(PATIENCE):
             while len(page.requests) < opened + 2:
                 await asyncio.sleep(0.1)
+        assert await page.evaluate(SPOKEN) == spoken  # what is said once is not said again with each second
         proxy.passes.set()
         await agree(page, live.port)
+
+
+async def test_after_an_outage_each_page_is_as_if_it_were_loaded_anew(tmp_path: Path) -> None:
+    """Whatever it asked for once, or follows: it missed changes of all that it shows."""
+    port = 0
+    async with browsing(tmp_path / "profile") as page, browsing(tmp_path / "another") as another:
+        for view in VIEWS:
+            async with serving(await memory_of(*records()), port=port) as live:
+                port = live.port
+                await page.open("about:blank")
+                await open_board(page, port, view)
+                await page.until(f"!{NOTICE}.trim()")
+            await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
+            async with serving(await memory_of(*changed()), port=port):
+                await page.until(f"!{NOTICE}.trim()")
+                await another.open("about:blank")
+                await open_board(another, port, view)
+                seen, anew = [""], await another.evaluate(TEXTS)
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        while seen != anew:
+                            await asyncio.sleep(0.05)
+                            seen, anew = await page.evaluate(TEXTS), await another.evaluate(TEXTS)
+                except TimeoutError:
+                    assert (view, seen) == (view, anew)
 
 
 async def test_a_page_of_another_version_says_so(tmp_path: Path) -> None:

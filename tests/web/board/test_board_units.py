@@ -42,6 +42,12 @@ async def test_an_address_holds_the_view(tmp_path: Path) -> None:
 
 
 @with_npm
+async def test_a_failure_is_told_in_the_servers_words(tmp_path: Path) -> None:
+    """What was not answered is told, too: whether it was done, or could not be sent."""
+    await holds(tmp_path, SOURCE, "errors")
+
+
+@with_npm
 async def test_times_are_written_in_the_viewers_zone(tmp_path: Path) -> None:
     """The site's time is told by its offset; durations have two units at most."""
     await holds(tmp_path, SOURCE, "times")

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 
 import { href, parse } from "../../../web/board/src/address.ts";
+import { isOutdated } from "../../../web/board/src/errors.ts";
+import { told } from "../../../web/board/src/parts/states.tsx";
 import { type Seen, estimate, seenWith } from "../../../web/board/src/rates.ts";
 import { type Slot, isSorted, placed } from "../../../web/board/src/slots.ts";
 import { MARKS, RUN_STATUSES, TASK_STATUSES, tone, word } from "../../../web/board/src/statuses.ts";
@@ -150,6 +152,24 @@ const GROUPS: Record<string, (given: string[]) => void> = {
     assert.match(clockTime("2026-05-31T20:00:00Z", now), /^0?1:45:00 AM$/); // today, in that zone
     assert.match(clockTime("2026-05-31T10:00:00Z", now), /^May 31, 0?3:45:00 PM$/);
     assert.match(clockTime("2024-05-31T10:00:00Z", now), /^May 31, 2024, 0?3:45:00 PM$/);
+  },
+
+  errors() {
+    const network = (error: Error, status?: number) => ({ networkError: error, response: status && { status }, graphQLErrors: [] });
+    const coded = (code?: string) => ({ graphQLErrors: [{ message: "as the server says it", extensions: { code } }] });
+    const messages = (error: unknown) => told(error as never).map(({ message }) => message);
+    // What was not answered may have been done; what was not sent was not.
+    assert.deepEqual(messages(network(new TypeError("Failed to fetch"))), ["The server can't be reached."]);
+    assert.deepEqual(messages(network(new Error("no JSON"), 502)), ["The server answered with 502."]);
+    assert.match(messages(network(new DOMException("signal timed out", "TimeoutError")))[0]!, /did not answer in time/);
+    // An error of the server keeps its words and its code, but for those that only a new page mends.
+    assert.deepEqual(told(coded("FORBIDDEN") as never), [{ message: "as the server says it", code: "FORBIDDEN" }]);
+    assert.deepEqual(told(coded() as never), [{ message: "as the server says it", code: undefined }]);
+    for (const code of ["PERSISTED_QUERY_NOT_FOUND", "UNTRUSTED_DOCUMENT"]) {
+      assert.ok(isOutdated(coded(code) as never));
+      assert.match(messages(coded(code))[0]!, /load it anew/);
+    }
+    assert.ok(!isOutdated(coded("FORBIDDEN") as never));
   },
 
   /** Given: the schema's run statuses, task statuses, and all that are shown as a mark, each joined by commas. */

@@ -59,12 +59,13 @@ export function Notices({ status, staleSince, refusal, onClose }: Props) {
   );
 }
 
+/** How long ago that is changes all the time: a reader of screens is not told each time. */
 function Since({ at }: { at: string }) {
   const now = useNow();
   return (
     <>
       {" "}
-      since <Time at={at} /> ({ago(at, now)})
+      since <Time at={at} /> <span aria-hidden="true">({ago(at, now)})</span>
     </>
   );
 }

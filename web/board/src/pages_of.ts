@@ -15,6 +15,8 @@ export interface Connected<T> {
 interface Known<T> {
   /** All rows that were asked for so far; each id once. */
   rows: readonly T[];
+  /** Theirs. The set of one version grows: it is not copied for each page. */
+  ids: ReadonlySet<string>;
   /** As the last page said it. */
   totalCount: number | undefined;
   /** Where the next page begins; null at the first one and after the last one. */
@@ -41,7 +43,7 @@ const FIRST = 100;
 const NEXT = 500; // the most that the API allows
 const MOST = 100_000;
 const AGAIN_AFTER = 5_000;
-const NOTHING = { rows: [], totalCount: undefined, cursor: null, hasMore: true, version: 0 };
+const NOTHING = { rows: [], ids: new Set<string>(), totalCount: undefined, cursor: null, hasMore: true, version: 0 };
 
 /**
  * `query` has variables `$first: Int!` and `$after: String`; `pick` takes the connection out of its answer, or null,
@@ -93,11 +95,14 @@ export function usePages<D, V extends { first: number; after?: string | null | u
 }
 
 function added<T extends { id: string }>(before: Known<T>, page: Connected<T> | null | undefined): Known<T> {
-  if (!page) return { ...before, rows: [], totalCount: 0, cursor: null, hasMore: false };
-  const ids = new Set(before.rows.map(({ id }) => id)); // a row that moved meanwhile comes a second time
+  if (!page) return { ...before, totalCount: 0, cursor: null, hasMore: false };
+  const ids = before.cursor === null ? new Set<string>() : (before.ids as Set<string>);
+  const unknown = page.nodes.filter(({ id }) => !ids.has(id)); // a row that moved meanwhile comes a second time
+  for (const { id } of unknown) ids.add(id);
   const { hasNextPage, endCursor = null } = page.pageInfo;
   return {
-    rows: [...before.rows, ...page.nodes.filter(({ id }) => !ids.has(id))],
+    rows: [...before.rows, ...unknown],
+    ids,
     totalCount: page.totalCount,
     cursor: endCursor,
     hasMore: hasNextPage,

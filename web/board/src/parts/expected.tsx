@@ -6,7 +6,7 @@ import { Time } from "./time.tsx";
 /** How fast a run proceeds, and when it would end if it went on so. */
 export function Expected({ estimate }: { estimate: Estimate | null | undefined }) {
   const now = useNow();
-  if (!estimate) return null;
+  if (!estimate || estimate.rate === 0) return null;
   const rate = estimate.rate >= 10 ? Math.round(estimate.rate) : Number(estimate.rate.toPrecision(2));
   return (
     <span className="expected">

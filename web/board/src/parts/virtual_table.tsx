@@ -1,7 +1,7 @@
 // A table of any length, of which the page holds only the rows in sight. All rows have the same height.
 // One row is in the order of the Tab key; the arrow keys, Page Up and Down, Home and End choose which.
-import { defaultRangeExtractor, useVirtualizer } from "@tanstack/react-virtual";
-import { type KeyboardEvent, type ReactNode, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { type Range, defaultRangeExtractor, useVirtualizer } from "@tanstack/react-virtual";
+import { type KeyboardEvent, type ReactNode, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
 import { useNarrow } from "../media.ts";
 import { recall, remember } from "../memory.ts";
@@ -64,18 +64,21 @@ export function VirtualTable<T>(props: Props<T>) {
   const [chosen, choose] = useState(remembered?.current ?? 0);
   const [mustFocus, setMustFocus] = useState(false);
   const current = Math.min(chosen, rows.length - 1);
+  const rangeExtractor = useCallback(
+    (range: Range) => {
+      const found = defaultRangeExtractor(range);
+      if (current < 0 || found.includes(current)) return found; // the row with the focus stays in the page
+      return [...found, current].sort((a, b) => a - b);
+    },
+    [current],
+  );
   const virtualizer = useVirtualizer({
     count: rows.length,
     getScrollElement: () => scroller.current,
     estimateSize: () => height,
     overscan: OVERSCAN,
     initialOffset: remembered?.offset ?? 0,
-    getItemKey: (index) => idOf(rows[index]!),
-    rangeExtractor: (range) => {
-      const found = defaultRangeExtractor(range);
-      if (current < 0 || found.includes(current)) return found; // the row with the focus stays in the page
-      return [...found, current].sort((a, b) => a - b);
-    },
+    rangeExtractor,
   });
   useLayoutEffect(() => virtualizer.measure(), [height]);
   const { startIndex = 0, endIndex = 0 } = virtualizer.range ?? {};
@@ -154,12 +157,12 @@ export function VirtualTable<T>(props: Props<T>) {
       </div>
       <div role="rowgroup" className="scroller" ref={scroller} onKeyDown={onKeyDown}>
         <div role="none" className="all" style={{ height: virtualizer.getTotalSize() }}>
-          {virtualizer.getVirtualItems().map(({ index, start, key }) => {
+          {virtualizer.getVirtualItems().map(({ index, start }) => {
             const row = rows[index]!;
             const tabIndex = index === current ? 0 : -1;
             return (
               <div
-                key={key}
+                key={idOf(row)}
                 role="row"
                 className={`row ${props.classOf?.(row) ?? ""}`}
                 data-index={index}

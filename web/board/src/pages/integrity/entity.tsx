@@ -20,9 +20,10 @@ export function Entity({ kind, id }: { kind: EntityKind; id: string }) {
           {id}
         </a>
       ) : (
-        <code>{id}</code>
+        <>
+          <code>{id}</code> <Copy text={id} label={`the id ${id}`} />
+        </>
       )}
-      {kind !== "RUN" && <Copy text={id} label={`the id ${id}`} />}
     </span>
   );
 }

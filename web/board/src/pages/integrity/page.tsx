@@ -2,6 +2,7 @@
 import { useMemo, useState } from "react";
 
 import { change, href, useAddress } from "../../address.ts";
+import { focusHeading } from "../../focus.ts";
 import { BoardIntegrityDocument } from "../../gql/graphql.ts";
 import { useHeld } from "../../held.ts";
 import { useLive } from "../../live.ts";
@@ -77,12 +78,11 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
   const rows = useMemo(() => ofSeverity.filter((each) => !kind || each.kind === kind), [ofSeverity, kind]);
   const all = useMemo(() => new Map(problems.map((problem) => [problem.id, problem])), [problems]);
   const { slots, news, renew, sorted } = useHeld(`${severity} ${kind}`, rows, all);
-  const repairable = problems.reduce((count, each) => count + Number(each.repairable), 0);
   const shown = rows.length === problems.length ? "" : `${rows.length.toLocaleString()} of `;
   return (
     <section aria-label="Problems">
       <div className="section-head">
-        <h2>
+        <h2 tabIndex={-1}>
           Problems{" "}
           <span className="count" role="status">
             {shown}
@@ -90,7 +90,13 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
           </span>
         </h2>
         {!sorted && (
-          <button className="quiet" onClick={renew}>
+          <button
+            className="quiet"
+            onClick={(event) => {
+              focusHeading(event);
+              renew();
+            }}
+          >
             {news > 0 ? `Show ${news.toLocaleString()} more` : "Leave out what is gone"}
           </button>
         )}
@@ -108,11 +114,7 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
             </select>
           </label>
         )}
-        {mayRepair && (
-          <button onClick={() => setRepairing(true)} disabled={repairable === 0}>
-            Repair…
-          </button>
-        )}
+        {mayRepair && <button onClick={() => setRepairing(true)}>Repair…</button>}
       </div>
       {mayRepair && isRepairing && <Repair problems={problems} close={() => setRepairing(false)} />}
       {slots.length === 0 ? (

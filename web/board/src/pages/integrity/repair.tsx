@@ -51,8 +51,8 @@ export function Repair({ problems, close }: { problems: readonly Problem[]; clos
       <h2 id="repair-title">Repair</h2>
       {!isOver && (
         <fieldset disabled={fetching}>
-          <legend>What can be repaired without losing data</legend>
-          {kinds.length === 0 && <p className="empty">Nothing any more.</p>}
+          {kinds.length > 0 && <legend>What can be repaired without losing data</legend>}
+          {kinds.length === 0 && <p className="empty">There is nothing that could be repaired without losing data.</p>}
           {kinds.map(({ kind, repairable }) => (
             <label key={kind}>
               <input

@@ -2,6 +2,7 @@
 import { useDeferredValue, useMemo } from "react";
 
 import { change, href, useAddress } from "../../address.ts";
+import { focusHeading } from "../../focus.ts";
 import { BoardQueuesDocument, type Source } from "../../gql/graphql.ts";
 import { useHeld } from "../../held.ts";
 import { useLive } from "../../live.ts";
@@ -121,7 +122,7 @@ function Lines({ queues }: { queues: readonly Queue[] }) {
   return (
     <section aria-label="Queues">
       <div className="section-head">
-        <h2>
+        <h2 tabIndex={-1}>
           Queues{" "}
           <span className="count" role="status">
             {shown}
@@ -129,12 +130,24 @@ function Lines({ queues }: { queues: readonly Queue[] }) {
           </span>
         </h2>
         {isNarrowed && (
-          <button className="quiet" onClick={() => change({ q: null, kind: null })}>
+          <button
+            className="quiet"
+            onClick={(event) => {
+              focusHeading(event);
+              change({ q: null, kind: null });
+            }}
+          >
             Show all queues
           </button>
         )}
         {!sorted && (
-          <button className="quiet" onClick={renew}>
+          <button
+            className="quiet"
+            onClick={(event) => {
+              focusHeading(event);
+              renew();
+            }}
+          >
             Sort anew{news > 0 && `, with ${news.toLocaleString()} more`}
           </button>
         )}

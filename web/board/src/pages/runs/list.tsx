@@ -1,5 +1,5 @@
 // The runs of one filter in one order, without end.
-import { type ReactNode, useEffect, useMemo } from "react";
+import { type ReactNode, useEffect } from "react";
 
 import { BoardRunsDocument, BoardRunsHeadDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../live.ts";
@@ -26,13 +26,12 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const live = useLiveRows(view.filter);
   const selection = useSelection(pages.rows);
   const mayWrite = useMay("WRITE");
-  const known = useMemo(() => new Set(pages.rows.map(({ id }) => id)), [pages.rows]);
   const first = head.data?.runs;
   const news =
     first && !pages.isLoading
       ? newIn(
           first.nodes.map(({ id }) => id),
-          known,
+          pages.ids,
           !pages.hasMore,
         )
       : 0;

@@ -2,6 +2,7 @@
 import { useDeferredValue, useMemo } from "react";
 
 import { change, href, useAddress } from "../../address.ts";
+import { focusHeading } from "../../focus.ts";
 import { BoardWorkersDocument } from "../../gql/graphql.ts";
 import { useHeld } from "../../held.ts";
 import { useLive } from "../../live.ts";
@@ -124,19 +125,31 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
   return (
     <section aria-label="Workers" className="workers">
       <div className="section-head">
-        <h2>
+        <h2 tabIndex={-1}>
           By {GROUPING_WORDS[by].toLowerCase()}{" "}
           <span className="count" role="status">
             {shownOf(slots, workers.length)}
           </span>
         </h2>
         {isNarrowed && (
-          <button className="quiet" onClick={() => change({ q: null, kind: null })}>
+          <button
+            className="quiet"
+            onClick={(event) => {
+              focusHeading(event);
+              change({ q: null, kind: null });
+            }}
+          >
             Show all workers
           </button>
         )}
         {news > 0 && (
-          <button className="quiet" onClick={renew}>
+          <button
+            className="quiet"
+            onClick={(event) => {
+              focusHeading(event);
+              renew();
+            }}
+          >
             Show {news.toLocaleString()} more
           </button>
         )}
