@@ -20,10 +20,11 @@ import pytest
 
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.models import RunStatus
-from server.database.observations import STUCK_BY, LiveWorker
+from server.database.observations import STUCK_BY, LiveWorker, QueueLength
 from server.database.run_tasks import task_id
 from server.database.workspaces import LogStream, Source, Task, TaskStatus
 from server.settings import Settings
+from server.work import stuck_runs
 from tests.support.board import (
     THEMES,
     axe,
@@ -50,6 +51,7 @@ pytestmark = [pytest.mark.anyio, browser, built]
 
 RUN = uid(11)
 PROCESS = "celery@hand.node1"
+QUEUE = "[merlin]_q"
 VIEW = f"#/runs/{RUN}"
 LOGGED = "sim/X.2/0"
 """The path of the task whose output is read."""
@@ -124,7 +126,14 @@ async def board_of(
     worker = logical_worker("hand", runs=(RUN,), physical_workers=(uid(21),))
     backend = await memory_of(
         study(1, "wave", runs=(RUN,)),
-        run(11, "/runs/it's a wave_20260102-030405", study_id=uid(1), workers=(worker.id,), run_status=status),
+        run(
+            11,
+            "/runs/it's a wave_20260102-030405",
+            study_id=uid(1),
+            workers=(worker.id,),
+            queues=(QUEUE,),
+            run_status=status,
+        ),
         worker,
         physical_worker(21, PROCESS, logical_worker_id=worker.id),
     )
@@ -178,7 +187,10 @@ async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
         )
         await has_paths(page, "sim/X.4/0", "post")
         await page.evaluate("document.querySelector('.task-filters input[type=search]').focus()")
-        await page.type("x.4")
+        await page.type("x.")
+        await has_paths(page, "sim/X.4/0")
+        await page.type("4")  # the focus stays there
+        await page.until("location.hash.endsWith('text=x.4')")
         await has_paths(page, "sim/X.4/0")
         assert await page.evaluate("location.hash") == f"{VIEW}?status=WAITING&text=x.4"
         await page.reload()
@@ -329,17 +341,19 @@ async def test_its_history_and_its_workers_are_followed(tmp_path: Path) -> None:
             await page.until(f"document.querySelector('.processes').innerText.includes({json.dumps(told)})")
 
 
-async def test_a_stuck_run_says_what_that_means(tmp_path: Path) -> None:
-    """And no longer when it goes on."""
+async def test_a_stuck_run_says_what_that_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no longer when something waits for it."""
+    monkeypatch.setattr(stuck_runs, "HOLD", 0.1)
     async with board_of(tmp_path, workspace()) as board:
         page, observations = board.page, board.live.database.observations
         await board.open()
         assert "Stuck" not in await text_of(page, ".run-head")
         for source in STUCK_BY:
             observations.set_source(source, works=True)
-        observations.set_stuck({RUN}, set())
+        observations.set_queues({QUEUE: QueueLength(0, 0)})
         await page.until("/Stuck: it will not go on by itself/.test(document.querySelector('.run-head').innerText)")
-        observations.set_stuck(set(), set())
+        assert f"Nothing waits in {QUEUE}, and no worker is alive for it." in await text_of(page, ".run-head")
+        observations.set_queues({QUEUE: QueueLength(1, 0)})
         await page.until("!/Stuck/.test(document.querySelector('.run-head').innerText)")
 
 

@@ -40,7 +40,7 @@ export function TaskFilters({
           ))}
         </select>
       </label>
-      <TextFilter key={wanted.text} text={wanted.text} />
+      <TextFilter text={wanted.text} />
       <label>
         Order
         <select value={wanted.order} onChange={(event) => change({ order: event.target.value })}>
@@ -70,9 +70,19 @@ export function TaskFilters({
 /** Heeded when the typing rests. */
 function TextFilter({ text }: { text: string }) {
   const [typed, type] = useState(text);
+  const [known, setKnown] = useState(text);
+  const [sent, send] = useState(text);
+  if (text !== known) {
+    setKnown(text);
+    if (text !== sent) type(text); // the address was changed by other means, such as the button back
+  }
   useEffect(() => {
-    if (typed === text) return;
-    const timer = setTimeout(() => change({ text: typed.trim() }), WAIT);
+    const wanted = typed.trim();
+    if (wanted === text) return;
+    const timer = setTimeout(() => {
+      send(wanted);
+      change({ text: wanted });
+    }, WAIT);
     return () => clearTimeout(timer);
   }, [typed, text]);
   return (
