@@ -62,9 +62,7 @@ class DemoWorkspaces(Work):
             if shown is None:
                 shown = self._shown[run.workspace] = _Shown(self._folder, moment)
             shown.show(moment)
-        except (
-            OSError
-        ) as error:  # such as a full disk, or files that a cleaner of old ones took: written anew next time
+        except OSError as error:  # a full disk, or a folder that was cleared: written anew next time
             LOG.debug("The workspace of the run %s is not as it should be: %s", run.id, error)
             self._shown.pop(run.workspace, None)
         if run.run_status.is_finished:

@@ -247,6 +247,9 @@ async def test_what_others_do_does_not_end_it(tmp_path: Path) -> None:
             pass
         shutil.rmtree(tmp_path)
         await lab.database.delete_everything(lab.database.unit(), force=True)
+        await lab.database.runs.create(
+            "hello_samples", "/by/hand", ["[merlin]_theirs"], steps=["theirs"], run_status=RunStatus.RUNNING
+        )
         async for _ in lab.pass_by(6):
             pass
         assert any(workspace.progress.done for _, workspace in workspaces(lab.database))
