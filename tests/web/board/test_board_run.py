@@ -1,28 +1,20 @@
-"""The page of a run in a browser, of made up workspaces and of a run of real Merlin.
-
-What it shows when a connection or the database is lost is in test_board_truth.py.
-"""
+"""The board's page of a run: its state, what is noted and given, and a run of real Merlin."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from server.database.backends.factory import BackendOptions, make_backend
 from server.database.models import RunStatus
 from server.database.observations import STUCK_BY, LiveWorker, QueueLength
 from server.database.run_tasks import task_id
-from server.database.workspaces import LogStream, Source, Task, TaskStatus
+from server.database.workspaces import Source
 from server.settings import Settings
 from server.work import stuck_runs
 from tests.support.board import (
@@ -30,292 +22,26 @@ from tests.support.board import (
     axe,
     browser,
     built,
-    focused,
     open_board,
     show,
     tab_to,
     text_of,
     texts_of,
+    too_wide,
     with_axe,
 )
-from tests.support.board import too_wide as too_wide_of
-from tests.support.browser import Page, browsing
-from tests.support.live import Live, serving, until
-from tests.support.made_up_workspaces import MadeUp, MadeUpReader, step_of
+from tests.support.board_runs import LOG, LOGGED, PATHS, PROCESS, QUEUE, RUN, VIEW, board_of, workspace
+from tests.support.browser import browsing
+from tests.support.live import serving, until
 from tests.support.merlin_process import PROGRAMS, Merlin
 from tests.support.merlin_site import MerlinSite
-from tests.support.records import logical_worker, memory_of, physical_worker, run, study, uid
+from tests.support.records import uid
 from tests.support.servers import RedisServer, binaries
 
 pytestmark = [pytest.mark.anyio, browser, built]
 
-RUN = uid(11)
-PROCESS = "celery@hand.node1"
-QUEUE = "[merlin]_q"
-VIEW = f"#/runs/{RUN}"
-LOGGED = "sim/X.2/0"
-"""The path of the task whose output is read."""
-SUCCEEDED, FAILED, RUNNING, WAITING = (
-    TaskStatus.SUCCEEDED,
-    TaskStatus.FAILED,
-    TaskStatus.RUNNING,
-    TaskStatus.WAITING,
-)
 UPDATE = "mutation ($input: UpdateRunInput!) { updateRun(input: $input) { userErrors { message } } }"
 DELETE = "mutation ($id: ID!) { deleteRun(input: {id: $id, force: true}) { userErrors { message } } }"
-PATHS = "[...document.querySelectorAll('.task-table [data-task]')].map((link) => link.textContent)"
-LOG = "document.querySelector('pre.log')"
-
-
-def sim(value: int, status: TaskStatus, code: str | None = None) -> Task:
-    return Task("sim", f"sim/X.{value}/0", status, code, 0, 2.0 if code else None, parameters={"X": value})
-
-
-def workspace() -> MadeUp:
-    """A step between two others, with a task in each state."""
-    tasks = [sim(1, SUCCEEDED, "MERLIN_SUCCESS"), sim(2, RUNNING), sim(3, FAILED, "MERLIN_SOFT_FAIL"), sim(4, WAITING)]
-    return MadeUp(
-        [
-            step_of("prep", [Task("prep", "prep", SUCCEEDED, "MERLIN_SUCCESS", 0, 1.5)]),
-            step_of("sim", tasks, depends_on=("prep",)),
-            step_of("post", [Task("post", "post", WAITING)], depends_on=("sim_*",)),
-        ],
-        spec="description:\n  name: wave\n",
-        parameter_values={"X": [1, 2, 3, 4], "NAME": ["a", "b", "c", "d"]},
-        sample_columns=("Y",),
-        sample_count=1,
-    )
-
-
-@dataclass(frozen=True)
-class Board:
-    """A page beside the server that it asks, and what this server reads."""
-
-    page: Page
-    live: Live
-    reader: MadeUpReader
-
-    async def open(self, view: str = VIEW, **size: int) -> None:
-        await open_board(self.page, self.live.port, view, **size)
-
-    def become(self, workspace: MadeUp) -> None:
-        """What the server reads from now on."""
-        self.reader.workspaces[RUN] = workspace
-        self.reader.observe(RUN)
-
-    def write(self, text: str, stream: LogStream = LogStream.STDOUT) -> None:
-        """To the end of the log that is followed."""
-        self.reader.logs[LOGGED, stream] = self.reader.logs.get((LOGGED, stream), "") + text
-        self.live.database.observations.notifier.notify()
-
-    async def ask(self, query: str, **variables: Any) -> Any:
-        """Of the server, as another program."""
-        async with httpx.AsyncClient() as client:
-            answer = await client.post(self.live.http, json={"query": query, "variables": variables})
-        return answer.json()["data"]
-
-    async def annotations(self) -> Any:
-        return (await self.ask("query ($id: ID!) { run(id: $id) { annotations } }", id=RUN))["run"]["annotations"]
-
-
-@asynccontextmanager
-async def board_of(
-    profile: Path, workspace: MadeUp | None, status: RunStatus = RunStatus.RUNNING, **settings: Any
-) -> AsyncIterator[Board]:
-    """A run of the study wave with these files; without any, the server reads none."""
-    worker = logical_worker("hand", runs=(RUN,), physical_workers=(uid(21),))
-    backend = await memory_of(
-        study(1, "wave", runs=(RUN,)),
-        run(
-            11,
-            "/runs/it's a wave_20260102-030405",
-            study_id=uid(1),
-            workers=(worker.id,),
-            queues=(QUEUE,),
-            run_status=status,
-        ),
-        worker,
-        physical_worker(21, PROCESS, logical_worker_id=worker.id),
-    )
-    async with serving(backend, settings=Settings(no_auth=True, **settings)) as live, browsing(profile) as page:
-        reader = MadeUpReader(live.database.observations)
-        if workspace is not None:
-            live.database.observations.set_source(Source.WORKSPACE_FILES, works=True)
-            reader.workspaces[RUN] = workspace
-            reader.observe(RUN)
-        yield Board(page, live, reader)
-
-
-async def has_paths(page: Page, *paths: str) -> None:
-    """Waits until these tasks are listed, in this order."""
-    await page.until(f"JSON.stringify({PATHS}) === {json.dumps(json.dumps(paths, separators=(',', ':')))}")
-
-
-# --- steps and tasks ---------------------------------------------------------------------------------------------
-
-
-async def test_steps_and_tasks(tmp_path: Path) -> None:
-    """The graph tells each step's progress and what it waits for; a step chosen in it, by keyboard, is the list's."""
-    async with board_of(tmp_path, workspace()) as board:
-        page = board.page
-        await board.open()
-        boxes = await page.evaluate("[...document.querySelectorAll('.step')].map((step) => step.textContent)")
-        assert ["Waits for no step." in boxes[0], "After prep." in boxes[1], "After all of sim." in boxes[2]] == [
-            True
-        ] * 3
-        assert "2 of 4" in boxes[1]
-        assert "1 failed" in boxes[1].replace("\xa0", " ")
-        assert await page.evaluate("document.querySelectorAll('.edge').length") == 2
-        await has_paths(page, "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post")
-        await tab_to(page, "button post")
-        await page.press("Enter")
-        await has_paths(page, "post")
-        assert await page.evaluate("location.hash") == f"{VIEW}?step=post"
-        await page.press("Enter")
-        await has_paths(page, "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post")
-        assert page.complaints == []
-
-
-async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
-    """By status and by parameter; whoever is sent the address sees the same."""
-    async with board_of(tmp_path, workspace()) as board:
-        page = board.page
-        await board.open()
-        await page.until("document.querySelector('.toggle input')")
-        await page.evaluate(
-            "[...document.querySelectorAll('.toggle')].find((each) => /Waiting/.test(each.innerText)).click()"
-        )
-        await has_paths(page, "sim/X.4/0", "post")
-        await page.evaluate("document.querySelector('.task-filters input[type=search]').focus()")
-        await page.type("x.")
-        await has_paths(page, "sim/X.4/0")
-        await page.type("4")  # the focus stays there
-        await page.until("location.hash.endsWith('text=x.4')")
-        await has_paths(page, "sim/X.4/0")
-        assert await page.evaluate("location.hash") == f"{VIEW}?status=WAITING&text=x.4"
-        await page.reload()
-        await has_paths(page, "sim/X.4/0")
-        await show(page, f"{VIEW}?order=path")
-        await has_paths(page, "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.3/0", "sim/X.4/0", "post")
-
-
-async def test_progress_is_followed(tmp_path: Path) -> None:
-    """A task that ends is shown so in its place; what would stand elsewhere by now is offered, and moves nothing."""
-    async with board_of(tmp_path, workspace()) as board:
-        page = board.page
-        await board.open()
-        before = ["sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post"]
-        await has_paths(page, *before)
-        board.become(workspace().with_tasks(sim(2, FAILED, "MERLIN_HARD_FAIL")))
-        await page.until(
-            "[...document.querySelectorAll('.task-table .row')].some((row) => /Failed\\s+sim.X.2/.test(row.innerText))"
-        )
-        await has_paths(page, *before)
-        await page.until("/3 of 4/.test(document.querySelectorAll('.step')[1].textContent)")
-        await page.until("/66 % · 4 of 6/.test(document.querySelector('.run-head').innerText)")
-        await page.click(".task-list .list-head button, .tasks .list-head button")
-        await has_paths(page, "sim/X.2/0", "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.4/0", "post")
-
-
-async def test_thousands_of_tasks(tmp_path: Path) -> None:
-    """Few rows are in the page, however many there are; the failed one comes first."""
-    tasks = [Task("sim", f"sim/{index}", SUCCEEDED, sample_index=index) for index in range(20_000)]
-    tasks[19_998] = Task("sim", "sim/19998", FAILED, "MERLIN_SOFT_FAIL", sample_index=19_998)
-    async with board_of(tmp_path, MadeUp([step_of("sim", tasks)])) as board:
-        page = board.page
-        await board.open()
-        await page.until(f"{PATHS}[0] === 'sim/19998'")
-        await page.until("document.querySelector('.tasks .count').innerText === '20,000 tasks'")
-        assert await page.evaluate(f"{PATHS}.length") < 60
-        await page.evaluate("document.querySelector('.task-table .row [data-task]').closest('.row').focus()")
-        await page.press("End")
-        await page.until(f"{PATHS}.includes('sim/98')")  # the last of the first page, of a hundred
-        await page.until("document.querySelector('.task-table .all').clientHeight > 10_000")
-        await page.press("End")
-        await page.until(f"{PATHS}.includes('sim/598')")
-
-
-# --- a task and its output ---------------------------------------------------------------------------------------
-
-
-async def test_a_log_is_followed(tmp_path: Path) -> None:
-    """From the list by keyboard to a task, whose end stays in sight until the reader scrolls up; and back."""
-    async with board_of(tmp_path, workspace()) as board:
-        page = board.page
-        board.write("".join(f"line {number}\n" for number in range(300)))
-        await board.open(f"{VIEW}?status=RUNNING")
-        await has_paths(page, LOGGED)
-        await tab_to(page, "div ▶ Running")
-        await page.press("Enter")
-        await page.until(f"{LOG}?.textContent.endsWith('line 299\\n')")
-        assert await focused(page) == f"h2 {LOGGED}"
-        at_end = f"{LOG}.scrollTop + {LOG}.clientHeight >= {LOG}.scrollHeight - 2"
-        await page.until(at_end)
-        board.write("one more\n")
-        await page.until(f"{LOG}.textContent.endsWith('line 299\\none more\\n')")
-        assert await page.evaluate(f"{LOG}.textContent.match(/line 299/g).length") == 1
-        await page.until(at_end)
-        await page.evaluate(f"{LOG}.scrollTop = 100")
-        await page.until("document.querySelector('.log-head button[aria-pressed=false]')")
-        board.write("still more\n")
-        await page.until(f"{LOG}.textContent.endsWith('still more\\n')")
-        assert await page.evaluate(f"Math.abs({LOG}.scrollTop - 100) < 2")
-        await page.click(".log-head button")
-        await page.until(at_end)
-        await page.press("Escape")
-        await page.until("!document.querySelector('.task-panel')")
-        await page.until(f"document.activeElement.textContent === {json.dumps(LOGGED)}")
-        assert page.complaints == []
-
-
-async def test_a_log_after_an_outage(tmp_path: Path) -> None:
-    """When the server is back, the log stands there once, with what was added meanwhile."""
-    backend = await memory_of(study(1, "wave", runs=(RUN,)), run(11, study_id=uid(1), run_status=RunStatus.RUNNING))
-    async with browsing(tmp_path) as page:
-        async with serving(backend) as live:
-            board = Board(page, live, MadeUpReader(live.database.observations, {RUN: workspace()}))
-            board.write("first\n")
-            await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}")
-            await page.until(f"{LOG}?.textContent === 'first\\n'")
-        await page.until("/connection to the server is lost/.test(document.querySelector('.notices').innerText)")
-        assert await page.evaluate(f"{LOG}.textContent") == "first\n"
-        async with serving(backend, port=live.port) as live:
-            board = Board(page, live, MadeUpReader(live.database.observations, {RUN: workspace()}))
-            board.write("first\nsecond\n")
-            await page.until(f"{LOG}.textContent === 'first\\nsecond\\n'")
-            board.write("third\n")
-            await page.until(f"{LOG}.textContent === 'first\\nsecond\\nthird\\n'")
-
-
-async def test_the_files_of_a_task(tmp_path: Path) -> None:
-    """Each can be chosen; the address names it; a file that comes later is shown when it comes."""
-    async with board_of(tmp_path, workspace()) as board:
-        page = board.page
-        board.write("echo hello\n", LogStream.SCRIPT)
-        await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}&stream=SCRIPT")
-        await page.until(f"{LOG}?.textContent === 'echo hello\\n'")
-        panel = await text_of(page, ".task-panel")
-        assert "/runs/it's a wave_20260102-030405/sim/X.2/0" in panel
-        assert "Errors none" in panel.replace("\n", " ")
-        await page.evaluate("[...document.querySelectorAll('.task-panel .toggle input')][1].click()")
-        await page.until("/There is no such file yet/.test(document.querySelector('.task-panel').innerText)")
-        assert (await page.evaluate("location.hash")).endswith("stream=STDERR")
-
-
-async def test_no_more_than_the_end_of_a_long_log(tmp_path: Path) -> None:
-    """What is kept of it has a bound, and the page says that it is not all."""
-    line = "x" * 99 + "\n"
-    async with board_of(tmp_path, workspace()) as board:
-        page = board.page
-        board.write(line)
-        await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}")
-        await page.until(f"{LOG}?.textContent.length === 100")
-        for number in range(1, 6):
-            board.write(line * 4_000 + f"part {number}\n")
-            await page.until(f"{LOG}.textContent.endsWith('part {number}\\n')")
-        kept = await page.evaluate(f"{LOG}.textContent.length")
-        assert 900_000 < kept <= 2**20
-        assert "the last 1 MiB" in await text_of(page, ".log-head")
 
 
 # --- how it goes -------------------------------------------------------------------------------------------------
@@ -464,7 +190,7 @@ async def test_it_is_accessible(theme: str, tmp_path: Path) -> None:
         assert await axe(page) == []
         for width, zoom in ((390, 1.0), (1400, 2.0)):
             await page.resize(width, zoom=zoom)
-            assert await too_wide_of(page) == []
+            assert await too_wide(page) == []
         assert page.complaints == []
 
 

@@ -19,6 +19,7 @@ import { Unread } from "./unread.tsx";
 import { Workers } from "./workers.tsx";
 
 import "./page.css";
+import "./tasks.css";
 
 export function RunPage() {
   const { path, params } = useAddress();
