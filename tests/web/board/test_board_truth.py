@@ -342,7 +342,7 @@ async def test_a_page_of_another_version_says_so(tmp_path: Path) -> None:
 async def test_a_way_without_websockets_is_told(tmp_path: Path) -> None:
     """The page comes, and nothing that it could show: as behind a proxy that was set up for plain HTTP."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        plain = uvicorn.Server(uvicorn.Config(Starlette(routes=board_routes()), ws="none", log_config=None))
+        plain = uvicorn.Server(uvicorn.Config(Starlette(routes=board_routes(["board"])), ws="none", log_config=None))
         task = asyncio.create_task(plain.serve(sockets=[listener]))
         try:
             await until(lambda: plain.started)
