@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 
 from server.database.backends.base import ResultsBackend
 from server.database.demo_data import HOSTS, STUDIES, WORKERS, Maker, Study, Worker
-from server.database.demo_moments import Moment, Work, moments_at_start, share_of, step_of, study_named
+from server.database.demo_moments import Moment, Work, moments_at_start, share_of, step_of, study_of
 from server.database.entities import PhysicalWorkerEntity, RunEntity
 from server.database.errors import DatabaseError
 from server.database.json_text import JSON, read_json
@@ -50,7 +50,7 @@ _FAILS, _IS_CANCELLED = 0.03, 0.01
 """The shares of steps of a run after which it ends so."""
 _STALLS, _IS_NEW = 0.4, 0.2
 """The shares of workers that stall, of those that leave; and that were not there before, of those that come."""
-_IS_NEEDED = 0.3
+_IS_NEEDED = 0.5
 """The share of workers that come where a run waits for them, while one does."""
 _TICK = 1.0
 """Seconds between two looks at what the tasks of runs have done."""
@@ -65,11 +65,10 @@ _SPECS = {spec.name: spec for spec in WORKERS}
 
 
 class _Pace(NamedTuple):
-    """Of a run, at its step."""
+    """Of a run at its step. Both in seconds, `begun` since the start of the life."""
 
     begun: float
     seconds: float
-    """That the step takes."""
 
 
 class DemoLife:
@@ -207,7 +206,7 @@ class DemoLife:
 
     def _moment(self, run: RunEntity, status: RunStatus, about: JSON) -> Moment | None:
         """Of a run that gets a status; None for one of somebody else's study."""
-        study = study_named(None if run.study is None else run.study.name)
+        study = _study_of(run)
         if study is None:
             return None
         if status in (RunStatus.FAILED, RunStatus.CANCELLED):
@@ -230,13 +229,13 @@ class DemoLife:
             elif run.status is RunStatus.RUNNING:
                 if not self._is_attended(run):
                     self._paces[id_] = pace._replace(begun=pace.begun + _TICK)
-                elif (study := study_named(None if run.study is None else run.study.name)) is not None:
+                elif (study := _study_of(run)) is not None:
                     share = (self.seconds - pace.begun) / pace.seconds
                     work.show(Moment(run.record, study, step_of(run.record), min(share, 1.0)))
         return _TICK
 
     def _is_attended(self, run: RunEntity) -> bool:
-        """Whether a worker is there for its step, or will not be needed before the next one."""
+        """Whether a worker serves the queue of its step; also where it needs none yet."""
         queue = self._queue_of(run)
         return queue is None or any(
             queue in logical.queues
@@ -246,7 +245,7 @@ class DemoLife:
 
     def _queue_of(self, run: RunEntity) -> str | None:
         """That of the step that is at work, or comes first; None where it does not matter."""
-        study = study_named(None if run.study is None else run.study.name)
+        study = _study_of(run)
         if study is None or run.status is RunStatus.INITIALIZED:
             return None
         return study.queue_of(step_of(run.record) or study.steps[0])
@@ -323,6 +322,10 @@ class DemoLife:
         runs = self._database.runs.get_all({"run_complete": False})
         queues = [self._queue_of(run) for run in runs if not self._is_attended(run)]
         return {queue for queue in queues if queue is not None}
+
+
+def _study_of(run: RunEntity) -> Study | None:
+    return study_of(run.record, None if run.study is None else run.study.name)
 
 
 async def _delete_run(id_: str, transaction: Transaction) -> None:

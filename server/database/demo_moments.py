@@ -37,9 +37,10 @@ class Work(Protocol):
         """The run is deleted."""
 
 
-def study_named(name: str | None) -> Study | None:
-    """The study of the sample data; None for one of somebody else."""
-    return None if name is None else _STUDIES.get(name)
+def study_of(run: RunModel, name: str | None) -> Study | None:
+    """The study of the sample data, by its name; None where somebody else has made the study, or the run."""
+    study = None if name is None else _STUDIES.get(name)
+    return study if study is not None and run.steps == study.steps else None
 
 
 def step_of(run: RunModel) -> str | None:
@@ -63,7 +64,7 @@ def moments_at_start(records: Iterable[Model]) -> Iterator[Moment]:
     runs = sorted((record for record in records if isinstance(record, RunModel)), key=_launched_at)
     recent = {run.id for run in [run for run in runs if run.run_status.is_finished][-_RECENT:]}
     for run in runs:
-        study = study_named(names.get(run.study_id))
+        study = study_of(run, names.get(run.study_id))
         if study is not None and (run.id in recent or not run.run_status.is_finished):
             yield Moment(run, study, step_of(run), share_of(run))
 

@@ -43,10 +43,15 @@ def samples_file(run: RunModel) -> str:
     return f"{run.workspace}/merlin_info/samples.npy"
 
 
-def samples(run: RunModel, study: Study) -> bytes:
-    """A file of numpy's with a row for each sample."""
+def samples(run: RunModel, study: Study) -> Sequence[Mapping[str, float]]:
+    """The values of each by column."""
     rng = Random(run.id)  # noqa: S311 - sample data, the same each time; no secret
-    values = [rng.random() for _ in range(study.samples * len(_COLUMNS))]
+    return [{name: round(rng.random(), 4) for name in _COLUMNS} for _ in range(study.samples)]
+
+
+def samples_content(run: RunModel, study: Study) -> bytes:
+    """A file of numpy's with a row for each sample."""
+    values = [value for row in samples(run, study) for value in row.values()]
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({study.samples}, {len(_COLUMNS)}), }}"
     head = header.ljust(117).encode() + b"\n"  # with what stands before it, 128 bytes, as numpy aligns it
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + struct.pack(f"<{len(values)}d", *values)

@@ -6,6 +6,7 @@ Which tasks have come how far is computed from the moment alone, so that a momen
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -16,10 +17,12 @@ from typing import Any, NamedTuple
 from server.database.demo_data import WORKERS
 from server.database.demo_moments import Moment, Work
 from server.database.models import RunModel, RunStatus
-from server.work.demo_specification import samples, samples_file, specification_text
+from server.work.demo_specification import samples, samples_content, samples_file, specification_text
 from server.work.workspace.layout import Group, Layout
 from server.work.workspace.spec import SUFFIX, parse
 from server.work.workspace.status_file import NAME
+
+LOG = logging.getLogger(__name__)
 
 MAX_FINISHED = 8
 """Finished runs that keep their files."""
@@ -54,10 +57,14 @@ class DemoWorkspaces(Work):
 
     def show(self, moment: Moment) -> None:
         run = moment.run
-        shown = self._shown.get(run.workspace)
-        if shown is None:
-            shown = self._shown[run.workspace] = _Shown(self._folder, moment)
-        shown.show(moment)
+        try:
+            shown = self._shown.get(run.workspace)
+            if shown is None:
+                shown = self._shown[run.workspace] = _Shown(self._folder, moment)
+            shown.show(moment)
+        except OSError as error:  # a full disk, or a folder that was cleared: written anew next time
+            LOG.debug("The workspace of the run %s is not as it should be: %s", run.id, error)
+            self._shown.pop(run.workspace, None)
         if run.run_status.is_finished:
             self._finished[run.workspace] = run
             while len(self._finished) > MAX_FINISHED:
@@ -77,6 +84,7 @@ class _Shown:
         run, study = moment.run, moment.study
         self.directory = folder / run.workspace.lstrip("/")
         self._seed = run.id
+        self._samples = samples(run, study)
         text = specification_text(run, study)
         self._layout = Layout(parse(text), study.samples or None)
         self._states: dict[int, _State] = {}
@@ -85,7 +93,7 @@ class _Shown:
         info = self.directory / "merlin_info"
         info.mkdir(parents=True, exist_ok=True)
         if study.samples:
-            (info / Path(samples_file(run)).name).write_bytes(samples(run, study))
+            (info / Path(samples_file(run)).name).write_bytes(samples_content(run, study))
         (info / f"{study.name}{SUFFIX}").write_text(text)
 
     def show(self, moment: Moment) -> None:
@@ -169,14 +177,21 @@ class _Shown:
         """Those of a task grow; whoever follows one gets what is added to it."""
         before = self._states.get(index)
         if before is None:
-            command = self._layout.spec.steps[group.step].command
-            path.with_name(f"{path.name}.sh").write_text(f"#!/bin/bash\n\n{command}\n")
+            path.with_name(f"{path.name}.sh").write_text(f"#!/bin/bash\n\n{self._command(group, index)}\n")
         lines = "".join(_line(index, number) for number in range(0 if before is None else before.lines, state.lines))
         with path.with_name(f"{path.name}.out").open("w" if before is None else "a") as file:
             file.write(lines)
         error = _ERRORS.get(state.word, "")
         if before is None or error:
             path.with_name(f"{path.name}.err").write_text(error)
+
+    def _command(self, group: Group, index: int) -> str:
+        """That of a task, with the values of its parameters and of its sample."""
+        command = self._layout.spec.steps[group.step].command or ""
+        values = {**(group.parameters or {}), **(self._samples[index - group.first] if group.uses_samples else {})}
+        for name, value in values.items():
+            command = command.replace(f"$({name})", str(value))
+        return command
 
 
 _WAITING, _SUCCESS = _State(), _State(_SUCCEEDED, _LINES)

@@ -38,7 +38,7 @@ QUESTION = """query ($since: DateTime!) {
   ) { nodes { id } }
   studies(first: 12, orderBy: { field: LATEST_RUN_AT, direction: DESC }) { nodes { name runCounts { count } } }
 }"""
-NOTICE = "document.querySelector('.notices').innerText"
+NOTICE = "(document.querySelector('.notices')?.innerText ?? '')"
 
 
 async def shown(page: Page) -> Any:

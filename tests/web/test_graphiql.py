@@ -431,7 +431,9 @@ async def test_a_link_leads_to_the_board(tmp_path: Path, *, has_board: bool) -> 
     static = tmp_path / "static"
     shutil.copytree(BUILT, static / "graphiql")
     (static / "board").mkdir()
-    (static / "board" / "index.html").write_text("<!doctype html><title>This is the board</title>")
+    (static / "board" / "index.html").write_text(
+        "<!doctype html><link rel=icon href=data:,><title>This is the board</title>"
+    )
     (static / "board" / "operations.json").write_text("{}")
     settings = Settings(no_auth=True, board=has_board)
     async with (

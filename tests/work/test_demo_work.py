@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -24,7 +25,7 @@ from server.database.models import RunStatus, WorkerStatus
 from server.database.observations import RunObservation
 from server.database.workspaces import LogStream, Source, Step, TaskStatus, Workspace
 from server.work.demo_queues import DemoQueues
-from server.work.demo_specification import samples
+from server.work.demo_specification import samples_content
 from server.work.demo_workers import DemoWorkers
 from server.work.demo_workspaces import MAX_FINISHED, DemoWorkspaces
 from server.work.stuck_runs import StuckRuns
@@ -239,6 +240,40 @@ async def test_a_run_is_stuck_now_and_then(tmp_path: Path) -> None:
     assert was_stuck
 
 
+async def test_what_others_do_does_not_end_it(tmp_path: Path) -> None:
+    """Somebody clears the folder, and another one the database: what is launched afterwards has files again."""
+    async with site(tmp_path) as lab:
+        async for _ in lab.pass_by(1):
+            pass
+        shutil.rmtree(tmp_path)
+        await lab.database.delete_everything(lab.database.unit(), force=True)
+        await lab.database.runs.create(
+            "hello_samples", "/by/hand", ["[merlin]_theirs"], steps=["theirs"], run_status=RunStatus.RUNNING
+        )
+        async for _ in lab.pass_by(6):
+            pass
+        assert any(workspace.progress.done for _, workspace in workspaces(lab.database))
+        assert any(worker.is_alive for worker in lab.database.physical_workers.all())
+
+
+async def test_a_script_has_the_values_of_its_task(tmp_path: Path) -> None:
+    """Of its parameters and of its sample, as Merlin writes them."""
+    async with site(tmp_path) as lab:
+        await lab.look()
+        scripts = [
+            (lab.log(run, workspace, task.path, LogStream.SCRIPT), task)
+            for run, workspace in workspaces(lab.database)
+            for step in workspace.steps
+            for task in step.tasks
+            if task.status is not TaskStatus.WAITING
+        ]
+    assert any(task.sample_index is not None for _, task in scripts)
+    for text, task in scripts:
+        assert "$(" not in text
+        if "--" in text and task.sample_index is None:
+            assert all(str(value) in text for value in (task.parameters or {}).values())
+
+
 async def test_files_do_not_become_more(tmp_path: Path) -> None:
     """Those of the active runs and of the latest finished ones are there, however long it goes on."""
     async with site(tmp_path) as lab:
@@ -266,7 +301,7 @@ def test_its_samples_are_an_array_of_numpy(tmp_path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     (moment, *_) = (moment for moment in moments_at_start(demo_records(NOW)) if moment.study.samples)
     path = tmp_path / "samples.npy"
-    path.write_bytes(samples(moment.run, moment.study))
+    path.write_bytes(samples_content(moment.run, moment.study))
     assert numpy.load(path).shape == (moment.study.samples, 2)
 
 

@@ -23,7 +23,7 @@ const pageStyles = {
   },
 };
 
-const { outputFiles, metafile } = await build({
+const { outputFiles, metafile, warnings } = await build({
   absWorkingDir: here,
   entryPoints: ["src/main.tsx"],
   outdir: out,
@@ -39,6 +39,8 @@ const { outputFiles, metafile } = await build({
   entryNames: "[name]-[hash]",
   define: { "process.env.NODE_ENV": '"production"' },
 });
+
+if (warnings.length > 0) process.exit(1); // esbuild has told them
 
 const named = (suffix) => basename(outputFiles.find(({ path }) => path.endsWith(suffix)).path);
 const page = (await text("index.html")).replace("main.js", named(".js")).replace("main.css", named(".css"));

@@ -135,7 +135,7 @@ async def test_a_repair_by_keyboard(tmp_path: Path) -> None:
         await tab_to(page, "button Try")
         await page.press("Enter")
         await said(page, "Nothing is changed yet. This would repair 2 problems, and change 1 record.")
-        assert f"Study {uid(1)} Copy changed: runs" in " ".join((await text_of(page, ".outcome")).split())
+        assert f"Study {uid(1)} changed: runs" in " ".join((await text_of(page, ".outcome")).split())
         assert await live.database.integrity() == before
         await tab_to(page, "button Repair 2 for good")
         await page.press("Enter")

@@ -103,7 +103,7 @@ async def test_changes_arrive_without_being_asked_for(tmp_path: Path) -> None:
         types = [json.loads(text)["type"] for text in page.sent]
         assert types == ["connection_init", "subscribe", "subscribe", "subscribe"]
         requests = list(page.requests)
-        for number in range(5):
+        for number in range(3):
             await set_status(live, 100 + number, "COMPLETED")
             await agree(page, live.port)
         assert page.requests == requests
@@ -116,7 +116,7 @@ async def test_rows_stay_where_they_are_while_others_come_and_go(tmp_path: Path)
         before = await page.evaluate(PLACES)
         assert len(before) == 13
         await page.evaluate(MEASURE_SHIFTS)
-        for number in (3, 0, 11, 6):
+        for number in (3, 11):
             await set_status(live, 100 + number, "FAILED")
             await agree(page, live.port)
             await create_run(live, f"/runs/new_{number}")
@@ -125,7 +125,7 @@ async def test_rows_stay_where_they_are_while_others_come_and_go(tmp_path: Path)
             assert {row: top for row, top in places.items() if row in before and "Active" in row} == {
                 row: top for row, top in before.items() if row in places and "Active" in row
             }
-        gone = [f"Active runs#/runs/{uid(100 + number)}" for number in (0, 3, 6, 11)]
+        gone = [f"Active runs#/runs/{uid(100 + number)}" for number in (3, 11)]
         assert not {*gone} & {*places}
         new = {top for row, top in places.items() if "Active" in row and row not in before}
         assert new == {before[row] for row in gone}

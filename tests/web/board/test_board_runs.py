@@ -104,6 +104,40 @@ async def test_filters_and_order_by_mouse(tmp_path: Path) -> None:
         assert await page.evaluate("document.querySelector('[name=text]').value") == ""
 
 
+async def test_filters_and_order_by_keyboard(tmp_path: Path) -> None:
+    """Studies are offered as somebody types; also what stands under More filters is reached."""
+    async with viewing(tmp_path, 60) as (_, page):
+        await tab_to(page, f"{FOCUS}.name === 'text'")
+        await page.type("/lab")
+        await page.press("Tab", 9)
+        await page.type("TAB")
+        await page.until("document.querySelector('#study-names option')?.value === 'tables'")
+        assert await page.evaluate("document.querySelectorAll('#study-names option').length") == 1
+        await page.press("a", 65, control=True)
+        await page.type("tables")
+        await page.until(f"{COUNT} === '30 runs'")
+        await tab_to(page, f"{FOCUS}.name === 'order'")
+        await page.press("ArrowDown", 40)
+        await page.until(f"{SHOWN}[0] === {json.dumps(workspace(59))}")
+        await tab_to(page, f"{FOCUS}.textContent.endsWith('Completed')")
+        await press_space(page)
+        await page.until(f"{COUNT} === '10 runs'")
+        await tab_to(page, f"{FOCUS}.tagName === 'SUMMARY'")
+        await page.press("Enter", 13)
+        await tab_to(page, f"{FOCUS}.name === 'finished'")
+        await page.press("End", 35)
+        await page.until(f"{COUNT} === '0 runs'")
+        asked = await page.evaluate("[...new URLSearchParams(location.hash.split('?')[1])]")
+        assert dict(asked) == {
+            "text": "/lab",
+            "study": "tables",
+            "order": "LAUNCHED_AT",
+            "direction": "ASC",
+            "status": "COMPLETED",
+            "finished": "no",
+        }
+
+
 async def test_an_address_that_is_shared_shows_the_same(tmp_path: Path) -> None:
     """All of its filters are in the form; what it can't mean is said, and left out."""
     view = (
@@ -207,6 +241,26 @@ async def test_rows_are_live_and_keep_their_places(tmp_path: Path) -> None:
         assert await page.evaluate(f"{FOCUS}.ariaRowIndex") == "2"
 
 
+async def test_what_comes_to_an_empty_list_is_shown_at_once(tmp_path: Path) -> None:
+    """Nothing is there that could jump; an order in which it comes later offers to load the list again."""
+    async with (
+        serving(await memory_of()) as live,
+        browsing(tmp_path / "profile") as page,
+    ):
+        await page.open(f"http://127.0.0.1:{live.port}/board#/runs?order=WORKSPACE")
+        await page.until("document.querySelector('.empty')?.textContent.includes('merlin run')")
+        await live.database.runs.create("sweep", "/lab/b", ())
+        await page.until(f"{ROWS}.length === 1")
+        await live.database.runs.create("sweep", "/lab/a", ())
+        await page.until("document.querySelector('.list-head button')?.textContent === '1 new run: show it'")
+        await live.database.runs.delete("/lab/a", force=True)
+        await page.until("!document.querySelector('.list-head > button')")
+        await live.database.runs.delete("/lab/b", force=True)
+        await page.until(f"{ROWS}[0].textContent.includes('deleted')")
+        await page.click(".list-head > button")
+        await page.until("document.querySelector('.empty')")
+
+
 async def test_select_and_annotate_by_keyboard(tmp_path: Path) -> None:
     """What is there now is shown; a value is JSON or a text; what is refused stays in view."""
     async with viewing(tmp_path, 30) as (live, page):
@@ -233,6 +287,26 @@ async def test_select_and_annotate_by_keyboard(tmp_path: Path) -> None:
         await page.press("Escape", 27)
         await page.until(f"!document.querySelector('dialog') && {text_is('Annotate…')}")
         await page.until(f"{ROWS}[0].textContent.includes('grade: 7')")
+
+
+async def test_no_more_runs_are_tried_without_a_server(tmp_path: Path) -> None:
+    """It is said how many were not."""
+    async with viewing(tmp_path, 5) as (live, page):
+        await page.click(".selected button")  # Select all 5 loaded
+        await page.until("document.querySelectorAll('[aria-selected=true]').length === 5")
+        await page.click(".selected button:nth-of-type(2)")
+        await page.until("document.activeElement.name === 'key'")
+        await page.evaluate("""(() => {
+          const real = window.fetch;
+          let calls = 0;
+          window.fetch = (...all) => (++calls > 2 ? Promise.reject(new TypeError('no network')) : real(...all));
+        })()""")
+        await page.type("grade")
+        await page.press("Enter", 13)
+        status = "document.querySelector('dialog [role=status]')?.textContent"
+        await page.until(f"{status} === '2 runs annotated. Not tried: 2 runs.'")
+        assert await page.evaluate("document.querySelectorAll('dialog .failure li').length") == 1
+        assert len(live.database.runs.get_all()) == 5
 
 
 async def test_a_range_is_selected_with_the_shift_key(tmp_path: Path) -> None:

@@ -95,7 +95,9 @@ const GROUPS: Record<string, (given: string[]) => void> = {
     // What stands still for ten minutes has no rate and no end, however fast it was before.
     let still: Seen[] = [];
     const start = Date.parse("2026-01-01T00:00:00Z");
-    for (let minute = 1; minute <= 60; minute++) still = seenWith(still, { at: start + minute * MINUTE, done: Math.min(minute, 30) });
+    for (let minute = 1; minute <= 60; minute++) {
+      still = seenWith(still, { at: start + minute * MINUTE, done: Math.min(minute, 30) });
+    }
     assert.deepEqual(estimate(still, 100, new Date(start).toISOString()), { rate: 0, end: null });
     // Nothing is claimed from less than five seconds, and without a start.
     assert.equal(estimate([], 10, new Date(start).toISOString()), null);
@@ -113,7 +115,8 @@ const GROUPS: Record<string, (given: string[]) => void> = {
     const text = () => Array.from({ length: 1 + below(8) }, () => some(characters)).join("");
     for (let each = 0; each < CASES; each++) {
       const path = Array.from({ length: below(4) }, text);
-      const params = Object.fromEntries(Array.from({ length: below(4) }, () => [text(), some([text(), "", null, undefined])]));
+      const pair = () => [text(), some([text(), "", null, undefined])];
+      const params = Object.fromEntries(Array.from({ length: below(4) }, pair));
       const fragment = href(path, params);
       const url = new URL(fragment, "http://host/prefix/board"); // as it stands in an address that is sent to somebody
       assert.equal(url.pathname, "/prefix/board");
@@ -155,7 +158,8 @@ const GROUPS: Record<string, (given: string[]) => void> = {
   },
 
   errors() {
-    const network = (error: Error, status?: number) => ({ networkError: error, response: status && { status }, graphQLErrors: [] });
+    const network = (networkError: Error, status?: number) =>
+      ({ networkError, response: status && { status }, graphQLErrors: [] });
     const coded = (code?: string) => ({ graphQLErrors: [{ message: "as the server says it", extensions: { code } }] });
     const messages = (error: unknown) => told(error as never).map(({ message }) => message);
     // What was not answered may have been done; what was not sent was not.

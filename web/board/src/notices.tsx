@@ -26,7 +26,8 @@ export function Notices({ status, staleSince, refusal, onClose }: Props) {
       )}
       {status.state === "lost" && !status.since && (
         <p className="notice">
-          <strong>The server can't be reached.</strong> The board connects by itself as soon as it can.
+          <strong>The server can't be reached.</strong> The board connects by itself as soon as it can. If this stays
+          so, look whether a proxy on the way passes websockets.
         </p>
       )}
       {status.state === "failed" && (

@@ -29,7 +29,7 @@ interface Known<T> {
 
 export interface Pages<T> extends Known<T> {
   isLoading: boolean;
-  /** Why the next page did not come. `more` asks for it again. */
+  /** Why a page did not come. `more` asks for it again. */
   error: CombinedError | undefined;
   /** Whether the list has more rows than this page holds. */
   isFull: boolean;
@@ -62,6 +62,7 @@ export function usePages<D, V extends { first: number; after?: string | null | u
   const [isLoading, setLoading] = useState(false);
   const asked = useRef(0); // the number of the last request: answers of others come too late
   const isBusy = useRef(false);
+  const failed = useRef<Known<T> | null>(undefined); // after what the page comes that failed; null: the first one
 
   const ask = async (after: Known<T> | null) => {
     const number = ++asked.current;
@@ -73,13 +74,16 @@ export function usePages<D, V extends { first: number; after?: string | null | u
     isBusy.current = false;
     setLoading(false);
     setError(answer.error);
+    failed.current = answer.error ? after : undefined;
     if (answer.data !== undefined && !answer.error)
       setKnown(added(after ?? { ...NOTHING, version: known.version + 1 }, pick(answer.data)));
   };
 
   const isFull = known.rows.length >= MOST;
   const more = () => {
-    if (!isBusy.current && known.hasMore && !isFull) void ask(known);
+    if (isBusy.current) return;
+    if (failed.current !== undefined) void ask(failed.current);
+    else if (known.hasMore && !isFull) void ask(known);
   };
   useEffect(() => remember(`pages ${key}`, known), [key, known]);
   useEffect(() => {

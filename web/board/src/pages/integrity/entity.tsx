@@ -1,6 +1,5 @@
 import { href } from "../../address.ts";
 import type { EntityKind } from "../../gql/graphql.ts";
-import { Copy } from "../../parts/copy.tsx";
 
 const WORDS: Record<EntityKind, string> = {
   STUDY: "Study",
@@ -9,7 +8,7 @@ const WORDS: Record<EntityKind, string> = {
   PHYSICAL_WORKER: "Physical worker",
 };
 
-/** What a problem or an effect is about: a run as a link, anything else as its id, to copy. */
+/** What a problem or an effect is about: a run as a link, anything else as its id. */
 export function Entity({ kind, id }: { kind: EntityKind; id: string }) {
   if (id === "") return <span className="muted">The whole table: {WORDS[kind].toLowerCase()}s</span>;
   return (
@@ -20,9 +19,7 @@ export function Entity({ kind, id }: { kind: EntityKind; id: string }) {
           {id}
         </a>
       ) : (
-        <>
-          <code>{id}</code> <Copy text={id} label={`the id ${id}`} />
-        </>
+        <code>{id}</code>
       )}
     </span>
   );

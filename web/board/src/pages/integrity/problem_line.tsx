@@ -1,3 +1,4 @@
+import { Copy } from "../../parts/copy.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Entity } from "./entity.tsx";
 import { KIND_WORDS, type Problem } from "./problems.ts";
@@ -16,6 +17,7 @@ export function ProblemLine({ problem, left }: { problem: Problem; left: boolean
         <p>{message}</p>
         <p className="line">
           <Entity kind={entityKind} id={entityId} />
+          {entityKind !== "RUN" && entityId && <Copy text={entityId} label={`the id ${entityId}`} />}
           {field && <span className="detail">field {field}</span>}
         </p>
       </div>

@@ -11,7 +11,7 @@ import {
 } from "../../gql/graphql.ts";
 import { Failure } from "../../parts/states.tsx";
 import { KIND_WORDS, kindsOf, type Problem } from "./problems.ts";
-import { Outcome } from "./outcome.tsx";
+import { Details, Summary } from "./outcome.tsx";
 
 export type Result = BoardRepairMutation["repair"];
 
@@ -84,8 +84,9 @@ export function Repair({ problems, close }: { problems: readonly Problem[]; clos
       )}
       <div role="status">
         {fetching && <p>The server is at work…</p>}
-        {done && !fetching && <Outcome dryRun={done.dryRun} result={done.result} />}
+        {done && !fetching && <Summary dryRun={done.dryRun} result={done.result} />}
       </div>
+      {done && !fetching && <Details dryRun={done.dryRun} result={done.result} />}
       {error && <Failure error={error} />}
       <div className="actions">
         <button onClick={() => dialog.current?.close()}>{isOver ? "Close" : "Cancel"}</button>

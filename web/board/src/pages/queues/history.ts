@@ -11,7 +11,7 @@ export interface Point {
 }
 
 export const EVERY = 5_000;
-export const WINDOW = 600_000;
+const WINDOW = 600_000;
 
 /** Adds what waits now; forgets queues that are gone, and what is older than the window. */
 export function observed(

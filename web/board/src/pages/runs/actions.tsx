@@ -23,7 +23,12 @@ type Open = { kind: "annotate"; runs: Run[] } | { kind: "delete"; doomed: Doomed
 export function Actions({ selection, pages, now, filter, total }: Props) {
   const [open, setOpen] = useState<Open>();
   const count = selection.runs.size;
-  const selected = () => [...selection.runs.values()].map((run) => now(run).run);
+  const present = (runs: Iterable<Run>) => [...runs].map(now).filter(({ isDeleted }) => !isDeleted);
+  const selected = () => present(selection.runs.values()).map(({ run }) => run);
+  const matching = () =>
+    present(pages.rows)
+      .filter(({ matches }) => matches)
+      .map(({ run }) => run);
   const byId = (runs: readonly Run[]) => new Map(runs.map((run) => [run.id, run]));
   const close = () => {
     setOpen(undefined);
@@ -46,7 +51,7 @@ export function Actions({ selection, pages, now, filter, total }: Props) {
             title={count > MOST_DELETED ? `At most ${MOST_DELETED.toLocaleString()} at once` : undefined}
             onClick={() => {
               const runs = byId(selected());
-              setOpen({ kind: "delete", doomed: { filter: { id: { in: [...runs.keys()] } }, count, runs } });
+              setOpen({ kind: "delete", doomed: { filter: { id: { in: [...runs.keys()] } }, count: runs.size, runs } });
             }}
           >
             Delete…
@@ -61,7 +66,7 @@ export function Actions({ selection, pages, now, filter, total }: Props) {
       {filter && count === 0 && total > 0 && total <= MOST_DELETED && (
         <button
           className="quiet"
-          onClick={() => setOpen({ kind: "delete", doomed: { filter, count: total, runs: byId(pages.rows) } })}
+          onClick={() => setOpen({ kind: "delete", doomed: { filter, count: total, runs: byId(matching()) } })}
         >
           Delete all that match…
         </button>

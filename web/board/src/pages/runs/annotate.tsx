@@ -17,6 +17,8 @@ interface Refusal {
 
 type State = { kind: "form" } | { kind: "busy" | "done"; tried: number };
 
+const NAMED = 100;
+
 export function AnnotateDialog({ runs, onClose }: { runs: readonly Run[]; onClose: () => void }) {
   const client = useClient();
   const keys = useId();
@@ -38,6 +40,7 @@ export function AnnotateDialog({ runs, onClose }: { runs: readonly Run[]; onClos
       if (refused.length === 0) continue;
       const message = refused.map((each) => (each.code ? `${each.message} (${each.code})` : each.message)).join(" ");
       setRefusals((before) => [...before, { run, message }]);
+      if (error?.networkError) break; // the others would fare no better
     }
     setState({ kind: "done", tried });
   };
@@ -79,19 +82,9 @@ export function AnnotateDialog({ runs, onClose }: { runs: readonly Run[]; onClos
           <p role="status">
             {state.kind === "busy" && `Annotated: ${state.tried} of ${runs.length}.`}
             {state.kind === "done" && `${counted(state.tried - refusals.length)} annotated.`}
+            {state.kind === "done" && state.tried < runs.length && ` Not tried: ${counted(runs.length - state.tried)}.`}
           </p>
-          {refusals.length > 0 && (
-            <div className="failure" role="alert">
-              <p>{counted(refusals.length)} not annotated:</p>
-              <ul>
-                {refusals.map(({ run, message }) => (
-                  <li key={run.id}>
-                    <RunName run={run} />: {message}
-                  </li>
-                ))}
-              </ul>
-            </div>
-          )}
+          {refusals.length > 0 && <Refusals all={refusals} />}
           <div className="actions">
             <button className="primary" disabled={state.kind === "busy"}>
               Annotate
@@ -103,6 +96,22 @@ export function AnnotateDialog({ runs, onClose }: { runs: readonly Run[]; onClos
         </form>
       )}
     </Dialog>
+  );
+}
+
+function Refusals({ all }: { all: readonly Refusal[] }) {
+  return (
+    <div className="failure" role="alert">
+      <p>{counted(all.length)} not annotated:</p>
+      <ul>
+        {all.slice(0, NAMED).map(({ run, message }) => (
+          <li key={run.id}>
+            <RunName run={run} />: {message}
+          </li>
+        ))}
+        {all.length > NAMED && <li>and {(all.length - NAMED).toLocaleString()} more</li>}
+      </ul>
+    </div>
   );
 }
 

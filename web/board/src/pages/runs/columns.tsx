@@ -65,9 +65,16 @@ function State({ row: { run, isDeleted, matches } }: { row: LiveRow }) {
   return (
     <>
       <Status status={run.status} />
+      {matches ? <Marks run={run} /> : <span className="none">no longer matches</span>}
+    </>
+  );
+}
+
+function Marks({ run }: { run: Run }) {
+  return (
+    <>
       {run.isStuck && <span className="strong tone-failed">stuck</span>}
       {run.hasFailed && run.status !== "FAILED" && <span className="tone-failed">has failed</span>}
-      {!matches && <span className="none">no longer matches</span>}
     </>
   );
 }

@@ -15,7 +15,7 @@ import { type LiveRow, useLiveRows } from "./live_rows.ts";
 import { newIn } from "./news.ts";
 import { useSelection } from "./selection.ts";
 
-const HEIGHTS = { wide: 3, narrow: 5.25 };
+const HEIGHTS = { wide: 3, narrow: 7 };
 const HEAD = 100; // runs of BoardRunsHead
 
 /** Give it `memory` as its key, too. */
@@ -23,7 +23,7 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
   const variables = { filter: view.filter, orderBy: view.order };
   const pages = usePages(BoardRunsDocument, variables, (data) => data.runs, memory);
   const head = useLive(BoardRunsHeadDocument, variables);
-  const live = useLiveRows(view.filter);
+  const live = useLiveRows(view.filter, pages.version);
   const selection = useSelection(pages.rows);
   const mayWrite = useMay("WRITE");
   const first = head.data?.runs;
@@ -36,6 +36,7 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
         )
       : 0;
   const total = first?.totalCount ?? pages.totalCount;
+  const error = head.error ?? live.error;
   const isEmpty = pages.rows.length === 0;
   useEffect(() => {
     if (isEmpty && news > 0) pages.reload(); // nothing is there that could jump
@@ -59,9 +60,9 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
           <Actions selection={selection} pages={pages} now={live.of} filter={view.filter} total={total ?? 0} />
         )}
       </div>
-      {head.error && <Failure error={head.error} />}
+      {error && <Failure error={error} />}
       {isEmpty ? (
-        <Empty>No run matches.</Empty>
+        <NoRuns isFiltered={view.filter !== null} />
       ) : (
         <VirtualTable
           name={mayWrite ? "runs selectable" : "runs"}
@@ -92,6 +93,15 @@ function announced(news: number): string {
 function classOf({ isDeleted, matches }: LiveRow): string | undefined {
   if (isDeleted) return "deleted";
   return matches ? undefined : "left";
+}
+
+function NoRuns({ isFiltered }: { isFiltered: boolean }) {
+  if (isFiltered) return <Empty>No run matches.</Empty>;
+  return (
+    <Empty>
+      There is no run yet: <code>merlin run</code> makes one.
+    </Empty>
+  );
 }
 
 /** What comes after the rows: more, or why not. */

@@ -140,6 +140,7 @@ function Plan({ plan: { payload, refusals }, doomed }: { plan: Answer; doomed: D
   const gone = new Set(payload.deletedIds);
   const named = payload.deletedIds.flatMap((id) => doomed.runs.get(id) ?? []);
   const staying = [...doomed.runs.values()].filter(({ id }) => !gone.has(id));
+  const kept = Math.max(doomed.count - gone.size, staying.length);
   const changed = countsOf(payload.effects.filter(({ action }) => action === "UPDATED"));
   return (
     <>
@@ -151,10 +152,10 @@ function Plan({ plan: { payload, refusals }, doomed }: { plan: Answer; doomed: D
         </p>
       )}
       <p className="muted">The files in the workspaces stay.</p>
-      {staying.length > 0 && (
+      {kept > 0 && (
         <>
-          <h3>Stays: {counted(staying.length)}</h3>
-          <Runs runs={staying} others={0} />
+          <h3>Stays: {counted(kept)}</h3>
+          <Runs runs={staying} others={kept - staying.length} />
         </>
       )}
       <Skipped payload={payload} />
@@ -214,9 +215,9 @@ const WORDS: Record<EntityKind, [string, string]> = {
   PHYSICAL_WORKER: ["physical worker", "physical workers"],
 };
 
-/** `1 study, 2 logical workers`. */
+/** `1 study and 2 logical workers`. */
 function countsOf(effects: readonly { kind: EntityKind }[]): string {
   const counts = new Map<EntityKind, number>();
   for (const { kind } of effects) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-  return [...counts].map(([kind, count]) => `${count} ${WORDS[kind][count === 1 ? 0 : 1]}`).join(", ");
+  return [...counts].map(([kind, count]) => `${count} ${WORDS[kind][count === 1 ? 0 : 1]}`).join(" and ");
 }
