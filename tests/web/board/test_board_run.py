@@ -148,6 +148,11 @@ async def test_what_the_run_was_given(tmp_path: Path) -> None:
         await tab_to(page, "summary Specification")
         await page.press("Enter")
         await page.until("document.querySelector('pre.text')?.textContent.includes('name: wave')")
+        await page.command("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        await tab_to(page, "button Copy the specification")
+        await page.press("Enter")
+        await page.until("document.activeElement.innerText === 'Copied'")
+        assert await page.evaluate("navigator.clipboard.readText()") == workspace().spec
 
 
 async def test_a_run_that_goes(tmp_path: Path) -> None:

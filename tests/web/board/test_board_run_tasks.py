@@ -185,6 +185,9 @@ async def test_the_files_of_a_task(tmp_path: Path) -> None:
         await page.evaluate("[...document.querySelectorAll('.task-panel .toggle input')][1].click()")
         await page.until("/There is no such file yet/.test(document.querySelector('.task-panel').innerText)")
         assert (await page.evaluate("location.hash")).endswith("stream=STDERR")
+        board.write("a warning\n", LogStream.STDERR)
+        await page.until(f"{LOG}?.textContent === 'a warning\\n'")
+        await page.until("!/Errors none/.test(document.querySelector('.task-panel').innerText)")
 
 
 async def test_no_more_than_the_end_of_a_long_log(tmp_path: Path) -> None:

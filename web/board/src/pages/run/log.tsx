@@ -18,14 +18,20 @@ interface Props {
   stream: LogStream;
   /** Whether there is such a file, if it is known. */
   exists: boolean | undefined;
+  /** The file is there after all. */
+  appear: () => void;
 }
 
 /** A text file as it grows. The end stays in sight until the reader scrolls up. Give it a `key` of task and stream. */
-export function Log({ run, task, stream, exists }: Props) {
+export function Log({ run, task, stream, exists, appear }: Props) {
   const { text, error } = useLog(run, task, stream);
   const frame = useRef<HTMLPreElement>(null);
   const [follows, follow] = useState(true);
   const [wraps, wrap] = useState(true);
+  const hasAppeared = text !== null && exists === false;
+  useEffect(() => {
+    if (hasAppeared) appear();
+  }, [hasAppeared]);
   useLayoutEffect(() => {
     if (follows && frame.current) frame.current.scrollTop = frame.current.scrollHeight;
   }, [text, follows, wraps]);

@@ -136,7 +136,14 @@ function Output({ run, task, stream }: { run: string; task: Task; stream: LogStr
           </label>
         ))}
       </fieldset>
-      <Log key={stream} run={run} task={task.id} stream={stream} exists={files ? Boolean(files[stream]) : undefined} />
+      <Log
+        key={stream}
+        run={run}
+        task={task.id}
+        stream={stream}
+        exists={files ? Boolean(files[stream]) : undefined}
+        appear={() => ask()}
+      />
     </>
   );
 }
