@@ -153,10 +153,10 @@ HOSTS = ("quartz12", "quartz13", "quartz47", "quartz188", "ruby204", "ruby205", 
 _DAY, _HOUR, _MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 _THREE_WEEKS = 21 * _DAY
 
-_ACTIVE_AGES = {  # of a run that is not finished: the oldest, the newest
-    RunStatus.RUNNING: (10 * _HOUR, _HOUR),
-    RunStatus.QUEUED: (50 * _MINUTE, 10 * _MINUTE),
-    RunStatus.INITIALIZED: (3 * _MINUTE, _MINUTE / 2),
+_ACTIVE_AGES = {  # of a run that is not finished: the oldest, the newest, as runs of `demo_life` take some minutes
+    RunStatus.RUNNING: (8 * _MINUTE, 3 * _MINUTE),
+    RunStatus.QUEUED: (2.5 * _MINUTE, 1.5 * _MINUTE),
+    RunStatus.INITIALIZED: (_MINUTE, _MINUTE / 2),
 }
 _FINISHED_AGES = (_THREE_WEEKS, _DAY)
 _BARE = 0.2  # the share of runs with no more than Merlin itself fills in
