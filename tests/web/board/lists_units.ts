@@ -1,7 +1,7 @@
 // The pure modules of the board's long lists. Its argument names the group; what is wrong is thrown.
 import assert from "node:assert/strict";
 
-import { held } from "../../../web/board/src/held.ts";
+import { held } from "../../../web/board/src/lists/held.ts";
 import { problemsOf } from "../../../web/board/src/pages/integrity/problems.ts";
 import { observed } from "../../../web/board/src/pages/queues/history.ts";
 import { queuesOf } from "../../../web/board/src/pages/queues/queues.ts";

@@ -40,7 +40,7 @@ from tests.support.writers import Writer, writer_to
 pytestmark = [pytest.mark.anyio, browser, built]
 
 PING, PONG = 10.0, 5.0
-"""Seconds between the page's pings, and until their answers: web/board/src/connection.ts."""
+"""Seconds between the page's pings, and until their answers: web/board/src/api/connection.ts."""
 LOST = "connection to the server is lost since"
 SPOKEN = """[...document.querySelectorAll(".notices *")]
     .filter((each) => !each.closest("[aria-hidden]"))

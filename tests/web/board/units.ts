@@ -1,13 +1,13 @@
 // The board's pure modules, tried with many random cases. Its argument names the group; what is wrong is thrown.
 import assert from "node:assert/strict";
 
-import { href, parse } from "../../../web/board/src/address.ts";
-import { isOutdated } from "../../../web/board/src/errors.ts";
+import { href, parse } from "../../../web/board/src/browser/address.ts";
+import { isOutdated } from "../../../web/board/src/api/errors.ts";
 import { told } from "../../../web/board/src/parts/states.tsx";
-import { type Seen, estimate, seenWith } from "../../../web/board/src/rates.ts";
-import { type Slot, isSorted, placed } from "../../../web/board/src/slots.ts";
-import { MARKS, RUN_STATUSES, TASK_STATUSES, tone, word } from "../../../web/board/src/statuses.ts";
-import { ago, clockTime, duration, siteTime } from "../../../web/board/src/times.ts";
+import { type Seen, estimate, seenWith } from "../../../web/board/src/values/rates.ts";
+import { type Slot, isSorted, placed } from "../../../web/board/src/lists/slots.ts";
+import { MARKS, RUN_STATUSES, TASK_STATUSES, tone, word } from "../../../web/board/src/values/statuses.ts";
+import { ago, clockTime, duration, siteTime } from "../../../web/board/src/values/times.ts";
 
 const CASES = 2_000;
 const MINUTE = 60_000;

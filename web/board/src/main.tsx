@@ -2,10 +2,10 @@
 import { createRoot } from "react-dom/client";
 import { Provider } from "urql";
 
-import { App } from "./app.tsx";
-import { GRAPHQL, makeClient } from "./client.ts";
-import { Connection } from "./connection.ts";
-import { applyTheme } from "./theme.tsx";
+import { App } from "./frame/app.tsx";
+import { GRAPHQL, makeClient } from "./api/client.ts";
+import { Connection } from "./api/connection.ts";
+import { applyTheme } from "./frame/theme.tsx";
 
 import "./styles/base.css";
 import "./styles/frame.css";

@@ -1,6 +1,6 @@
-import { useNow } from "../clock.ts";
-import type { Estimate } from "../rates.ts";
-import { duration } from "../times.ts";
+import { useNow } from "../browser/clock.ts";
+import type { Estimate } from "../values/rates.ts";
+import { duration } from "../values/times.ts";
 import { Time } from "./time.tsx";
 
 /** How fast a run proceeds, and when it would end if it went on so. */

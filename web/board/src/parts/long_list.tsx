@@ -2,7 +2,7 @@
 import { defaultRangeExtractor, useWindowVirtualizer } from "@tanstack/react-virtual";
 import { type ReactNode, useLayoutEffect, useRef, useState } from "react";
 
-import { useNarrow } from "../media.ts";
+import { useNarrow } from "../browser/media.ts";
 
 interface Props<T> {
   label: string;

@@ -1,4 +1,4 @@
-import { tone } from "../statuses.ts";
+import { tone } from "../values/statuses.ts";
 
 interface Counted {
   total?: number | null;

@@ -1,4 +1,4 @@
-import { href } from "../address.ts";
+import { href } from "../browser/address.ts";
 
 interface Named {
   id: string;

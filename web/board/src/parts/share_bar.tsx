@@ -1,7 +1,7 @@
 import { scaleLinear } from "@visx/scale";
 import { Bar } from "@visx/shape";
 
-import { type AnyStatus, tone, word } from "../statuses.ts";
+import { type AnyStatus, tone, word } from "../values/statuses.ts";
 
 export interface Share {
   status: AnyStatus;

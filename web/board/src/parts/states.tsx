@@ -2,7 +2,7 @@
 import type { CombinedError } from "@urql/core";
 import type { ReactNode } from "react";
 
-import { OUTDATED } from "../errors.ts";
+import { OUTDATED } from "../api/errors.ts";
 
 /** Reserves the height of what comes, so that nothing jumps. */
 export function Loading({ rows = 3 }: { rows?: number }) {

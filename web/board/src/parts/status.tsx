@@ -1,4 +1,4 @@
-import { type AnyStatus, MARKS, tone, word } from "../statuses.ts";
+import { type AnyStatus, MARKS, tone, word } from "../values/statuses.ts";
 
 /** A status as mark and word. */
 export function Status({ status }: { status: AnyStatus }) {

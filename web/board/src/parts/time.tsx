@@ -1,5 +1,5 @@
-import { useNow } from "../clock.ts";
-import { ago, clockTime, siteTime } from "../times.ts";
+import { useNow } from "../browser/clock.ts";
+import { ago, clockTime, siteTime } from "../values/times.ts";
 
 /** A time in the viewer's zone, with the site's time on hover; a dash without one. */
 export function Time({ at }: { at: string | null | undefined }) {

@@ -3,8 +3,8 @@
 import { type Range, defaultRangeExtractor, useVirtualizer } from "@tanstack/react-virtual";
 import { type KeyboardEvent, type ReactNode, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
-import { useNarrow } from "../media.ts";
-import { recall, remember } from "../memory.ts";
+import { useNarrow } from "../browser/media.ts";
+import { recall, remember } from "../lists/memory.ts";
 
 import "./virtual_table.css";
 

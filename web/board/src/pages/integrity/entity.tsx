@@ -1,4 +1,4 @@
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import type { EntityKind } from "../../gql/graphql.ts";
 
 const WORDS: Record<EntityKind, string> = {

@@ -1,15 +1,15 @@
 // What does not agree in the database, the gravest first, and its repair.
 import { useMemo, useState } from "react";
 
-import { change, href, useAddress } from "../../address.ts";
-import { focusHeading } from "../../focus.ts";
+import { change, href, useAddress } from "../../browser/address.ts";
+import { focusHeading } from "../../browser/focus.ts";
 import { BoardIntegrityDocument } from "../../gql/graphql.ts";
-import { useHeld } from "../../held.ts";
-import { useLive } from "../../live.ts";
+import { useHeld } from "../../lists/held.ts";
+import { useLive } from "../../api/live.ts";
 import { LongList } from "../../parts/long_list.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
-import { useMay } from "../../session.tsx";
-import { MARKS, tone, word } from "../../statuses.ts";
+import { useMay } from "../../api/session.tsx";
+import { MARKS, tone, word } from "../../values/statuses.ts";
 import { ProblemLine } from "./problem_line.tsx";
 import { KIND_WORDS, kindsOf, type Problem, problemsOf, SEVERITIES } from "./problems.ts";
 import { Repair } from "./repair.tsx";

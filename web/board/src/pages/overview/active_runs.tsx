@@ -1,13 +1,13 @@
 import { useRef } from "react";
 
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import { Expected } from "../../parts/expected.tsx";
 import { Meter } from "../../parts/meter.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Ago } from "../../parts/time.tsx";
-import { type Estimate, type Seen, estimate, seenWith } from "../../rates.ts";
-import { useSlots } from "../../slots.ts";
+import { type Estimate, type Seen, estimate, seenWith } from "../../values/rates.ts";
+import { useSlots } from "../../lists/slots.ts";
 import type { Overview } from "./data.ts";
 import { RunName } from "../../parts/run_name.tsx";
 import { Section } from "../../parts/section.tsx";

@@ -1,5 +1,5 @@
-import { href } from "../../address.ts";
-import { MARKS, RUN_STATUSES, tone, word } from "../../statuses.ts";
+import { href } from "../../browser/address.ts";
+import { MARKS, RUN_STATUSES, tone, word } from "../../values/statuses.ts";
 import type { Overview } from "./data.ts";
 
 /** All runs by status; each number leads to its runs. */

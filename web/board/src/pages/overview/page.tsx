@@ -1,7 +1,7 @@
 // What is at work, what needs a look, who works, and what waits.
-import { useNow } from "../../clock.ts";
+import { useNow } from "../../browser/clock.ts";
 import { BoardHostsDocument, BoardOverviewDocument } from "../../gql/graphql.ts";
-import { useLive } from "../../live.ts";
+import { useLive } from "../../api/live.ts";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { ActiveRuns } from "./active_runs.tsx";
 import { Counts } from "./counts.tsx";

@@ -1,9 +1,9 @@
 import { useMemo } from "react";
 
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import { Section } from "../../parts/section.tsx";
 import { Empty } from "../../parts/states.tsx";
-import { useSlots } from "../../slots.ts";
+import { useSlots } from "../../lists/slots.ts";
 import type { Overview } from "./data.ts";
 
 const SHOWN = 10;

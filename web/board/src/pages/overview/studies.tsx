@@ -1,10 +1,10 @@
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import { Section } from "../../parts/section.tsx";
 import { ShareBar } from "../../parts/share_bar.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { Ago } from "../../parts/time.tsx";
-import { useSlots } from "../../slots.ts";
-import { RUN_STATUSES } from "../../statuses.ts";
+import { useSlots } from "../../lists/slots.ts";
+import { RUN_STATUSES } from "../../values/statuses.ts";
 import type { Overview } from "./data.ts";
 
 type Study = Overview["studies"]["nodes"][number];

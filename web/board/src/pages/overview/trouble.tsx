@@ -1,11 +1,11 @@
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import { RunName } from "../../parts/run_name.tsx";
 import { Section } from "../../parts/section.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Ago } from "../../parts/time.tsx";
-import { useSession } from "../../session.tsx";
-import { useSlots } from "../../slots.ts";
+import { useSession } from "../../api/session.tsx";
+import { useSlots } from "../../lists/slots.ts";
 import type { Overview } from "./data.ts";
 
 /** Runs that will not go on by themselves. */

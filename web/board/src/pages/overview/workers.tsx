@@ -1,10 +1,10 @@
 import { useMemo } from "react";
 
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import { Section } from "../../parts/section.tsx";
 import { Empty } from "../../parts/states.tsx";
-import { useSession } from "../../session.tsx";
-import { useSlots } from "../../slots.ts";
+import { useSession } from "../../api/session.tsx";
+import { useSlots } from "../../lists/slots.ts";
 import type { LiveWorker } from "./data.ts";
 
 interface Host {

@@ -1,7 +1,7 @@
 // What waited in each queue while this page was open, for ten minutes at most.
 import { useRef } from "react";
 
-import { useNow } from "../../clock.ts";
+import { useNow } from "../../browser/clock.ts";
 import type { Queue } from "./queues.ts";
 
 export interface Point {

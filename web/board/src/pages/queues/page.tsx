@@ -1,11 +1,11 @@
 // What waits where, and which queues nobody consumes.
 import { useDeferredValue, useMemo } from "react";
 
-import { change, href, useAddress } from "../../address.ts";
-import { focusHeading } from "../../focus.ts";
+import { change, href, useAddress } from "../../browser/address.ts";
+import { focusHeading } from "../../browser/focus.ts";
 import { BoardQueuesDocument, type Source } from "../../gql/graphql.ts";
-import { useHeld } from "../../held.ts";
-import { useLive } from "../../live.ts";
+import { useHeld } from "../../lists/held.ts";
+import { useLive } from "../../api/live.ts";
 import { LongList } from "../../parts/long_list.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
 import { useHistory } from "./history.ts";

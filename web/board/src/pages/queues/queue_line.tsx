@@ -1,4 +1,4 @@
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import type { Point } from "./history.ts";
 import { isOf, type Queue } from "./queues.ts";
 import { SparkLine } from "./spark_line.tsx";

@@ -4,7 +4,7 @@ import { useMutation } from "urql";
 import { BoardAnnotateDocument } from "../../gql/graphql.ts";
 import { Section } from "../../parts/section.tsx";
 import { Empty, Failure } from "../../parts/states.tsx";
-import { useMay } from "../../session.tsx";
+import { useMay } from "../../api/session.tsx";
 import { kindOf, readValue, writtenValue } from "./annotation_value.ts";
 import type { Run } from "./data.ts";
 

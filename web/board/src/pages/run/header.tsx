@@ -1,16 +1,16 @@
 import { useRef } from "react";
 
-import { href } from "../../address.ts";
-import { useNow } from "../../clock.ts";
+import { href } from "../../browser/address.ts";
+import { useNow } from "../../browser/clock.ts";
 import { Copy } from "../../parts/copy.tsx";
 import { Expected } from "../../parts/expected.tsx";
 import { Meter } from "../../parts/meter.tsx";
 import { RunName } from "../../parts/run_name.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Ago, Time } from "../../parts/time.tsx";
-import { type Estimate, type Seen, estimate, seenWith } from "../../rates.ts";
-import { useSession } from "../../session.tsx";
-import { duration } from "../../times.ts";
+import { type Estimate, type Seen, estimate, seenWith } from "../../values/rates.ts";
+import { useSession } from "../../api/session.tsx";
+import { duration } from "../../values/times.ts";
 import type { Run } from "./data.ts";
 
 /** What the run is, how far it is, and whether it will go on. */

@@ -1,14 +1,14 @@
 import { AxisBottom } from "@visx/axis";
 import { scaleTime } from "@visx/scale";
 
-import { useNow } from "../../clock.ts";
+import { useNow } from "../../browser/clock.ts";
 import { Section } from "../../parts/section.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Time } from "../../parts/time.tsx";
-import { tone, word } from "../../statuses.ts";
-import { duration } from "../../times.ts";
-import { useWidth } from "../../width.ts";
+import { tone, word } from "../../values/statuses.ts";
+import { duration } from "../../values/times.ts";
+import { useWidth } from "../../browser/width.ts";
 import type { Run } from "./data.ts";
 
 const BAR = 18;

@@ -2,7 +2,7 @@ import type { CombinedError } from "@urql/core";
 import { type CSSProperties, memo, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { useClient } from "urql";
 
-import { useIsOpen } from "../../connection.ts";
+import { useIsOpen } from "../../api/connection.ts";
 import { BoardLogDocument, type LogStream } from "../../gql/graphql.ts";
 import { Empty, Failure } from "../../parts/states.tsx";
 import { type Block, type LogText, MOST, withPiece } from "./log_text.ts";

@@ -1,9 +1,9 @@
 // A run: its steps, its tasks and their output, its history, and what can be done about it.
 import { useEffect } from "react";
 
-import { change, href, useAddress } from "../../address.ts";
+import { change, href, useAddress } from "../../browser/address.ts";
 import { BoardRunDocument, BoardRunStepsDocument } from "../../gql/graphql.ts";
-import { useLive } from "../../live.ts";
+import { useLive } from "../../api/live.ts";
 import { Section } from "../../parts/section.tsx";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { Annotations } from "./annotations.tsx";

@@ -4,9 +4,9 @@ import { useMemo } from "react";
 import { Section } from "../../parts/section.tsx";
 import { ShareBar } from "../../parts/share_bar.tsx";
 import { Failure, Loading } from "../../parts/states.tsx";
-import { MARKS, TASK_STATUSES, tone } from "../../statuses.ts";
-import { duration } from "../../times.ts";
-import { useWidth } from "../../width.ts";
+import { MARKS, TASK_STATUSES, tone } from "../../values/statuses.ts";
+import { duration } from "../../values/times.ts";
+import { useWidth } from "../../browser/width.ts";
 import type { Step } from "./data.ts";
 import { BOX, type Drawing, drawn, pathOf, stepsBefore } from "./graph.ts";
 

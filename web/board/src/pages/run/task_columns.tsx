@@ -1,8 +1,8 @@
 // The columns of the list of tasks.
-import { href, parse } from "../../address.ts";
+import { href, parse } from "../../browser/address.ts";
 import { Status } from "../../parts/status.tsx";
 import type { Column } from "../../parts/virtual_table.tsx";
-import { duration } from "../../times.ts";
+import { duration } from "../../values/times.ts";
 import type { Task } from "./data.ts";
 import { parametersOf } from "./task_parameters.ts";
 

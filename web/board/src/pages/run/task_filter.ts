@@ -1,6 +1,6 @@
 // What the list of tasks looks for, and its order, from the parameters of the address.
 import type { TaskFilter, TaskOrder, TaskStatus } from "../../gql/graphql.ts";
-import { TASK_STATUSES } from "../../statuses.ts";
+import { TASK_STATUSES } from "../../values/statuses.ts";
 
 export const ORDERS = {
   failed: "Failed first",

@@ -1,8 +1,8 @@
 import { useEffect, useState } from "react";
 
-import { change } from "../../address.ts";
+import { change } from "../../browser/address.ts";
 import type { TaskStatus } from "../../gql/graphql.ts";
-import { MARKS, TASK_STATUSES, tone, word } from "../../statuses.ts";
+import { MARKS, TASK_STATUSES, tone, word } from "../../values/statuses.ts";
 import type { Run, Step } from "./data.ts";
 import { ORDERS, type Wanted } from "./task_filter.ts";
 

@@ -1,7 +1,7 @@
 import { useMemo, useState } from "react";
 
 import { BoardTasksDocument } from "../../gql/graphql.ts";
-import { type Pages, usePages } from "../../pages_of.ts";
+import { type Pages, usePages } from "../../lists/pages.ts";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
 import { VirtualTable } from "../../parts/virtual_table.tsx";
 import type { Task } from "./data.ts";

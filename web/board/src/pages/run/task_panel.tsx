@@ -1,13 +1,13 @@
 import { type KeyboardEvent, useEffect, useRef } from "react";
 import { useQuery } from "urql";
 
-import { change, useAddress } from "../../address.ts";
+import { change, useAddress } from "../../browser/address.ts";
 import { BoardTaskDocument, BoardTaskFilesDocument, type LogStream } from "../../gql/graphql.ts";
-import { useLive } from "../../live.ts";
+import { useLive } from "../../api/live.ts";
 import { Copy } from "../../parts/copy.tsx";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
-import { duration } from "../../times.ts";
+import { duration } from "../../values/times.ts";
 import type { Run, Task } from "./data.ts";
 import { Log } from "./log.tsx";
 import { parametersOf } from "./task_parameters.ts";

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import { useClient } from "urql";
 
 import { BoardTaskChangesDocument, BoardTaskCountsDocument, type TaskFilter } from "../../gql/graphql.ts";
-import { useLive } from "../../live.ts";
+import { useLive } from "../../api/live.ts";
 import type { Task } from "./data.ts";
 
 const MOST = 100;

@@ -1,6 +1,6 @@
 import { useMemo, useRef } from "react";
 
-import { change, useAddress } from "../../address.ts";
+import { change, useAddress } from "../../browser/address.ts";
 import { Section } from "../../parts/section.tsx";
 import type { Run, Step } from "./data.ts";
 import { TaskFilters } from "./task_filters.tsx";

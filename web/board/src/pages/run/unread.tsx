@@ -1,5 +1,5 @@
 import { Empty } from "../../parts/states.tsx";
-import { useSession } from "../../session.tsx";
+import { useSession } from "../../api/session.tsx";
 
 /** Says why what comes from the files of a run is not known. */
 export function Unread({ what }: { what: string }) {

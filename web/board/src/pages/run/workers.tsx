@@ -1,10 +1,10 @@
 import { BoardRunWorkersDocument } from "../../gql/graphql.ts";
-import { useLive } from "../../live.ts";
+import { useLive } from "../../api/live.ts";
 import { Section } from "../../parts/section.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
 import { Ago } from "../../parts/time.tsx";
-import { useSession } from "../../session.tsx";
-import { MARKS, tone, word } from "../../statuses.ts";
+import { useSession } from "../../api/session.tsx";
+import { MARKS, tone, word } from "../../values/statuses.ts";
 import type { Worker } from "./data.ts";
 
 type Process = Worker["physicalWorkers"]["nodes"][number];

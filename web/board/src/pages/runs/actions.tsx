@@ -2,7 +2,7 @@
 import { useState } from "react";
 
 import type { RunFilter } from "../../gql/graphql.ts";
-import type { Pages } from "../../pages_of.ts";
+import type { Pages } from "../../lists/pages.ts";
 import { AnnotateDialog } from "./annotate.tsx";
 import type { Run } from "./data.ts";
 import type { LiveRow } from "./live_rows.ts";

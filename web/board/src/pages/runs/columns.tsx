@@ -1,11 +1,11 @@
 // The columns of the list, and how a run is shown in each.
-import { useNow } from "../../clock.ts";
+import { useNow } from "../../browser/clock.ts";
 import { Meter } from "../../parts/meter.tsx";
 import { RunName } from "../../parts/run_name.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Time } from "../../parts/time.tsx";
 import type { Column } from "../../parts/virtual_table.tsx";
-import { duration } from "../../times.ts";
+import { duration } from "../../values/times.ts";
 import type { Run } from "./data.ts";
 import type { LiveRow } from "./live_rows.ts";
 import type { Selection } from "./selection.ts";

@@ -1,6 +1,6 @@
 // The filter and the order that the address of the page asks for, as the API takes them.
 import type { OrderDirection, RunFilter, RunOrder, RunOrderField, RunStatus } from "../../gql/graphql.ts";
-import { RUN_STATUSES } from "../../statuses.ts";
+import { RUN_STATUSES } from "../../values/statuses.ts";
 
 export interface View {
   /** Null: all runs. */

@@ -1,9 +1,9 @@
 // The filters and the order, each of which is in the address as soon as it is chosen.
 import { useQuery } from "urql";
 
-import { change, go, href } from "../../address.ts";
+import { change, go, href } from "../../browser/address.ts";
 import { BoardFilterChoicesDocument, type RunOrderField } from "../../gql/graphql.ts";
-import { MARKS, RUN_STATUSES, tone, word } from "../../statuses.ts";
+import { MARKS, RUN_STATUSES, tone, word } from "../../values/statuses.ts";
 import { useDraft } from "./drafts.ts";
 import { Field } from "./field.tsx";
 import { FILTERS, type FilterName, type View, orderShown, statusesOf } from "./filter.ts";

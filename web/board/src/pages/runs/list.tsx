@@ -2,11 +2,11 @@
 import { type ReactNode, useEffect } from "react";
 
 import { BoardRunsDocument, BoardRunsHeadDocument } from "../../gql/graphql.ts";
-import { useLive } from "../../live.ts";
-import { type Pages, usePages } from "../../pages_of.ts";
+import { useLive } from "../../api/live.ts";
+import { type Pages, usePages } from "../../lists/pages.ts";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
 import { VirtualTable } from "../../parts/virtual_table.tsx";
-import { useMay } from "../../session.tsx";
+import { useMay } from "../../api/session.tsx";
 import { Actions } from "./actions.tsx";
 import { columnsOf } from "./columns.tsx";
 import type { Run } from "./data.ts";

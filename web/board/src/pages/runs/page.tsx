@@ -1,5 +1,5 @@
 // All runs: searched, filtered, ordered, annotated, deleted. The address holds the view.
-import { useAddress } from "../../address.ts";
+import { useAddress } from "../../browser/address.ts";
 import { viewOf } from "./filter.ts";
 import { FilterForm } from "./form.tsx";
 import { RunList } from "./list.tsx";

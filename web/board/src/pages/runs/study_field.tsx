@@ -2,7 +2,7 @@
 import { useEffect, useState } from "react";
 import { useQuery } from "urql";
 
-import { change } from "../../address.ts";
+import { change } from "../../browser/address.ts";
 import { BoardStudyNamesDocument } from "../../gql/graphql.ts";
 import { useDraft } from "./drafts.ts";
 import { Field } from "./field.tsx";

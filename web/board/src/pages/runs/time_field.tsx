@@ -1,5 +1,5 @@
 // A time in the viewer's zone, which is an instant in the address.
-import { change } from "../../address.ts";
+import { change } from "../../browser/address.ts";
 import type { FilterName } from "./filter.ts";
 import { Field } from "./field.tsx";
 

@@ -1,4 +1,4 @@
-import { href } from "../../address.ts";
+import { href } from "../../browser/address.ts";
 import { type Group, type Grouping, type Sum, sumOf } from "./groups.ts";
 
 /** The head of a group: whom it is about, and how its workers are in sum. */

@@ -1,11 +1,11 @@
 // Who works: each worker with what is heard of it and what Merlin recorded, by logical worker or by host.
 import { useDeferredValue, useMemo } from "react";
 
-import { change, href, useAddress } from "../../address.ts";
-import { focusHeading } from "../../focus.ts";
+import { change, href, useAddress } from "../../browser/address.ts";
+import { focusHeading } from "../../browser/focus.ts";
 import { BoardWorkersDocument } from "../../gql/graphql.ts";
-import { useHeld } from "../../held.ts";
-import { useLive } from "../../live.ts";
+import { useHeld } from "../../lists/held.ts";
+import { useLive } from "../../api/live.ts";
 import { LongList } from "../../parts/long_list.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
 import { GroupLine } from "./group_line.tsx";

@@ -3,7 +3,7 @@ import type { CombinedError } from "@urql/core";
 import { useEffect, useReducer, useState } from "react";
 import { useClient } from "urql";
 
-import { isOutdated } from "../../errors.ts";
+import { isOutdated } from "../../api/errors.ts";
 import { BoardWorkerRecordsDocument, type BoardWorkerRecordsSubscription } from "../../gql/graphql.ts";
 
 type Change = BoardWorkerRecordsSubscription["changes"];

@@ -1,7 +1,7 @@
 // Who looks: what a role may not do is not offered.
 import { createContext, useContext } from "react";
 
-import type { BoardSessionSubscription, Role } from "./gql/graphql.ts";
+import type { BoardSessionSubscription, Role } from "../gql/graphql.ts";
 
 export type Session = BoardSessionSubscription["live"];
 

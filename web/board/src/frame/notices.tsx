@@ -1,8 +1,8 @@
 // What is not up to date, and since when: the connection to the server, and the server's to the database.
-import type { Status } from "./connection.ts";
-import { useNow } from "./clock.ts";
-import { Time } from "./parts/time.tsx";
-import { ago } from "./times.ts";
+import type { Status } from "../api/connection.ts";
+import { useNow } from "../browser/clock.ts";
+import { Time } from "../parts/time.tsx";
+import { ago } from "../values/times.ts";
 
 interface Props {
   status: Status;

@@ -1,20 +1,20 @@
 // The frame of every page: navigation, who looks, and whether what stands there is up to date.
 import { type ComponentType, useEffect, useRef, useState } from "react";
 
-import { href, useAddress } from "./address.ts";
-import { type Connection, ConnectionProvider, useStatus } from "./connection.ts";
-import { BoardSessionDocument } from "./gql/graphql.ts";
-import { useLive } from "./live.ts";
+import { href, useAddress } from "../browser/address.ts";
+import { type Connection, ConnectionProvider, useStatus } from "../api/connection.ts";
+import { BoardSessionDocument } from "../gql/graphql.ts";
+import { useLive } from "../api/live.ts";
 import { Login, logOut } from "./login.tsx";
 import { Notices } from "./notices.tsx";
-import { IntegrityPage } from "./pages/integrity/page.tsx";
-import { OverviewPage } from "./pages/overview/page.tsx";
-import { QueuesPage } from "./pages/queues/page.tsx";
-import { RunPage } from "./pages/run/page.tsx";
-import { RunsPage } from "./pages/runs/page.tsx";
-import { WorkersPage } from "./pages/workers/page.tsx";
-import { Failure } from "./parts/states.tsx";
-import { SessionProvider } from "./session.tsx";
+import { IntegrityPage } from "../pages/integrity/page.tsx";
+import { OverviewPage } from "../pages/overview/page.tsx";
+import { QueuesPage } from "../pages/queues/page.tsx";
+import { RunPage } from "../pages/run/page.tsx";
+import { RunsPage } from "../pages/runs/page.tsx";
+import { WorkersPage } from "../pages/workers/page.tsx";
+import { Failure } from "../parts/states.tsx";
+import { SessionProvider } from "../api/session.tsx";
 import { ThemeChoice } from "./theme.tsx";
 
 const PAGES: { path: string; title: string; page: ComponentType }[] = [

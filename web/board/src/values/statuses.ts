@@ -1,5 +1,5 @@
 // The statuses of runs, tasks and workers: their order, their words, their marks. A colour never stands alone.
-import type { RunStatus, Severity, TaskStatus, WorkerStatus } from "./gql/graphql.ts";
+import type { RunStatus, Severity, TaskStatus, WorkerStatus } from "../gql/graphql.ts";
 
 /** In the order of bars and legends: what ended well, what is at work, what is wrong. */
 export const RUN_STATUSES: readonly RunStatus[] = [
