@@ -12,11 +12,11 @@ const out = join(dirname(dirname(here)), "server", "static", "board");
 
 const text = (...path) => readFile(join(here, ...path), "utf8");
 
-// The style sheet of a page holds for this page only: the frame gives <main> the class `page-NAME`.
+// A style sheet of a page holds for this page only: the frame gives <main> the class `page-NAME`.
 const pageStyles = {
   name: "page styles",
   setup({ onLoad }) {
-    onLoad({ filter: /src\/pages\/\w+\/page\.css$/ }, async ({ path }) => ({
+    onLoad({ filter: /src\/pages\/\w+\/\w+\.css$/ }, async ({ path }) => ({
       contents: `.page-${basename(dirname(path))} {\n${await readFile(path, "utf8")}\n}`,
       loader: "css",
     }));
