@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from server.database.errors import WrongDatabaseError
 from server.database.merlin_database import MerlinDatabase
@@ -80,14 +81,19 @@ def _celery_events(broker: Broker, settings: Settings, database: MerlinDatabase,
 
 def _demo_sources(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
     """Of sample data that has files, as if there were a broker."""
-    return [DemoQueues(database), DemoWorkers(database)] if workspace_roots_of(settings) else []
+    return [DemoQueues(database), DemoWorkers(database)] if _demo_folder(settings, database) else []
+
+
+def _demo_folder(settings: Settings, database: MerlinDatabase) -> Path | None:
+    """The folder that was made for the workspaces of sample data: the first root, but in memory."""
+    return workspace_roots_of(settings)[0] if settings.is_demo and database.backend.kind != "memory" else None
 
 
 def _workspace_files(settings: Settings, database: MerlinDatabase) -> list[WorkSource]:
     roots = workspace_roots_of(settings)
     if not roots:
         return []
-    below = roots[0] if settings.is_demo else None
+    below = _demo_folder(settings, database)
     files = WorkspaceFiles(database.read_model, database.observations, roots, below=below)
     database.observations.reader = files
     return [files]

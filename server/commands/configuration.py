@@ -55,15 +55,15 @@ def with_database(settings: Settings, stack: contextlib.ExitStack) -> tuple[Sett
 
 
 def _with_demo(settings: Settings, stack: contextlib.ExitStack) -> tuple[Settings, str]:
-    """With a folder for the workspaces of the sample data, but for a demo that needs no disk."""
-    workspace_roots_of(settings)
-    settings = dataclasses.replace(settings, create=True, workspace_root=None)
+    """With a folder for the workspaces of the sample data as the first root, but for a demo that needs no disk."""
+    given = workspace_roots_of(settings)
+    settings = dataclasses.replace(settings, create=True)
     if settings.database is not None and backend_of(settings).kind == "memory":
         return settings, "as given"
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="merlin-graphql-demo-")))
     workspaces = directory / "workspaces"
     workspaces.mkdir()
-    settings = dataclasses.replace(settings, workspace_root=(workspaces,))
+    settings = dataclasses.replace(settings, workspace_root=(workspaces, *given))
     if settings.database is not None:
         return settings, "as given"
     return dataclasses.replace(settings, database=f"sqlite:///{directory}/demo.db"), "sample data, deleted at the end"

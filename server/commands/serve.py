@@ -83,8 +83,9 @@ def _to_write(settings: Settings) -> Settings:
 
 def _demo_work(settings: Settings) -> DemoWorkspaces | None:
     """Writes the workspaces of sample data to the folder that was made for them; None where there is none."""
-    roots = settings.workspace_root if settings.is_demo else None
-    return None if roots is None else DemoWorkspaces(roots[0])
+    if not settings.is_demo or _is_memory(settings):
+        return None
+    return DemoWorkspaces(workspace_roots_of(settings)[0])
 
 
 def _is_memory(settings: Settings) -> bool:

@@ -266,4 +266,4 @@ async def test_a_long_query_keeps_nobody_waiting_and_ends_at_the_deadline() -> N
         refused = await long
     assert code_of(refused.content) == "DEADLINE_EXCEEDED"
     assert refused.status_code == 504
-    assert others > 5
+    assert others > 2  # without slices it is one: that which came first

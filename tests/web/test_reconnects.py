@@ -165,7 +165,7 @@ async def in_browser(port: int, directory: Path, login: str = "") -> AsyncIterat
         return
     script = await bundle("event_source", port, directory / "bundled")
     async with browsing(directory / "profile") as page:
-        await page.open(f"http://127.0.0.1:{port}/{login}")
+        await page.open(f"http://127.0.0.1:{port}/graphiql{login}")  # which asks for nothing by itself
         await page.evaluate(f"{script}; 0")
         yield page
 
@@ -252,7 +252,7 @@ async def test_an_event_source_that_gave_up_opens_again(tmp_path: Path) -> None:
         assert page is not None
         await page.until("window.shown")
         again = await bundle("event_source", live.port, tmp_path / "again")
-        await page.open(f"http://127.0.0.1:{live.port}/")  # which ends the first one
+        await page.open(f"http://127.0.0.1:{live.port}/graphiql")  # which ends the first one
         await until(lambda: not live.database.changes.followers)
         one = {"query": "subscription { changes { kind } }"}
         async with client.stream("POST", live.http, json=one, headers={"accept": "text/event-stream"}):

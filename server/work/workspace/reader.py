@@ -66,8 +66,8 @@ class _Kept(NamedTuple):
 
 
 class WorkspaceFiles(WorkSource, WorkspaceReader):
-    """Works while `run` does. `roots`: below which workspaces are read. `below`: a folder that stands for `/` in the
-    workspaces' names, for sample data.
+    """Works while `run` does. `roots`: below which workspaces are read. `below`: one of them that stands for `/` in the
+    names of those that lie below no other, for sample data.
     """
 
     source = Source.WORKSPACE_FILES
@@ -176,7 +176,11 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         return watch
 
     def _place_of(self, run: RunModel) -> str:
-        return run.workspace if self._below is None else f"{self._below}{run.workspace}"
+        if self._below is None:
+            return run.workspace
+        others = (root for root in self._roots if root != self._below)
+        is_real = any(Path(run.workspace).is_relative_to(root) for root in others)
+        return run.workspace if is_real else f"{self._below}{run.workspace}"
 
     # --- the source
 
