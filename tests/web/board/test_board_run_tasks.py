@@ -179,7 +179,7 @@ async def test_the_files_of_a_task(tmp_path: Path) -> None:
         board.write("echo hello\n", LogStream.SCRIPT)
         await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}&stream=SCRIPT")
         await page.until(f"{LOG}?.textContent === 'echo hello\\n'")
-        await page.until("document.querySelector('.task-panel').innerText.replaceAll('\\n', ' ').includes('Errors none')")
+        await page.until("/Errors\\s+none/.test(document.querySelector('.task-panel').innerText)")
         assert "/runs/it's a wave_20260102-030405/sim/X.2/0" in await text_of(page, ".task-panel")
         await page.evaluate("[...document.querySelectorAll('.task-panel .toggle input')][1].click()")
         await page.until("/There is no such file yet/.test(document.querySelector('.task-panel').innerText)")
