@@ -1,6 +1,6 @@
 // The repair: first what it would do, then the same for good.
 import type { CombinedError } from "@urql/core";
-import { useEffect, useRef, useState } from "react";
+import { useState } from "react";
 import { useMutation } from "urql";
 
 import {
@@ -9,6 +9,7 @@ import {
   type ProblemKind,
   type ResurrectedRuns,
 } from "../../gql/graphql.ts";
+import { Dialog } from "../../parts/dialog.tsx";
 import { Failure } from "../../parts/states.tsx";
 import { KIND_WORDS, kindsOf, type Problem } from "./problems.ts";
 import { Details, Summary } from "./outcome.tsx";
@@ -21,8 +22,6 @@ interface Done {
 }
 
 export function Repair({ problems, close }: { problems: readonly Problem[]; close: () => void }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
   const kinds = kindsOf(problems).filter(({ repairable }) => repairable > 0);
   const [left, leave] = useState<ReadonlySet<ProblemKind>>(new Set());
   const [resurrected, setResurrected] = useState<ResurrectedRuns>("DELETE");
@@ -47,60 +46,65 @@ export function Repair({ problems, close }: { problems: readonly Problem[]; clos
   };
   const isOver = done !== undefined && !done.dryRun && done.result.userErrors.length === 0;
   return (
-    <dialog className="repair" ref={dialog} aria-labelledby="repair-title" onClose={close}>
-      <h2 id="repair-title">Repair</h2>
-      {!isOver && (
-        <fieldset disabled={fetching}>
-          {kinds.length > 0 && <legend>What can be repaired without losing data</legend>}
-          {kinds.length === 0 && <p className="empty">There is nothing that could be repaired without losing data.</p>}
-          {kinds.map(({ kind, repairable }) => (
-            <label key={kind}>
-              <input
-                type="checkbox"
-                checked={!left.has(kind)}
-                onChange={(event) => choose(kind, event.target.checked)}
-              />
-              <span>
-                {KIND_WORDS[kind]} <span className="muted">({repairable.toLocaleString()})</span>
-              </span>
-            </label>
-          ))}
-          {chosen.includes("RESURRECTED") && (
-            <label className="resurrected">
-              <span>Deleted runs that exist again</span>
-              <select
-                value={resurrected}
-                onChange={(event) => {
-                  setResurrected(event.target.value as ResurrectedRuns);
-                  setDone(undefined);
-                }}
-              >
-                <option value="DELETE">are deleted again, unless Merlin works on them</option>
-                <option value="KEEP">stay, as runs like any other</option>
-              </select>
-            </label>
+    <Dialog className="repair" title="Repair" onClose={close}>
+      {(leaveDialog) => (
+        <>
+          {!isOver && (
+            <fieldset disabled={fetching}>
+              {kinds.length > 0 && <legend>What can be repaired without losing data</legend>}
+              {kinds.length === 0 && (
+                <p className="empty">There is nothing that could be repaired without losing data.</p>
+              )}
+              {kinds.map(({ kind, repairable }) => (
+                <label key={kind}>
+                  <input
+                    type="checkbox"
+                    checked={!left.has(kind)}
+                    onChange={(event) => choose(kind, event.target.checked)}
+                  />
+                  <span>
+                    {KIND_WORDS[kind]} <span className="muted">({repairable.toLocaleString()})</span>
+                  </span>
+                </label>
+              ))}
+              {chosen.includes("RESURRECTED") && (
+                <label className="resurrected">
+                  <span>Deleted runs that exist again</span>
+                  <select
+                    value={resurrected}
+                    onChange={(event) => {
+                      setResurrected(event.target.value as ResurrectedRuns);
+                      setDone(undefined);
+                    }}
+                  >
+                    <option value="DELETE">are deleted again, unless Merlin works on them</option>
+                    <option value="KEEP">stay, as runs like any other</option>
+                  </select>
+                </label>
+              )}
+            </fieldset>
           )}
-        </fieldset>
+          <div role="status">
+            {fetching && <p>The server is at work…</p>}
+            {done && !fetching && <Summary dryRun={done.dryRun} result={done.result} />}
+          </div>
+          {done && !fetching && <Details dryRun={done.dryRun} result={done.result} />}
+          {error && <Failure error={error} />}
+          <div className="actions">
+            <button onClick={() => leaveDialog()}>{isOver ? "Close" : "Cancel"}</button>
+            {!isOver && (
+              <button onClick={() => void run(true)} disabled={fetching || chosen.length === 0}>
+                Try without changing anything
+              </button>
+            )}
+            {isTried && done.result.repaired.length > 0 && (
+              <button className="primary" onClick={() => void run(false)} disabled={fetching}>
+                Repair {done.result.repaired.length.toLocaleString()} for good
+              </button>
+            )}
+          </div>
+        </>
       )}
-      <div role="status">
-        {fetching && <p>The server is at work…</p>}
-        {done && !fetching && <Summary dryRun={done.dryRun} result={done.result} />}
-      </div>
-      {done && !fetching && <Details dryRun={done.dryRun} result={done.result} />}
-      {error && <Failure error={error} />}
-      <div className="actions">
-        <button onClick={() => dialog.current?.close()}>{isOver ? "Close" : "Cancel"}</button>
-        {!isOver && (
-          <button onClick={() => void run(true)} disabled={fetching || chosen.length === 0}>
-            Try without changing anything
-          </button>
-        )}
-        {isTried && done.result.repaired.length > 0 && (
-          <button className="primary" onClick={() => void run(false)} disabled={fetching}>
-            Repair {done.result.repaired.length.toLocaleString()} for good
-          </button>
-        )}
-      </div>
-    </dialog>
+    </Dialog>
   );
 }

@@ -7,7 +7,7 @@ import { RunName } from "../../parts/run_name.tsx";
 import { told } from "../../parts/states.tsx";
 import { entriesOf } from "./columns.tsx";
 import type { Run } from "./data.ts";
-import { Dialog } from "./dialog.tsx";
+import { Dialog } from "../../parts/dialog.tsx";
 import { parsed } from "./filter.ts";
 
 interface Refusal {

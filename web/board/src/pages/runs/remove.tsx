@@ -13,7 +13,7 @@ import { Loading, told } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
 import { counted } from "./annotate.tsx";
 import type { Run } from "./data.ts";
-import { Dialog } from "./dialog.tsx";
+import { Dialog } from "../../parts/dialog.tsx";
 
 export interface Doomed {
   filter: RunFilter;
