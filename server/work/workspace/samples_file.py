@@ -75,7 +75,8 @@ class SampleRows:
     def read(self, samples: SamplesFile, first: int, offset: int) -> list[list[Any]]:
         """So many rows, or fewer: see `MAX_ROWS_BYTES`; none from beyond the last one.
 
-        Raises OSError, `OutsideError`, and `UnusableFileError` also for a file that changes meanwhile.
+        Raises OSError, `OutsideError`, and `UnusableFileError`, also for a file that changes meanwhile, and for one
+        that does not belong to the owner of the workspace.
         """
         if not is_samples_file(samples.file):
             raise UnusableFileError(f"neither .npy nor .csv nor .tab: {samples.file!r}")
@@ -102,9 +103,13 @@ class SampleRows:
         finally:
             os.close(workspace)
         try:
-            return open_samples(info, self._roots, samples.file)
+            descriptor, found = open_samples(info, self._roots, samples.file)
+            if found.st_uid != os.fstat(info).st_uid:  # else a specification could name what its author may not read
+                os.close(descriptor)
+                raise UnusableFileError(f"of another user than {INFO!r}: {samples.file!r}")
         finally:
             os.close(info)
+        return descriptor, found
 
     def _index(self, samples: SamplesFile, descriptor: int, version: Version) -> RowIndex:
         if (known := self._known(samples, version)) is not None:

@@ -25,7 +25,7 @@ from server.database.files.workspace_roots import OutsideError
 from server.database.workspaces import MAX_ROWS, MAX_ROWS_BYTES, VALUE_BYTES
 from server.work.workspace import delimited_file, samples_file
 from server.work.workspace.directory import UnusableFileError
-from server.work.workspace.samples_file import SampleRows, SamplesFile
+from server.work.workspace.samples_file import SampleRows, SamplesFile, open_samples
 
 SLOW = settings(deadline=None)
 
@@ -417,6 +417,20 @@ def test_no_link_and_no_other_place_is_followed(tmp_path: Path, name: str) -> No
     samples.info.rename(outside / "merlin_info")
     samples.info.symlink_to(outside / "merlin_info")
     with pytest.raises(OSError, match="directory"):
+        samples.read()
+
+
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever writes a specification could have the server show what only the server may read."""
+
+    def of_another(*given: Any) -> tuple[int, os.stat_result]:
+        descriptor, found = open_samples(*given)
+        return descriptor, os.stat_result((*found[:4], found.st_uid + 1, *found[5:10]))
+
+    samples = Written(tmp_path, "s.csv", b"1\n")
+    assert samples.read() == [["1"]]
+    monkeypatch.setattr(samples_file, "open_samples", of_another)
+    with pytest.raises(UnusableFileError, match="of another user"):
         samples.read()
 
 
