@@ -13,6 +13,8 @@ import { Values } from "./values.tsx";
 /** A browser draws no table that is much longer. */
 const MOST_ROWS = 200_000;
 const MOST_COLUMNS = 50;
+/** Rows before and after those in sight that are asked for, too. */
+const AROUND = 30;
 const AGAIN_AFTER = 5_000; // milliseconds
 
 interface Props {
@@ -104,7 +106,8 @@ function useSampleRows(run: string, count: number) {
   const [sight, setSight] = useState({ first: 0, last: 0 });
   const [error, setError] = useState<CombinedError>();
   const [isUnreadable, setUnreadable] = useState(false);
-  const next = error || isUnreadable ? null : firstMissing(known, sight.first, Math.min(sight.last, end - 1));
+  const [from, to] = [Math.max(sight.first - AROUND, 0), Math.min(sight.last + AROUND, end - 1)];
+  const next = error || isUnreadable ? null : firstMissing(known, from, to);
 
   useEffect(() => {
     if (next === null) return;
