@@ -47,7 +47,7 @@ from server.database.json_numbers import integer
 from server.database.ordered import ORDER_TESTS
 from server.database.sizes import Sizes
 from server.database.slices import give_way
-from server.database.workspaces import DEFAULT_TAIL, MAX_TAIL
+from server.database.workspaces import DEFAULT_ROWS, DEFAULT_TAIL, MAX_ROWS, MAX_ROWS_BYTES, MAX_TAIL, VALUE_BYTES
 
 ASSUMED_LENGTH = 10
 """Of a list of which nothing is known, such as the problems of a report."""
@@ -66,6 +66,7 @@ ASSUMED = Sizes(
     steps_of_run=ASSUMED_LENGTH,
     tasks_of_run=100_000,
     tasks_of_step=100_000,
+    sample_columns=ASSUMED_LENGTH,
 )
 """Of a database of which nothing is known: a large one."""
 SMALLEST = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
@@ -80,6 +81,8 @@ BYTES = 1024
 
 _READ = frozenset({"Task.output", "Subscription.log"})
 """Fields that read the end of a file: `last` says how many bytes."""
+_ROWS = "Run.sampleRows"
+"""It reads a file, too: `first` says how many rows."""
 _META: Mapping[str, GraphQLField] = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
 _TEXT_READ = "LogTail.text"
 _PAGED = frozenset({"nodes", "edges"})
@@ -262,7 +265,9 @@ class Meter:
         coordinate = "" if parent is None else f"{parent.name}.{node.name.value}"
         search = self._search(coordinate, given, terms)
         if not is_composite_type(get_named_type(field.type)):
-            return Total(1, 0, 1, aliases, terms, 1 + search, response=self._own(coordinate))
+            values = self._values(given) if coordinate == _ROWS else 0
+            own = ResponseSize(inside={_ROWS: MAX_ROWS_BYTES}) if values else self._own(coordinate)
+            return Total(1, 0, 1, aliases, terms, 1 + search + values, response=own)
         inner = self.selections(node.selection_set, get_named_type(field.type))
         size = self._size(coordinate, given, field)
         if self._instead is not None and node is self._instead[0]:
@@ -296,6 +301,12 @@ class Meter:
             paged=cost if is_paged else 0,
             response=response,
         )
+
+    def _values(self, given: Mapping[str, ValueNode]) -> int:
+        """How many values of samples are read at most."""
+        rows = self._number(given["first"], MAX_ROWS) if "first" in given else None
+        values = self._sizes.sample_columns * (DEFAULT_ROWS if rows is None else rows)
+        return min(values, MAX_ROWS_BYTES // VALUE_BYTES)
 
     def _own(self, coordinate: str) -> ResponseSize:
         """Of a field without a selection."""

@@ -10,6 +10,7 @@ import strawberry
 from schema.connections import After, Before, Connection, First, Last, Page
 from schema.context import Info
 from schema.enums import RunStatus
+from schema.errors import BadInput
 from schema.filters import TaskFilterArgument
 from schema.node import Node
 from schema.orders import TaskOrderArgument
@@ -20,6 +21,7 @@ from schema.task_pages import task_page
 from server.database import workspaces
 from server.database.entities import RunEntity
 from server.database.run_tasks import RunStep, tasks_of
+from server.database.workspaces import DEFAULT_ROWS, MAX_ROWS
 
 if TYPE_CHECKING:
     from schema.logical_worker import LogicalWorker
@@ -233,3 +235,26 @@ class Run(Node):
     def sample_count(root: strawberry.Parent[RunEntity], info: Info) -> int | None:
         workspace = workspace_of(info, root)
         return None if workspace is None else workspace.sample_count
+
+    @strawberry.field(
+        description=(
+            "The values of its samples, row by row, in the order of `sampleColumns`; null without samples, or if this "
+            "server can't read them. Those of a .npy are numbers, booleans or texts; NaN, Infinity and -Infinity are "
+            "texts. Those of a .csv or .tab are texts, as Merlin reads them. They are read when they are asked for. "
+            "There are fewer rows than `first` at the end of the file, and where they take more than 256 KiB."
+        )
+    )
+    @staticmethod
+    async def sample_rows(
+        root: strawberry.Parent[RunEntity],
+        info: Info,
+        first: Annotated[int, strawberry.argument(description="How many rows, 1 to 500.")] = DEFAULT_ROWS,
+        offset: Annotated[int, strawberry.argument(description="The first row, counted from 0.")] = 0,
+    ) -> list[list[JSON]] | None:
+        if not 1 <= first <= MAX_ROWS:
+            raise BadInput(f"first: pass 1 to {MAX_ROWS} rows, not {first}.", "first")
+        if offset < 0:
+            raise BadInput(f"offset: pass the number of a row, counted from 0, not {offset}.", "offset")
+        if workspace_of(info, root) is None:
+            return None
+        return await info.context.database.observations.reader.sample_rows(root.id, first, offset)

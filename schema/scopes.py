@@ -17,10 +17,13 @@ OF_FILES = frozenset(
         "Run.parameterValues",
         "Run.sampleColumns",
         "Run.sampleCount",
+        "Run.sampleRows",
         "Query.task",
     }
 )
 """Fields that show what stands in the workspace of a run."""
+_READ = frozenset({"Run.sampleRows", "Task.output"})
+"""Fields that read a file when they are asked for."""
 OF_NODES = frozenset({"Query.node", "Query.nodes"})
 """Fields that may show a task, if they are given the id of one."""
 _OBSERVED = OF_FILES | {
@@ -42,9 +45,9 @@ SCOPES: Mapping[str, Scope] = MappingProxyType(
     {
         "Viewer.budget": Scope.CLIENT,
         "PhysicalWorker.heartbeatAge": Scope.CLOCK,
-        "Task.output": Scope.CLOCK,
+        **dict.fromkeys(sorted(_READ), Scope.CLOCK),
         "Query.integrity": Scope.SERVER,
-        **dict.fromkeys(sorted(_OBSERVED), Scope.SERVER),
+        **dict.fromkeys(sorted(_OBSERVED - _READ), Scope.SERVER),
         "Database.revision": Scope.REVISION,
     }
 )

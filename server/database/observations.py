@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapp
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from server.database.models import EntityKind, Key, RunModel
 from server.database.notifier import Notifier
@@ -78,6 +78,12 @@ class WorkspaceReader(Protocol):
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
         """The last bytes of a log of a task; None if there is none, or it is not in reach."""
 
+    async def sample_rows(self, run_id: str, first: int, offset: int) -> list[list[Any]] | None:
+        """The values of so many rows of a run's samples, from one on, or of fewer: see `MAX_ROWS_BYTES`.
+
+        They are in the order of `sample_columns`. None if there are no samples, or they can't be read.
+        """
+
     def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:
         """The end of a log, then what is added to it as it grows, as `tail -F` does; it begins when there is one.
 
@@ -98,6 +104,9 @@ class NoReader(WorkspaceReader):
         pass
 
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
+        pass
+
+    async def sample_rows(self, run_id: str, first: int, offset: int) -> list[list[Any]] | None:
         pass
 
     async def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:  # noqa: ARG002 - as above

@@ -35,6 +35,7 @@ class Sizes(NamedTuple):
     """Of a run whose workspace was read."""
     tasks_of_run: int = 0
     tasks_of_step: int = 0
+    sample_columns: int = 0
     large: tuple[LargeField, ...] = ()
     """The fields that have large values."""
 
@@ -84,5 +85,6 @@ def sizes_of(
         steps_of_run=observed.steps,
         tasks_of_run=observed.tasks,
         tasks_of_step=observed.tasks_of_step,
+        sample_columns=observed.sample_columns,
         large=(*model.large.fields, *(LargeField(name, *text) for name, text in observed.large.items())),
     )

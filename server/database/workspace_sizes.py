@@ -31,6 +31,7 @@ class WorkspaceSizes(NamedTuple):
     tasks: int = 0
     """Of all steps of a run together."""
     tasks_of_step: int = 0
+    sample_columns: int = 0
     large: Mapping[str, LargeText] = {}
     """By the field, such as `step.command`."""
 
@@ -46,7 +47,8 @@ def sizes_of_workspace(workspace: Workspace) -> WorkspaceSizes:
     }
     found = {name: _large(values) for name, values in texts.items()}
     large = {name: text for name, text in found.items() if text.largest > LARGE}
-    return WorkspaceSizes(len(steps), sum(tasks), max(tasks, default=0), large)
+    columns = len(workspace.sample_columns or ())
+    return WorkspaceSizes(len(steps), sum(tasks), max(tasks, default=0), columns, large)
 
 
 def largest_of(sizes: Iterable[WorkspaceSizes]) -> WorkspaceSizes:
@@ -61,6 +63,7 @@ def largest_of(sizes: Iterable[WorkspaceSizes]) -> WorkspaceSizes:
             max(largest.steps, one.steps),
             max(largest.tasks, one.tasks),
             max(largest.tasks_of_step, one.tasks_of_step),
+            max(largest.sample_columns, one.sample_columns),
         )
     return largest._replace(large=large)
 

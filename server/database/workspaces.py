@@ -180,6 +180,11 @@ class LogStream(StrEnum):
 
 DEFAULT_TAIL, MAX_TAIL = 2**16, 2**20
 """Bytes of a log that are read at once, without a wish, and at most."""
+DEFAULT_ROWS, MAX_ROWS = 100, 500
+"""Rows of samples that are read at once, without a wish, and at most."""
+MAX_ROWS_BYTES, VALUE_BYTES = 2**18, 24
+"""Bytes of rows that are read at once; a value counts as so many at least, since a number takes them as a text. Where
+rows take more, there are fewer of them."""
 
 
 @dataclass(frozen=True, slots=True)

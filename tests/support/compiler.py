@@ -48,7 +48,7 @@ from server.database.models import (
 )
 from server.database.run_tasks import RunTask, task_id
 from server.database.workspaces import LogTail, Task, TaskStatus
-from tests.support.documents import Asked, Words
+from tests.support.documents import ASYNCHRONOUS, Asked, Words
 from tests.support.records import logical_worker, physical_worker, run, uid
 
 SCHEMA = make_schema()
@@ -131,6 +131,8 @@ def attributes(class_: type[Any]) -> dict[str, str]:
     """By name, the field that each is, with all that is plain of what it leads to."""
     found = {}
     for name, field in OBJECTS[HOLDERS[class_][0]].fields.items():
+        if name in ASYNCHRONOUS:
+            continue
         attribute = accessor_of(name, field)
         if isinstance(attribute, Attribute):
             leads_to = get_named_type(field.type)

@@ -57,8 +57,10 @@ FAULTY: list[Any] = [
 ]
 """Values of variables that are mostly not what was declared."""
 NESTING = ("and", "or", "not", "study", "worker")
-RARE: list[tuple[str, ...]] = [(), *[("integrity",)] * 9]
-"""Fields that are chosen less often: what is asynchronous is never compiled."""
+ASYNCHRONOUS = ("integrity", "output", "sampleRows")
+"""Fields that wait for something: what selects one is never compiled."""
+RARE: list[tuple[str, ...]] = [(), *[("integrity", "sampleRows")] * 9]
+"""Fields that are chosen less often, since others are to be compiled."""
 INSTANTS = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00+02:00", "1970-01-01T00:00:00"]
 
 

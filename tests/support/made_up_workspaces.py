@@ -120,6 +120,8 @@ class MadeUpReader(WorkspaceReader):
         self.workspaces = dict(workspaces or {})
         self.logs: dict[tuple[str, LogStream], str] = {}
         """By the path of a task."""
+        self.samples: dict[str, Sequence[Sequence[Any]]] = {}
+        """By the id of a run."""
         self.asked: list[frozenset[str]] = []
         """The runs that were to be read, each time."""
         self.interest: Counter[str] = Counter()
@@ -148,6 +150,10 @@ class MadeUpReader(WorkspaceReader):
         if text is None:
             return None
         return LogTail(text[-last:], len(text), len(text) <= last, AS_OF)
+
+    async def sample_rows(self, run_id: str, first: int, offset: int) -> list[list[Any]] | None:
+        rows = self.samples.get(run_id)
+        return None if rows is None else [list(row) for row in rows[offset : offset + first]]
 
     async def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:
         """Each line as it comes; the end of the log is the end of a line `END`."""

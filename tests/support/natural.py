@@ -7,6 +7,8 @@ from random import Random
 
 from graphql import GraphQLObjectType, GraphQLSchema, get_named_type, is_leaf_type
 
+from tests.support.documents import ASYNCHRONOUS
+
 _ROOTS = ("studies", "runs", "logicalWorkers", "physicalWorkers", "run", "study", "runCounts", "queues", "database")
 _PAGES = (1, 2, 5, 10, 20, 50)
 _MOST_DEPTH = 5
@@ -35,8 +37,9 @@ def _field(parent: GraphQLObjectType, name: str, ids: Mapping[str, Sequence[str]
 
 
 def _selections(type_: GraphQLObjectType, ids: Mapping[str, Sequence[str]], random: Random, depth: int) -> str:
-    leaves = [name for name, field in type_.fields.items() if is_leaf_type(get_named_type(field.type))]
-    lists = [name for name in type_.fields if name not in leaves and name not in ("child", "parent")]
+    fields = {name: field for name, field in type_.fields.items() if name not in ASYNCHRONOUS}
+    leaves = [name for name, field in fields.items() if is_leaf_type(get_named_type(field.type))]
+    lists = [name for name in fields if name not in leaves and name not in ("child", "parent")]
     if type_.name.endswith("Connection"):
         chosen = ["totalCount", "nodes"]
     else:

@@ -12,9 +12,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from server.database.files.daemon_threads import DaemonThreads, ThreadsHangError
+from server.database.files.workspace_roots import OutsideError
 from server.database.models import RunModel, RunStatus
 from server.database.observations import Observations, RunObservation, WorkspaceReader
 from server.database.read_model import ReadModel
@@ -22,7 +23,9 @@ from server.database.workspaces import DEFAULT_TAIL, LogStream, LogTail, Source
 from server.work.active_runs import ACTIVE
 from server.work.source import WorkSource
 from server.work.workspace.content import WorkspaceContent
+from server.work.workspace.directory import UnusableFileError
 from server.work.workspace.logs import LogFile, Position, read_on, read_tail
+from server.work.workspace.samples_file import SampleRows, SamplesFile
 from server.work.workspace.scanner import Scanner
 from server.work.workspace.watch import ASKED_FOR, Pace, Slice, Watch
 
@@ -49,6 +52,8 @@ _HANGS = 20.0
 """Seconds after which a call to the file system counts as hanging."""
 _THREADS = 4
 """One works, unless others hang."""
+_ROW_THREADS = 2
+"""For rows of samples: a long file keeps no log waiting."""
 _ADOPT = 1.0
 """Seconds between two looks at which runs are active."""
 _UNREADABLE = 15.0
@@ -101,6 +106,8 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         self._wake = asyncio.Event()
         self._threads = DaemonThreads(_THREADS)
         self._log_threads = DaemonThreads(_THREADS)
+        self._row_threads = DaemonThreads(_ROW_THREADS)
+        self._sample_rows = SampleRows(self._roots)
         self._adopted = 0.0
 
     # --- what asks
@@ -137,6 +144,23 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
     async def tail(self, run_id: str, task_path: str, stream: LogStream, last: int) -> LogTail | None:
         log = await self._log(run_id, task_path, stream)
         return None if log is None else await self._of_log(partial(read_tail, log, last))
+
+    async def sample_rows(self, run_id: str, first: int, offset: int) -> list[list[Any]] | None:
+        content, run = await self._content(run_id), self._read_model.runs.get(run_id)
+        if content is None or run is None:
+            return None
+        spec = content.layout.spec
+        if not spec.sample_columns or spec.samples_file is None:
+            return None
+        samples = SamplesFile(self._place_of(run), spec.samples_file, len(spec.sample_columns))
+        try:
+            return await _bounded(self._row_threads, partial(self._sample_rows.read, samples, first, offset))
+        except (OSError, UnusableFileError, OutsideError) as error:
+            reason = "it takes too long" if isinstance(error, TimeoutError) else str(error)
+            self._log_once(
+                run_id, samples.workspace, f"the file of samples: {reason or 'outside of the workspace roots'}"
+            )
+            return None
 
     async def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:
         log = await self._log(run_id, task_path, stream)
@@ -292,11 +316,14 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
         problems = [(logging.WARNING, problem) for problem in scanner.problems]
         problems += [(logging.INFO, scanner.absence)] if scanner.absence else []
         for level, problem in problems:
-            if (watch.run_id, problem) not in self._told:
-                if len(self._told) >= _MAX_TOLD:
-                    self._told.clear()
-                self._told.add((watch.run_id, problem))
-                LOG.log(level, "The workspace %r can't be read, or not all of it: %s", scanner.workspace, problem)
+            self._log_once(watch.run_id, scanner.workspace, problem, level)
+
+    def _log_once(self, run_id: str, workspace: str, problem: str, level: int = logging.WARNING) -> None:
+        if (run_id, problem) not in self._told:
+            if len(self._told) >= _MAX_TOLD:
+                self._told.clear()
+            self._told.add((run_id, problem))
+            LOG.log(level, "The workspace %r can't be read, or not all of it: %s", workspace, problem)
 
     # --- what is kept
 
@@ -325,14 +352,18 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
                 self._leave(watch)
         self._observations.set_runs(dict.fromkeys(run_ids), self.source)
 
-    # --- logs
+    # --- files that are read when they are asked for
+
+    async def _content(self, run_id: str) -> WorkspaceContent | None:
+        if not isinstance(self._observations.run(run_id).workspace, WorkspaceContent):
+            await self.read([run_id])
+        content = self._observations.run(run_id).workspace
+        return content if isinstance(content, WorkspaceContent) else None
 
     async def _log(self, run_id: str, task_path: str, stream: LogStream) -> LogFile | None:
         """None unless the task is a known one."""
-        if not isinstance(self._observations.run(run_id).workspace, WorkspaceContent):
-            await self.read([run_id])
-        run, content = self._read_model.runs.get(run_id), self._observations.run(run_id).workspace
-        name = content.log_name(task_path) if isinstance(content, WorkspaceContent) else None
+        content, run = await self._content(run_id), self._read_model.runs.get(run_id)
+        name = None if content is None else content.log_name(task_path)
         if name is None or run is None:
             return None
         return LogFile.of(self._roots, self._place_of(run), task_path, name, stream)
@@ -340,9 +371,14 @@ class WorkspaceFiles(WorkSource, WorkspaceReader):
     async def _of_log(self, function: Callable[[], T]) -> T | None:
         """None also where the file system hangs."""
         with suppress(TimeoutError, ThreadsHangError):
-            async with asyncio.timeout(READ_SECONDS):
-                return await self._log_threads.run(lambda _given_up: function())
+            return await _bounded(self._log_threads, function)
         return None
+
+
+async def _bounded(threads: DaemonThreads, function: Callable[[], T]) -> T:
+    """Raises TimeoutError and `ThreadsHangError`, both of which are an OSError."""
+    async with asyncio.timeout(READ_SECONDS):
+        return await threads.run(lambda _given_up: function())
 
 
 def _work(watch: Watch, _given_up: Event) -> Slice:

@@ -1,70 +1,142 @@
-"""How many samples a run has: the rows of the file that Merlin loads, counted without loading them."""
+"""The file that Merlin loads the samples of a run from: where it is, how many rows it has, and what stands in them."""
 
 from __future__ import annotations
 
-import ast
 import os
-import struct
-from pathlib import PurePath
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from threading import Lock
+from typing import Any, NamedTuple
 
-from server.work.workspace.directory import UnusableFileError
+from server.database.files.workspace_roots import open_below
+from server.work.workspace.array_file import array_rows, read_header
+from server.work.workspace.delimited_file import BEGIN, RowIndex, index_rows, rows_from
+from server.work.workspace.directory import UnusableFileError, Version, open_directory, open_regular, version_of
 
+INFO = "merlin_info"
+"""The directory of a workspace in which Merlin keeps what a run was made from."""
 MAX_SIZE = 2**30
-"""Bytes of a text; of a .npy only its header is read."""
-_PIECE = 2**16
-_MAX_HEADER = 2**16
-_MAGIC = b"\x93NUMPY"
+"""Bytes of a text; of a .npy only its header and the rows that are asked for are read."""
+_SHORT = 2**16
+"""Bytes of a text that is read from its begin for each question."""
+_MAX_INDEXES = 32
+"""Of texts; one of `MAX_SIZE` takes a quarter of a mebibyte."""
 
 
 def is_samples_file(name: str) -> bool:
     """Whether Merlin can load a file of that name."""
-    return PurePath(name).suffix.lower() in {".npy", ".csv", ".tab"}
+    return _suffix(name) in {".npy", ".csv", ".tab"}
 
 
 def count_samples(descriptor: int, name: str) -> int:
     """Of a file that is open at its begin. Raises OSError and `UnusableFileError`."""
-    if PurePath(name).suffix.lower() == ".npy":
-        return _npy_rows(descriptor, name)
-    if os.fstat(descriptor).st_size > MAX_SIZE:
-        raise UnusableFileError(f"more than {MAX_SIZE} bytes: {name!r}")
-    return _text_rows(descriptor, blanks=b"" if PurePath(name).suffix.lower() == ".csv" else b" \t\f\v")
+    if _suffix(name) == ".npy":
+        return read_header(descriptor, name).shape[0]
+    _check_size(os.fstat(descriptor), name)
+    return index_rows(descriptor, is_csv=_suffix(name) == ".csv").count
 
 
-def _text_rows(descriptor: int, blanks: bytes) -> int:
-    """Lines with more than blanks and a comment, as `numpy.loadtxt` counts them. In a .csv a blank is a value."""
-    count, rest, is_comment = 0, b"", False
-    while True:
-        piece = os.read(descriptor, _PIECE)
-        text = (rest + piece).replace(b"\r\n", b"\n")
-        lines = text.replace(b"\r", b"\n").split(b"\n")
-        rest = lines.pop() if piece else b""
-        for number, line in enumerate(lines):
-            if not (number == 0 and is_comment) and line.partition(b"#")[0].strip(blanks):
-                count += 1
-        if lines:
-            is_comment = False
-        if len(rest) > _PIECE:  # a line that is very long counts by its begin
-            has_row = not is_comment and rest.partition(b"#")[0].strip(blanks)
-            rest, is_comment = (b"x", False) if has_row else (b"", is_comment or b"#" in rest)
-        if not piece:
-            return count
+def open_samples(info: int, roots: Sequence[Path], file: str) -> tuple[int, os.stat_result]:
+    """Merlin loads the file that the specification names; one that was passed to it, it copied to `INFO` before.
 
-
-def _npy_rows(descriptor: int, name: str) -> int:
-    """From the header: its magic, a version, its length and a dict of Python."""
-    head = os.read(descriptor, _MAX_HEADER)
+    Raises OSError and `UnusableFileError`; `OutsideError` for a file below none of the roots.
+    """
+    name = PurePath(file).name
     try:
-        if not head.startswith(_MAGIC):
-            raise ValueError("magic")  # noqa: TRY301 - all that is wrong with a header is one error
-        wide = head[6] > 1
-        (length,) = struct.unpack_from("<I" if wide else "<H", head, 8)
-        start = 12 if wide else 10
-        if start + length > len(head):
-            raise ValueError("length")  # noqa: TRY301 - as above
-        header = ast.literal_eval(head[start : start + length].decode("latin-1").strip())
-        rows = header["shape"][0]
-        if not isinstance(rows, int) or rows < 0:
-            raise ValueError("shape")  # noqa: TRY301 - as above
-    except (ValueError, LookupError, TypeError, SyntaxError, struct.error, RecursionError, MemoryError) as error:
-        raise UnusableFileError(f"no array of numpy ({type(error).__name__}): {name!r}") from None
-    return rows
+        return open_regular(info, name)
+    except (OSError, UnusableFileError):
+        other = open_below(roots, os.path.dirname(file), or_root=True)  # noqa: PTH120 - as text
+        try:
+            return open_regular(other, name)
+        finally:
+            os.close(other)
+
+
+class SamplesFile(NamedTuple):
+    """The samples of a run, as its specification has them."""
+
+    workspace: str
+    file: str
+    columns: int
+
+
+class SampleRows:
+    """Reads rows. All calls block; several threads may call at once."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = roots
+        self._indexes: OrderedDict[SamplesFile, tuple[Version, RowIndex]] = OrderedDict()
+        """Of long texts, the one that was used last at the end."""
+        self._lock = Lock()
+        self._indexing = Lock()
+        """One long text is read at a time."""
+
+    def read(self, samples: SamplesFile, first: int, offset: int) -> list[list[Any]]:
+        """So many rows, or fewer: see `MAX_ROWS_BYTES`; none from beyond the last one.
+
+        Raises OSError, `OutsideError`, and `UnusableFileError`, also for a file that changes meanwhile, and for one
+        that does not belong to the owner of the workspace.
+        """
+        if not is_samples_file(samples.file):
+            raise UnusableFileError(f"neither .npy nor .csv nor .tab: {samples.file!r}")
+        descriptor, found = self._open(samples)
+        try:
+            if _suffix(samples.file) == ".npy":
+                rows = array_rows(descriptor, samples.file, first, offset, samples.columns)
+            else:
+                _check_size(found, samples.file)
+                is_short = offset == 0 or found.st_size <= _SHORT
+                index = BEGIN if is_short else self._index(samples, descriptor, version_of(found))
+                is_csv = _suffix(samples.file) == ".csv"
+                rows = rows_from(descriptor, index, first, offset, samples.columns, is_csv=is_csv)
+            if version_of(os.fstat(descriptor)) != version_of(found):
+                raise UnusableFileError(f"changes while it is read: {samples.file!r}")
+        finally:
+            os.close(descriptor)
+        return rows
+
+    def _open(self, samples: SamplesFile) -> tuple[int, os.stat_result]:
+        workspace = open_below(self._roots, samples.workspace)
+        try:
+            info = open_directory(workspace, INFO)
+        finally:
+            os.close(workspace)
+        try:
+            descriptor, found = open_samples(info, self._roots, samples.file)
+            if found.st_uid != os.fstat(info).st_uid:  # else a specification could name what its author may not read
+                os.close(descriptor)
+                raise UnusableFileError(f"of another user than {INFO!r}: {samples.file!r}")
+        finally:
+            os.close(info)
+        return descriptor, found
+
+    def _index(self, samples: SamplesFile, descriptor: int, version: Version) -> RowIndex:
+        if (known := self._known(samples, version)) is not None:
+            return known
+        with self._indexing:
+            if (known := self._known(samples, version)) is not None:  # another thread has just read it
+                return known
+            index = index_rows(descriptor, is_csv=_suffix(samples.file) == ".csv")
+            with self._lock:
+                self._indexes[samples] = version, index
+                if len(self._indexes) > _MAX_INDEXES:
+                    self._indexes.popitem(last=False)
+        return index
+
+    def _known(self, samples: SamplesFile, version: Version) -> RowIndex | None:
+        with self._lock:
+            known = self._indexes.get(samples)
+            if known is None or known[0] != version:
+                return None
+            self._indexes.move_to_end(samples)
+        return known[1]
+
+
+def _suffix(name: str) -> str:
+    return PurePath(name).suffix.lower()
+
+
+def _check_size(found: os.stat_result, name: str) -> None:
+    if found.st_size > MAX_SIZE:
+        raise UnusableFileError(f"more than {MAX_SIZE} bytes: {name!r}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
-from server.database.files.workspace_roots import OutsideError, open_below
+from server.database.files.workspace_roots import OutsideError
 from server.work.workspace.directory import (
     UnusableFileError,
     Version,
@@ -18,10 +18,9 @@ from server.work.workspace.directory import (
     version_of,
 )
 from server.work.workspace.layout import Layout
-from server.work.workspace.samples_file import count_samples, is_samples_file
+from server.work.workspace.samples_file import INFO, count_samples, is_samples_file, open_samples
 from server.work.workspace.spec import MAX_SIZE, SUFFIX, Spec, SpecError, parse
 
-_DIRECTORY = "merlin_info"
 _WRITING = 2.0
 """Seconds for which a specification may not be written to its end."""
 _GENERATING = 60.0
@@ -42,7 +41,7 @@ class SpecificationFiles:
 
     def layout(self, workspace: int) -> Layout | None:
         """The same as before unless something changed; the last good one where it can't be read. Raises OSError."""
-        directory = open_directory(workspace, _DIRECTORY)
+        directory = open_directory(workspace, INFO)
         try:
             changed = self._read_spec(directory)
             if self._spec is not None:
@@ -78,30 +77,19 @@ class SpecificationFiles:
         return True
 
     def _count_samples(self, directory: int, file: str | None) -> bool:
-        """Merlin loads the file that the specification names; one that was passed to it, it copied here before."""
         if file is None or not is_samples_file(file):
             changed, self._count = self._count is not None, None
             return changed
         before = self._count
         try:
-            self._count_in(directory, PurePath(file).name)
-        except (OSError, UnusableFileError):
+            descriptor, found = open_samples(directory, self._roots, file)
             try:
-                other = open_below(self._roots, os.path.dirname(file), or_root=True)  # noqa: PTH120 - as text
-                try:
-                    self._count_in(other, PurePath(file).name)
-                finally:
-                    os.close(other)
-            except (OSError, UnusableFileError, OutsideError) as error:
-                if self._spec_version is None or time.time() - self._spec_version.modified / 1e9 > _GENERATING:
-                    self._tell(f"the file of samples: {str(error) or 'outside of the workspace roots'}")
+                version = version_of(found)
+                if version != self._count_version:
+                    self._count, self._count_version = count_samples(descriptor, PurePath(file).name), version
+            finally:
+                os.close(descriptor)
+        except (OSError, UnusableFileError, OutsideError) as error:
+            if self._spec_version is None or time.time() - self._spec_version.modified / 1e9 > _GENERATING:
+                self._tell(f"the file of samples: {str(error) or 'outside of the workspace roots'}")
         return self._count != before
-
-    def _count_in(self, directory: int, name: str) -> None:
-        descriptor, found = open_regular(directory, name)
-        try:
-            version = version_of(found)
-            if version != self._count_version:
-                self._count, self._count_version = count_samples(descriptor, name), version
-        finally:
-            os.close(descriptor)

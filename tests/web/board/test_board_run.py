@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +33,7 @@ from tests.support.board import (
     too_wide,
     with_axe,
 )
-from tests.support.board_runs import LOG, LOGGED, PATHS, PROCESS, QUEUE, RUN, VIEW, board_of, workspace
+from tests.support.board_runs import LOG, LOGGED, PATHS, PROCESS, QUEUE, RUN, VIEW, Board, board_of, workspace
 from tests.support.browser import browsing
 from tests.support.live import serving, until
 from tests.support.merlin_process import PROGRAMS, Merlin
@@ -40,6 +43,11 @@ from tests.support.servers import RedisServer, binaries
 
 pytestmark = [pytest.mark.anyio, browser, built]
 
+INPUT = "section[aria-label='Parameters and samples']"
+SAMPLES = "document.querySelector('[role=grid][aria-label=Samples]')"
+SCROLLER = f"{SAMPLES}.querySelector('.scroller')"
+LONGEST = 100
+"""Milliseconds."""
 UPDATE = "mutation ($input: UpdateRunInput!) { updateRun(input: $input) { userErrors { message } } }"
 DELETE = "mutation ($id: ID!) { deleteRun(input: {id: $id, force: true}) { userErrors { message } } }"
 
@@ -155,6 +163,84 @@ async def test_what_the_run_was_given(tmp_path: Path) -> None:
         assert await page.evaluate("navigator.clipboard.readText()") == workspace().spec
 
 
+async def open_samples(board: Board) -> None:
+    await board.open()
+    await tab_to(board.page, "summary Parameters and samples")
+    await board.page.press("Enter")
+
+
+async def test_a_hundred_thousand_samples_are_scrolled(tmp_path: Path) -> None:
+    """Rows are asked for when they come in sight, the page holds few of them, and no long task keeps it busy."""
+    count = 100_000
+    asked: list[tuple[int, int]] = []
+    async with board_of(tmp_path, replace(workspace(), sample_columns=("Y", "Z"), sample_count=count)) as board:
+        page, reader = board.page, board.reader
+
+        async def rows(run_id: str, first: int, offset: int) -> list[list[Any]] | None:
+            assert run_id == RUN
+            asked.append((offset, first))
+            return [[row / 8, f"z{row}"] for row in range(offset, min(offset + first, count))][:150]
+
+        reader.sample_rows = rows  # type: ignore[method-assign]
+        await board.open()
+        await page.until("document.querySelector('.step')")
+        assert asked == []
+        await tab_to(page, "summary Parameters and samples")
+        await page.press("Enter")
+        await page.until(f"{SAMPLES}.querySelectorAll('.all .row').length > 5")
+        assert f"{count:,} samples of 2 columns: Y, Z." in await text_of(page, INPUT)
+        assert await page.evaluate(f"[...{SAMPLES}.querySelectorAll('[role=columnheader]')].map(e => e.innerText)") == [
+            "No.",
+            "Y",
+            "Z",
+        ]
+        assert asked == [(0, 200)]
+        await page.evaluate(
+            "window.longest = 0; new PerformanceObserver((list) => list.getEntries().forEach((entry) => {"
+            " longest = Math.max(longest, entry.duration) })).observe({type: 'longtask'})"
+        )
+        await page.evaluate(f"{SAMPLES}.querySelector('.all .row').focus()")
+        for key, row in (("End", count - 1), ("PageUp", None), ("Home", 0), ("PageDown", None), ("End", count - 1)):
+            await page.press(key)
+            await page.until(f"!{SAMPLES}.innerText.includes('…')")
+            if row is not None:
+                await page.until(f"document.activeElement.innerText.split(/\\s+/)[2] === 'z{row}'")
+        for share in range(1, 40):
+            await page.evaluate(f"{SCROLLER}.scrollTop = {SCROLLER}.scrollHeight * {share * 37 % 40} / 40")
+        in_sight = f"[...{SAMPLES}.querySelectorAll('.all .row[tabindex=\"-1\"]')]"  # one was left far behind
+        await page.until(f"!{in_sight}.some(row => row.innerText.includes('…'))")
+        shown = await page.evaluate(f"{in_sight}.map(row => row.innerText.trim().split(/\\s+/))")
+        assert len(shown) < 60
+        for number, first, second in shown:
+            assert (float(first), second) == (int(number) / 8, f"z{number}")
+        assert sum(first for _, first in asked) < 20_000
+        assert await page.evaluate("longest") < LONGEST
+        assert page.complaints == []
+
+
+async def test_samples_that_cannot_be_read_say_so(tmp_path: Path) -> None:
+    """With what may be the reason; they are there when they can be."""
+    async with board_of(tmp_path, workspace()) as board:
+        page = board.page
+        await open_samples(board)
+        await page.until(f"/The server can't read their values now/.test(document.querySelector({INPUT!r}).innerText)")
+        board.reader.samples[RUN] = [[0.25]]
+        await tab_to(page, "button Try again")
+        await page.press("Enter")
+        await page.until(f"{SAMPLES}?.querySelector('.all .row').innerText.split(/\\s+/)[1] === '0.25'")
+
+
+async def test_a_file_of_samples_that_has_become_shorter(tmp_path: Path) -> None:
+    """The table ends where the file does, and says so."""
+    async with board_of(tmp_path, replace(workspace(), sample_count=1000)) as board:
+        board.reader.samples[RUN] = [["NaN"], [True], ["x y"]]
+        await open_samples(board)
+        page = board.page
+        await page.until(f"/The file has only 3 rows by now/.test(document.querySelector({INPUT!r}).innerText)")
+        texts = await page.evaluate(f"[...{SAMPLES}.querySelectorAll('.all .row')].map(row => row.innerText)")
+        assert [text.split()[1] for text in texts] == ["NaN", "true", "x"]
+
+
 async def test_a_run_that_goes(tmp_path: Path) -> None:
     """Deleted while it is watched, or never there: the page says so."""
     async with board_of(tmp_path, workspace()) as board:
@@ -205,18 +291,24 @@ SPEC = """
 description: {{name: greet, description: says hello and fails}}
 env: {{variables: {{OUTPUT_PATH: "{output}"}}}}
 global.parameters: {{X: {{values: [1, 2], label: X.%%}}}}
+merlin: {{samples: {{file: $(MERLIN_INFO)/s.npy, column_labels: [Y, Z], generate: {{cmd: "{make}"}}}}}}
 study:
   - {{name: hello, description: says it, run: {{cmd: echo hello from $(X)}}}}
   - {{name: fail, description: fails, run: {{cmd: exit $(MERLIN_SOFT_FAIL), depends: [hello_*]}}}}
 """
 
 
+MAKE = "import numpy, sys; numpy.save(sys.argv[1], numpy.array([[0.5, 1e-9], [numpy.nan, 3]]))"
+
+
 async def test_a_run_of_real_merlin(tmp_path: Path) -> None:
-    """Its steps, its failed task first, and what a task printed."""
+    """Its steps, its failed task first, what a task printed, and the samples that Merlin had generated."""
     (tmp_path / "profile").mkdir()
     with Merlin(tmp_path / "home") as merlin:
         spec = merlin.home / "greet.yaml"
-        spec.write_text(SPEC.format(output=merlin.home / "its studies"))
+        make = f"{sys.executable} {merlin.home / 'make.py'} $(MERLIN_INFO)/s.npy"
+        (merlin.home / "make.py").write_text(MAKE)
+        spec.write_text(SPEC.format(output=merlin.home / "its_studies", make=make))
         await asyncio.to_thread(merlin.run_local, spec)
         backend = make_backend(f"sqlite:///{merlin.database_file}", BackendOptions())
         settings = Settings(no_auth=True, workspace_root=(merlin.home,))
@@ -227,6 +319,10 @@ async def test_a_run_of_real_merlin(tmp_path: Path) -> None:
             assert await page.evaluate(PATHS) == ["fail", "hello/X.1", "hello/X.2"]
             await page.evaluate("[...document.querySelectorAll('.task-table [data-task]')].at(-1).click()")
             await page.until(f"{LOG}?.textContent === 'hello from 2\\n'")
+            await page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+            await page.until(f"{SAMPLES}?.querySelectorAll('.all .row').length === 2")
+            texts = await page.evaluate(f"[...{SAMPLES}.querySelectorAll('.row')].map(row => row.innerText)")
+            assert [text.split() for text in texts] == [["No.", "Y", "Z"], ["0", "0.5", "1e-9"], ["1", "NaN", "3"]]
 
 
 async def test_merlin_accepts_the_commands(tmp_path: Path) -> None:

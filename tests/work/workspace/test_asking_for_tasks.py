@@ -65,6 +65,16 @@ async def test_the_first_question_reads_the_files(tmp_path: Path) -> None:
     assert (told["parameterValues"], told["sampleColumns"], told["sampleCount"]) == ({"P": [1, 2]}, ["X", "Y"], 7)
 
 
+async def test_the_first_question_reads_the_samples_too(tmp_path: Path) -> None:
+    """Some rows of them, or the first ones."""
+    written = WrittenWorkspace(tmp_path / "run")
+    document = "query ($run: ID!) { run(id: $run) { some: sampleRows(first: 2, offset: 4) all: sampleRows } }"
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (database, _):
+        told = (await ask(database, document, run=RUN))["run"]
+    every = [[str(number), str(number)] for number in range(7)]
+    assert told == {"some": every[4:6], "all": every}
+
+
 async def test_a_subscriber_hears_of_a_task_that_ends(tmp_path: Path) -> None:
     """From the file that Merlin writes."""
     written = WrittenWorkspace(tmp_path / "run")

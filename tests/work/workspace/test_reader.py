@@ -16,7 +16,7 @@ import pytest
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import RunStatus
 from server.database.workspaces import LogStream, Source, TaskStatus
-from server.work.workspace import reader, watch
+from server.work.workspace import reader, samples_file, watch
 from server.work.workspace.scanner import Scanner
 from tests.support.live import until
 from tests.support.records import run, uid
@@ -133,6 +133,61 @@ async def test_logs_are_of_known_tasks_only(tmp_path: Path) -> None:
         for path in ("elsewhere", "sim/P.1/0/0/../0", "../run/sim/P.1/0/0", "/etc/passwd", "", "sim/P.1"):
             assert await files.tail(uid(1), path, LogStream.STDOUT, 100) is None
         assert await files.tail(uid(2), "prep", LogStream.STDOUT, 100) is None
+
+
+async def test_rows_of_samples_are_read_when_they_are_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the file stands then; why they can't be read is told once."""
+    written = WrittenWorkspace(tmp_path / "run", samples=9)
+    rows = written.path / "merlin_info" / "samples.csv"
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (_, files):
+        assert await files.sample_rows(uid(1), 2, 3) == [["3", "3"], ["4", "4"]]
+        rows.write_text("a,b,c\n1,2,3\n")
+        assert await files.sample_rows(uid(1), 100, 0) == [["a", "b"], ["1", "2"]]
+        assert await files.sample_rows(uid(1), 100, 9) == []
+        rows.write_bytes(b"x" * 300_000)
+        for _ in range(2):
+            assert await files.sample_rows(uid(1), 100, 0) is None
+        assert await files.sample_rows(uid(2), 100, 0) is None
+    (told,) = [message for message in caplog.messages if "the file of samples" in message]
+    assert told.endswith("the file of samples: row 0 takes more than 262144 bytes")
+
+
+async def test_rows_that_take_too_long_keep_no_log_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are null after a while, and then at once while that many still hang."""
+    written = WrittenWorkspace(tmp_path / "run")
+    (written.directory("prep") / "prep.out").write_text("output")
+    ended = threading.Event()
+    monkeypatch.setattr(reader, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(samples_file, "rows_from", lambda *_, **__: ended.wait())
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (_, files):
+        await files.read([uid(1)])
+        try:
+            for _ in range(4):
+                assert await files.sample_rows(uid(1), 1, 0) is None
+            monkeypatch.setattr(reader, "READ_SECONDS", 60.0)
+            tail = await files.tail(uid(1), "prep", LogStream.STDOUT, 100)
+        finally:
+            ended.set()
+        assert tail is not None
+    told = [message for message in caplog.messages if "the file of samples" in message]
+    assert [message.partition("samples: ")[2] for message in told] == [
+        "it takes too long",
+        "2 earlier calls to the file system still hang",
+    ]
+
+
+@pytest.mark.parametrize("samples", [None, {"column_labels": ["X"]}, {"file": "/s.csv"}, {"file": "s.txt"}])
+async def test_a_run_without_samples_has_no_rows(tmp_path: Path, samples: object) -> None:
+    """Nor one whose specification does not name what they are."""
+    written = WrittenWorkspace(tmp_path / "run")
+    written.spec["merlin"]["samples"] = samples
+    written.write_spec()
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (_, files):
+        assert await files.sample_rows(uid(1), 1, 0) is None
 
 
 async def test_a_log_is_followed_as_it_grows(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.work.workspace import samples_file
+from server.work.workspace import delimited_file
 from server.work.workspace.directory import UnusableFileError
 from server.work.workspace.samples_file import count_samples, is_samples_file
 
@@ -40,7 +40,7 @@ def test_rows_of_text_are_counted_as_numpy_does(rows: list[str], kind: str, end:
             io.StringIO(text.replace("\r\n", "\n")), delimiter="," if kind == "csv" else None, ndmin=2, dtype=str
         )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samples_file, "_PIECE", 10 + piece)
+        patch.setattr(delimited_file, "_PIECE", 10 + piece)
         assert count(text.encode(), f"samples.{kind}") == (expected.shape[0] if expected.size else 0)
 
 

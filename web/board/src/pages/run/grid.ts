@@ -32,7 +32,8 @@ export function gridOf(samples: unknown): Grid | null {
   return { columns: Array.from({ length: width }, (_, at) => `Column ${at}`), rows };
 }
 
-function written(value: unknown): string {
+/** A text as it is, another value as JSON. */
+export function written(value: unknown): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
