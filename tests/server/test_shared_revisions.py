@@ -126,12 +126,13 @@ async def test_an_answer_has_the_same_etag_whenever_the_content_is_the_same(stor
 async def test_a_client_that_hops_sees_nothing_go_back(store: Store, merlin: Writer) -> None:
     """With the position of each answer in the next request, while Merlin and a server write."""
     async with two(store.url) as servers:
-        position, last = "", (0, 0)
+        position = (await ask(servers[0], COUNTS)).headers["x-position"]
+        last = 0, 0
         for number in range(24):
             if number % 2:
                 merlin.create(study(number))
             else:
-                created = await ask(servers[number % 4 // 2], CREATE % f"own_{number}")
+                created = await ask(servers[number % 4 // 2], CREATE % f"own_{number}", x_read_after=position)
                 position = created.headers["x-position"]
             read = await ask(servers[number % 3 % 2], COUNTS, x_read_after=position)
             position = read.headers["x-position"]

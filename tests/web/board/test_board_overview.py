@@ -304,7 +304,8 @@ async def test_an_empty_database_says_what_is_missing(tmp_path: Path) -> None:
         for text in ("No run is active.", "Nothing has failed.", "There is no study yet: merlin run makes one."):
             assert text in told
         assert "No run and no worker names a queue." in told
-        assert told.count("Not known:") == 2  # what is stuck, and who works: this server hears nobody
+        # What is stuck, and who works: this server hears nobody.
+        await page.until("document.querySelector('main').innerText.match(/Not known:/g)?.length === 2")
         await show(page, "#/nothing")
         assert "The board has no such page." in await text_of(page, "main")
 
