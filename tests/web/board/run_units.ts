@@ -5,8 +5,9 @@ import { execFileSync } from "node:child_process";
 import { readValue, writtenValue } from "../../../web/board/src/pages/run/annotation_value.ts";
 import { commandsOf, quoted } from "../../../web/board/src/pages/run/commands.ts";
 import { BOX, type Depending, drawn, stepsBefore } from "../../../web/board/src/pages/run/graph.ts";
-import { gridOf, parameterGrid } from "../../../web/board/src/pages/run/grid.ts";
+import { gridOf, parameterGrid, widthsOf } from "../../../web/board/src/pages/run/grid.ts";
 import { type LogText, MOST, withPiece } from "../../../web/board/src/pages/run/log_text.ts";
+import { type Known, MOST as MOST_ROWS, firstMissing, withRows } from "../../../web/board/src/pages/run/sample_rows.ts";
 import { partsOf, wantedOf } from "../../../web/board/src/pages/run/task_filter.ts";
 
 const textOf = ({ blocks }: LogText) => blocks.map(({ text }) => text).join("");
@@ -86,7 +87,30 @@ const GROUPS: Record<string, () => void> = {
     for (const text of ["", "  ", "null", "{x", "[1,", '"open']) assert.ok("problem" in readValue(text), text);
   },
 
+  rows() {
+    // Wherever one looks, the rows there become known, some at a time, and never too many are kept.
+    let known: Known = new Map();
+    for (let look = 0; look < 300; look++) {
+      const from = (look * 7_919) % 99_960;
+      const to = from + 40;
+      for (let next = firstMissing(known, from, to), asked = 0; next !== null; next = firstMissing(known, from, to)) {
+        assert.ok(next >= from && next <= to && ++asked <= 6);
+        const rows = Array.from({ length: Math.min(7 + (look % 90), 100_000 - next) }, (_, row) => [next! + row]);
+        known = withRows(known, next, rows);
+        assert.ok(known.size <= MOST_ROWS);
+      }
+      for (let row = from; row <= to; row++) assert.deepEqual(known.get(row), [row]);
+    }
+    assert.equal(known.size, MOST_ROWS);
+    assert.equal(firstMissing(new Map(), 0, -1), null);
+    assert.equal(firstMissing(new Map(), 3, 3), 3);
+  },
+
   tables() {
+    // Columns are as wide as their values and headings, within bounds; a fraction may be a long one in another row.
+    const widths = widthsOf(["A", "B", "LONG_HEADING", "D", "E"], [[1, 0.5, "x", "y".repeat(99), 123456789012]]);
+    assert.deepEqual(widths, [8, 22, 15, 40, 12]);
+    assert.deepEqual(widthsOf(["A"], [[]]), [8]);
     assert.deepEqual(parameterGrid({ X: [1, 2], N: ["a"] }), { columns: ["X", "N"], rows: [["1", "a"], ["2", ""]] });
     assert.equal(parameterGrid({}), null);
     assert.equal(parameterGrid(null), null);

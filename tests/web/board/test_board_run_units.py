@@ -33,6 +33,11 @@ async def test_annotations_are_read_as_they_are_written(tmp_path: Path) -> None:
     await holds(tmp_path, SOURCE, "annotations")
 
 
+async def test_rows_in_sight_become_known(tmp_path: Path) -> None:
+    """Some at a time; those that are far away are forgotten."""
+    await holds(tmp_path, SOURCE, "rows")
+
+
 async def test_parameters_and_samples_are_rows(tmp_path: Path) -> None:
     """In each shape in which somebody may store them."""
     await holds(tmp_path, SOURCE, "tables")

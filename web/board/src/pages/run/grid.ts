@@ -40,3 +40,19 @@ export function written(value: unknown): string {
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
+
+const NARROWEST = 8;
+const WIDEST = 40;
+const OF_HEADING = 1.25; // its letters are wider
+const OF_NUMBER = 22; // such as -1.2345678901234567e-10
+
+/** How many characters each column takes, by some of its rows. */
+export function widthsOf(titles: readonly string[], rows: readonly (readonly unknown[])[]): number[] {
+  return titles.map((title, column) => {
+    const values = rows.filter((row) => column < row.length).map((row) => row[column]);
+    const fractions = values.some((value) => typeof value === "number" && !Number.isInteger(value));
+    const heading = Math.ceil(title.length * OF_HEADING);
+    const longest = values.reduce<number>((most, value) => Math.max(most, written(value).length), heading);
+    return Math.min(Math.max(longest, fractions ? OF_NUMBER : NARROWEST), WIDEST);
+  });
+}

@@ -1,8 +1,9 @@
+import { useMemo } from "react";
 import { useQuery } from "urql";
 
 import { BoardRunInputDocument } from "../../gql/graphql.ts";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
-import { type Grid, gridOf, parameterGrid } from "./grid.ts";
+import { type Grid, gridOf, parameterGrid, widthsOf } from "./grid.ts";
 import { Samples } from "./samples.tsx";
 import { Unread } from "./unread.tsx";
 import { Values } from "./values.tsx";
@@ -51,13 +52,15 @@ export function Input({ run }: { run: string }) {
 
 /** What somebody stored, or the specification says. */
 function Stored({ name, grid, run }: { name: string; grid: Grid; run: string }) {
+  const widths = useMemo(() => widthsOf(grid.columns, grid.rows), [grid]);
   return (
     <Values
       name={name}
       run={run}
       titles={grid.columns}
       count={grid.rows.length}
-      valueOf={(row, column) => <code>{grid.rows[row]![column]}</code>}
+      widths={widths}
+      valueOf={(row, column) => grid.rows[row]![column] ?? ""}
     />
   );
 }

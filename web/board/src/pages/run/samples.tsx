@@ -1,12 +1,12 @@
 // The samples of a run: how many there are, and their values, of which those in sight are asked for.
 import type { CombinedError } from "@urql/core";
-import { useEffect, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import { useClient } from "urql";
 
 import { BoardRunSamplesDocument } from "../../gql/graphql.ts";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
-import { written } from "./grid.ts";
-import { type Known, PAGE, firstMissing, withRows } from "./sample_rows.ts";
+import { widthsOf, written } from "./grid.ts";
+import { type Known, PAGE, type Row, firstMissing, withRows } from "./sample_rows.ts";
 import { Unread } from "./unread.tsx";
 import { Values } from "./values.tsx";
 
@@ -55,7 +55,10 @@ export function Samples({ run, columns, count, isRead }: Props) {
 function SampleValues({ run, columns, count }: { run: string; columns: readonly string[]; count: number }) {
   const { known, end, error, isUnreadable, look, retry } = useSampleRows(run, count);
   const shown = Math.min(end, MOST_ROWS);
-  if (known.size === 0) {
+  const titles = columns.slice(0, MOST_COLUMNS);
+  const isEmpty = known.size === 0;
+  const widths = useMemo(() => widthsOf(titles, [...known.values()]), [isEmpty]); // by the first ones: they stay
+  if (isEmpty) {
     if (error) return <Failure error={error} retry={retry} />;
     if (isUnreadable) return <Unreadable retry={retry} />;
     return end > 0 ? <Loading rows={4} /> : <Empty>The file of samples has no rows any more.</Empty>;
@@ -65,9 +68,10 @@ function SampleValues({ run, columns, count }: { run: string; columns: readonly 
       <Values
         name="Samples"
         run={run}
-        titles={columns.slice(0, MOST_COLUMNS)}
+        titles={titles}
+        widths={widths}
         count={shown}
-        valueOf={(row, column) => <Value known={known} row={row} column={column} />}
+        valueOf={(row, column) => textOf(known.get(row), column)}
         onRest={look}
       />
       {error && <Failure error={error} retry={retry} />}
@@ -82,10 +86,9 @@ function SampleValues({ run, columns, count }: { run: string; columns: readonly 
   );
 }
 
-function Value({ known, row, column }: { known: Known; row: number; column: number }) {
-  const values = known.get(row);
-  if (!values) return <span className="none">…</span>;
-  return column < values.length ? <code>{written(values[column])}</code> : null;
+function textOf(row: Row | undefined, column: number): string | undefined {
+  if (!row) return undefined;
+  return column < row.length ? written(row[column]) : "";
 }
 
 function Unreadable({ retry }: { retry?: () => void }) {
