@@ -72,10 +72,15 @@ async def subscribed(url: str) -> AsyncIterator[ClientConnection]:
         await socket.send('{"type":"connection_init"}')
         await socket.recv()
         await socket.send(json.dumps({"type": "subscribe", "id": "1", "payload": {"query": CHANGES}}))
-        await socket.send('{"type":"ping"}')
-        while (message := json.loads(await socket.recv())) != {"type": "pong"}:
-            assert message["type"] == "next"  # what is observed of sample data comes a moment after its records
+        await pinged(socket)
         yield socket
+
+
+async def pinged(socket: ClientConnection) -> None:
+    """Until the server has answered, and what it told meanwhile: what is observed comes a moment after the records."""
+    await socket.send('{"type":"ping"}')
+    while (message := json.loads(await socket.recv())) != {"type": "pong"}:
+        assert message["type"] == "next"
 
 
 async def test_every_figure_is_that_of_the_traffic() -> None:
@@ -255,7 +260,7 @@ async def told_when(url: str, name: str, value: float) -> Scrape:
 async def alive(socket: ClientConnection) -> bool:
     """Whether the server answers over it."""
     try:
-        await socket.send('{"type":"ping"}')
-        return bool(json.loads(await socket.recv()) == {"type": "pong"})
+        await pinged(socket)
     except ConnectionClosed:
         return False
+    return True

@@ -36,7 +36,8 @@ _WIDER = """[...document.querySelectorAll("body *")]
     .map((element) => [element, Math.round(element.getBoundingClientRect().right)])
     .filter(([, right]) => right > innerWidth + 1)
     .map(([element, right]) => `${element.localName}.${element.className} ${right}`)"""
-_SHOWN = "document.querySelector('main h1') && !document.querySelector('.loading')"
+_SHOWN = "document.querySelector('main h1') && !document.querySelector('.loading:not(.foot *)')"
+"""The foot of a long list says that more is on its way."""
 
 
 async def open_board(page: Page, port: int, view: str = "#/", *, width: int = 1400, height: int = 900) -> None:
