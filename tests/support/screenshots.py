@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,19 @@ THEMES = ("light", "dark")
 _STILL = "document.querySelector('main h1') && !document.querySelector('.loading')"
 _SETTLED = 3.0
 """Seconds in which charts and lists take their places; no event tells of the last one."""
+_PROCEEDS = 0.3
+"""How much of a run is done that shows something."""
 _RUN = """{ runs(first: 50, filter: {isFinished: false}) { nodes {
     id progress { done failed total } tasks(first: 1, filter: {status: {eq: FAILED}}) { nodes { id } } } } }"""
+
+
+def is_at_work(url: str) -> bool:
+    """Whether a run proceeds, and another one is stuck: they are so a while after the start."""
+    asked = "{ stuck: runs(filter: {isStuck: true}) { totalCount } runs(filter: {isFinished: false}) { %s } }"
+    query = asked % "nodes { progress { fraction } }"
+    answer = httpx.post(f"{url}/graphql", json={"query": query}, timeout=30).json()["data"]
+    fractions = [(run["progress"] or {}).get("fraction") or 0.0 for run in answer["runs"]["nodes"]]
+    return answer["stuck"]["totalCount"] > 0 and max(fractions, default=0.0) > _PROCEEDS
 
 
 def views(url: str) -> Mapping[str, str]:
@@ -74,6 +86,8 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp())
     try:
         with Serving(directory / "home", "--demo", lives=True) as server:
+            while not is_at_work(server.url):
+                time.sleep(1)
             asyncio.run(take(server.url, PICTURES))
     finally:
         shutil.rmtree(directory)
