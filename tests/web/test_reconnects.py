@@ -7,9 +7,8 @@ import asyncio
 import itertools
 import random
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,7 @@ from tests.support.documented_clients import IN_NODE, Pages, bundle, in_node, wi
 from tests.support.live import DEADLINE, serving, until
 from tests.support.pages import block
 from tests.support.records import memory_of, run, uid
-from tests.support.servers import RedisServer, binaries
-from tests.support.serving import Serving
+from tests.support.restarts import Restarts, a_redis
 from tests.support.writers import Writer, writer_to
 
 pytestmark = [pytest.mark.anyio, with_node]
@@ -90,47 +88,6 @@ class Others:
     def _delete(self, id_: str) -> None:
         del self._all[id_]
         self._writer.delete(Key(EntityKind.RUN, id_))
-
-
-class Restarts:
-    """One server on one port, started again after each end."""
-
-    def __init__(self, directory: Path, database: str) -> None:
-        self._directory = directory
-        self._database = database
-        self._numbers = itertools.count(1)
-        self._reservation = socket.socket()  # so that nobody is given the port while the server is down
-        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reservation.bind(("127.0.0.1", 0))
-        self.port: int = self._reservation.getsockname()[1]
-        self.server = self._start()
-
-    def _start(self) -> Serving:
-        home = self._directory / f"server-{next(self._numbers)}"
-        server = Serving(home, "--database", self._database, "--port", str(self.port), "--drain", "2")
-        assert server.url.endswith(f":{self.port}")
-        return server
-
-    async def again(self, number: signal.Signals, meanwhile: Callable[[], None], seconds: float = 0.0) -> None:
-        """Ends the server by a signal, stays without one for some seconds, and starts the next one."""
-        await asyncio.to_thread(self.server.stop, number)
-        meanwhile()
-        await asyncio.sleep(seconds)
-        self.server = await asyncio.to_thread(self._start)
-
-    def close(self) -> None:
-        with self.server:
-            pass
-        self._reservation.close()
-
-
-@contextmanager
-def a_redis(directory: Path) -> Iterator[RedisServer]:
-    binary = next(iter(binaries().values()), None)
-    if binary is None:
-        pytest.skip("no redis or valkey server is installed here")
-    with RedisServer.start(binary, directory / "redis") as redis:
-        yield redis
 
 
 def example(port: int, names: dict[str, Any]) -> Coroutine[Any, Any, None]:
@@ -199,7 +156,7 @@ async def through_restarts(directory: Path, seconds: float) -> None:
     with (
         a_redis(directory) as redis,
         closing(writer_to(redis.url)) as writer,
-        closing(Restarts(directory, redis.url)) as restarts,
+        closing(Restarts(directory, "--database", redis.url, "--drain", "2")) as restarts,
     ):
         others = Others(writer)
         others.write(60)

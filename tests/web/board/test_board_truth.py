@@ -6,15 +6,14 @@ What stands on the page is compared with what the server answers to a program.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -33,8 +32,8 @@ from tests.support.live import Live, serving, until
 from tests.support.overview import NOTICE, PATIENCE, SHOWN, agree, set_status, shown
 from tests.support.proxy import Proxy
 from tests.support.records import memory_of, run, study, uid
+from tests.support.restarts import Restarts, a_redis
 from tests.support.servers import RedisServer, binaries
-from tests.support.serving import Serving
 from tests.support.writers import Writer, writer_to
 
 pytestmark = [pytest.mark.anyio, browser, built]
@@ -100,40 +99,6 @@ def change(writer: Writer) -> None:
     writer.create(*new)
 
 
-class Restarted:
-    """A server process over a Redis, on one port through all its ends."""
-
-    def __init__(self, directory: Path, database: str, *flags: str) -> None:
-        self._directory = directory
-        self._flags = ("--database", database, *flags)
-        self._numbers = itertools.count()
-        self._reservation = socket.socket()  # so that nobody is given the port while the server is down
-        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reservation.bind(("127.0.0.1", 0))
-        self.port: int = self._reservation.getsockname()[1]
-        self.server = self.start()
-
-    def start(self) -> Serving:
-        home = self._directory / f"server-{next(self._numbers)}"
-        self.server = Serving(home, "--port", str(self.port), *self._flags)
-        assert self.server.url.endswith(f":{self.port}")
-        return self.server
-
-    def close(self) -> None:
-        with self.server:
-            pass
-        self._reservation.close()
-
-
-@contextmanager
-def a_redis(directory: Path) -> Iterator[RedisServer]:
-    binary = next(iter(binaries().values()), None)
-    if binary is None:
-        pytest.skip("no redis or valkey server is installed here")
-    with RedisServer.start(binary, directory / "redis") as redis:
-        yield redis
-
-
 @asynccontextmanager
 async def behind_a_proxy(profile: Path) -> AsyncIterator[tuple[Live, Proxy, Page]]:
     """A board whose way to the server can be cut; programs ask the server itself."""
@@ -150,7 +115,7 @@ async def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
         closing(writer_to(redis.url)) as writer,
     ):
         writer.create(*records())
-        with closing(Restarted(tmp_path, redis.url)) as site:
+        with closing(Restarts(tmp_path, "--database", redis.url)) as site:
             async with browsing(tmp_path / "profile") as page:
                 await open_board(page, site.port)
                 before = await agree(page, site.port)
@@ -179,7 +144,7 @@ async def test_the_database_is_killed_and_comes_back(tmp_path: Path, engine: str
         pytest.skip(f"no {engine} server is installed here")
     with RedisServer.start(binary, tmp_path / "redis") as redis, closing(writer_to(redis.url)) as writer:
         writer.create(*records())
-        with closing(Restarted(tmp_path, redis.url)) as site:
+        with closing(Restarts(tmp_path, "--database", redis.url)) as site:
             async with browsing(tmp_path / "profile") as page:
                 await open_board(page, site.port)
                 before = await agree(page, site.port)

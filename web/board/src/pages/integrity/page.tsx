@@ -2,12 +2,13 @@
 import { useMemo, useState } from "react";
 
 import { change, href, useAddress } from "../../browser/address.ts";
-import { focusHeading } from "../../browser/focus.ts";
 import { BoardIntegrityDocument } from "../../gql/graphql.ts";
 import { useHeld } from "../../lists/held.ts";
 import { useLive } from "../../api/live.ts";
+import { HeadButton } from "../../parts/head_button.tsx";
 import { LongList } from "../../parts/long_list.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
+import { Tiles } from "../../parts/tiles.tsx";
 import { useMay } from "../../api/session.tsx";
 import { MARKS, tone, word } from "../../values/statuses.ts";
 import { ProblemLine } from "./problem_line.tsx";
@@ -39,29 +40,16 @@ export function IntegrityPage() {
 function Severities({ problems }: { problems: readonly Problem[] }) {
   const { path, params } = useAddress();
   const chosen = params.get("severity");
-  return (
-    <ul className="tiles" aria-label="Problems by severity">
-      {SEVERITIES.map((severity) => {
-        const isChosen = chosen === severity;
-        return (
-          <li key={severity}>
-            <a
-              className={`tile ${tone(severity)}`}
-              href={href(path, { severity: isChosen ? null : severity })}
-              aria-current={isChosen ? "true" : undefined}
-            >
-              <span className="number">
-                {problems.filter((problem) => problem.severity === severity).length.toLocaleString()}
-              </span>
-              <span className="word">
-                <span aria-hidden="true">{MARKS[severity]}</span> {word(severity)}
-              </span>
-            </a>
-          </li>
-        );
-      })}
-    </ul>
-  );
+  const tiles = SEVERITIES.map((severity) => ({
+    key: severity,
+    tone: tone(severity),
+    count: problems.filter((problem) => problem.severity === severity).length,
+    mark: MARKS[severity],
+    word: word(severity),
+    href: href(path, { severity: chosen === severity ? null : severity }),
+    isChosen: chosen === severity,
+  }));
+  return <Tiles label="Problems by severity" tiles={tiles} />;
 }
 
 function Problems({ problems }: { problems: readonly Problem[] }) {
@@ -90,15 +78,9 @@ function Problems({ problems }: { problems: readonly Problem[] }) {
           </span>
         </h2>
         {!sorted && (
-          <button
-            className="quiet"
-            onClick={(event) => {
-              focusHeading(event);
-              renew();
-            }}
-          >
+          <HeadButton onPress={renew}>
             {news > 0 ? `Show ${news.toLocaleString()} more` : "Leave out what is gone"}
-          </button>
+          </HeadButton>
         )}
         {problems.length > 0 && (
           <label className="kind">

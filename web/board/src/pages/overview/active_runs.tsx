@@ -1,18 +1,13 @@
-import { useRef } from "react";
-
 import { href } from "../../browser/address.ts";
-import { Expected } from "../../parts/expected.tsx";
+import { Expected, useEstimates } from "../../parts/expected.tsx";
 import { Meter } from "../../parts/meter.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Ago } from "../../parts/time.tsx";
-import { type Estimate, type Seen, estimate, seenWith } from "../../values/rates.ts";
 import { useSlots } from "../../lists/slots.ts";
 import type { Overview } from "./data.ts";
 import { RunName } from "../../parts/run_name.tsx";
 import { Section } from "../../parts/section.tsx";
-
-type Run = Overview["active"]["nodes"][number];
 
 export function ActiveRuns({ runs }: { runs: Overview["active"] }) {
   const { slots, sorted, sort } = useSlots(runs.nodes, ({ id }) => id);
@@ -44,19 +39,4 @@ export function ActiveRuns({ runs }: { runs: Overview["active"] }) {
       )}
     </Section>
   );
-}
-
-/** By run: what this page saw of the progress, turned into a rate and an expected end. */
-function useEstimates(runs: readonly Run[]): Map<string, Estimate | null> {
-  const seen = useRef(new Map<string, Seen[]>());
-  const known = new Map<string, Seen[]>();
-  const found = new Map<string, Estimate | null>();
-  for (const { id, progress, startedAt, launchedAt } of runs) {
-    if (!progress) continue;
-    const each = seenWith(seen.current.get(id) ?? [], { at: Date.parse(progress.asOf), done: progress.done });
-    known.set(id, each);
-    found.set(id, estimate(each, progress.total, startedAt ?? launchedAt));
-  }
-  seen.current = known;
-  return found;
 }

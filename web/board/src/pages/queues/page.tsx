@@ -2,12 +2,14 @@
 import { useDeferredValue, useMemo } from "react";
 
 import { change, href, useAddress } from "../../browser/address.ts";
-import { focusHeading } from "../../browser/focus.ts";
 import { BoardQueuesDocument, type Source } from "../../gql/graphql.ts";
 import { useHeld } from "../../lists/held.ts";
 import { useLive } from "../../api/live.ts";
+import { HeadButton } from "../../parts/head_button.tsx";
 import { LongList } from "../../parts/long_list.tsx";
+import { SearchField } from "../../parts/search_field.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
+import { Tiles } from "../../parts/tiles.tsx";
 import { useHistory } from "./history.ts";
 import { QueueLine } from "./queue_line.tsx";
 import { isOf, type Kind, KINDS, type Queue, queuesOf } from "./queues.ts";
@@ -65,41 +67,21 @@ function Unknown({ sources }: { sources: readonly Source[] }) {
 function Kinds({ queues }: { queues: readonly Queue[] }) {
   const { path, params } = useAddress();
   const chosen = params.get("kind");
-  return (
-    <ul className="tiles" aria-label="Queues by what waits in them">
-      {KINDS.map((kind) => {
-        const isChosen = chosen === kind;
-        const view = { ...Object.fromEntries(params), kind: isChosen ? null : kind };
-        return (
-          <li key={kind}>
-            <a
-              className={`tile tone-queue-${kind}`}
-              href={href(path, view)}
-              aria-current={isChosen ? "true" : undefined}
-            >
-              <span className="number">{queues.filter((queue) => isOf(queue, kind)).length.toLocaleString()}</span>
-              <span className="word">{KIND_WORDS[kind]}</span>
-            </a>
-          </li>
-        );
-      })}
-    </ul>
-  );
+  const tiles = KINDS.map((kind) => ({
+    key: kind,
+    tone: `tone-queue-${kind}`,
+    count: queues.filter((queue) => isOf(queue, kind)).length,
+    word: KIND_WORDS[kind],
+    href: href(path, { ...Object.fromEntries(params), kind: chosen === kind ? null : kind }),
+    isChosen: chosen === kind,
+  }));
+  return <Tiles label="Queues by what waits in them" tiles={tiles} />;
 }
 
 function Find() {
-  const { params } = useAddress();
   return (
     <form className="choices" role="search" onSubmit={(event) => event.preventDefault()}>
-      <label>
-        <span>Find</span>
-        <input
-          type="search"
-          value={params.get("q") ?? ""}
-          placeholder="Queue"
-          onChange={(event) => change({ q: event.target.value })}
-        />
-      </label>
+      <SearchField placeholder="Queue" />
     </form>
   );
 }
@@ -129,27 +111,9 @@ function Lines({ queues }: { queues: readonly Queue[] }) {
             {queues.length.toLocaleString()}
           </span>
         </h2>
-        {isNarrowed && (
-          <button
-            className="quiet"
-            onClick={(event) => {
-              focusHeading(event);
-              change({ q: null, kind: null });
-            }}
-          >
-            Show all queues
-          </button>
-        )}
+        {isNarrowed && <HeadButton onPress={() => change({ q: null, kind: null })}>Show all queues</HeadButton>}
         {!sorted && (
-          <button
-            className="quiet"
-            onClick={(event) => {
-              focusHeading(event);
-              renew();
-            }}
-          >
-            Sort anew{news > 0 && `, with ${news.toLocaleString()} more`}
-          </button>
+          <HeadButton onPress={renew}>Sort anew{news > 0 && `, with ${news.toLocaleString()} more`}</HeadButton>
         )}
       </div>
       {slots.length === 0 ? (

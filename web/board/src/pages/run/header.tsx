@@ -1,21 +1,18 @@
-import { useRef } from "react";
-
 import { href } from "../../browser/address.ts";
 import { useNow } from "../../browser/clock.ts";
 import { Copy } from "../../parts/copy.tsx";
-import { Expected } from "../../parts/expected.tsx";
+import { Expected, useEstimates } from "../../parts/expected.tsx";
 import { Meter } from "../../parts/meter.tsx";
 import { RunName } from "../../parts/run_name.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Ago, Time } from "../../parts/time.tsx";
-import { type Estimate, type Seen, estimate, seenWith } from "../../values/rates.ts";
 import { useSession } from "../../api/session.tsx";
 import { duration } from "../../values/times.ts";
 import type { Run } from "./data.ts";
 
 /** What the run is, how far it is, and whether it will go on. */
 export function Header({ run }: { run: Run }) {
-  const expected = useEstimate(run);
+  const expected = useEstimates([run]).get(run.id);
   return (
     <section className="run-head" aria-label="Run">
       <div className="line">
@@ -104,12 +101,4 @@ function Elapsed({ since }: { since: string | null | undefined }) {
   const now = useNow();
   if (!since) return <span className="none">–</span>;
   return <>{duration((now - Date.parse(since)) / 1000)}</>;
-}
-
-/** From the progress that this page has seen. */
-function useEstimate({ progress, startedAt, launchedAt }: Run): Estimate | null {
-  const seen = useRef<Seen[]>([]);
-  if (!progress) return null;
-  seen.current = seenWith(seen.current, { at: Date.parse(progress.asOf), done: progress.done });
-  return estimate(seen.current, progress.total, startedAt ?? launchedAt);
 }

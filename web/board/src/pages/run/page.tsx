@@ -4,6 +4,7 @@ import { useEffect } from "react";
 import { change, href, useAddress } from "../../browser/address.ts";
 import { BoardRunDocument, BoardRunStepsDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../api/live.ts";
+import { folderOf } from "../../parts/run_name.tsx";
 import { Section } from "../../parts/section.tsx";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { Annotations } from "./annotations.tsx";
@@ -83,7 +84,6 @@ function Gone({ id }: { id: string }) {
 }
 
 function nameOf({ workspace, study }: { workspace: string; study?: { name: string } | null }): string {
-  const folder = workspace.replace(/\/+$/, "").split("/").at(-1)!;
-  const stamp = /_(\d{8}-\d{6})$/.exec(folder)?.[1];
+  const { folder, stamp } = folderOf(workspace);
   return study && stamp ? `${study.name} ${stamp}` : folder || workspace;
 }

@@ -2,12 +2,14 @@
 import { useDeferredValue, useMemo } from "react";
 
 import { change, href, useAddress } from "../../browser/address.ts";
-import { focusHeading } from "../../browser/focus.ts";
 import { BoardWorkersDocument } from "../../gql/graphql.ts";
 import { useHeld } from "../../lists/held.ts";
 import { useLive } from "../../api/live.ts";
+import { HeadButton } from "../../parts/head_button.tsx";
 import { LongList } from "../../parts/long_list.tsx";
+import { SearchField } from "../../parts/search_field.tsx";
 import { Empty, Failure, Loading } from "../../parts/states.tsx";
+import { Tiles } from "../../parts/tiles.tsx";
 import { GroupLine } from "./group_line.tsx";
 import { GROUPINGS, type Grouping, type Kind, KINDS, isOf, linesOf } from "./groups.ts";
 import { useRecords } from "./records.ts";
@@ -61,26 +63,15 @@ export function WorkersPage() {
 function Kinds({ workers }: { workers: readonly Worker[] }) {
   const { path, params } = useAddress();
   const chosen = params.get("kind");
-  return (
-    <ul className="tiles" aria-label="Workers by what is heard of them">
-      {KINDS.map((kind) => {
-        const isChosen = chosen === kind;
-        const view = { ...Object.fromEntries(params), kind: isChosen ? null : kind };
-        return (
-          <li key={kind}>
-            <a
-              className={`tile tone-worker-${kind}`}
-              href={href(path, view)}
-              aria-current={isChosen ? "true" : undefined}
-            >
-              <span className="number">{workers.filter((worker) => isOf(worker, kind)).length.toLocaleString()}</span>
-              <span className="word">{KIND_WORDS[kind]}</span>
-            </a>
-          </li>
-        );
-      })}
-    </ul>
-  );
+  const tiles = KINDS.map((kind) => ({
+    key: kind,
+    tone: `tone-worker-${kind}`,
+    count: workers.filter((worker) => isOf(worker, kind)).length,
+    word: KIND_WORDS[kind],
+    href: href(path, { ...Object.fromEntries(params), kind: chosen === kind ? null : kind }),
+    isChosen: chosen === kind,
+  }));
+  return <Tiles label="Workers by what is heard of them" tiles={tiles} />;
 }
 
 function Choices() {
@@ -88,15 +79,7 @@ function Choices() {
   const by = groupingOf(params);
   return (
     <form className="choices" role="search" onSubmit={(event) => event.preventDefault()}>
-      <label>
-        <span>Find</span>
-        <input
-          type="search"
-          value={params.get("q") ?? ""}
-          placeholder="Name, host, queue, pid"
-          onChange={(event) => change({ q: event.target.value })}
-        />
-      </label>
+      <SearchField placeholder="Name, host, queue, pid" />
       <label>
         <span>By</span>
         <select value={by} onChange={(event) => change({ by: event.target.value })}>
@@ -131,28 +114,8 @@ function Lines({ workers, records }: { workers: readonly Worker[]; records: Para
             {shownOf(slots, workers.length)}
           </span>
         </h2>
-        {isNarrowed && (
-          <button
-            className="quiet"
-            onClick={(event) => {
-              focusHeading(event);
-              change({ q: null, kind: null });
-            }}
-          >
-            Show all workers
-          </button>
-        )}
-        {news > 0 && (
-          <button
-            className="quiet"
-            onClick={(event) => {
-              focusHeading(event);
-              renew();
-            }}
-          >
-            Show {news.toLocaleString()} more
-          </button>
-        )}
+        {isNarrowed && <HeadButton onPress={() => change({ q: null, kind: null })}>Show all workers</HeadButton>}
+        {news > 0 && <HeadButton onPress={renew}>Show {news.toLocaleString()} more</HeadButton>}
       </div>
       {slots.length === 0 ? (
         <Empty>{isNarrowed ? "No worker is like that." : "No worker was ever registered, and none is heard."}</Empty>
