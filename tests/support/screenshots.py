@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import sys
 import tempfile
@@ -17,13 +16,13 @@ from typing import Any
 
 import httpx
 
-from tests.support.browser import Page, browsing
+from tests.support.board import show
+from tests.support.browser import browsing
 from tests.support.serving import Serving
 
 PICTURES = Path(__file__).parents[2] / "docs" / "board"
 WIDTHS = {1400: 900, 390: 844}
 THEMES = ("light", "dark")
-_STILL = "document.querySelector('main h1') && !document.querySelector('.loading')"
 _SETTLED = 3.0
 """Seconds in which charts and lists take their places; no event tells of the last one."""
 _PROCEEDS = 0.3
@@ -69,16 +68,11 @@ async def take(url: str, directory: Path) -> None:
                     await page.open(f"{url}/board", width=width, height=height)
                     await page.prefer(color_scheme=theme)
                     for name, fragment in views(url).items():
-                        await _show(page, fragment)
+                        await show(page, fragment)
+                        await asyncio.sleep(_SETTLED)
                         await page.screenshot(directory / f"{name}-{theme}-{width}.webp")
                     if page.complaints:
                         sys.exit(f"The page complains: {page.complaints}")
-
-
-async def _show(page: Page, fragment: str) -> None:
-    await page.evaluate(f"location.hash = {json.dumps(fragment)}")
-    await page.until(_STILL)
-    await asyncio.sleep(_SETTLED)
 
 
 def main() -> None:
