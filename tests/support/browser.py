@@ -60,12 +60,15 @@ _TRACED = {"includedCategories": ["disabled-by-default-devtools.timeline"], "exc
 _MAIN = "CrRendererMain"
 """The name of the main thread of a process that runs pages."""
 _GONE = re.compile("navigated|context was destroyed|Cannot find (default )?(execution )?context")
+_PATIENCE = 3 * DEADLINE
+"""Seconds that a page may take: on a busy machine, several browsers start at once."""
 _LATER = """new Promise((resolve, reject) => {
   const look = () => {
     const found = (() => { try { return %s } catch { return false } })();
     if (found) resolve(found instanceof Node || found); else setTimeout(look, 20);
   };
-  setTimeout(() => reject(new Error("it is still not so")), %d);
+  const shown = () => document.body?.innerText.slice(0, 2000);
+  setTimeout(() => reject(new Error(`it is still not so; the page shows ${shown()}`)), %d);
   look();
 })"""
 
@@ -132,7 +135,12 @@ class Page:
         """The first value of an expression that counts as true (an element does), in the next page if one comes."""
         while True:
             with contextlib.suppress(NavigationError):
-                return await self.evaluate(_LATER % (expression, 3 * DEADLINE * 1000))
+                return await self.evaluate(_LATER % (expression, _PATIENCE * 1000))
+
+    async def becomes(self, expression: str, expected: Any) -> None:
+        """Waits until an expression has this value: what a page shows may come a moment after what was awaited."""
+        text = json.dumps(expected, ensure_ascii=False, separators=(",", ":"))
+        await self.until(f"JSON.stringify(({expression}) ?? null) === {json.dumps(text)}")
 
     async def press(self, key: str, code: int | None = None, *, control: bool = False, shift: bool = False) -> None:
         """A key by its name, as `KeyboardEvent.key`, with its Windows virtual key code unless that is known here."""
@@ -194,7 +202,7 @@ class Page:
     async def tasks(self) -> list[Task]:
         """Those of the page's main thread since `trace`."""
         await self.command("Tracing.end")
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(_PATIENCE):
             await self._traced.wait()
         threads = {(event["pid"], event["tid"]) for event in self._trace if event["args"].get("name") == _MAIN}
         found: dict[tuple[int, int], list[Task]] = {thread: [] for thread in threads}
@@ -239,7 +247,7 @@ class Page:
         answer = await self.command(method, **params)
         if "errorText" in answer:
             raise BrowserError(f"{method} {params}: {answer['errorText']}")
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(_PATIENCE):
             await self._loaded.wait()
 
     async def _ask(self, method: str, *, of_the_tab: bool = True, **params: Any) -> dict[str, Any]:
@@ -249,7 +257,7 @@ class Page:
         if of_the_tab and self._session is not None:
             message["sessionId"] = self._session
         await self._connection.send(json.dumps(message))
-        async with asyncio.timeout(DEADLINE + 5):
+        async with asyncio.timeout(_PATIENCE + 5):
             answer: dict[str, Any] = await future
         return answer
 

@@ -105,7 +105,7 @@ async def test_a_browser_without_internet_shows_results(tmp_path: Path) -> None:
         await page.open(f"http://127.0.0.1:{live.port}/graphiql")
         await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
         tabs = "[...document.querySelectorAll('.graphiql-tab-button')].map(tab => tab.textContent)"
-        assert await page.evaluate(tabs) == [tab["operation"] for tab in TABS]
+        await page.becomes(tabs, [tab["operation"] for tab in TABS])
         await run_tab(page, '"totalCount": 6')
 
         await page.click("[aria-label='Show Documentation Explorer']")
@@ -246,7 +246,7 @@ async def test_a_link_leads_to_the_board(tmp_path: Path, *, has_board: bool) -> 
         if has_board:
             await page.click(".graphiql-logo a")
             await page.until("document.title == 'This is the board'")
-            assert await page.evaluate("location.pathname") == "/board"
+            await page.becomes("location.pathname", "/board")
         else:
             assert not await page.evaluate("document.querySelector('.graphiql-logo a')")
         assert page.complaints == []
@@ -296,7 +296,7 @@ async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
         await choose_tab(page, "WatchActiveRuns")
         await run_tab(page, '"SNAPSHOT_END"')
         assert tap.said == [{}]
-        assert await page.evaluate("location.pathname + location.search + document.cookie") == "/merlin/graphiql"
+        await page.becomes("location.pathname + location.search + document.cookie", "/merlin/graphiql")
         await page.click(".logout")
         await page.until("document.querySelector('.login') && !document.querySelector('.logout')")
         assert all("401" in complaint for complaint in page.complaints), page.complaints
@@ -325,7 +325,7 @@ async def test_a_token_among_the_headers_is_sent_and_not_kept(tmp_path: Path) ->
         await page.reload()
         await choose_tab(page, "Mine")
         titles = "[...document.querySelectorAll('.graphiql-tab-button')].map(tab => tab.textContent)"
-        assert await page.evaluate(titles) == ["Mine", *[tab["operation"] for tab in TABS[1:]]]
+        await page.becomes(titles, ["Mine", *[tab["operation"] for tab in TABS[1:]]])
 
 
 async def write_headers(page: Page) -> None:

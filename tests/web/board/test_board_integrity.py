@@ -117,7 +117,7 @@ async def test_what_is_mended_elsewhere_stays_in_its_place(tmp_path: Path) -> No
         await page.until(f"{LINES}.some((each) => each.innerText.includes('gone since'))")
         assert await page.evaluate(TOPS) == before
         assert "gone since" in (await lines(page))[2]
-        assert await page.evaluate("document.querySelector('.tile .number').innerText") == "2"
+        await page.becomes("document.querySelector('.tile .number').innerText", "2")
         await page.click(".section-head button")
         await page.until(f"{LINES}.length == 4")
         assert "gone since" not in "".join(await lines(page))

@@ -152,7 +152,7 @@ async def test_it_is_used_by_keyboard_alone(tmp_path: Path) -> None:
         assert await focused(page) == "a Skip to the content"
         assert await page.evaluate("document.activeElement.getBoundingClientRect().left >= 0")
         await page.press("Enter")
-        assert await page.evaluate("document.activeElement.id") == "main"
+        await page.becomes("document.activeElement.id", "main")
         await page.press("Tab")
         assert re.fullmatch(r"a \d+ ?✓ Completed", await focused(page) or "")
         assert await page.evaluate(OUTLINE)
@@ -175,7 +175,7 @@ async def test_it_is_used_by_keyboard_alone(tmp_path: Path) -> None:
         await page.until(
             "document.activeElement?.textContent === 'Workers' && document.activeElement.localName === 'h1'"
         )
-        assert await page.evaluate("[location.hash, document.title]") == ["#/workers", "Workers: Merlin board"]
+        await page.becomes("[location.hash, document.title]", ["#/workers", "Workers: Merlin board"])
         await page.evaluate("history.back()")
         await page.until("document.activeElement?.textContent === 'Overview' && document.querySelector('.tile')")
         for _ in range(6):
@@ -195,20 +195,20 @@ async def test_the_theme_is_chosen_by_keyboard_and_kept(tmp_path: Path) -> None:
         assert light != dark
         await tab_to(page, "select")
         await page.press("ArrowDown")
-        assert await page.evaluate("document.activeElement.value") == "light"
-        assert await page.evaluate(GROUND) == light
+        await page.becomes("document.activeElement.value", "light")
+        await page.becomes(GROUND, light)
         await page.reload()
         await page.until("document.querySelector('.tile')")
-        assert await page.evaluate(GROUND) == light
+        await page.becomes(GROUND, light)
         await page.prefer(color_scheme="light")
         await tab_to(page, "select")
         await page.press("ArrowDown")
-        assert await page.evaluate(GROUND) == dark
+        await page.becomes(GROUND, dark)
         for _ in range(2):
             await page.press("ArrowUp")
-        assert await page.evaluate(GROUND) == light
+        await page.becomes(GROUND, light)
         await page.prefer(color_scheme="dark")
-        assert await page.evaluate(GROUND) == dark
+        await page.becomes(GROUND, dark)
 
 
 @with_axe
@@ -274,9 +274,9 @@ async def test_nothing_moves_for_who_does_not_want_it(tmp_path: Path) -> None:
         const {animationName} = getComputedStyle(bone); bone.remove(); return animationName; })()"""
     async with watching(tmp_path / "profile", *records(1)) as (_, page):
         await page.prefer(reduced_motion="no-preference")
-        assert await page.evaluate(bone) == "breathe"
+        await page.becomes(bone, "breathe")
         await page.prefer(reduced_motion="reduce")
-        assert await page.evaluate(bone) == "none"
+        await page.becomes(bone, "none")
         durations = "[...document.querySelectorAll('*')].map((one) => getComputedStyle(one).transitionDuration)"
         assert {*await page.evaluate(durations)} == {"0s"}
 

@@ -169,7 +169,7 @@ async def test_what_waited_is_drawn_while_the_page_is_open(tmp_path: Path) -> No
         assert (await text_of(page, "svg.spark-line title")) == ""
         label = await page.evaluate("document.querySelector('svg.spark-line').ariaLabel")
         assert label == "5 waited when this page was opened, 9 at most within ten minutes"
-        assert await page.evaluate("document.querySelectorAll('svg.spark-line').length") == 1
+        await page.becomes("document.querySelectorAll('svg.spark-line').length", 1)
 
 
 async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
         await tab_to(page, "a 1Waiting, and nobody consumes")
         await page.press("Enter")
         await until_lines(page, f"{POST} 3 waiting ✕ nobody consumes 1 logical worker 1 run")
-        assert await page.evaluate("location.hash") == "#/queues?kind=unconsumed"
+        await page.becomes("location.hash", "#/queues?kind=unconsumed")
         await page.press("Enter")
         await tab_to(page, "input Find")
         await page.type("sim")
@@ -198,7 +198,7 @@ async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
         await tab_to(page, "a 2 runs")
         await page.press("Enter")
         await page.until("location.hash.startsWith('#/runs?queue=')")
-        assert await page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('queue')") == SIM
+        await page.becomes("new URLSearchParams(location.hash.split('?')[1]).get('queue')", SIM)
 
 
 @with_axe

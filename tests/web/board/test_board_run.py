@@ -65,7 +65,7 @@ async def test_its_history_and_its_workers_are_followed(tmp_path: Path) -> None:
             await page.until(f"document.querySelectorAll('.history > li').length === {number}")
         words = [line.split()[1] for line in await texts_of(page, ".history .status")]
         assert words == ["Cancelled", "Running", "Queued", "Initialized"]
-        assert await page.evaluate("document.querySelectorAll('.time-line svg rect').length") == len(words)
+        await page.becomes("document.querySelectorAll('.time-line svg rect').length", len(words))
         assert "Finished" in await text_of(page, ".run-head")
         assert "not known; recorded as stopped" in await text_of(page, ".processes")
         observations.set_source(Source.CELERY_EVENTS, works=True)
@@ -189,11 +189,14 @@ async def test_a_hundred_thousand_samples_are_scrolled(tmp_path: Path) -> None:
         await page.press("Enter")
         await page.until(f"{SAMPLES}.querySelectorAll('.all .row').length > 5")
         assert f"{count:,} samples of 2 columns: Y, Z." in await text_of(page, INPUT)
-        assert await page.evaluate(f"[...{SAMPLES}.querySelectorAll('[role=columnheader]')].map(e => e.innerText)") == [
-            "No.",
-            "Y",
-            "Z",
-        ]
+        await page.becomes(
+            f"[...{SAMPLES}.querySelectorAll('[role=columnheader]')].map(e => e.innerText)",
+            [
+                "No.",
+                "Y",
+                "Z",
+            ],
+        )
         assert asked == [(0, 200)]
         await page.evaluate(
             "window.longest = 0; new PerformanceObserver((list) => list.getEntries().forEach((entry) => {"
@@ -316,7 +319,7 @@ async def test_a_run_of_real_merlin(tmp_path: Path) -> None:
             (id_,) = live.database.read_model.runs.records
             await open_board(page, live.port, f"#/runs/{id_}")
             await page.until(f"{PATHS}.length === 3")
-            assert await page.evaluate(PATHS) == ["fail", "hello/X.1", "hello/X.2"]
+            await page.becomes(PATHS, ["fail", "hello/X.1", "hello/X.2"])
             await page.evaluate("[...document.querySelectorAll('.task-table [data-task]')].at(-1).click()")
             await page.until(f"{LOG}?.textContent === 'hello from 2\\n'")
             await page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")

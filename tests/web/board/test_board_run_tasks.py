@@ -50,12 +50,12 @@ async def test_steps_and_tasks(tmp_path: Path) -> None:
         ] * 3
         assert "2 of 4" in boxes[1]
         assert "1 failed" in boxes[1].replace("\xa0", " ")
-        assert await page.evaluate("document.querySelectorAll('.edge').length") == 2
+        await page.becomes("document.querySelectorAll('.edge').length", 2)
         await has_paths(page, "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post")
         await tab_to(page, "button post")
         await page.press("Enter")
         await has_paths(page, "post")
-        assert await page.evaluate("location.hash") == f"{VIEW}?step=post"
+        await page.becomes("location.hash", f"{VIEW}?step=post")
         await page.press("Enter")
         await has_paths(page, "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post")
         assert page.complaints == []
@@ -77,7 +77,7 @@ async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
         await page.type("4")  # the focus stays there
         await page.until("location.hash.endsWith('text=x.4')")
         await has_paths(page, "sim/X.4/0")
-        assert await page.evaluate("location.hash") == f"{VIEW}?status=WAITING&text=x.4"
+        await page.becomes("location.hash", f"{VIEW}?status=WAITING&text=x.4")
         await page.reload()
         await has_paths(page, "sim/X.4/0")
         await show(page, f"{VIEW}?order=path")
@@ -138,7 +138,7 @@ async def test_a_log_is_followed(tmp_path: Path) -> None:
         await page.until(at_end)
         board.write("one more\n")
         await page.until(f"{LOG}.textContent.endsWith('line 299\\none more\\n')")
-        assert await page.evaluate(f"{LOG}.textContent.match(/line 299/g).length") == 1
+        await page.becomes(f"{LOG}.textContent.match(/line 299/g).length", 1)
         await page.until(at_end)
         await page.evaluate(f"{LOG}.scrollTop = 100")
         await page.until("document.querySelector('.log-head button[aria-pressed=false]')")
@@ -163,7 +163,7 @@ async def test_a_log_after_an_outage(tmp_path: Path) -> None:
             await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}")
             await page.until(f"{LOG}?.textContent === 'first\\n'")
         await page.until("/connection to the server is lost/.test(document.querySelector('.notices').innerText)")
-        assert await page.evaluate(f"{LOG}.textContent") == "first\n"
+        await page.becomes(f"{LOG}.textContent", "first\n")
         async with serving(backend, port=live.port) as live:
             board = Board(page, live, MadeUpReader(live.database.observations, {RUN: workspace()}))
             board.write("first\nsecond\n")

@@ -87,12 +87,12 @@ async def test_filters_and_order_by_mouse(tmp_path: Path) -> None:
         await page.until(f"{COUNT} === '60 runs'")
         await page.click(".toggle.tone-failed")
         await page.until(f"{COUNT} === '20 runs'")
-        assert await page.evaluate("location.hash") == "#/runs?status=FAILED"
+        await page.becomes("location.hash", "#/runs?status=FAILED")
         await page.click("[name=text]")
         await page.type("SWEEP")
         await page.until(f"{COUNT} === '10 runs'")
         await page.until("new URLSearchParams(location.hash.split('?')[1]).get('text') === 'SWEEP'")
-        assert await page.evaluate(SHOWN) == [workspace(n) for n in range(4, 60, 6)]
+        await page.becomes(SHOWN, [workspace(n) for n in range(4, 60, 6)])
         await page.evaluate("""(() => {
           const order = document.querySelector('[name=order]');
           order.value = 'LAUNCHED_AT ASC';
@@ -101,7 +101,7 @@ async def test_filters_and_order_by_mouse(tmp_path: Path) -> None:
         await page.until(f"{SHOWN}[0] === {json.dumps(workspace(58))}")
         await page.click("form button:not(.toggle)")
         await page.until(f"{COUNT} === '60 runs' && location.hash === '#/runs'")
-        assert await page.evaluate("document.querySelector('[name=text]').value") == ""
+        await page.becomes("document.querySelector('[name=text]').value", "")
 
 
 async def test_filters_and_order_by_keyboard(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ async def test_filters_and_order_by_keyboard(tmp_path: Path) -> None:
         await page.press("Tab", 9)
         await page.type("TAB")
         await page.until("document.querySelector('#study-names option')?.value === 'tables'")
-        assert await page.evaluate("document.querySelectorAll('#study-names option').length") == 1
+        await page.becomes("document.querySelectorAll('#study-names option').length", 1)
         await page.press("a", 65, control=True)
         await page.type("tables")
         await page.until(f"{COUNT} === '30 runs'")
@@ -148,16 +148,19 @@ async def test_an_address_that_is_shared_shows_the_same(tmp_path: Path) -> None:
         await page.until(f"{COUNT} === '20 runs'")
         shown = await page.evaluate(SHOWN)
         assert shown == sorted(workspace(n) for n in range(0, 60, 2) if n % 3 != 2)
-        assert await page.evaluate("[...document.querySelectorAll('.problems li')].map(item => item.textContent)") == [
-            "No run has a status “GONE”.",
-            "The filter “finished” is yes or no, not “maybe”.",
-            "The board knows no filter “colour”.",
-        ]
-        assert await page.evaluate("document.querySelector('[name=study]').value") == "sweep"
-        assert await page.evaluate("document.querySelector('[name=queue]').value") == "[merlin]_q0"
+        await page.becomes(
+            "[...document.querySelectorAll('.problems li')].map(item => item.textContent)",
+            [
+                "No run has a status “GONE”.",
+                "The filter “finished” is yes or no, not “maybe”.",
+                "The board knows no filter “colour”.",
+            ],
+        )
+        await page.becomes("document.querySelector('[name=study]').value", "sweep")
+        await page.becomes("document.querySelector('[name=queue]').value", "[merlin]_q0")
         assert await page.evaluate("document.querySelector('[name=launchedAfter]').value") != ""
         pressed = "[...document.querySelectorAll('[aria-pressed=true]')].map(button => button.textContent)"
-        assert await page.evaluate(pressed) == ["✓ Completed", "✕ Failed"]
+        await page.becomes(pressed, ["✓ Completed", "✕ Failed"])
 
 
 async def test_a_long_list_by_keyboard(tmp_path: Path) -> None:
@@ -167,10 +170,10 @@ async def test_a_long_list_by_keyboard(tmp_path: Path) -> None:
         for end in (101, 601, 1101, 1601, 2101, 2301):  # as the pages come
             await page.press("End", 35)
             await page.until(f"{FOCUS}.ariaRowIndex === '{end}' && ({end} === 2301 || {FOCUS}.nextElementSibling)")
-        assert await page.evaluate(f"{FOCUS}.querySelector('.run-name').title") == workspace(2_299)
-        assert await page.evaluate("document.querySelector('[role=grid]').ariaRowCount") == "2301"
+        await page.becomes(f"{FOCUS}.querySelector('.run-name').title", workspace(2_299))
+        await page.becomes("document.querySelector('[role=grid]').ariaRowCount", "2301")
         assert await page.evaluate(f"{ROWS}.length") < 60
-        assert await page.evaluate(f"{ROWS}.filter(row => row.tabIndex === 0).length") == 1
+        await page.becomes(f"{ROWS}.filter(row => row.tabIndex === 0).length", 1)
         await page.press("PageUp", 33)
         await page.until(f"{FOCUS}.ariaRowIndex < 2301 && {FOCUS}.ariaRowIndex > 2200")
         await page.press("Home", 36)
@@ -198,7 +201,7 @@ async def test_the_way_back_from_a_run_leads_to_the_same_place(tmp_path: Path) -
         await page.until("location.hash.startsWith('#/runs/')")
         await page.evaluate("history.back()")
         await page.until(f"{top} === {offset}")
-        assert await page.evaluate(f"{ROWS}.find(row => row.tabIndex === 0).ariaRowIndex") == row
+        await page.becomes(f"{ROWS}.find(row => row.tabIndex === 0).ariaRowIndex", row)
 
 
 async def test_a_page_that_fails_can_be_asked_for_again(tmp_path: Path) -> None:
@@ -230,7 +233,7 @@ async def test_rows_are_live_and_keep_their_places(tmp_path: Path) -> None:
         await live.database.runs.delete(uid(5), force=True)
         await page.until(f"{ROWS}[1].textContent.includes('deleted')")
         struck = f"getComputedStyle({ROWS}[1].querySelector('.run-name')).textDecorationLine"
-        assert await page.evaluate(struck) == "line-through"
+        await page.becomes(struck, "line-through")
         for second in (1, 2):
             await live.database.runs.create("sweep", f"/lab/sweep_20260302-00000{second}", (), run_status="RUNNING")
         await page.until("document.querySelector('.list-head button')?.textContent === '2 new runs: show them'")
@@ -238,7 +241,7 @@ async def test_rows_are_live_and_keep_their_places(tmp_path: Path) -> None:
         await page.click(".list-head button")
         await page.until(f"{SHOWN}[0] === '/lab/sweep_20260302-000002' && {ROWS}.length === 10")
         assert workspace(2) not in await page.evaluate(SHOWN)
-        assert await page.evaluate(f"{FOCUS}.ariaRowIndex") == "2"
+        await page.becomes(f"{FOCUS}.ariaRowIndex", "2")
 
 
 async def test_what_comes_to_an_empty_list_is_shown_at_once(tmp_path: Path) -> None:
@@ -282,7 +285,7 @@ async def test_select_and_annotate_by_keyboard(tmp_path: Path) -> None:
         await page.type("7")
         await page.press("Enter", 13)
         await page.until("document.querySelector('dialog .failure')?.textContent.includes('NOT_FOUND')")
-        assert await page.evaluate("document.querySelector('dialog [role=status]').textContent") == "1 run annotated."
+        await page.becomes("document.querySelector('dialog [role=status]').textContent", "1 run annotated.")
         await until(lambda: live.database.runs.get(uid(0)).annotations == {"owner": "rivera", "grade": 7})
         await page.press("Escape", 27)
         await page.until(f"!document.querySelector('dialog') && {text_is('Annotate…')}")
@@ -305,7 +308,7 @@ async def test_no_more_runs_are_tried_without_a_server(tmp_path: Path) -> None:
         await page.press("Enter", 13)
         status = "document.querySelector('dialog [role=status]')?.textContent"
         await page.until(f"{status} === '2 runs annotated. Not tried: 2 runs.'")
-        assert await page.evaluate("document.querySelectorAll('dialog .failure li').length") == 1
+        await page.becomes("document.querySelectorAll('dialog .failure li').length", 1)
         assert len(live.database.runs.get_all()) == 5
 
 
@@ -320,7 +323,7 @@ async def test_a_range_is_selected_with_the_shift_key(tmp_path: Path) -> None:
             .dispatchEvent(new MouseEvent('click', {bubbles: true, shiftKey: true}))
         """)
         await page.until(f"{selected} === 6")
-        assert await page.evaluate("document.querySelector('.selected [role=status]').textContent") == "6 selected"
+        await page.becomes("document.querySelector('.selected [role=status]').textContent", "6 selected")
         await page.click(".selected button:last-child")  # Select all 30 loaded
         await page.until("document.querySelector('.selected [role=status]').textContent === '30 selected'")
         await page.click(".selected button")  # Clear
@@ -379,10 +382,10 @@ async def test_a_reader_is_offered_no_change(tmp_path: Path) -> None:
         await page.evaluate("location.hash = '#/runs?status=FAILED'")
         await page.until("document.querySelector('footer').textContent.includes('READ')")
         await page.until(f"{ROWS}.length === 4")
-        assert await page.evaluate("document.querySelectorAll('.virtual-table input, .selected').length") == 0
+        await page.becomes("document.querySelectorAll('.virtual-table input, .selected').length", 0)
         await tab_to(page, f"{FOCUS}.getAttribute('role') === 'row'")
         await press_space(page)
-        assert await page.evaluate("document.querySelectorAll('[aria-selected]').length") == 0
+        await page.becomes("document.querySelectorAll('[aria-selected]').length", 0)
 
 
 async def findings_of(page: Page) -> list[Any]:

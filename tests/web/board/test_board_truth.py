@@ -177,7 +177,7 @@ async def test_a_token_is_revoked_and_a_session_ends_elsewhere(tmp_path: Path) -
         async def log_in(token: str) -> None:
             await page.until("document.querySelector('main.login')")
             assert "alpha" not in await text_of(page)
-            assert await page.evaluate("document.activeElement.id") == "token"
+            await page.becomes("document.activeElement.id", "token")
             await page.type(token)
             await page.press("Enter")
 
@@ -186,13 +186,13 @@ async def test_a_token_is_revoked_and_a_session_ends_elsewhere(tmp_path: Path) -
         await page.evaluate("document.querySelector('#token').value = ''")
         await log_in("token-of-anna-for-a-day")
         await page.until("document.querySelector('main h1')?.innerText === 'Queues'")
-        assert await page.evaluate("location.hash") == view
+        await page.becomes("location.hash", view)
 
         tokens.unlink()
         add_line(tokens, TokenLine("anna", Role.WRITE, hash_of("another-token-of-anna")))
         await log_in("another-token-of-anna")
         await page.until("document.querySelector('main h1')?.innerText === 'Queues'")
-        assert await page.evaluate("location.hash") == view
+        await page.becomes("location.hash", view)
         await page.until("document.querySelector('footer').innerText.includes('WRITE')")
 
         await page.evaluate("fetch('logout', {method: 'POST'}).then(({status}) => status)")  # as another tab does
@@ -319,7 +319,7 @@ async def test_a_way_without_websockets_is_told(tmp_path: Path) -> None:
                 await page.open(f"http://127.0.0.1:{listener.getsockname()[1]}/board")
                 await page.until(f'{NOTICE}.includes("server can\'t be reached")')
                 assert "passes websockets" in await page.evaluate(NOTICE)
-                assert await page.evaluate("document.querySelectorAll('.tile').length") == 0
+                await page.becomes("document.querySelectorAll('.tile').length", 0)
         finally:
             plain.should_exit = True
             await task

@@ -210,7 +210,7 @@ async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
         await tab_to(page, "input Find")
         await page.type("_mesh")
         await page.until(f"{LINES}.length == 3")
-        assert await page.evaluate("location.hash") == "#/workers?q=_mesh"
+        await page.becomes("location.hash", "#/workers?q=_mesh")
         await tab_to(page, "select By")
         await page.press("ArrowDown")
         await page.until("location.hash == '#/workers?q=_mesh&by=host'")
@@ -219,7 +219,7 @@ async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
         await tab_to(page, "a [merlin]_sim")
         await page.press("Enter")
         await page.until("document.querySelector('main h1')?.innerText == 'Queues'")
-        assert await page.evaluate("location.hash") == f"#/queues?q={'%5Bmerlin%5D_sim'}"
+        await page.becomes("location.hash", f"#/queues?q={'%5Bmerlin%5D_sim'}")
 
 
 async def test_of_thousands_only_those_in_sight_are_in_the_page(tmp_path: Path) -> None:

@@ -93,14 +93,15 @@ export function VirtualTable<T>(props: Props<T>) {
   }, [virtualizer.isScrolling, startIndex, endIndex, rows]);
   const { restarts = 0 } = props;
   const shown = useRef(restarts);
-  useEffect(() => {
+  // Before it is painted: what had the focus may be gone, and a key that is pressed meanwhile would find nothing.
+  useLayoutEffect(() => {
     if (shown.current === restarts) return;
     shown.current = restarts;
     virtualizer.scrollToOffset(0);
     choose(0);
     setMustFocus(true);
   }, [restarts]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!mustFocus) return;
     setMustFocus(false);
     scroller.current?.querySelector<HTMLElement>(`[data-index="${current}"]`)?.focus({ preventScroll: true });
