@@ -105,6 +105,8 @@ class LogChange:
     def __init__(self, tail: LogTail) -> None:
         self.text = tail.text
         self.size = tail.size
+        self.start = tail.start
+        self.end = tail.end
         self.is_whole = tail.is_whole
         self.modified_at = tail.modified_at
         self.identity: Hashable = object()

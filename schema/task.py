@@ -65,6 +65,21 @@ class LogTail:
     def size(root: strawberry.Parent[workspaces.LogTail]) -> float:
         return float(root.size)
 
+    @strawberry.field(
+        description=(
+            "The byte of the file at which the text begins, from 0. What follows in a subscription begins where the "
+            "text before it ended; if not, the file was replaced or cut, and is told from its beginning."
+        )
+    )
+    @staticmethod
+    def start(root: strawberry.Parent[workspaces.LogTail]) -> float:
+        return float(root.start)
+
+    @strawberry.field(description="The byte of the file before which the text ends: no character is cut.")
+    @staticmethod
+    def end(root: strawberry.Parent[workspaces.LogTail]) -> float:
+        return float(root.end)
+
     is_whole: bool = strawberry.field(description="Whether the text is the whole file.")
     modified_at: datetime | None = strawberry.field(description="When the file was last written.")
 

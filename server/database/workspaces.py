@@ -194,6 +194,9 @@ class LogTail:
     text: str
     size: int
     """Bytes of the whole file."""
+    start: int
+    end: int
+    """The bytes of the file that the text begins at, and ends before."""
     is_whole: bool
     """Whether the text is all of it."""
     modified_at: datetime | None

@@ -41,7 +41,7 @@ subscription ($run: ID!, $filter: TaskFilter, $snapshot: Boolean! = false) {
 """
 LOG = """
 subscription ($run: ID!, $task: ID!, $stream: LogStream! = STDOUT) {
-  log(runId: $run, taskId: $task, stream: $stream) { text size isWhole modifiedAt }
+  log(runId: $run, taskId: $task, stream: $stream) { text size start end isWhole modifiedAt }
 }
 """
 ONLY_FAILED = {"status": {"eq": "FAILED"}}
@@ -205,12 +205,14 @@ async def test_a_log_is_followed() -> None:
     reader.logs["a/0", LogStream.STDERR] = "one\n"
     async with subscribed(database, LOG, run=RUN, task=task_id(RUN, "a/0"), stream="STDERR") as subscriber:
         first = (await subscriber.wait())["data"]["log"]
-        assert first == {"text": "one\n", "size": 4, "isWhole": True, "modifiedAt": AS_OF.isoformat()}
+        place = {"size": 4, "start": 0, "end": 4, "isWhole": True}
+        assert first == {"text": "one\n", **place, "modifiedAt": AS_OF.isoformat()}
         assert await subscriber.read() == []
         reader.logs["a/0", LogStream.STDERR] += "END\n"
         reader.observe(RUN)
         second = (await subscriber.wait())["data"]["log"]
-        assert (second["text"], second["size"], second["isWhole"]) == ("END\n", 8, False)
+        del second["modifiedAt"]
+        assert second == {"text": "END\n", "size": 8, "start": 4, "end": 8, "isWhole": False}
         with pytest.raises(StopAsyncIteration):
             await subscriber.wait()
 

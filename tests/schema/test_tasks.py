@@ -398,7 +398,7 @@ async def test_a_task_is_found_by_its_id(database: MerlinDatabase) -> None:
 
 OUTPUT = """
 query ($run: ID!, $last: Int! = 65536) {
-  run(id: $run) { tasks { nodes { output(last: $last) { text size isWhole modifiedAt } } } }
+  run(id: $run) { tasks { nodes { output(last: $last) { text size start end isWhole modifiedAt } } } }
 }
 """
 
@@ -410,10 +410,11 @@ async def test_the_end_of_a_log_is_read(database: MerlinDatabase) -> None:
     reader.logs["a/0", LogStream.STDOUT] = "one\ntwo\n"
     observe(database, workspace)
     one, other = (await ask(database, OUTPUT, run=RUN))["run"]["tasks"]["nodes"]
-    assert one["output"] == {"text": "one\ntwo\n", "size": 8, "isWhole": True, "modifiedAt": AS_OF.isoformat()}
+    place = {"size": 8, "start": 0, "end": 8, "isWhole": True}
+    assert one["output"] == {"text": "one\ntwo\n", **place, "modifiedAt": AS_OF.isoformat()}
     assert other["output"] is None
     one, _ = (await ask(database, OUTPUT, run=RUN, last=4))["run"]["tasks"]["nodes"]
-    assert (one["output"]["text"], one["output"]["isWhole"]) == ("two\n", False)
+    assert (one["output"]["text"], one["output"]["start"], one["output"]["isWhole"]) == ("two\n", 4, False)
 
 
 @pytest.mark.parametrize("last", [0, -1, 2**20 + 1])

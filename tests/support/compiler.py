@@ -269,7 +269,8 @@ class World:
             task = random.choice([None, *FAULTY_TASKS])
             return TaskChange(kind=kind, task_id=told, task=task, revision=database.revision)
         if name == "log":
-            return LogChange(LogTail("\ud800 end", random.choice([0, 2**40]), random.random() < 0.5, None))
+            start, end = random.choice([0, 7]), random.choice([7, 2**40])
+            return LogChange(LogTail("\ud800 end", 2**40, start, end, is_whole=start == 0, modified_at=None))
         return RunChange(kind=kind, run_id=told, run=database.runs.by_id(id_), revision=database.revision)
 
 

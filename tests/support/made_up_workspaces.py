@@ -149,22 +149,27 @@ class MadeUpReader(WorkspaceReader):
         text = self.logs.get((task_path, stream)) if self.can_read(run_id) else None
         if text is None:
             return None
-        return LogTail(text[-last:], len(text), len(text) <= last, AS_OF)
+        return _tail(text, max(len(text) - last, 0))
 
     async def sample_rows(self, run_id: str, first: int, offset: int) -> list[list[Any]] | None:
         rows = self.samples.get(run_id)
         return None if rows is None else [list(row) for row in rows[offset : offset + first]]
 
     async def follow(self, run_id: str, task_path: str, stream: LogStream) -> AsyncGenerator[LogTail]:
-        """Each line as it comes; the end of the log is the end of a line `END`."""
-        told = 0
+        """Each line as it comes, from the first if the log is another one; the end is the end of a line `END`."""
+        told = ""
         while (text := self.logs.get((task_path, stream))) is not None and self.can_read(run_id):
-            if new := text[told:]:
-                told = len(text)
-                yield LogTail(new, len(text), len(new) == len(text), AS_OF)
+            if text != told:
+                yield _tail(text, len(told) if text.startswith(told) else 0)
+                told = text
             if text.endswith("END\n"):
                 return
             await self._observations.notifier.next.wait()
+
+
+def _tail(text: str, start: int) -> LogTail:
+    end = len(text)
+    return LogTail(text[start:], size=end, start=start, end=end, is_whole=start == 0, modified_at=AS_OF)
 
 
 def observed(workspace: MadeUp) -> RunObservation:

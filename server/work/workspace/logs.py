@@ -57,38 +57,36 @@ def read_tail(log: LogFile, last: int) -> LogTail | None:
         data = _read(descriptor, start, size - start)
     finally:
         os.close(descriptor)
-    text, _ = _text_of(data, is_cut=start > 0)
-    return LogTail(text, size, is_whole=start == 0, modified_at=_time(found))
+    text, begin, end = _text_of(data, is_cut=start > 0)
+    return LogTail(text, size, start=start + begin, end=start + end, is_whole=start == 0, modified_at=_time(found))
 
 
 def read_on(log: LogFile, position: Position | None, most: int) -> tuple[LogTail, Position] | None:
     """What follows a position, or the end of the log without one; None if nothing does.
 
-    A log that was replaced, or is shorter than before, is read from its begin.
+    A log that was replaced, or is shorter than before, is read from its begin, also where nothing is in it by now.
     """
     descriptor, found = _open(log)
     if descriptor is None:
         return None
+    size = found.st_size
+    goes_on = False
+    start = max(size - most, 0) if position is None else 0
+    if position is not None and position.inode == found.st_ino and position.offset <= size:
+        goes_on, start = True, position.offset
     try:
-        size = found.st_size
-        if position is None:
-            start = max(size - most, 0)
-        elif position.inode != found.st_ino or position.offset > size:
-            start = 0
-        elif position.offset == size:
+        if goes_on and start == size:
             return None
-        else:
-            start = position.offset
         data = _read(descriptor, start, min(size - start, most))
     finally:
         os.close(descriptor)
-    text, used = _text_of(data, is_cut=position is None and start > 0)
-    if position is not None and not used:  # a character that is not written to its end
+    text, begin, end = _text_of(data, is_cut=position is None and start > 0)
+    if goes_on and not end:  # a character that is not written to its end
         return None
-    end = start + used
-    return LogTail(text, size, is_whole=start == 0 and end >= size, modified_at=_time(found)), Position(
-        found.st_ino, end
-    )
+    begin, end = start + begin, start + end
+    is_whole = start == 0 and end >= size
+    tail = LogTail(text, size, start=begin, end=end, is_whole=is_whole, modified_at=_time(found))
+    return tail, Position(found.st_ino, end)
 
 
 def _open(log: LogFile) -> tuple[int | None, os.stat_result]:
@@ -117,15 +115,15 @@ def _read(descriptor: int, start: int, length: int) -> bytes:
     return data
 
 
-def _text_of(data: bytes, *, is_cut: bool) -> tuple[str, int]:
-    """The text, and how many bytes it ends after: not within a character. `is_cut`: it may begin within one."""
+def _text_of(data: bytes, *, is_cut: bool) -> tuple[str, int, int]:
+    """The text, and at which of the bytes it begins and ends: not within a character. `is_cut`: they may begin so."""
     begin = 0
     if is_cut:
         while begin < min(len(data), _MAX_CHARACTER - 1) and data[begin] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8's
             begin += 1
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(data[begin:])
-    return text, len(data) - len(decoder.getstate()[0])
+    return text, begin, len(data) - len(decoder.getstate()[0])
 
 
 def _time(found: os.stat_result) -> datetime | None:

@@ -21,7 +21,7 @@ const GROUPS: Record<string, () => void> = {
       const line = `${piece} `.repeat((piece * 37) % 900);
       const text = piece % 3 === 0 ? `${line}\n` : piece % 7 === 0 ? `${line}\n\n${line}` : line.repeat(4);
       file += text;
-      read = withPiece(read, { text, size: file.length, isWhole: piece === 0 });
+      read = withPiece(read, { text, size: file.length, start: file.length - text.length, end: file.length });
       const shown = textOf(read);
       assert.ok(file.endsWith(shown));
       assert.ok(shown.length <= MOST);
@@ -32,13 +32,17 @@ const GROUPS: Record<string, () => void> = {
     }
     assert.ok(file.length > MOST);
     // A piece is cut at ends of lines, if it has any.
-    const lines = withPiece(null, { text: `${"x".repeat(99)}\n`.repeat(2_000), size: 200_000, isWhole: false });
+    const all = `${"x".repeat(99)}\n`.repeat(2_000);
+    const lines = withPiece(null, { text: all, size: 200_500, start: 500, end: 200_500 });
     assert.ok(lines.blocks.length > 5 && lines.blocks.every(({ text }) => text.endsWith("\n")));
     assert.equal(lines.blocks.reduce((sum, block) => sum + block.lines, 0), 2_000);
-    // A file that begins anew, or became shorter, replaces what was there.
-    assert.equal(textOf(withPiece(lines, { text: "new", size: 3, isWhole: true })), "new");
-    assert.equal(textOf(withPiece(lines, { text: "end", size: 100_000, isWhole: false })), "end");
-    assert.equal(textOf(withPiece(null, { text: "", size: 0, isWhole: true })), "");
+    // A file that begins anew replaces what was there, whether it is shorter or longer, read whole or not, or empty.
+    for (const [text, size] of [["new", 3], ["new", 300_000], ["", 0]] as const) {
+      const anew = withPiece(lines, { text, size, start: 0, end: text.length });
+      assert.deepEqual([textOf(anew), anew.isWhole, anew.size], [text, true, size]);
+    }
+    assert.equal(textOf(withPiece(lines, { text: "more", size: 300_000, start: 200_500, end: 200_504 })), `${all}more`);
+    assert.equal(textOf(withPiece(null, { text: "", size: 0, start: 0, end: 0 })), "");
   },
 
   graph() {

@@ -154,7 +154,7 @@ async def test_a_log_is_followed(tmp_path: Path) -> None:
 
 
 async def test_a_log_after_an_outage(tmp_path: Path) -> None:
-    """When the server is back, the log stands there once, with what was added meanwhile."""
+    """When the server is back, the log stands there once, with what was added; one that replaces it stands alone."""
     backend = await memory_of(study(1, "wave", runs=(RUN,)), run(11, study_id=uid(1), run_status=RunStatus.RUNNING))
     async with browsing(tmp_path) as page:
         async with serving(backend) as live:
@@ -170,6 +170,9 @@ async def test_a_log_after_an_outage(tmp_path: Path) -> None:
             await page.until(f"{LOG}.textContent === 'first\\nsecond\\n'")
             board.write("third\n")
             await page.until(f"{LOG}.textContent === 'first\\nsecond\\nthird\\n'")
+            board.reader.logs.clear()
+            board.write("another one, which is longer\n")
+            await page.until(f"{LOG}.textContent === 'another one, which is longer\\n'")
 
 
 async def test_the_files_of_a_task(tmp_path: Path) -> None:

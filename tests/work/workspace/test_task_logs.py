@@ -50,6 +50,7 @@ def test_a_tail_cuts_no_character(tmp_path_factory: pytest.TempPathFactory, text
     tail = read_tail(place_of(log), last)
     assert tail is not None
     assert data.decode().endswith(tail.text)
+    assert data[tail.start : tail.end].decode() == tail.text
     assert min(last, len(data)) - len(tail.text.encode()) in range(4)
     assert tail.is_whole == (last >= len(data))
 
@@ -112,3 +113,41 @@ def test_a_log_that_begins_anew_is_read_from_its_begin(log: Path) -> None:
     other.write_text("another file\n")
     other.rename(log)
     assert follower.text() == "another file\n"
+    log.write_text("")
+    emptied = follower.read()
+    assert emptied is not None
+    assert (emptied.text, emptied.size, emptied.is_whole) == ("", 0, True)
+    assert follower.read() is None
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "cut", "replace"]), st.text(max_size=9)), max_size=9), st.integers(4, 9)
+)
+def test_who_joins_what_begins_at_the_end_has_the_log(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, str]], most: int
+) -> None:
+    """Whatever happens to it: what begins elsewhere is of another file, and begins with its beginning."""
+    log = WrittenWorkspace(tmp_path_factory.mktemp("log") / "run").directory("prep") / "prep.out"
+    log.write_bytes(b"")
+    follower = Follower(log, most)
+    joined, end, content = b"", 0, b""
+    for change, added in [("add", ""), *changes]:
+        data = added.encode()
+        if change == "add":
+            with log.open("ab") as file:
+                file.write(data)
+            content += data
+        elif change == "replace":
+            log.with_name("other").write_bytes(data)
+            log.with_name("other").rename(log)
+            content = data
+        elif len(data) < len(content):  # else it is not seen that it was cut
+            log.write_bytes(data)
+            content = data
+        while (tail := follower.read()) is not None:
+            if tail.start != end:
+                assert tail.start == 0
+                joined = b""
+            joined, end = joined + tail.text.encode(), tail.end
+        assert joined == content

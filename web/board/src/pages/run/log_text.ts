@@ -12,22 +12,28 @@ export interface LogText {
   size: number;
   /** Whether the blocks begin where the file does. */
   isWhole: boolean;
+  /** The byte of the file before which they end. */
+  end: number;
 }
 
 export interface Piece {
   text: string;
   size: number;
-  /** Whether it is the whole file by itself. */
-  isWhole: boolean;
+  /** The bytes of the file at which the text begins, and before which it ends. */
+  start: number;
+  end: number;
 }
 
 /** Characters that are kept. */
 export const MOST = 2 ** 20;
 const BLOCK = 2 ** 14;
 
-/** `before`: null for the first piece of a subscription. A file that begins anew replaces what was there. */
+/**
+ * `before`: null for the first piece of a subscription. A piece that does not begin where the one before it ended is
+ * of a file that was replaced or cut, and replaces what was there.
+ */
 export function withPiece(before: LogText | null, piece: Piece): LogText {
-  const goesOn = before !== null && !piece.isWhole && piece.size >= before.size;
+  const goesOn = before !== null && piece.start === before.end;
   const kept = goesOn ? [...before.blocks] : [];
   const last = kept.at(-1);
   let text = piece.text;
@@ -39,12 +45,12 @@ export function withPiece(before: LogText | null, piece: Piece): LogText {
   }
   for (const part of cut(text)) kept.push({ id: id++, text: part, lines: linesOf(part) });
   let length = kept.reduce((sum, block) => sum + block.text.length, 0);
-  let isWhole = goesOn ? before.isWhole : piece.isWhole;
+  let isWhole = goesOn ? before.isWhole : piece.start === 0;
   while (length > MOST && kept.length > 1) {
     length -= kept.shift()!.text.length;
     isWhole = false;
   }
-  return { blocks: kept, size: piece.size, isWhole };
+  return { blocks: kept, size: piece.size, isWhole, end: piece.end };
 }
 
 /** Into blocks that end with a line, but for a line that is longer than a block. */
