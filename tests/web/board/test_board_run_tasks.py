@@ -23,6 +23,7 @@ from tests.support.board_runs import (
     RUNNING,
     SUCCEEDED,
     VIEW,
+    WAITING,
     Board,
     board_of,
     has_paths,
@@ -138,7 +139,7 @@ async def test_a_parameter_is_chosen_by_keyboard(tmp_path: Path) -> None:
 
 
 async def test_what_fails_among_many_that_failed_is_told(tmp_path: Path) -> None:
-    """Also while the page has only some of these."""
+    """Also while the page has only some of these, and of the time in which another page was shown."""
     tasks = [Task("sim", f"sim/{index}", FAILED, sample_index=index) for index in range(700)]
     tasks[0] = tasks[0]._replace(status=RUNNING)
     made = MadeUp([step_of("sim", tasks)])
@@ -147,8 +148,13 @@ async def test_what_fails_among_many_that_failed_is_told(tmp_path: Path) -> None
         await board.open()
         await page.until(f"{PATHS}[0] === 'sim/1'")
         await page.until("document.querySelector('.tasks .count').innerText === '700 tasks'")
-        assert not await page.evaluate(NEWS)
+        made = MadeUp([step_of("sim", [*tasks, Task("sim", "sim/700", WAITING, sample_index=700)])])
+        board.become(made)
+        await page.until(f"{NEWS}?.innerText === '1 more matches: show it'")  # so the page hears of changes
+        await show(page, "#/runs")
+        await page.until("document.querySelector('[role=grid] [role=row]')")
         board.become(made.with_tasks(tasks[0]._replace(status=FAILED)))
+        await show(page, VIEW)
         await page.until(f"{NEWS}?.innerText === '1 more failed: show it'")
         assert await page.evaluate(f"{PATHS}[0]") == "sim/1"
         await page.click(".tasks .list-head button")

@@ -6,7 +6,6 @@ import { recall, remember } from "../../lists/memory.ts";
 import type { Task } from "./data.ts";
 import type { TaskRows } from "./task_rows.ts";
 
-type Shown = Pick<Pages<Task>, "rows" | "hasMore" | "totalCount">;
 type Now = Pick<TaskRows, "matching" | "failed">;
 
 /** In words; null: nothing. The rows stay as they are meanwhile. `memory`: as that of the pages. */
@@ -14,14 +13,15 @@ export function useTaskNews(pages: Pages<Task>, now: Now, memory: string): strin
   const key = `failed ${memory} ${pages.version}`;
   const counted = failedIn(pages);
   const first = recall<number>(key) ?? now.failed;
+  const isKnown = pages.totalCount !== undefined;
   useEffect(() => {
-    if (counted === undefined && first !== undefined) remember(key, first);
-  }, [key, counted, first]);
+    if (isKnown && counted === undefined && first !== undefined) remember(key, first);
+  }, [key, isKnown, counted, first]);
   return pages.isLoading ? null : newsOf(pages.totalCount, counted ?? first, now);
 }
 
 /** How many failed tasks the list has, which come first; undefined while it may have more than its rows. */
-export function failedIn({ rows, hasMore }: Omit<Shown, "totalCount">): number | undefined {
+export function failedIn({ rows, hasMore }: Pick<Pages<Task>, "rows" | "hasMore">): number | undefined {
   const end = rows.findIndex(({ status }) => status !== "FAILED");
   if (end >= 0) return end;
   return hasMore ? undefined : rows.length;
