@@ -18,6 +18,7 @@ from schema.filters import (
     AnnotationFilter,
     Filter,
     LogicalWorkerFilter,
+    ParameterFilter,
     PhysicalWorkerFilter,
     RunFilter,
     StringFilter,
@@ -25,9 +26,10 @@ from schema.filters import (
     TaskFilter,
 )
 from schema.scalars import id_of
-from schema.value_keys import VALUE_KEYS, Annotation, Find, Times, Values, status_in
+from schema.value_keys import VALUE_KEYS, Entry, Find, Times, Values, status_in
 from server.database.default_order import EPOCH, since_epoch
 from server.database.indexed_view import IndexedView
+from server.database.json_text import EMPTY, read_json
 from server.database.links import Links
 from server.database.models import RunModel, RunStatus, WorkerStatus
 from server.database.read_model import ReadModel
@@ -170,15 +172,28 @@ def _has_runs(links_of: Callable[[ReadModel], Links[Any, Any]]) -> Key:
     return Key(clause)
 
 
-def _annotation() -> Key:
-    def clause(compiler: Compiler, given: AnnotationFilter, path: str, about: Name) -> Clause:
-        one = Annotation(given.key, (*about, "annotation", given.key))
-        clause = compiler.clause(given, path, one)
+def _entry(entry_of: Callable[[Compiler, str, Name], Entry]) -> Key:
+    """A value by its key, such as an annotation."""
+
+    def clause(compiler: Compiler, given: AnnotationFilter | ParameterFilter, path: str, about: Name) -> Clause:
+        clause = compiler.clause(given, path, entry_of(compiler, given.key, about))
         if clause is EVERYTHING:
             raise BadInput(f"{path}: pass `eq` or `exists` beside the key.", "filter")
         return clause
 
     return Key(clause)
+
+
+def _annotation(compiler: Compiler, key: str, about: Name) -> Entry:
+    annotations = compiler.model.annotations
+    text = f"{compiler.bind(annotations.get)}(record.id, {compiler.bind(EMPTY)})"
+    values = f"{compiler.bind(read_json)}({text})"
+    return Entry("annotation", key, (*about, "annotation", key), values, lambda index: index.rows(annotations))
+
+
+def _parameter(compiler: Compiler, key: str, about: Name) -> Entry:
+    values = f"(record.parameters or {compiler.bind({})})"
+    return Entry("parameter", key, (*about, "parameter", key), values, nullable=True)
 
 
 def _study(compiler: Compiler, given: StudyFilter, path: str, about: Name) -> Clause:
@@ -347,7 +362,7 @@ KEYS: Keys = {
         "id": _id(_STUDIES),
         "name": _text("name", _STUDIES),
         "has_runs": _has_runs(attrgetter("study_runs")),
-        "annotation": _annotation(),
+        "annotation": _entry(_annotation),
     },
     LogicalWorkerFilter: {
         **_NESTED,
@@ -382,7 +397,7 @@ KEYS: Keys = {
         "started_at": _of_history("startedAt", "history.started"),
         "finished_at": _of_history("finishedAt", "(history.finished if history.last is record.run_status else None)"),
         "has_failed": Key(_has_failed),
-        "annotation": _annotation(),
+        "annotation": _entry(_annotation),
     },
     TaskFilter: {
         **_NESTED,
@@ -393,6 +408,7 @@ KEYS: Keys = {
         "workers": _list("workers"),
         "restarts": _number_or_null("restarts"),
         "sample_index": _number_or_null("sample_index"),
+        "parameter": _entry(_parameter),
     },
     **VALUE_KEYS,
 }

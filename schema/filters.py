@@ -19,6 +19,7 @@ _AND = "All of these filters must match."
 _OR = "At least one of these filters must match."
 _NOT = "This filter must not match."
 _ANNOTATION = "Conditions on one of its annotations. Use `and` for several annotations."
+_PARAMETER = "Conditions on one of the parameters that its step uses. Use `and` for several parameters."
 
 
 @strawberry.input(description="Conditions on an id.")
@@ -125,6 +126,18 @@ class AnnotationFilter:
     )
 
 
+@strawberry.input(description="Conditions on one parameter: `eq` or `exists`.")
+class ParameterFilter:
+    key: str = strawberry.field(description="The key of the parameter, which is its name.")
+    eq: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Equal to this JSON value; `eq: null` matches null, and if there is no parameter with this key.",
+    )
+    exists: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether there is a parameter with this key."
+    )
+
+
 @strawberry.input(description="A filter of studies: every given key must match.")
 class StudyFilter:
     id: IDFilter | None = strawberry.field(default=strawberry.UNSET, description="Its id.")
@@ -227,6 +240,7 @@ class TaskFilter:
     sample_index: IntFilter | None = strawberry.field(
         default=strawberry.UNSET, description="The row of its sample, from 0. null never matches."
     )
+    parameter: ParameterFilter | None = strawberry.field(default=strawberry.UNSET, description=_PARAMETER)
     and_: list[TaskFilter] | None = strawberry.field(name="and", default=strawberry.UNSET, description=_AND)
     or_: list[TaskFilter] | None = strawberry.field(name="or", default=strawberry.UNSET, description=_OR)
     not_: TaskFilter | None = strawberry.field(name="not", default=strawberry.UNSET, description=_NOT)

@@ -174,6 +174,10 @@ describe(
     {
         TaskOrderField.PATH: "As the specification has them: by step, by parameters, by sample.",
         TaskOrderField.STATUS: _STATUS,
+        TaskOrderField.SEVERITY: (
+            "By how much its status wants attention, from the least: SUCCEEDED, DRY_RUN, WAITING, RUNNING, CANCELLED, "
+            "UNKNOWN, RETRYING, FAILED. DESC has the failed ones first."
+        ),
         TaskOrderField.RUN_TIME: "By run time.",
         TaskOrderField.RESTARTS: "By the number of restarts.",
     },

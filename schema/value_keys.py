@@ -1,9 +1,9 @@
-"""The keys of the filters of values: an id, a text, a status, a list, a number, a time, an annotation."""
+"""The keys of the filters of values: an id, a text, a status, a list, a number, a time, a value by its key."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, reduce
@@ -19,6 +19,7 @@ from schema.filters import (
     DateTimeFilter,
     IDFilter,
     IntFilter,
+    ParameterFilter,
     RunStatusFilter,
     StringFilter,
     StringListFilter,
@@ -27,7 +28,7 @@ from schema.filters import (
 )
 from server.database.default_order import since_epoch
 from server.database.json_numbers import unkept_in
-from server.database.json_text import EMPTY, is_same_json, read_json
+from server.database.json_text import is_same_json
 from server.database.row_index import RowIndex
 from server.database.rows import Rows
 from server.database.text_column import TextSearch
@@ -101,11 +102,22 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
-class Annotation:
-    """The annotation under one key."""
+class Entry:
+    """What an object that belongs to a record has under one key: an annotation, or a parameter."""
 
+    noun: str
     key: str
     name: tuple[Any, ...]
+    values: str
+    """The expression for the object: JSON by key."""
+    rows: RowsOf | None = None
+    """Looks up the rows of the records with an object that may have this key."""
+    nullable: bool = False
+    """Whether a value may be null."""
+
+    def among(self, clause: Clause) -> Clause:
+        """The clause of a condition that needs this key."""
+        return clause if self.rows is None else replace(clause, rows=self.rows, rest=clause)
 
 
 def _holds(values: frozenset[Any], value: object) -> bool:
@@ -278,36 +290,29 @@ def _no_time(_compiler: Compiler, wanted: bool, _path: str, times: Times) -> Cla
     return clause if wanted else none_of(clause)
 
 
-# --- of annotations
+# --- of annotations and parameters
 
 
-def _annotated(compiler: Compiler, exists: bool, _path: str, one: Annotation) -> Clause:
-    annotations, key = compiler.model.annotations, one.key
-    source = f"{compiler.bind(lambda id_: key in read_json(annotations.get(id_, EMPTY)))}(record.id)"
-    clause = _among_annotated(Clause(source, fact(*one.name)), annotations)
+def _has_entry(compiler: Compiler, exists: bool, _path: str, entry: Entry) -> Clause:
+    clause = entry.among(Clause(f"({compiler.bind(entry.key)} in {entry.values})", fact(*entry.name)))
     return clause if exists else none_of(clause)
 
 
-def _annotated_as(compiler: Compiler, wanted: Any, path: str, one: Annotation) -> Clause:
+def _entry_is(compiler: Compiler, wanted: Any, path: str, entry: Entry) -> Clause:
+    if wanted is None and not entry.nullable:
+        return _has_entry(compiler, False, path, entry)
+    key, exists = compiler.bind(entry.key), fact(*entry.name)
+    has_value = fact(*entry.name, json.dumps(wanted, sort_keys=True, default=repr))
     if wanted is None:
-        return _annotated(compiler, False, path, one)
+        return Clause(f"({entry.values}.get({key}) is None)", Some((Not(exists), has_value)))
     if (number := unkept_in(wanted)) is not None:
-        raise BadInput(f"{path}: no annotation has the number {number!r}, which can't be kept as it is.", "filter")
-    annotations, key = compiler.model.annotations, one.key
-
-    def test(id_: str) -> bool:
-        values = read_json(annotations.get(id_, EMPTY))
-        return key in values and is_same_json(values[key], wanted)
-
-    formula = All((fact(*one.name), fact(*one.name, json.dumps(wanted, sort_keys=True, default=repr))))
-    return _among_annotated(Clause(f"{compiler.bind(test)}(record.id)", formula), annotations)
+        raise BadInput(f"{path}: no {entry.noun} has the number {number!r}, which can't be kept as it is.", "filter")
+    is_same = f"{compiler.bind(is_same_json)}(value[{key}], {compiler.bind(wanted)})"
+    source = f"({key} in (value := {entry.values}) and {is_same})"
+    return entry.among(Clause(source, All((exists, has_value))))
 
 
-def _among_annotated(clause: Clause, annotations: Mapping[str, str]) -> Clause:
-    """The clause, to be tested on the rows that have annotations."""
-    return replace(clause, rows=lambda index: index.rows(annotations), rest=clause)
-
-
+_ENTRY = {"key": Key(_says_nothing), "eq": Key(_entry_is, takes_null=True), "exists": Key(_has_entry)}
 _STATUS = {"eq": Key(_status_is), "in_": Key(status_in), "not_in": Key(_status_not_in)}
 
 VALUE_KEYS: Keys = {
@@ -338,9 +343,6 @@ VALUE_KEYS: Keys = {
         "gt": _number(">", gt),
         "gte": _number(">=", ge),
     },
-    AnnotationFilter: {
-        "key": Key(_says_nothing),
-        "eq": Key(_annotated_as, takes_null=True),
-        "exists": Key(_annotated),
-    },
+    AnnotationFilter: _ENTRY,
+    ParameterFilter: _ENTRY,
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from itertools import accumulate, chain
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from server.database.ordered import ORDER_TESTS, SortKey, Window, sorted_in_steps, window_of
 from server.database.slices import give_way
@@ -20,6 +21,12 @@ _INDEX = (1 << _BITS) - 1
 _MICROSECONDS = 1_000_000
 _STATUSES = {id(status): index for index, status in enumerate(TaskStatus)}
 """By identity: the hash of an enum takes several times as long."""
+_BY_SEVERITY = (
+    *(TaskStatus.SUCCEEDED, TaskStatus.DRY_RUN, TaskStatus.WAITING, TaskStatus.RUNNING),
+    *(TaskStatus.CANCELLED, TaskStatus.UNKNOWN, TaskStatus.RETRYING, TaskStatus.FAILED),
+)
+"""From what needs no attention to what needs it most."""
+_SEVERITIES = {id(status): index for index, status in enumerate(_BY_SEVERITY)}
 Test: TypeAlias = Callable[[Task], bool]
 _Rank: TypeAlias = tuple[bool, int, int]
 """Whether a task has no value, the value (negative for a descending order), and the place of the task."""
@@ -28,8 +35,17 @@ _Rank: TypeAlias = tuple[bool, int, int]
 class TaskOrderField(StrEnum):
     PATH = "PATH"
     STATUS = "STATUS"
+    SEVERITY = "SEVERITY"
     RUN_TIME = "RUN_TIME"
     RESTARTS = "RESTARTS"
+
+
+class ColumnTest(NamedTuple):
+    """A test that looks at nothing but the step, the parameters and the status of a task."""
+
+    holds: Test
+    by_parameters: bool
+    """Whether it looks at the parameters."""
 
 
 class RunTask:
@@ -146,16 +162,13 @@ class TaskView:
         """All of them, one after the other, in the order of the specification."""
         return map(self._task, chain.from_iterable(portions_of(self._places, RECORDS_PER_STEP)))
 
-    def where(self, by_column: Test | None, matches: Test | None, terms: int) -> TaskView:
-        """Those for which both tests hold. `by_column` may look at nothing but the step and the status of a task.
-
-        `terms`: how many conditions the tests have.
-        """
+    def where(self, by_column: ColumnTest | None, matches: Test | None, terms: int) -> TaskView:
+        """Those for which both tests hold. `terms`: how many conditions the tests have."""
         found: list[int] = []
         for number, step in enumerate(self._steps):
             tasks, first = step.tasks, number << _BITS
-            indexes = range(len(tasks)) if by_column is None else _passing(step, by_column)
-            for some in portions_of(indexes, RECORDS_PER_STEP):
+            parts: Iterable[Sequence[int]] = [range(len(tasks))] if by_column is None else _passing(step, by_column)
+            for some in chain.from_iterable(portions_of(part, RECORDS_PER_STEP) for part in parts):
                 found += [first + index for index in some if matches is None or matches(tasks[index])]
                 give_way()
         tests = self.tests + len(self) * terms
@@ -253,18 +266,31 @@ def _place(text: str) -> int | None:
         return None
 
 
-def _passing(step: Step, test: Test) -> Sequence[int]:
-    """The numbers of the step's tasks for which a test of their step and status holds."""
-    passing = [status for status in TaskStatus if test(Task(step.name, "", status))]
-    if not passing or len(passing) == len(TaskStatus):
-        return range(len(step.tasks) if passing else 0)
-    wanted = frozenset(map(id, passing))
-    found: list[int] = []
-    status_of = _column(step.tasks, "status")
-    for some in portions_of(range(len(step.tasks)), RECORDS_PER_STEP):
-        found += [index for index in some if id(status_of(index)) in wanted]
+def _passing(step: Step, test: ColumnTest) -> Iterator[Sequence[int]]:
+    """The numbers of the step's tasks for which a test holds, in parts."""
+    statuses = cache(lambda: _column(step.tasks, "status"))  # most tests of parameters need none
+    first = 0
+    for count, parameters in _combinations(step.tasks) if test.by_parameters else [(len(step.tasks), None)]:
+        indexes, first = range(first, first + count), first + count
+        if count < len(TaskStatus):
+            some = [(index, Task(step.name, "", statuses()(index), parameters=parameters)) for index in indexes]
+            yield [index for index, task in some if test.holds(task)]
+            continue
+        tried = [Task(step.name, "", status, parameters=parameters) for status in TaskStatus]
+        passing = frozenset(id(task.status) for task in tried if test.holds(task))
+        if len(passing) == len(TaskStatus):
+            yield indexes
+        elif passing:
+            status_of = statuses()
+            for portion in portions_of(indexes, RECORDS_PER_STEP):
+                yield [index for index in portion if id(status_of(index)) in passing]
         give_way()
-    return found
+
+
+def _combinations(tasks: Sequence[Task]) -> Iterable[tuple[int, Mapping[str, Any] | None]]:
+    if isinstance(tasks, HasColumns):
+        return tasks.combinations()
+    return ((1, task.parameters) for task in tasks)
 
 
 def _column(tasks: Sequence[Task], name: str) -> Callable[[int], Any]:
@@ -282,6 +308,9 @@ def _column_for(field: TaskOrderField, step: Step) -> Callable[[int], int | None
         case TaskOrderField.STATUS:
             status_of = _column(step.tasks, "status")
             return lambda index: _STATUSES[id(status_of(index))]
+        case TaskOrderField.SEVERITY:
+            status_of = _column(step.tasks, "status")
+            return lambda index: _SEVERITIES[id(status_of(index))]
         case TaskOrderField.RUN_TIME:
             run_time_of = _column(step.tasks, "run_time")
             return lambda index: None if (seconds := run_time_of(index)) is None else round(seconds * _MICROSECONDS)

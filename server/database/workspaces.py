@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -109,10 +109,13 @@ class Task(NamedTuple):
 
 @runtime_checkable
 class HasColumns(Protocol):
-    """A sequence of tasks that also gives one field of all of them, without making any task."""
+    """A sequence of tasks that also tells of all of them, without making any task."""
 
     def column(self, name: str) -> Sequence[Any]:
         """The values of a field of `Task`, such as `status`, in the order of the tasks. Indexing it is fast."""
+
+    def combinations(self) -> Iterable[tuple[int, Mapping[str, Any] | None]]:
+        """How many tasks that follow each other have the same parameters, and these; all tasks, in their order."""
 
 
 @dataclass(frozen=True)

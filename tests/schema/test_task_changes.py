@@ -18,7 +18,7 @@ from server.database.observations import RunObservation
 from server.database.run_tasks import task_id
 from server.database.workspaces import LogStream, Progress, Source, Task, TaskStatus
 from tests.support.asking import execute
-from tests.support.made_up_workspaces import AS_OF, MadeUp, MadeUpReader, observed, workspace_of
+from tests.support.made_up_workspaces import AS_OF, MadeUp, MadeUpReader, observed, step_of, workspace_of
 from tests.support.records import run, uid
 from tests.support.subscribers import Said, Subscriber, copy_of, key_of, put, subscribed
 
@@ -100,6 +100,26 @@ async def test_with_a_filter_tasks_come_and_leave() -> None:
         assert told(await subscriber.read()) == [("CREATED", "a/0", "FAILED")]
         observe(database, made.with_tasks(task(0, FAILED)._replace(restarts=1)))
         assert told(await subscriber.read()) == [("UPDATED", "a/0", "FAILED")]
+
+
+async def test_changes_are_filtered_by_parameters() -> None:
+    """Those of the tasks of a combination are told, and counted by a live query."""
+    database = copy_of(run(1))
+    tasks = [task(index, WAITING)._replace(parameters={"X": index // 2}) for index in range(4)]
+    made = observe(database, MadeUp([step_of("a", tasks)]))
+    said = {"and": [{"parameter": {"key": "X", "eq": 1}}, {"status": {"eq": "FAILED"}}]}
+    list_ = "run(id: $run) { tasks(filter: $filter) { totalCount } }"
+    live = f"subscription ($run: ID!, $filter: TaskFilter) {{ live {{ {list_} }} }}"
+    async with (
+        subscribed(database, CHANGES, run=RUN, filter=said) as subscriber,
+        subscribed(database, live, run=RUN, filter=said) as counts,
+    ):
+        assert await subscriber.read() == []
+        assert (await counts.wait())["data"]["live"]["run"]["tasks"] == {"totalCount": 0}
+        failed = [one._replace(status=FAILED) for one in tasks]
+        observe(database, made.with_tasks(failed[0], failed[3]))
+        assert told(await subscriber.read()) == [("CREATED", "a/3", "FAILED")]
+        assert (await counts.wait())["data"]["live"]["run"]["tasks"] == {"totalCount": 1}
 
 
 async def test_a_snapshot_comes_first() -> None:

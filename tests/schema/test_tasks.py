@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from schema import value_keys
 from schema.build import make_schema
 from schema.context import Context
 from schema.engine import Engine
 from schema.roles import Role
 from server.database import slices
+from server.database.json_text import is_same_json
 from server.database.merlin_database import MerlinDatabase
 from server.database.run_tasks import RunTask, read_task_id, task_id
-from server.database.workspaces import LogStream, Progress, Source, Step, Task, TaskStatus
+from server.database.workspaces import LogStream, Progress, Source, Task, TaskStatus
 from tests.support.asking import ask, execute
 from tests.support.compiler import UNLIMITED
 from tests.support.made_up_workspaces import (
@@ -34,6 +36,7 @@ from tests.support.made_up_workspaces import (
 )
 from tests.support.records import run, uid
 from tests.support.subscribers import copy_of
+from tests.support.task_reference import FILTERS, ORDERS, holds, in_order, workspaces
 
 pytestmark = pytest.mark.anyio
 
@@ -69,118 +72,6 @@ def observe(database: MerlinDatabase, workspace: MadeUp) -> None:
 
 
 # --- against plain Python ----------------------------------------------------------------------------------------
-
-
-def nullable(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.one_of(st.none(), values)
-
-
-@st.composite
-def workspaces(draw: st.DrawFn) -> MadeUp:
-    """Steps with and without columns, tasks in any state."""
-    steps: list[Step] = []
-    for name in ("a", "sim", "Sim"):
-        tasks = [
-            Task(
-                name,
-                f"{name}/{index}",
-                draw(st.sampled_from(TaskStatus)),
-                draw(nullable(st.sampled_from(["MERLIN_SUCCESS", "MERLIN_SOFT_FAIL"]))),
-                draw(nullable(st.integers(0, 2))),
-                draw(nullable(st.sampled_from([0.0, 0.5, 1.25]))),
-                workers=tuple(draw(st.lists(st.sampled_from(["w", "v"]), max_size=2))),
-                sample_index=draw(nullable(st.integers(0, 3))),
-            )
-            for index in range(draw(st.integers(0, 5)))
-        ]
-        steps.append(step_of(name, draw(st.sampled_from([list, TaskColumns]))(tasks)))
-    return MadeUp(steps)
-
-
-LEAVES: st.SearchStrategy[dict[str, Any]] = st.one_of(
-    st.builds(lambda value: {"status": {"eq": value}}, st.sampled_from([*TaskStatus]).map(str)),
-    st.builds(lambda values: {"status": {"in": values}}, st.lists(st.sampled_from([*TaskStatus]).map(str))),
-    st.builds(lambda values: {"status": {"notIn": values}}, st.lists(st.sampled_from([*TaskStatus]).map(str))),
-    st.builds(
-        lambda value, fold: {"step": {"eq": value, "ignoreCase": fold}}, st.sampled_from(["a", "sim"]), st.booleans()
-    ),
-    st.builds(lambda value: {"path": {"endsWith": value}}, st.sampled_from(["0", "/1", "x"])),
-    st.builds(lambda value: {"returnCode": {"eq": value}}, nullable(st.just("MERLIN_SUCCESS"))),
-    st.builds(lambda value: {"workers": {"containsAny": value}}, st.lists(st.sampled_from(["w", "x"]))),
-    st.builds(lambda value: {"restarts": {"gt": value}}, st.integers(-1, 2)),
-    st.builds(lambda value: {"sampleIndex": {"eq": value}}, st.integers(0, 3)),
-    st.just({}),
-)
-FILTERS = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.builds(lambda values: {"or": values}, st.lists(inner, max_size=2)),
-        st.builds(lambda values: {"and": values}, st.lists(inner, max_size=2)),
-        st.builds(lambda value: {"not": value}, inner),
-        st.builds(lambda one, other: {**one, **other}, inner, LEAVES),
-    ),
-    max_leaves=4,
-)
-
-
-def holds(said: dict[str, Any], task: Task) -> bool:
-    """The meaning of a filter, in plain Python."""
-    return all(_holds(key, value, task) for key, value in said.items())
-
-
-def _holds(key: str, said: Any, task: Task) -> bool:  # noqa: PLR0911 - one return a key
-    match key:
-        case "and":
-            return all(holds(one, task) for one in said)
-        case "or":
-            return any(holds(one, task) for one in said)
-        case "not":
-            return not holds(said, task)
-        case "status":
-            status = str(task.status)
-            tests: dict[str, Callable[[Any], bool]] = {
-                "eq": lambda value: status == value,
-                "in": lambda values: status in values,
-                "notIn": lambda values: status not in values,
-            }
-            return all(tests[name](value) for name, value in said.items())
-        case "step":
-            return bool(said["eq"] == (task.step.casefold() if said["ignoreCase"] else task.step))
-        case "path":
-            return task.path.endswith(said["endsWith"])
-        case "returnCode":
-            return bool(task.return_code == said["eq"])
-        case "workers":
-            return bool({*said["containsAny"]} & {*task.workers})
-        case "restarts":
-            return task.restarts is not None and bool(task.restarts > said["gt"])
-        case _:
-            return bool(task.sample_index == said["eq"])
-
-
-def in_order(tasks: list[Task], said: dict[str, Any] | None) -> list[Task]:
-    values: dict[str, Callable[[tuple[int, Task]], Any]] = {
-        "PATH": lambda one: one[0],
-        "STATUS": lambda one: [*TaskStatus].index(one[1].status),
-        "RUN_TIME": lambda one: one[1].run_time,
-        "RESTARTS": lambda one: one[1].restarts,
-    }
-    if said is None:
-        return tasks
-    value = values[said["field"]]
-    valued = [one for one in enumerate(tasks) if value(one) is not None]
-    is_descending = said.get("direction") == "DESC"
-    found = sorted(valued, key=value, reverse=is_descending)  # stable in both directions
-    return [task for _, task in found] + [one[1] for one in enumerate(tasks) if value(one) is None]
-
-
-ORDERS = st.one_of(
-    st.none(),
-    st.fixed_dictionaries(
-        {"field": st.sampled_from(["PATH", "STATUS", "RUN_TIME", "RESTARTS"])},
-        optional={"direction": st.sampled_from(["ASC", "DESC"])},
-    ),
-)
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +157,7 @@ async def test_a_page_makes_only_its_tasks(database: MerlinDatabase) -> None:
         {"filter": {"status": {"eq": "FAILED"}}},
         {"filter": {"not": {"or": [{"status": {"in": ["SUCCEEDED"]}}, {"step": {"startsWith": "b"}}]}}},
         {"order": {"field": "STATUS", "direction": "DESC"}},
+        {"order": {"field": "SEVERITY", "direction": "DESC"}},
         {"filter": {"step": {"eq": "a"}, "path": {"contains": "9"}}},
     ]
     for question in questions:
@@ -274,6 +166,51 @@ async def test_a_page_makes_only_its_tasks(database: MerlinDatabase) -> None:
         assert tasks.made <= 50, question
     await ask(database, TASKS, run=RUN, filter={"status": {"eq": "FAILED"}, "path": {"endsWith": "00"}})
     assert tasks.made <= 150
+
+
+async def test_each_combination_is_judged_once(database: MerlinDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else a filter tests in columns; only the tasks that pass are looked at for the rest of it."""
+    judged = 0
+
+    def counted(*values: Any) -> bool:
+        nonlocal judged
+        judged += 1
+        return is_same_json(*values)
+
+    monkeypatch.setattr(value_keys, "is_same_json", counted)
+    combinations = [{"X": number} for number in range(10)]
+    tasks = TaskColumns(
+        Task("sim", f"sim/{index}", FAILED if index % 100 == 0 else SUCCEEDED, parameters=combinations[index // 1000])
+        for index in range(10_000)
+    )
+    database.observations.set_runs({RUN: observed(MadeUp([step_of("sim", tasks)]))})
+    third, failed = {"parameter": {"key": "X", "eq": 3}}, {"status": {"eq": "FAILED"}}
+    for found, made, said in (
+        (1_000, 50, third),
+        (10, 10, {**third, **failed}),
+        (9_010, 50, {"or": [{"not": third}, failed]}),
+        (1, 11, {"and": [failed, third, {"path": {"endsWith": "3500"}}]}),
+    ):
+        judged = tasks.made = 0
+        page = (await ask(database, TASKS, run=RUN, filter=said))["run"]["tasks"]
+        assert page["totalCount"] == found
+        assert judged <= 10 * len(TaskStatus) + 10, said
+        assert tasks.made <= made, said
+
+
+async def test_a_filter_of_parameters_says_what_is_sought(database: MerlinDatabase) -> None:
+    """A key alone, or a number that no parameter can have, is refused by a message that says so."""
+    observe(database, workspace_of(a=[WAITING]))
+    digits = '{ run(id: "%s") { tasks(filter: {parameter: {key: "X", eq: 0.12345678901234567890}}) { totalCount } } }'
+    for text, said, message in (
+        (TASKS, {"key": "X"}, "filter.parameter: pass `eq` or `exists` beside the key."),
+        (TASKS, {"key": "X", "exists": None}, "filter.parameter.exists: null has no meaning here; leave the key out."),
+        (digits % RUN, None, "filter.parameter.eq: no parameter has the number 0.12345678901234567890, which can't be"),
+    ):
+        variables = None if said is None else {"run": RUN, "filter": {"parameter": said}}
+        (error,) = (await execute(database, text, variables)).errors
+        assert error.message.startswith(message)
+        assert error.extensions["code"] == "BAD_USER_INPUT"
 
 
 async def test_a_search_among_many_tasks_lets_others_be_answered(

@@ -200,6 +200,7 @@ WORDS = Words(
         write_cursor("RESTART_COUNT:DESC", (3, uid(24))),
         write_cursor("PATH", (2**32 + 1, "")),
         write_cursor("STATUS:ASC", (1, "2")),
+        write_cursor("SEVERITY:DESC", (7, "0")),
         write_cursor("RUN_TIME:DESC", (None, "100000000")),
     ],
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -43,6 +44,11 @@ class TaskColumns(Sequence[Task]):
 
     def column(self, name: str) -> Sequence[Any]:
         return [getattr(task, name) for task in self._tasks]
+
+    def combinations(self) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
+        for _, tasks in groupby(self._tasks, lambda task: id(task.parameters)):
+            first, *others = tasks
+            yield 1 + len(others), first.parameters
 
 
 def progress_of(tasks: Iterable[Task], as_of: datetime = AS_OF) -> Progress:

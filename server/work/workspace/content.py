@@ -136,6 +136,14 @@ class WorkspaceContent(Workspace):
             found += [getattr(self.task_at(index), name) for index in indexes] if column is None else column
         return found
 
+    def combinations(self, step: int) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
+        """How many tasks of a step that follow each other have the same parameters, and these."""
+        for group in self.layout.groups_of(step):
+            yield group.samples.count, group.parameters
+        for index in self._extras.get(step, ()):
+            group_of_it = self.layout.group_at(self._path_of(index))
+            yield 1, None if group_of_it is None else group_of_it.parameters
+
     def changed_since(self, earlier: Workspace) -> Sequence[str] | None:
         if not isinstance(earlier, WorkspaceContent) or earlier.layout is not self.layout:
             return None
@@ -191,6 +199,9 @@ class _TasksOfStep(Sequence[Task]):
 
     def column(self, name: str) -> Sequence[Any]:
         return self._content.column(self._step, name)
+
+    def combinations(self) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
+        return self._content.combinations(self._step)
 
     def __iter__(self) -> Iterator[Task]:
         for indexes in self._content.indexes_of(self._step):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import string
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from server.work.workspace.sample_paths import SamplePaths
@@ -85,6 +86,10 @@ class Layout:
         group = self.groups[bisect_right(self._firsts, index) - 1]
         assert group.first <= index < group.end
         return group
+
+    def groups_of(self, step: int) -> Sequence[Group]:
+        of_step = attrgetter("step")
+        return self.groups[bisect_left(self.groups, step, key=of_step) : bisect_right(self.groups, step, key=of_step)]
 
     def path_of(self, index: int) -> str:
         group = self.group_of(index)

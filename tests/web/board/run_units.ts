@@ -8,7 +8,10 @@ import { BOX, type Depending, drawn, stepsBefore } from "../../../web/board/src/
 import { gridOf, parameterGrid, widthsOf } from "../../../web/board/src/pages/run/grid.ts";
 import { type LogText, MOST, withPiece } from "../../../web/board/src/pages/run/log_text.ts";
 import { type Known, MOST as MOST_ROWS, firstMissing, withRows } from "../../../web/board/src/pages/run/sample_rows.ts";
-import { partsOf, wantedOf } from "../../../web/board/src/pages/run/task_filter.ts";
+import type { Task } from "../../../web/board/src/pages/run/data.ts";
+import { ORDERED, filterOf, wantedOf, writtenParameter } from "../../../web/board/src/pages/run/task_filter.ts";
+import { failedIn, newsOf } from "../../../web/board/src/pages/run/task_news.ts";
+import { namesOf, valuesOf } from "../../../web/board/src/pages/run/task_parameters.ts";
 
 const textOf = ({ blocks }: LogText) => blocks.map(({ text }) => text).join("");
 
@@ -127,14 +130,55 @@ const GROUPS: Record<string, () => void> = {
   },
 
   filters() {
-    const wanted = wantedOf(new URLSearchParams("step=sim&status=FAILED,NONE,RUNNING&text=X.1 fail&order=nothing"));
-    assert.deepEqual(wanted, { step: "sim", statuses: ["RUNNING", "FAILED"], text: "X.1 fail", order: "failed" });
-    const [first, second] = partsOf(wanted);
-    assert.deepEqual(first!.filter.and!.slice(0, -1), second!.filter.and!.slice(0, -1));
-    assert.deepEqual(first!.filter.and!.at(-1), { status: { eq: "FAILED" } });
-    assert.deepEqual(second!.filter.and!.at(-1), { not: { status: { eq: "FAILED" } } });
-    assert.equal(first!.filter.and!.length, 5);
-    assert.equal(partsOf({ ...wanted, order: "slow" }).length, 1);
+    const params = "step=sim&status=FAILED,NONE,RUNNING&parameter=X=0.5&text=fail&order=nothing";
+    const wanted = wantedOf(new URLSearchParams(params));
+    const parameter = { name: "X", value: "0.5" };
+    assert.deepEqual(wanted, { step: "sim", statuses: ["RUNNING", "FAILED"], parameter, text: "fail", order: "failed" });
+    const contains = { contains: "fail", ignoreCase: true };
+    assert.deepEqual(filterOf(wanted), {
+      and: [
+        { step: { eq: "sim" } },
+        { status: { in: ["RUNNING", "FAILED"] } },
+        { parameter: { key: "X", eq: 0.5 } },
+        { or: [{ path: contains }, { returnCode: contains }, { workers: { containsAny: ["fail"] } }] },
+      ],
+    });
+    assert.deepEqual(filterOf(wantedOf(new URLSearchParams())), {});
+    assert.deepEqual(ORDERED[wanted.order], { field: "SEVERITY", direction: "DESC" });
+    // Whatever value a run has: what is offered for it finds it, and nothing else.
+    const values = [0.5, 300, "300", "a=b", "=", "", " ", "null", null, true, "true", "[x", '"', "two words", 300];
+    const offered = valuesOf({ X: values, Y: [1] }, "X");
+    assert.equal(offered.length, values.length - 1);
+    offered.forEach((value, at) => {
+      const written = writtenParameter({ name: "X", value });
+      const { parameter } = wantedOf(new URLSearchParams({ parameter: written }));
+      assert.deepEqual(parameter, { name: "X", value });
+      const [condition] = filterOf({ ...wanted, step: null, statuses: [], parameter }).and!;
+      const only = values[at] === null ? { exists: true } : {};
+      assert.deepEqual(condition, { parameter: { key: "X", eq: values[at], ...only } });
+    });
+    const any = wantedOf(new URLSearchParams("parameter=X"));
+    assert.deepEqual(filterOf(any), { and: [{ parameter: { key: "X", exists: true } }] });
+    assert.equal(wantedOf(new URLSearchParams("parameter==5")).parameter, null);
+    for (const nothing of [null, undefined, {}, "x"]) assert.deepEqual([namesOf(nothing), valuesOf(nothing, "X")], [[], []]);
+  },
+
+  news() {
+    const task = (status: string) => ({ status }) as Task;
+    const [failed, waiting] = [task("FAILED"), task("WAITING")];
+    // The failed ones come first: all are known once another one is, or the list ends.
+    assert.equal(failedIn({ rows: [failed, failed, waiting], hasMore: true }), 2);
+    assert.equal(failedIn({ rows: [failed, failed], hasMore: false }), 2);
+    assert.equal(failedIn({ rows: [failed, failed], hasMore: true }), undefined);
+    assert.equal(failedIn({ rows: [], hasMore: false }), 0);
+    assert.equal(newsOf(9, 2, { matching: 9, failed: 2 }), null);
+    assert.equal(newsOf(9, 2, { matching: 9, failed: 3 }), "1 more failed: show it");
+    assert.equal(newsOf(2, 2, { matching: 1_202, failed: 1_202 }), "1,200 more failed: show them");
+    assert.equal(newsOf(9, undefined, { matching: 10, failed: undefined }), "1 more matches: show it");
+    assert.equal(newsOf(9, 2, { matching: 11, failed: 2 }), "2 more match: show them");
+    for (const now of [{ matching: 8, failed: 2 }, { matching: 9, failed: 1 }]) assert.match(newsOf(9, 2, now)!, /^Other/);
+    assert.equal(newsOf(undefined, 0, { matching: 9, failed: 2 }), null);
+    assert.equal(newsOf(9, 2, { matching: undefined, failed: undefined }), null);
   },
 };
 

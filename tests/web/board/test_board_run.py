@@ -270,10 +270,13 @@ async def test_a_server_that_reads_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("theme", THEMES)
 async def test_it_is_accessible(theme: str, tmp_path: Path) -> None:
     """With a task open and all that can be opened; no page of it is wider than a phone."""
-    async with board_of(tmp_path, workspace()) as board:
+    name = "AVERAGE_TEMPERATURE_OF_THE_OUTER_SHELL"
+    made = replace(workspace(), parameter_values={name: ["of more characters " * 5]})
+    async with board_of(tmp_path, made) as board:
         page = board.page
         board.write("hello\n")
-        await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}")
+        await board.open(f"{VIEW}?parameter={name}&task={task_id(RUN, LOGGED)}")
+        await page.until("document.querySelectorAll('.task-filters input[type=search]').length === 2")
         await page.prefer(color_scheme=theme)
         await page.until(f"{LOG}?.textContent === 'hello\\n'")
         await page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")

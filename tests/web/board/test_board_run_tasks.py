@@ -20,8 +20,10 @@ from tests.support.board_runs import (
     LOGGED,
     PATHS,
     RUN,
+    RUNNING,
     SUCCEEDED,
     VIEW,
+    WAITING,
     Board,
     board_of,
     has_paths,
@@ -34,6 +36,11 @@ from tests.support.made_up_workspaces import MadeUp, MadeUpReader, step_of
 from tests.support.records import memory_of, run, study, uid
 
 pytestmark = [pytest.mark.anyio, browser, built]
+
+BY_SEVERITY = ("sim/X.3/0", "sim/X.2/0", "sim/X.4/0", "post", "prep", "sim/X.1/0")
+"""The tasks of the workspace: failed, running, waiting, succeeded."""
+NEWS = "document.querySelector('.tasks .list-head button')"
+OFFERED = "[...document.querySelectorAll('#parameter-values option')].map((option) => option.value)"
 
 
 # --- steps and tasks ---------------------------------------------------------------------------------------------
@@ -51,18 +58,18 @@ async def test_steps_and_tasks(tmp_path: Path) -> None:
         assert "2 of 4" in boxes[1]
         assert "1 failed" in boxes[1].replace("\xa0", " ")
         await page.becomes("document.querySelectorAll('.edge').length", 2)
-        await has_paths(page, "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post")
+        await has_paths(page, *BY_SEVERITY)
         await tab_to(page, "button post")
         await page.press("Enter")
         await has_paths(page, "post")
         await page.becomes("location.hash", f"{VIEW}?step=post")
         await page.press("Enter")
-        await has_paths(page, "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post")
+        await has_paths(page, *BY_SEVERITY)
         assert page.complaints == []
 
 
 async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
-    """By status and by parameter; whoever is sent the address sees the same."""
+    """By status and by text; whoever is sent the address sees the same."""
     async with board_of(tmp_path, workspace()) as board:
         page = board.page
         await board.open()
@@ -89,17 +96,70 @@ async def test_progress_is_followed(tmp_path: Path) -> None:
     async with board_of(tmp_path, workspace()) as board:
         page = board.page
         await board.open()
-        before = ["sim/X.3/0", "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.4/0", "post"]
-        await has_paths(page, *before)
+        await has_paths(page, *BY_SEVERITY)
         board.become(workspace().with_tasks(sim(2, FAILED, "MERLIN_HARD_FAIL")))
         await page.until(
             "[...document.querySelectorAll('.task-table .row')].some((row) => /Failed\\s+sim.X.2/.test(row.innerText))"
         )
-        await has_paths(page, *before)
+        await has_paths(page, *BY_SEVERITY)
         await page.until("/3 of 4/.test(document.querySelectorAll('.step')[1].textContent)")
         await page.until("/66 % · 4 of 6/.test(document.querySelector('.run-head').innerText)")
-        await page.click(".task-list .list-head button, .tasks .list-head button")
-        await has_paths(page, "sim/X.2/0", "sim/X.3/0", "prep", "sim/X.1/0", "sim/X.4/0", "post")
+        await page.until(f"{NEWS}?.innerText === '1 more failed: show it'")
+        await page.click(".tasks .list-head button")
+        await has_paths(page, "sim/X.2/0", "sim/X.3/0", "sim/X.4/0", "post", "prep", "sim/X.1/0")
+        await page.until(f"!{NEWS}")
+
+
+async def test_a_parameter_is_chosen_by_keyboard(tmp_path: Path) -> None:
+    """Its name and its value among those that the run has; the address holds both, and any value may be typed."""
+    async with board_of(tmp_path, workspace()) as board:
+        page = board.page
+        await board.open()
+        await page.until("document.querySelectorAll('.task-filters select').length === 3")
+        await tab_to(page, "select Parameter")
+        await page.press("ArrowDown")
+        await has_paths(page, *(path for path in BY_SEVERITY if path.startswith("sim")))
+        assert await page.evaluate("location.hash") == f"{VIEW}?parameter=X"
+        await tab_to(page, "input Value of X")
+        assert await page.evaluate(OFFERED) == ["1", "2", "3", "4"]
+        await page.type("4")
+        await has_paths(page, "sim/X.4/0")
+        assert await page.evaluate("location.hash") == f"{VIEW}?parameter=X%3D4"
+        assert await page.evaluate(OFFERED) == ["4"]
+        await page.reload()
+        await has_paths(page, "sim/X.4/0")
+        await page.until(f"{OFFERED}.length === 1")
+        await show(page, f"{VIEW}?parameter=X%3Dfour")
+        await page.until("/No task matches/.test(document.querySelector('.tasks').innerText)")
+        await tab_to(page, "select Parameter")
+        await page.press("ArrowUp")
+        await has_paths(page, *BY_SEVERITY)
+        assert await page.evaluate("location.hash") == VIEW
+        assert page.complaints == []
+
+
+async def test_what_fails_among_many_that_failed_is_told(tmp_path: Path) -> None:
+    """Also while the page has only some of these, and of the time in which another page was shown."""
+    tasks = [Task("sim", f"sim/{index}", FAILED, sample_index=index) for index in range(700)]
+    tasks[0] = tasks[0]._replace(status=RUNNING)
+    made = MadeUp([step_of("sim", tasks)])
+    async with board_of(tmp_path, made) as board:
+        page = board.page
+        await board.open()
+        await page.until(f"{PATHS}[0] === 'sim/1'")
+        await page.until("document.querySelector('.tasks .count').innerText === '700 tasks'")
+        made = MadeUp([step_of("sim", [*tasks, Task("sim", "sim/700", WAITING, sample_index=700)])])
+        board.become(made)
+        await page.until(f"{NEWS}?.innerText === '1 more matches: show it'")  # so the page hears of changes
+        await show(page, "#/runs")
+        await page.until("document.querySelector('[role=grid] [role=row]')")
+        board.become(made.with_tasks(tasks[0]._replace(status=FAILED)))
+        await show(page, VIEW)
+        await page.until(f"{NEWS}?.innerText === '1 more failed: show it'")
+        assert await page.evaluate(f"{PATHS}[0]") == "sim/1"
+        await page.click(".tasks .list-head button")
+        await page.until(f"{PATHS}[0] === 'sim/0'")
+        await page.until(f"!{NEWS}")
 
 
 async def test_thousands_of_tasks(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ async def test_parameters_and_samples_are_rows(tmp_path: Path) -> None:
     await holds(tmp_path, SOURCE, "tables")
 
 
-async def test_failed_tasks_are_asked_for_first(tmp_path: Path) -> None:
-    """By all that the address names, and nothing that it can't."""
+async def test_tasks_are_asked_for_as_the_address_says(tmp_path: Path) -> None:
+    """By all that it names, and nothing that it can't; each value of a parameter is written as it is read."""
     await holds(tmp_path, SOURCE, "filters")
+
+
+async def test_a_list_says_what_it_would_have_by_now(tmp_path: Path) -> None:
+    """How many more failed or match; nothing before both are known."""
+    await holds(tmp_path, SOURCE, "news")

@@ -92,7 +92,7 @@ async def test_a_subscriber_hears_of_a_task_that_ends(tmp_path: Path) -> None:
 
 
 async def test_columns_are_what_tasks_say(tmp_path: Path) -> None:
-    """Also of tasks that the specification does not foresee."""
+    """Also of tasks that the specification does not foresee, and of parameters that many have."""
     written = WrittenWorkspace(tmp_path / "run", parameters=(1, 2))
     written.put("sim/P.1/0/1", FAILED)
     written.put("sim/P.2/2/0", RUNNING)
@@ -105,3 +105,27 @@ async def test_columns_are_what_tasks_say(tmp_path: Path) -> None:
         assert isinstance(step.tasks, HasColumns)
         for name in Task._fields:
             assert list(step.tasks.column(name)) == [getattr(task, name) for task in step.tasks], name
+        counted = list(step.tasks.combinations())
+        assert [one for count, one in counted for _ in range(count)] == [task.parameters for task in step.tasks]
+
+
+async def test_tasks_are_found_by_their_parameters(tmp_path: Path) -> None:
+    """Of the combination, in each step that uses the parameter; also the one that the specification lacks."""
+    written = WrittenWorkspace(tmp_path / "run", parameters=(1, 2))
+    written.put("sim/P.2/2/0", FAILED)
+    written.put("sim/P.2/9/9", FAILED)
+    text = """
+    query ($run: ID!, $filter: TaskFilter) {
+      run(id: $run) {
+        tasks(filter: $filter, orderBy: {field: SEVERITY, direction: DESC}) { nodes { path } }
+        stepRuns { tasks(filter: $filter) { totalCount } }
+      }
+    }"""
+    async with files_of(tmp_path, records=[run(1, str(written.path))]) as (database, _):
+        told = (await ask(database, text, run=RUN, filter={"parameter": {"key": "P", "eq": 2}}))["run"]
+        absent = (await ask(database, text, run=RUN, filter={"parameter": {"key": "P", "eq": None}}))["run"]
+    paths = [node["path"] for node in told["tasks"]["nodes"]]
+    assert paths[:2] == ["sim/P.2/2/0", "sim/P.2/9/9"]
+    assert paths[2:] == [path for path in written.paths() if "P.2" in path and path not in paths[:2]]
+    assert [step["tasks"]["totalCount"] for step in told["stepRuns"]] == [0, len(paths), 0]
+    assert [node["path"] for node in absent["tasks"]["nodes"]] == ["prep", "post"]

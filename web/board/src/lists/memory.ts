@@ -1,6 +1,6 @@
 // What lists remember while another page is shown, so that one comes back to the same place.
 
-const KEPT = 4;
+const KEPT = 6; // what the list of runs remembers, and the lists of one run
 const kept = new Map<string, unknown>();
 
 /** What was remembered last under this key, if it is not forgotten yet. */

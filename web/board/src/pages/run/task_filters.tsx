@@ -4,6 +4,7 @@ import { change } from "../../browser/address.ts";
 import type { TaskStatus } from "../../gql/graphql.ts";
 import { MARKS, TASK_STATUSES, tone, word } from "../../values/statuses.ts";
 import type { Run, Step } from "./data.ts";
+import { ParameterFields } from "./parameter_fields.tsx";
 import { ORDERS, type Wanted } from "./task_filter.ts";
 
 const WAIT = 300;
@@ -40,6 +41,7 @@ export function TaskFilters({
           ))}
         </select>
       </label>
+      <ParameterFields run={run.id} isRead={steps.length > 0} wanted={wanted.parameter} />
       <TextFilter text={wanted.text} />
       <label>
         Order
@@ -87,8 +89,13 @@ function TextFilter({ text }: { text: string }) {
   }, [typed, text]);
   return (
     <label>
-      Parameter, sample, return code or worker
-      <input type="search" value={typed} onChange={(event) => type(event.target.value)} placeholder="such as X.0.5" />
+      Path, return code or worker
+      <input
+        type="search"
+        value={typed}
+        onChange={(event) => type(event.target.value)}
+        placeholder="such as sim/X.0.5"
+      />
     </label>
   );
 }

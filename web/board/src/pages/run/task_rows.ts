@@ -16,20 +16,26 @@ export interface TaskRows {
   of: (task: Task) => Task;
   /** Says which rows are in sight. */
   look: (rows: readonly Task[]) => void;
-  /** How many match now, and how many are in the first part of the list; undefined until the server has said it. */
+  /** How many match now; undefined until the server has said it. */
   matching: number | undefined;
-  leading: number | undefined;
+  /** How many of these have failed; undefined also where they do not come first. */
+  failed: number | undefined;
   error: CombinedError | undefined;
 }
 
+interface Options {
+  hasFailedFirst: boolean;
+  throttle: number;
+}
+
 /** What was said of a task is kept, for when it comes in sight again. Give the component a `key` of the filters. */
-export function useTaskRows(run: string, filter: TaskFilter, leading: TaskFilter, throttle: number): TaskRows {
+export function useTaskRows(run: string, filter: TaskFilter, options: Options): TaskRows {
   const client = useClient();
   const known = useRef(new Map<string, Task>());
   const [, setAnswers] = useState(0);
   const [failure, fail] = useState<CombinedError>();
   const [rows, look] = useState(NOBODY);
-  const { data, error } = useLive(BoardTaskCountsDocument, { run, filter, leading, throttle });
+  const { data, error } = useLive(BoardTaskCountsDocument, { run, filter, ...options });
   const watched = useMemo(() => JSON.stringify(rows.slice(0, MOST).map(({ path }) => path)), [rows]);
   useEffect(() => {
     const paths = JSON.parse(watched) as string[];
@@ -54,7 +60,7 @@ export function useTaskRows(run: string, filter: TaskFilter, leading: TaskFilter
     of: (task) => known.current.get(task.id) ?? task,
     look,
     matching: data?.run?.matching.totalCount,
-    leading: data?.run?.leading.totalCount,
+    failed: data?.run?.failed?.totalCount,
     error: error ?? failure,
   };
 }

@@ -4,7 +4,7 @@ import { useQuery } from "urql";
 import { change, go, href } from "../../browser/address.ts";
 import { BoardFilterChoicesDocument, type RunOrderField } from "../../gql/graphql.ts";
 import { MARKS, RUN_STATUSES, tone, word } from "../../values/statuses.ts";
-import { useDraft } from "./drafts.ts";
+import { useDraft } from "../../parts/drafts.ts";
 import { Field } from "./field.tsx";
 import { FILTERS, type FilterName, type View, orderShown, statusesOf } from "./filter.ts";
 import { StudyField } from "./study_field.tsx";

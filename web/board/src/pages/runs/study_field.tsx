@@ -4,7 +4,7 @@ import { useQuery } from "urql";
 
 import { change } from "../../browser/address.ts";
 import { BoardStudyNamesDocument } from "../../gql/graphql.ts";
-import { useDraft } from "./drafts.ts";
+import { useDraft } from "../../parts/drafts.ts";
 import { Field } from "./field.tsx";
 
 const ASKED_AFTER = 200;
