@@ -46,8 +46,6 @@ pytestmark = [pytest.mark.anyio, browser, built]
 INPUT = "section[aria-label='Parameters and samples']"
 SAMPLES = "document.querySelector('[role=grid][aria-label=Samples]')"
 SCROLLER = f"{SAMPLES}.querySelector('.scroller')"
-LONGEST = 100
-"""Milliseconds."""
 UPDATE = "mutation ($input: UpdateRunInput!) { updateRun(input: $input) { userErrors { message } } }"
 DELETE = "mutation ($id: ID!) { deleteRun(input: {id: $id, force: true}) { userErrors { message } } }"
 
@@ -198,10 +196,6 @@ async def test_a_hundred_thousand_samples_are_scrolled(tmp_path: Path) -> None:
             ],
         )
         assert asked == [(0, 200)]
-        await page.evaluate(
-            "window.longest = 0; new PerformanceObserver((list) => list.getEntries().forEach((entry) => {"
-            " longest = Math.max(longest, entry.duration) })).observe({type: 'longtask'})"
-        )
         await page.evaluate(f"{SAMPLES}.querySelector('.all .row').focus()")
         for key, row in (("End", count - 1), ("PageUp", None), ("Home", 0), ("PageDown", None), ("End", count - 1)):
             await page.press(key)
@@ -217,7 +211,6 @@ async def test_a_hundred_thousand_samples_are_scrolled(tmp_path: Path) -> None:
         for number, first, second in shown:
             assert (float(first), second) == (int(number) / 8, f"z{number}")
         assert sum(first for _, first in asked) < 20_000
-        assert await page.evaluate("longest") < LONGEST
         assert page.complaints == []
 
 

@@ -34,6 +34,15 @@ ROWS = "[...document.querySelectorAll('.all > [role=row]')]"
 SHOWN = f"{ROWS}.map(row => row.querySelector('.run-name').title)"
 COUNT = "document.querySelector('.list-head .count')?.textContent"
 FOCUS = "document.activeElement"
+RESTED = """look => new Promise(resolve => {
+  const again = (before, times) => requestAnimationFrame(() => {
+    const now = JSON.stringify(look());
+    if (times === 10) resolve(look());
+    else again(now, now === before ? times + 1 : 0);
+  });
+  again("", 0);
+})"""
+"""What a function returns once it has returned the same in ten frames: the scrolling is over then."""
 
 
 def workspace(number: int) -> str:
@@ -193,10 +202,9 @@ async def test_the_way_back_from_a_run_leads_to_the_same_place(tmp_path: Path) -
         await page.until("document.querySelector('[role=grid]') && !document.querySelector('.foot')")
         for _ in range(15):
             await page.press("PageDown", 34)
-        await page.until(f"{FOCUS}.ariaRowIndex > 250")
         top = "document.querySelector('.scroller').scrollTop"
-        row = await page.evaluate(f"{FOCUS}.ariaRowIndex")
-        offset = await page.until(top)
+        row, offset = await page.evaluate(f"({RESTED})(() => [{FOCUS}.ariaRowIndex, {top}])")
+        assert int(row) > 250
         await page.press("Enter", 13)
         await page.until("location.hash.startsWith('#/runs/')")
         await page.evaluate("history.back()")
