@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import shutil
-from pathlib import Path
 
 import httpx
 import pytest
@@ -32,14 +31,14 @@ async def page(_request: Request) -> Response:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
-async def test_a_page_of_an_allowed_origin_asks_with_its_token(tmp_path: Path) -> None:
+async def test_a_page_of_an_allowed_origin_asks_with_its_token() -> None:
     """With the settings that the README gives, and no others."""
     _token, command = block("README.md", "--allow-origins").splitlines()
     name, value = shlex.split(command)[-2:]
     assert (name, value) == ("--allow-origins", "http://localhost:3000")
     async with (
         serving(await memory_of(), Route("/front-end", page)) as own,
-        browsing(tmp_path / "profile") as browser,
+        browsing() as browser,
     ):
         origin = f"http://127.0.0.1:{own.port}"
         settings = Settings(token=TOKEN, allow_origins=origin)

@@ -111,12 +111,12 @@ def shown_by(notebook: Notebook, once: str, question: str) -> Any:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
-async def test_a_page_works_through_a_tunnel(tmp_path: Path) -> None:
+async def test_a_page_works_through_a_tunnel() -> None:
     """On a port that the server does not know: the login, a query, a websocket and an event stream of its own page."""
     async with (
         serving(await memory_of(), settings=Settings(token=TOKEN)) as live,
         tunnel(live.port) as own,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         await page.open(f"http://127.0.0.1:{own}/?token={TOKEN}")
         roles = await page.evaluate(

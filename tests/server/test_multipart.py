@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from pathlib import Path
 
 import httpx
 import pytest
@@ -217,7 +216,7 @@ async def test_a_thousand_aborted_subscriptions_leave_nothing(live: Live) -> Non
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed here")
-async def test_a_browser_hands_on_each_part_as_it_comes(tmp_path: Path) -> None:
+async def test_a_browser_hands_on_each_part_as_it_comes() -> None:
     """To a page that reads the response of its `fetch`: nothing is held back until more has come."""
 
     async def shown(_request: Request) -> Response:
@@ -225,7 +224,7 @@ async def test_a_browser_hands_on_each_part_as_it_comes(tmp_path: Path) -> None:
 
     body = json.dumps({"query": "subscription { changes(snapshot: true) { kind } }"})
     init = f"{{method: 'POST', headers: {{'content-type': 'application/json', accept: '{APOLLO}'}}, body: '{body}'}}"
-    async with serving(await memory_of(run(1, "/one")), Route("/page", shown)) as live, browsing(tmp_path) as page:
+    async with serving(await memory_of(run(1, "/one")), Route("/page", shown)) as live, browsing() as page:
         await page.open(live.http.replace("/graphql", "/page"))
         await page.evaluate(
             f"""window.told = "", fetch("/graphql", {init}).then(async (response) => {{

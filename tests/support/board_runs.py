@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -89,7 +88,7 @@ class Board:
 
 @asynccontextmanager
 async def board_of(
-    profile: Path, workspace: MadeUp | None, status: RunStatus = RunStatus.RUNNING, **settings: Any
+    workspace: MadeUp | None, status: RunStatus = RunStatus.RUNNING, **settings: Any
 ) -> AsyncIterator[Board]:
     """A run of the study wave with these files; without any, the server reads none."""
     worker = logical_worker("hand", runs=(RUN,), physical_workers=(uid(21),))
@@ -106,7 +105,7 @@ async def board_of(
         worker,
         physical_worker(21, PROCESS, logical_worker_id=worker.id),
     )
-    async with serving(backend, settings=Settings(no_auth=True, **settings)) as live, browsing(profile) as page:
+    async with serving(backend, settings=Settings(no_auth=True, **settings)) as live, browsing() as page:
         reader = MadeUpReader(live.database.observations)
         if workspace is not None:
             live.database.observations.set_source(Source.WORKSPACE_FILES, works=True)

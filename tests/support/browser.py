@@ -6,17 +6,20 @@ https://chromedevtools.github.io/devtools-protocol/ names the methods and events
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import contextlib
 import itertools
 import json
 import re
 import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -24,6 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.live import DEADLINE, until
 
 CHROMIUM = shutil.which("chromium")
+_SHARED: list[_Browser] = []
 _LONGEST = 500
 """Characters of a complaint: a page may name what is blocked by all its data."""
 _OPTIONS = (
@@ -93,7 +97,7 @@ class Task:
 class Page:
     """One tab. What it complains of is collected from before its first load on."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection, *, is_apart: bool = False) -> None:
         self.complaints: list[str] = []
         """Errors and warnings of the console, uncaught exceptions, requests that failed, violations of the policy."""
         self.requests: list[str] = []
@@ -105,7 +109,9 @@ class Page:
         self._trace: list[dict[str, Any]] = []
         self._traced = asyncio.Event()
         self._connection = connection
+        self._is_apart = is_apart
         self._session: str | None = None
+        self._context: dict[str, Any] = {}
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._loaded = asyncio.Event()
@@ -182,6 +188,10 @@ class Page:
         """Stops timers and messages, as a browser does with a tab that it puts to sleep; or goes on."""
         await self.command("Page.setWebLifecycleState", state="frozen" if on else "active")
 
+    async def permit(self, *permissions: str) -> None:
+        """What the browser would ask the viewer about."""
+        await self._ask("Browser.grantPermissions", of_the_tab=False, permissions=permissions, **self._context)
+
     async def renderers(self) -> list[int]:
         """The ids of the processes that run pages."""
         answer = await self._ask("SystemInfo.getProcessInfo", of_the_tab=False)
@@ -216,6 +226,10 @@ class Page:
         answer = await self.command("Page.captureScreenshot", format=path.suffix.removeprefix("."))
         path.write_bytes(base64.b64decode(answer["data"]))
 
+    async def close_browser(self) -> None:
+        """What it keeps is written then."""
+        await self._connection.send('{"id": -1, "method": "Browser.close"}')
+
     async def listen(self) -> None:
         """Until the connection ends: hands answers to who waits for them, and takes note of events."""
         with contextlib.suppress(asyncio.CancelledError, ConnectionClosed):
@@ -235,7 +249,9 @@ class Page:
         self.complaints.append(f"{kind}: {str(told)[:_LONGEST]}")
 
     async def _begin(self, width: int, height: int) -> None:
-        target = await self._ask("Target.createTarget", url="about:blank")
+        if self._is_apart:
+            self._context = await self._ask("Target.createBrowserContext", disposeOnDetach=True)
+        target = await self._ask("Target.createTarget", url="about:blank", **self._context)
         attached = await self._ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
@@ -302,33 +318,75 @@ class Page:
                 self._complain("policy", json.dumps(params["issue"]["details"]))
 
 
+class _Browser(NamedTuple):
+    process: subprocess.Popen[bytes]
+    address: str
+    """Of its DevTools."""
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
 @asynccontextmanager
-async def browsing(profile: Path) -> AsyncIterator[Page]:
-    """A page of a browser with a profile of its own, which ends with this context."""
-    assert CHROMIUM is not None
-    process = await asyncio.create_subprocess_exec(
-        *(CHROMIUM, *_OPTIONS, f"--user-data-dir={profile}", "about:blank"),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+async def browsing(profile: Path | None = None) -> AsyncIterator[Page]:
+    """A page that shares nothing with others: no cookies, no storage, no connections. It ends with this context.
+
+    With a profile, of a browser of its own, which keeps there what it keeps.
+    """
+    if profile is None:
+        async with _page(await _shared(), is_apart=True) as page:
+            yield page
+        return
+    browser = await _started(profile)
     try:
-        told = profile / "DevToolsActivePort"
-        await until(lambda: told.exists() and len(told.read_text().splitlines()) == 2)
-        port, path = told.read_text().splitlines()
-        async with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as connection:
-            page = Page(connection)
-            listening = asyncio.create_task(page.listen())
-            try:
-                yield page
-                await connection.send('{"id": -1, "method": "Browser.close"}')  # what it keeps is written then
-                await process.wait()
-            finally:
-                listening.cancel()
-                await listening
+        async with _page(browser, is_apart=False) as page:
+            yield page
+            await page.close_browser()
+            await asyncio.to_thread(browser.process.wait)
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+        browser.close()
+
+
+@asynccontextmanager
+async def _page(browser: _Browser, *, is_apart: bool) -> AsyncIterator[Page]:
+    async with connect(browser.address, max_size=None, proxy=None) as connection:
+        page = Page(connection, is_apart=is_apart)
+        listening = asyncio.create_task(page.listen())
+        try:
+            yield page
+        finally:
+            listening.cancel()
+            await listening
+
+
+async def _shared() -> _Browser:
+    """The one of all tests of this process: to start a browser for each takes longer than most of what they do."""
+    if not _SHARED or _SHARED[-1].process.poll() is not None:
+        profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        browser = await _started(Path(profile.name))
+        atexit.register(profile.cleanup)
+        atexit.register(browser.close)  # before the folder goes
+        _SHARED.append(browser)
+    return _SHARED[-1]
+
+
+async def _started(profile: Path) -> _Browser:
+    assert CHROMIUM is not None
+    process = subprocess.Popen(
+        (CHROMIUM, *_OPTIONS, f"--user-data-dir={profile}", "about:blank"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    told = profile / "DevToolsActivePort"
+    try:
+        await until(lambda: told.exists() and len(told.read_text().splitlines()) == 2)
+    except BaseException:
+        process.kill()
+        raise
+    port, path = told.read_text().splitlines()
+    return _Browser(process, f"ws://127.0.0.1:{port}{path}")
 
 
 def _told(details: dict[str, Any]) -> str:

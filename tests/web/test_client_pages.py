@@ -135,7 +135,7 @@ async def test_a_page_shows_what_the_database_holds(
         return Response(script, media_type="text/javascript")
 
     routes = (Route("/runs/page", home), Route("/runs/page.js", code))
-    async with serving(await memory_of(*demo_records(datetime.now())), *routes) as live, browsing(tmp_path) as page:
+    async with serving(await memory_of(*demo_records(datetime.now())), *routes) as live, browsing() as page:
         watched = Watched(page, live)
         await page.open(f"http://127.0.0.1:{live.port}/runs/page")
         await page.until("document.body.dataset.heard === 'SNAPSHOT_END'")

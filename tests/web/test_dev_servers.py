@@ -72,7 +72,7 @@ async def page_of_vite(tmp_path: Path, configuration: str, token: str = "") -> A
         (front / "vite.config.mjs").write_text(configuration.replace("localhost:8000", f"127.0.0.1:{live.port}"))
         async with (
             started(front, vite, "--host", "127.0.0.1", token=token) as url,
-            browsing(tmp_path / "profile") as page,
+            browsing() as page,
         ):
             await page.open(url)
             await page.until("window.ready")
@@ -151,7 +151,7 @@ async def test_a_page_of_next_does_everything_by_a_token(tmp_path: Path) -> None
         next_ = front / "node_modules" / "next" / "dist" / "bin" / "next"
         async with (
             started(front, next_, "dev", "--hostname", "127.0.0.1", "--port", str(port)),
-            browsing(tmp_path / "profile") as page,
+            browsing() as page,
         ):
             await page.open(f"{origin}/index.html")
             await page.until("window.ready")

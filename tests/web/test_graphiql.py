@@ -43,11 +43,11 @@ RESULT = "document.querySelector('.result-window .CodeMirror').CodeMirror.getVal
 
 
 @browser
-async def test_the_form_logs_in_and_out(tmp_path: Path) -> None:
+async def test_the_form_logs_in_and_out() -> None:
     """Whatever the browser says of where it comes from: also at an address that shows a token which is over."""
     async with (
         serving(await memory_of(), settings=Settings(token=TOKEN, board=False)) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         home = f"http://127.0.0.1:{live.port}/"
         shown = f"{home}graphiql"
@@ -75,9 +75,9 @@ WRITE_HEADERS = """(() => {
 
 
 @asynccontextmanager
-async def viewing(directory: Path, *routes: Mount) -> AsyncIterator[tuple[Live, Page]]:
+async def viewing(*routes: Mount) -> AsyncIterator[tuple[Live, Page]]:
     backend = await memory_of(*demo_records(datetime.now()))
-    async with serving(backend, *routes) as live, browsing(directory / "profile") as page:
+    async with serving(backend, *routes) as live, browsing() as page:
         yield live, page
 
 
@@ -99,9 +99,9 @@ async def run_tab(page: Page, expected: str) -> None:
 
 @built
 @browser
-async def test_a_browser_without_internet_shows_results(tmp_path: Path) -> None:
+async def test_a_browser_without_internet_shows_results() -> None:
     """The page opens with its tabs, reads the schema, asks, subscribes and stops; the browser objects to nothing."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         await page.open(f"http://127.0.0.1:{live.port}/graphiql")
         await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
         tabs = "[...document.querySelectorAll('.graphiql-tab-button')].map(tab => tab.textContent)"
@@ -150,9 +150,9 @@ async def show(page: Page, selector: str) -> dict[str, float]:
 
 @built
 @browser
-async def test_all_can_be_used_on_a_narrow_screen(tmp_path: Path) -> None:
+async def test_all_can_be_used_on_a_narrow_screen() -> None:
     """The panes stand one below the other, as wide as the screen and with room for some lines, and each works there."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         await page.open(f"http://127.0.0.1:{live.port}/graphiql", width=NARROW, height=800)
         await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
         await page.click("[aria-label='Show Documentation Explorer']")
@@ -183,9 +183,9 @@ async def test_all_can_be_used_on_a_narrow_screen(tmp_path: Path) -> None:
 
 @built
 @browser
-async def test_the_first_tab_tells_what_this_is(tmp_path: Path) -> None:
+async def test_the_first_tab_tells_what_this_is() -> None:
     """Its query, which runs as it is, stands below three lines that fit into their place."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         await page.open(f"http://127.0.0.1:{live.port}/graphiql")
         await page.until("document.querySelector('.graphiql-query-editor .cm-keyword')")
         shown = await page.evaluate(
@@ -205,11 +205,11 @@ async def test_the_first_tab_tells_what_this_is(tmp_path: Path) -> None:
 @built
 @browser
 @pytest.mark.parametrize("name", ["graphiql", "board"])
-async def test_a_browser_that_runs_no_scripts_is_told(tmp_path: Path, name: str) -> None:
+async def test_a_browser_that_runs_no_scripts_is_told(name: str) -> None:
     """In sight, and nothing says that it is loading."""
     if not (STATIC / name / "index.html").exists():
         pytest.skip(f"the page is not built: {name}")
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         address = f"http://127.0.0.1:{live.port}/{name}"
         await page.open(address)
         await page.command("Emulation.setScriptExecutionDisabled", value=True)
@@ -239,7 +239,7 @@ async def test_a_link_leads_to_the_board(tmp_path: Path, *, has_board: bool) -> 
     settings = Settings(no_auth=True, board=has_board)
     async with (
         serving(await memory_of(), settings=settings, static=static) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         await page.open(f"http://127.0.0.1:{live.port}/graphiql")
         await run_tab(page, '"totalCount": 0')
@@ -271,9 +271,9 @@ class Tap:
 
 
 @asynccontextmanager
-async def viewing_logged_out(directory: Path) -> AsyncIterator[tuple[Tap, Page]]:
+async def viewing_logged_out() -> AsyncIterator[tuple[Tap, Page]]:
     tap = Tap(make_app(Settings(database="memory://", token=TOKEN)))
-    async with viewing(directory, Mount("/merlin", tap)) as (live, page):
+    async with viewing(Mount("/merlin", tap)) as (live, page):
         await page.open(f"http://127.0.0.1:{live.port}/merlin/graphiql")
         await page.until("document.querySelector('.login').textContent.includes('Not logged in')")
         yield tap, page
@@ -281,9 +281,9 @@ async def viewing_logged_out(directory: Path) -> AsyncIterator[tuple[Tap, Page]]
 
 @built
 @browser
-async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
+async def test_who_is_not_logged_in_can_paste_a_token() -> None:
     """A wrong one is refused; with a right one the page begins anew, and its session is enough for websockets, too."""
-    async with viewing_logged_out(tmp_path) as (tap, page):
+    async with viewing_logged_out() as (tap, page):
         for token, expected in (("bad", "document.querySelector('[role=alert]').textContent"), (TOKEN, None)):
             await page.click(".login input")
             await page.evaluate("document.querySelector('.login input').value = ''")
@@ -304,9 +304,9 @@ async def test_who_is_not_logged_in_can_paste_a_token(tmp_path: Path) -> None:
 
 @built
 @browser
-async def test_a_token_among_the_headers_is_sent_and_not_kept(tmp_path: Path) -> None:
+async def test_a_token_among_the_headers_is_sent_and_not_kept() -> None:
     """Queries carry it as it is given, websockets in connection_init; the browser keeps tabs and history without it."""
-    async with viewing_logged_out(tmp_path) as (tap, page):
+    async with viewing_logged_out() as (tap, page):
         await write_headers(page)
         await page.evaluate(
             "document.querySelector('.graphiql-query-editor .CodeMirror')"

@@ -91,7 +91,7 @@ async def _bundled(target: Path) -> bytes:
 
 
 @pytest.fixture
-async def site(bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+async def site(bundle: bytes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     async def page(_request: Request) -> Response:
         policy = {"content-security-policy": "default-src 'self'; connect-src *"}
         return HTMLResponse('<!doctype html><script type="module" src="queries.js"></script>', headers=policy)
@@ -111,7 +111,7 @@ async def site(bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             f"http://127.0.0.1:{live.port}",
             allowed,
             foreign,
-            await stack.enter_async_context(browsing(tmp_path)),
+            await stack.enter_async_context(browsing()),
         )
         _record(found, monkeypatch)
         yield found

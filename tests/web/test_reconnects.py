@@ -121,7 +121,7 @@ async def in_browser(port: int, directory: Path, login: str = "") -> AsyncIterat
         yield None
         return
     script = await bundle("event_source", port, directory / "bundled")
-    async with browsing(directory / "profile") as page:
+    async with browsing() as page:
         await page.open(f"http://127.0.0.1:{port}/graphiql{login}")  # which asks for nothing by itself
         await page.evaluate(f"{script}; 0")
         yield page

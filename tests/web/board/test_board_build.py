@@ -147,7 +147,7 @@ async def test_every_page_loads_where_only_trusted_operations_are_answered(
     """Those of the navigation, and the page of each kind that they link to. No other host is asked for anything."""
     with Serving(tmp_path / "server", "--demo", *flags) as server:
         port = int(server.url.rsplit(":", 1)[1])
-        async with browsing(tmp_path / "profile") as page:
+        async with browsing() as page:
             await open_board(page, port)
             refused = """fetch("graphql", {method: "POST", headers: {"content-type": "application/json"},
                 body: '{"query": "{ database { version } }"}'}).then((answer) => answer.json())"""

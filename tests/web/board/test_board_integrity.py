@@ -57,8 +57,8 @@ def damaged() -> list[Model]:
 
 
 @asynccontextmanager
-async def viewing(directory: Path, *given: Model, view: str = "#/integrity") -> AsyncIterator[tuple[Live, Page]]:
-    async with serving(await memory_of(*(given or damaged()))) as live, browsing(directory / "profile") as page:
+async def viewing(*given: Model, view: str = "#/integrity") -> AsyncIterator[tuple[Live, Page]]:
+    async with serving(await memory_of(*(given or damaged()))) as live, browsing() as page:
         await open_board(page, live.port, view)
         yield live, page
         assert page.complaints == []
@@ -78,9 +78,9 @@ def repairable(problems: list[Problem]) -> set[ProblemKind]:
     return {problem.kind for problem in problems if problem.repairable}
 
 
-async def test_the_gravest_problems_come_first(tmp_path: Path) -> None:
+async def test_the_gravest_problems_come_first() -> None:
     """Each with its message, with what it is about, and whether it can be repaired; a run is a link."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         assert [text.split() for text in await texts_of(page, ".tile")] == [
             ["3", "✕", "Error"],
             ["1", "!", "Warning"],
@@ -97,9 +97,9 @@ async def test_the_gravest_problems_come_first(tmp_path: Path) -> None:
         await page.until(f"location.hash == '#/runs/{uid(3)}'")
 
 
-async def test_the_address_holds_the_view(tmp_path: Path) -> None:
+async def test_the_address_holds_the_view() -> None:
     """A severity and a kind, by mouse and by address."""
-    async with viewing(tmp_path, view="#/integrity?severity=ERROR&kind=DUPLICATE_REFERENCE") as (_, page):
+    async with viewing(view="#/integrity?severity=ERROR&kind=DUPLICATE_REFERENCE") as (_, page):
         (only,) = await lines(page)
         assert "Reference that stands twice" in only
         assert await text_of(page, "section h2") == "Problems 1 of 5"
@@ -109,9 +109,9 @@ async def test_the_address_holds_the_view(tmp_path: Path) -> None:
         assert (await lines(page))[0].startswith("! Warning")
 
 
-async def test_what_is_mended_elsewhere_stays_in_its_place(tmp_path: Path) -> None:
+async def test_what_is_mended_elsewhere_stays_in_its_place() -> None:
     """Marked, until the viewer wants it gone."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         before = await page.evaluate(TOPS)
         await live.database.repair(live.database.unit(), [ProblemKind.DUPLICATE_REFERENCE])
         await page.until(f"{LINES}.some((each) => each.innerText.includes('gone since'))")
@@ -123,9 +123,9 @@ async def test_what_is_mended_elsewhere_stays_in_its_place(tmp_path: Path) -> No
         assert "gone since" not in "".join(await lines(page))
 
 
-async def test_a_repair_by_keyboard(tmp_path: Path) -> None:
+async def test_a_repair_by_keyboard() -> None:
     """The trial tells what would be done and changes nothing; then the same is done, and told."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         before = await live.database.integrity()
         await tab_to(page, "button Repair…")
         await page.press("Enter")
@@ -159,9 +159,9 @@ async def test_a_repair_by_keyboard(tmp_path: Path) -> None:
         assert await focused(page) == "button Repair…"
 
 
-async def test_another_choice_has_to_be_tried_anew(tmp_path: Path) -> None:
+async def test_another_choice_has_to_be_tried_anew() -> None:
     """Nothing is done for good that the viewer has not seen before."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
         before = await live.database.integrity()
         await page.click(".section-head button")
         await page.click(".repair .actions button:nth-of-type(2)")
@@ -175,9 +175,9 @@ async def test_another_choice_has_to_be_tried_anew(tmp_path: Path) -> None:
         assert await live.database.integrity() == before
 
 
-async def test_why_a_repair_was_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_why_a_repair_was_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the server's words, where it was asked for."""
-    async with viewing(tmp_path) as (live, page):
+    async with viewing() as (live, page):
 
         async def refuse(_unit: UnitOfWork, *_: object) -> list[Problem]:
             raise ConflictError("Others keep writing to these records: try it again.")
@@ -190,13 +190,13 @@ async def test_why_a_repair_was_refused_is_told(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("fate", ["DELETE", "KEEP"])
-async def test_the_fate_of_runs_that_came_back_is_chosen(tmp_path: Path, redis_server: RedisServer, fate: str) -> None:
+async def test_the_fate_of_runs_that_came_back_is_chosen(redis_server: RedisServer, fate: str) -> None:
     """They are deleted again, or stay; either way the problem is gone."""
     records: list[Model] = [study(1, "heat", runs=(uid(2),)), run(2, study_id=uid(1), run_status=RunStatus.COMPLETED)]
     backend = make_backend(redis_server.url, BackendOptions())
     writer = writer_to(redis_server.url)
     writer.create(*records)
-    async with serving(backend) as live, browsing(tmp_path / "profile") as page:
+    async with serving(backend) as live, browsing() as page:
         await live.database.runs.delete(uid(2))
         writer.create(records[1])
         await live.database.feed.refresh([Key(EntityKind.RUN, uid(2))])
@@ -225,7 +225,7 @@ async def test_a_repair_is_offered_to_those_who_may(tmp_path: Path, role: Role) 
     add_line(tokens, TokenLine("anna", role, hash_of(token)))
     async with (
         serving(await memory_of(*damaged()), settings=Settings(token_file=tokens)) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         await page.open(f"http://127.0.0.1:{live.port}/board#/integrity")
         await page.until("document.activeElement?.id == 'token'")
@@ -236,19 +236,19 @@ async def test_a_repair_is_offered_to_those_who_may(tmp_path: Path, role: Role) 
         assert ("Repair…" in await texts_of(page, "button")) == (role is Role.ADMIN)
 
 
-async def test_where_all_agrees_the_page_says_so(tmp_path: Path) -> None:
+async def test_where_all_agrees_the_page_says_so() -> None:
     """And offers nothing to repair."""
     given: list[Model] = [study(1, "heat", runs=(uid(2),)), run(2, study_id=uid(1), run_status=RunStatus.COMPLETED)]
-    async with viewing(tmp_path, *given) as (_, page):
+    async with viewing(*given) as (_, page):
         assert (await text_of(page, ".empty")).startswith("All agrees:")
         await page.click(".section-head button")
         await said(page, "There is nothing that could be repaired")
         assert await page.evaluate("document.querySelector('.repair .actions button:nth-of-type(2)').disabled")
 
 
-async def test_of_thousands_only_those_in_sight_are_in_the_page(tmp_path: Path) -> None:
+async def test_of_thousands_only_those_in_sight_are_in_the_page() -> None:
     """All are counted, and the last is reached by the End key."""
-    async with viewing(tmp_path, *(study(number, f"study_{number}") for number in range(3_000))) as (_, page):
+    async with viewing(*(study(number, f"study_{number}") for number in range(3_000))) as (_, page):
         assert await text_of(page, "section h2") == "Problems 3,000"
         assert await page.evaluate(f"{LINES}.length") < 60
         await page.press("End")
@@ -257,9 +257,9 @@ async def test_of_thousands_only_those_in_sight_are_in_the_page(tmp_path: Path) 
 
 
 @with_axe
-async def test_nothing_grave_and_nothing_too_wide(tmp_path: Path) -> None:
+async def test_nothing_grave_and_nothing_too_wide() -> None:
     """In both themes, on a wide and on a narrow screen, with the dialog and without."""
-    async with viewing(tmp_path) as (_, page):
+    async with viewing() as (_, page):
         for is_open in (False, True):
             if is_open:
                 await page.resize(1400)

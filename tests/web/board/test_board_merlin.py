@@ -41,7 +41,7 @@ async def test_every_page_shows_what_merlin_does(tmp_path: Path) -> None:
     ):
         settings = Settings(no_auth=True, broker=server.url, workspace_root=(site.merlin.home,))
         backend = make_backend(server.url, BackendOptions())
-        async with serving(backend, settings=settings) as live, browsing(tmp_path / "profile") as page:
+        async with serving(backend, settings=settings) as live, browsing() as page:
             await open_board(page, live.port)
             await page.until(contains("There is no study yet"))
             await site.work()

@@ -66,8 +66,8 @@ def records(runs: int = 12) -> list[Model]:
 
 
 @asynccontextmanager
-async def watching(profile: Path, *given: Model, settings: Settings | None = None) -> AsyncIterator[tuple[Live, Page]]:
-    async with serving(await memory_of(*given), settings=settings) as live, browsing(profile) as page:
+async def watching(*given: Model, settings: Settings | None = None) -> AsyncIterator[tuple[Live, Page]]:
+    async with serving(await memory_of(*given), settings=settings) as live, browsing() as page:
         await open_board(page, live.port)
         await agree(page, live.port)
         yield live, page
@@ -78,7 +78,7 @@ async def watching(profile: Path, *given: Model, settings: Settings | None = Non
 async def demo(directory: Path, *flags: str) -> AsyncIterator[tuple[Serving, Page]]:
     """All that the overview can show."""
     with Serving(directory / "server", "--demo", *flags) as server:
-        async with browsing(directory / "profile") as page:
+        async with browsing() as page:
             await open_board(page, port_of(server))
             yield server, page
 
@@ -97,9 +97,9 @@ async def create_run(live: Live, workspace: str) -> None:
     assert answer["data"] == {"createRun": {"userErrors": []}}
 
 
-async def test_changes_arrive_without_being_asked_for(tmp_path: Path) -> None:
+async def test_changes_arrive_without_being_asked_for() -> None:
     """The page asks once for each of its live queries; then it sends no request and no message but its pings."""
-    async with watching(tmp_path / "profile", *records()) as (live, page):
+    async with watching(*records()) as (live, page):
         types = [json.loads(text)["type"] for text in page.sent]
         assert types == ["connection_init", "subscribe", "subscribe", "subscribe"]
         requests = list(page.requests)
@@ -110,9 +110,9 @@ async def test_changes_arrive_without_being_asked_for(tmp_path: Path) -> None:
         assert {json.loads(text)["type"] for text in page.sent[len(types) :]} <= {"ping", "pong"}
 
 
-async def test_rows_stay_where_they_are_while_others_come_and_go(tmp_path: Path) -> None:
+async def test_rows_stay_where_they_are_while_others_come_and_go() -> None:
     """A new row takes the place of one that left; what is shown of a study changes in place. Nothing jumps."""
-    async with watching(tmp_path / "profile", *records()) as (live, page):
+    async with watching(*records()) as (live, page):
         before = await page.evaluate(PLACES)
         assert len(before) == 13
         await page.evaluate(MEASURE_SHIFTS)
@@ -135,9 +135,9 @@ async def test_rows_stay_where_they_are_while_others_come_and_go(tmp_path: Path)
         await agree(page, live.port)
 
 
-async def test_who_left_stands_there_marked_until_another_comes(tmp_path: Path) -> None:
+async def test_who_left_stands_there_marked_until_another_comes() -> None:
     """An empty place would let all rows below it jump."""
-    async with watching(tmp_path / "profile", *records(3)) as (live, page):
+    async with watching(*records(3)) as (live, page):
         await set_status(live, 101, "COMPLETED")
         await page.until("document.querySelector('.active-runs li.left')")
         left = await texts_of(page, ".active-runs li")
@@ -185,9 +185,9 @@ async def test_it_is_used_by_keyboard_alone(tmp_path: Path) -> None:
         await page.until("location.hash === '#/runs?status=FAILED'")
 
 
-async def test_the_theme_is_chosen_by_keyboard_and_kept(tmp_path: Path) -> None:
+async def test_the_theme_is_chosen_by_keyboard_and_kept() -> None:
     """By itself it is the system's; a choice holds over the next visit, until the system is chosen again."""
-    async with watching(tmp_path / "profile", *records(1)) as (_, page):
+    async with watching(*records(1)) as (_, page):
         await page.prefer(color_scheme="light")
         light = await page.evaluate(GROUND)
         await page.prefer(color_scheme="dark")
@@ -229,11 +229,11 @@ async def test_axe_finds_nothing_grave(tmp_path: Path) -> None:
 
 
 @with_axe
-async def test_the_login_has_nothing_grave_either(tmp_path: Path) -> None:
+async def test_the_login_has_nothing_grave_either() -> None:
     """It is what somebody without a session sees first."""
     async with (
         serving(await memory_of(), settings=Settings(token="the-token-of-somebody-here")) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         await page.open(f"http://127.0.0.1:{live.port}/board")
         await page.until("document.querySelector('main.login')")
@@ -244,7 +244,7 @@ async def test_the_login_has_nothing_grave_either(tmp_path: Path) -> None:
         assert await too_wide(page) == []
 
 
-async def test_nothing_is_wider_than_a_small_screen(tmp_path: Path) -> None:
+async def test_nothing_is_wider_than_a_small_screen() -> None:
     """At 390 pixels, and at 200 % zoom, also with names that have no end: only tables scroll, in their own places."""
     ids = tuple(uid(100 + number) for number in range(3))
     states = (RunStatus.RUNNING, RunStatus.FAILED, RunStatus.COMPLETED)
@@ -257,7 +257,7 @@ async def test_nothing_is_wider_than_a_small_screen(tmp_path: Path) -> None:
             for number, status in enumerate(states)
         ),
     ]
-    async with watching(tmp_path / "profile", *given) as (_, page):
+    async with watching(*given) as (_, page):
         for view in VIEWS:
             await show(page, view)
             await page.resize(390)
@@ -268,11 +268,11 @@ async def test_nothing_is_wider_than_a_small_screen(tmp_path: Path) -> None:
             assert (view, await too_wide(page)) == (view, [])
 
 
-async def test_nothing_moves_for_who_does_not_want_it(tmp_path: Path) -> None:
+async def test_nothing_moves_for_who_does_not_want_it() -> None:
     """What waits for an answer breathes, unless the system says that motion should be reduced."""
     bone = """(() => { const bone = document.createElement("div"); bone.className = "bone"; document.body.append(bone);
         const {animationName} = getComputedStyle(bone); bone.remove(); return animationName; })()"""
-    async with watching(tmp_path / "profile", *records(1)) as (_, page):
+    async with watching(*records(1)) as (_, page):
         await page.prefer(reduced_motion="no-preference")
         await page.becomes(bone, "breathe")
         await page.prefer(reduced_motion="reduce")
@@ -287,7 +287,7 @@ async def test_times_are_the_viewers_with_the_sites_on_hover(tmp_path: Path) -> 
     path = tmp_path / "merlin.db"
     merlins_file(path).create(run(1, f"/runs/alpha_{year}0102-030405", run_status=RunStatus.RUNNING))
     with Serving(tmp_path / "server", "--database", f"sqlite:///{path}", "--time-zone", "Europe/Zurich") as server:
-        async with browsing(tmp_path / "profile") as page:
+        async with browsing() as page:
             await page.open("about:blank")
             await page.live_in("Asia/Kathmandu")
             await open_board(page, port_of(server))
@@ -297,9 +297,9 @@ async def test_times_are_the_viewers_with_the_sites_on_hover(tmp_path: Path) -> 
             assert sites == f"{year}-01-02 03:04:05 at the site (UTC+01:00)"
 
 
-async def test_an_empty_database_says_what_is_missing(tmp_path: Path) -> None:
+async def test_an_empty_database_says_what_is_missing() -> None:
     """And what makes it less empty."""
-    async with watching(tmp_path / "profile") as (_, page):
+    async with watching() as (_, page):
         told = await text_of(page, "main")
         for text in ("No run is active.", "Nothing has failed.", "There is no study yet: merlin run makes one."):
             assert text in told
@@ -310,12 +310,12 @@ async def test_an_empty_database_says_what_is_missing(tmp_path: Path) -> None:
         assert "The board has no such page." in await text_of(page, "main")
 
 
-async def test_what_the_server_refuses_is_told_and_asked_for_again(tmp_path: Path) -> None:
+async def test_what_the_server_refuses_is_told_and_asked_for_again() -> None:
     """Here a fourth subscription of a client that may have three: when another one ends, the page is right again."""
     settings = Settings(no_auth=True, max_client_subscriptions=3)
     async with (
         serving(await memory_of(*records(2)), settings=settings) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         async with connect(live.ws, subprotocols=[Subprotocol("graphql-transport-ws")]) as other:
             await other.send('{"type": "connection_init"}')
@@ -329,9 +329,9 @@ async def test_what_the_server_refuses_is_told_and_asked_for_again(tmp_path: Pat
         await agree(page, live.port)
 
 
-async def test_many_changes_are_shown_as_one(tmp_path: Path) -> None:
+async def test_many_changes_are_shown_as_one() -> None:
     """A burst is answered once a second, with what is so at its end."""
-    async with watching(tmp_path / "profile", *records()) as (live, page):
+    async with watching(*records()) as (live, page):
         await asyncio.gather(*(set_status(live, 100 + number, "CANCELLED") for number in range(12)))
         async with asyncio.timeout(PATIENCE):
             assert (await agree(page, live.port))["counts"] == {"CANCELLED": 12}

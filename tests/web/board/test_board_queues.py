@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import redis
@@ -62,9 +61,9 @@ def see(live: Live, **lengths: tuple[int | None, int | None]) -> None:
 
 @asynccontextmanager
 async def viewing(
-    directory: Path, view: str = "#/queues", *, sources: tuple[Source, ...] = BOTH, **lengths: tuple[int, int]
+    view: str = "#/queues", *, sources: tuple[Source, ...] = BOTH, **lengths: tuple[int, int]
 ) -> AsyncIterator[tuple[Live, Page]]:
-    async with serving(await memory_of(*records())) as live, browsing(directory / "profile") as page:
+    async with serving(await memory_of(*records())) as live, browsing() as page:
         for source in sources:
             live.database.observations.set_source(source, works=True)
         see(live, **lengths)
@@ -83,15 +82,13 @@ async def until_lines(page: Page, *expected: str) -> None:
     await page.until(f"JSON.stringify({LINES}.map({IN_ONE})) == {wanted}")
 
 
-async def test_what_waits_in_the_broker_is_shown(
-    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_waits_in_the_broker_is_shown(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Celery keeps it there, of each queue that a run or a worker names; it is followed."""
     for name in ("_INTERVAL", "_FIRST_PAUSE", "_LAST_PAUSE"):
         monkeypatch.setattr(module, name, 0.02)
     with contextlib.closing(redis.Redis(port=redis_server.port)) as broker:
         broker.lpush(SIM, *range(1_234))
-        async with viewing(tmp_path, sources=(Source.CELERY_EVENTS,)) as (live, page):
+        async with viewing(sources=(Source.CELERY_EVENTS,)) as (live, page):
             source = BrokerQueues(make_broker(redis_server.url), live.database)
             async with watching(live.database.observations, [source]):
                 await page.until(f"{LINES}.some((each) => each.innerText.includes('1,234'))")
@@ -106,9 +103,9 @@ async def test_what_waits_in_the_broker_is_shown(
                 await page.until(f"{LINES}[0].innerText.includes('0 waiting')")
 
 
-async def test_what_nobody_consumes_comes_first(tmp_path: Path) -> None:
+async def test_what_nobody_consumes_comes_first() -> None:
     """If something waits in it; the fullest come next."""
-    async with viewing(tmp_path, sim=(500, 3), post=(2, 0), free=(0, 0)) as (_, page):
+    async with viewing(sim=(500, 3), post=(2, 0), free=(0, 0)) as (_, page):
         assert await lines(page) == [
             f"{POST} 2 waiting ✕ nobody consumes 1 logical worker 1 run",
             f"{SIM} 500 waiting 3 consumers 1 logical worker 2 runs",
@@ -122,10 +119,10 @@ async def test_what_nobody_consumes_comes_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [(), BOTH[:1], BOTH[1:]], ids=["nothing", "queues", "workers"])
-async def test_what_is_not_known_is_not_guessed(tmp_path: Path, known: tuple[Source, ...]) -> None:
+async def test_what_is_not_known_is_not_guessed(known: tuple[Source, ...]) -> None:
     """The page says what this server can't see, and shows no number for it; least of all that nobody consumes."""
     lengths = {"sim": (5, None)} if Source.BROKER_QUEUES in known else {}
-    async with serving(await memory_of(*records())) as live, browsing(tmp_path / "profile") as page:
+    async with serving(await memory_of(*records())) as live, browsing() as page:
         for source in known:
             live.database.observations.set_source(source, works=True)
         see(live, **lengths)
@@ -143,9 +140,9 @@ async def test_what_is_not_known_is_not_guessed(tmp_path: Path, known: tuple[Sou
         assert f"{SIM} {'5' if lengths else 'not known'} waiting" in shown[0 if lengths else 2]
 
 
-async def test_no_queue_moves_by_itself(tmp_path: Path) -> None:
+async def test_no_queue_moves_by_itself() -> None:
     """Whatever waits by then: what would be another order is offered."""
-    async with viewing(tmp_path, sim=(5, 1), post=(3, 1), free=(1, 1)) as (live, page):
+    async with viewing(sim=(5, 1), post=(3, 1), free=(1, 1)) as (live, page):
         before = await page.evaluate(TOPS)
         see(live, sim=(0, 1), post=(30, 1), free=(100, 0))
         await page.until(f"{LINES}[2].innerText.includes('100')")
@@ -161,9 +158,9 @@ async def test_no_queue_moves_by_itself(tmp_path: Path) -> None:
         await page.until("!document.querySelector('.section-head button')")
 
 
-async def test_what_waited_is_drawn_while_the_page_is_open(tmp_path: Path) -> None:
+async def test_what_waited_is_drawn_while_the_page_is_open() -> None:
     """A line of it, which says in words how it began and its most."""
-    async with viewing(tmp_path, sim=(5, 1), post=(0, 1), free=(0, 1)) as (live, page):
+    async with viewing(sim=(5, 1), post=(0, 1), free=(0, 1)) as (live, page):
         see(live, sim=(9, 1), post=(0, 1), free=(0, 1))
         await page.until("document.querySelector('svg.spark-line')?.ariaLabel.includes('9 at most')")
         assert (await text_of(page, "svg.spark-line title")) == ""
@@ -172,9 +169,9 @@ async def test_what_waited_is_drawn_while_the_page_is_open(tmp_path: Path) -> No
         await page.becomes("document.querySelectorAll('svg.spark-line').length", 1)
 
 
-async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
+async def test_all_of_it_by_keyboard() -> None:
     """A kind, a search, and from a queue to its workers and its runs."""
-    async with viewing(tmp_path, sim=(5, 1), post=(3, 0), free=(0, 1)) as (_, page):
+    async with viewing(sim=(5, 1), post=(3, 0), free=(0, 1)) as (_, page):
         await tab_to(page, "a 1Waiting, and nobody consumes")
         await page.press("Enter")
         await until_lines(page, f"{POST} 3 waiting ✕ nobody consumes 1 logical worker 1 run")
@@ -202,9 +199,9 @@ async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
 
 
 @with_axe
-async def test_nothing_grave_and_nothing_too_wide(tmp_path: Path) -> None:
+async def test_nothing_grave_and_nothing_too_wide() -> None:
     """In both themes, on a wide and on a narrow screen, also with a name that has no end."""
-    async with viewing(tmp_path, sim=(5, 1), post=(3, 0), free=(0, 1)) as (live, page):
+    async with viewing(sim=(5, 1), post=(3, 0), free=(0, 1)) as (live, page):
         await live.database.logical_workers.create("long", [f"[merlin]_{'a_name_without_an_end_' * 8}"])
         await page.until("document.querySelector('.section-head button')")
         await page.click(".section-head button")
@@ -217,11 +214,11 @@ async def test_nothing_grave_and_nothing_too_wide(tmp_path: Path) -> None:
                 assert (theme, width, await too_wide(page)) == (theme, width, [])
 
 
-async def test_without_queues_the_page_says_so(tmp_path: Path) -> None:
+async def test_without_queues_the_page_says_so() -> None:
     """An empty database is no mistake."""
     async with (
         serving(await memory_of(run(1, run_status=RunStatus.RUNNING))) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         await open_board(page, live.port, "#/queues")
         assert await text_of(page, ".empty") == "No run and no worker names a queue."

@@ -53,9 +53,9 @@ DELETE = "mutation ($id: ID!) { deleteRun(input: {id: $id, force: true}) { userE
 # --- how it goes -------------------------------------------------------------------------------------------------
 
 
-async def test_its_history_and_its_workers_are_followed(tmp_path: Path) -> None:
+async def test_its_history_and_its_workers_are_followed() -> None:
     """Each change of the status comes to the list and to the time line; a worker that is heard is alive, or gone."""
-    async with board_of(tmp_path, workspace(), RunStatus.INITIALIZED) as board:
+    async with board_of(workspace(), RunStatus.INITIALIZED) as board:
         page, observations = board.page, board.live.database.observations
         await board.open()
         for number, status in enumerate(("QUEUED", "RUNNING", "CANCELLED"), 2):
@@ -73,10 +73,10 @@ async def test_its_history_and_its_workers_are_followed(tmp_path: Path) -> None:
             await page.until(f"document.querySelector('.processes').innerText.includes({json.dumps(told)})")
 
 
-async def test_a_stuck_run_says_what_that_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stuck_run_says_what_that_means(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no longer when something waits for it."""
     monkeypatch.setattr(stuck_runs, "HOLD", 0.1)
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page, observations = board.page, board.live.database.observations
         await board.open()
         assert "Stuck" not in await text_of(page, ".run-head")
@@ -92,9 +92,9 @@ async def test_a_stuck_run_says_what_that_means(tmp_path: Path, monkeypatch: pyt
 # --- what is noted, given and done -------------------------------------------------------------------------------
 
 
-async def test_annotations_by_keyboard(tmp_path: Path) -> None:
+async def test_annotations_by_keyboard() -> None:
     """Added, edited, left as it was, and removed, without a mouse; the focus is never lost."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await board.open()
         await tab_to(page, "button Add an annotation")
@@ -129,9 +129,9 @@ async def test_annotations_by_keyboard(tmp_path: Path) -> None:
         await page.until("document.activeElement.textContent === 'Add an annotation'")
 
 
-async def test_who_may_read_is_offered_no_change(tmp_path: Path) -> None:
+async def test_who_may_read_is_offered_no_change() -> None:
     """The annotations are shown, without any way to change them."""
-    async with board_of(tmp_path, workspace(), read_only=True) as board:
+    async with board_of(workspace(), read_only=True) as board:
         await board.open()
         await board.page.until("/Nobody has noted anything/.test(document.body.innerText)")
         buttons = await texts_of(board.page, "main button")
@@ -139,9 +139,9 @@ async def test_who_may_read_is_offered_no_change(tmp_path: Path) -> None:
         assert not {"Add an annotation", "Edit", "Remove"} & set(buttons)
 
 
-async def test_what_the_run_was_given(tmp_path: Path) -> None:
+async def test_what_the_run_was_given() -> None:
     """Parameters and specification are asked for when they are opened, and not before."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await board.open()
         assert not await page.evaluate("document.querySelector('.values, pre.text')")
@@ -154,7 +154,7 @@ async def test_what_the_run_was_given(tmp_path: Path) -> None:
         await tab_to(page, "summary Specification")
         await page.press("Enter")
         await page.until("document.querySelector('pre.text')?.textContent.includes('name: wave')")
-        await page.command("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        await page.permit("clipboardReadWrite", "clipboardSanitizedWrite")
         await tab_to(page, "button Copy the specification")
         await page.press("Enter")
         await page.until("document.activeElement.innerText === 'Copied'")
@@ -167,11 +167,11 @@ async def open_samples(board: Board) -> None:
     await board.page.press("Enter")
 
 
-async def test_a_hundred_thousand_samples_are_scrolled(tmp_path: Path) -> None:
+async def test_a_hundred_thousand_samples_are_scrolled() -> None:
     """Rows are asked for when they come in sight, the page holds few of them, and no long task keeps it busy."""
     count = 100_000
     asked: list[tuple[int, int]] = []
-    async with board_of(tmp_path, replace(workspace(), sample_columns=("Y", "Z"), sample_count=count)) as board:
+    async with board_of(replace(workspace(), sample_columns=("Y", "Z"), sample_count=count)) as board:
         page, reader = board.page, board.reader
 
         async def rows(run_id: str, first: int, offset: int) -> list[list[Any]] | None:
@@ -214,9 +214,9 @@ async def test_a_hundred_thousand_samples_are_scrolled(tmp_path: Path) -> None:
         assert page.complaints == []
 
 
-async def test_samples_that_cannot_be_read_say_so(tmp_path: Path) -> None:
+async def test_samples_that_cannot_be_read_say_so() -> None:
     """With what may be the reason; they are there when they can be."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await open_samples(board)
         await page.until(f"/The server can't read their values now/.test(document.querySelector({INPUT!r}).innerText)")
@@ -226,9 +226,9 @@ async def test_samples_that_cannot_be_read_say_so(tmp_path: Path) -> None:
         await page.until(f"{SAMPLES}?.querySelector('.all .row').innerText.split(/\\s+/)[1] === '0.25'")
 
 
-async def test_a_file_of_samples_that_has_become_shorter(tmp_path: Path) -> None:
+async def test_a_file_of_samples_that_has_become_shorter() -> None:
     """The table ends where the file does, and says so."""
-    async with board_of(tmp_path, replace(workspace(), sample_count=1000)) as board:
+    async with board_of(replace(workspace(), sample_count=1000)) as board:
         board.reader.samples[RUN] = [["NaN"], [True], ["x y"]]
         await open_samples(board)
         page = board.page
@@ -237,9 +237,9 @@ async def test_a_file_of_samples_that_has_become_shorter(tmp_path: Path) -> None
         assert [text.split()[1] for text in texts] == ["NaN", "true", "x"]
 
 
-async def test_a_run_that_goes(tmp_path: Path) -> None:
+async def test_a_run_that_goes() -> None:
     """Deleted while it is watched, or never there: the page says so."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await board.open()
         await page.until("document.querySelector('.step')")
@@ -249,9 +249,9 @@ async def test_a_run_that_goes(tmp_path: Path) -> None:
         await page.until("/There is no such run/.test(document.querySelector('main').innerText)")
 
 
-async def test_a_server_that_reads_no_files(tmp_path: Path) -> None:
+async def test_a_server_that_reads_no_files() -> None:
     """It says what is not known, and what makes it known, instead of parts without content."""
-    async with board_of(tmp_path, None) as board:
+    async with board_of(None) as board:
         await board.open()
         await board.page.until("/--workspace-root/.test(document.querySelector('main').innerText)")
         assert "This server sees no tasks" in await text_of(board.page, ".run-head")
@@ -261,11 +261,11 @@ async def test_a_server_that_reads_no_files(tmp_path: Path) -> None:
 
 @with_axe
 @pytest.mark.parametrize("theme", THEMES)
-async def test_it_is_accessible(theme: str, tmp_path: Path) -> None:
+async def test_it_is_accessible(theme: str) -> None:
     """With a task open and all that can be opened; no page of it is wider than a phone."""
     name = "AVERAGE_TEMPERATURE_OF_THE_OUTER_SHELL"
     made = replace(workspace(), parameter_values={name: ["of more characters " * 5]})
-    async with board_of(tmp_path, made) as board:
+    async with board_of(made) as board:
         page = board.page
         board.write("hello\n")
         await board.open(f"{VIEW}?parameter={name}&task={task_id(RUN, LOGGED)}")
@@ -311,7 +311,7 @@ async def test_a_run_of_real_merlin(tmp_path: Path) -> None:
         await asyncio.to_thread(merlin.run_local, spec)
         backend = make_backend(f"sqlite:///{merlin.database_file}", BackendOptions())
         settings = Settings(no_auth=True, workspace_root=(merlin.home,))
-        async with serving(backend, settings=settings) as live, browsing(tmp_path / "profile") as page:
+        async with serving(backend, settings=settings) as live, browsing() as page:
             (id_,) = live.database.read_model.runs.records
             await open_board(page, live.port, f"#/runs/{id_}")
             await page.until(f"{PATHS}.length === 3")
@@ -336,7 +336,7 @@ async def test_merlin_accepts_the_commands(tmp_path: Path) -> None:
     ):
         launched = await site.run()
         backend = make_backend(server.url, BackendOptions())
-        async with serving(backend) as live, browsing(tmp_path / "profile") as page:
+        async with serving(backend) as live, browsing() as page:
             (id_,) = live.database.read_model.runs.records
             await open_board(page, live.port, f"#/runs/{id_}")
             names, texts = await texts_of(page, ".command .strong"), await texts_of(page, ".commands code")

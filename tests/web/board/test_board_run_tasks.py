@@ -6,7 +6,6 @@ What the page shows when a connection or the database is lost is in test_board_t
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -46,9 +45,9 @@ OFFERED = "[...document.querySelectorAll('#parameter-values option')].map((optio
 # --- steps and tasks ---------------------------------------------------------------------------------------------
 
 
-async def test_steps_and_tasks(tmp_path: Path) -> None:
+async def test_steps_and_tasks() -> None:
     """The graph tells each step's progress and what it waits for; a step chosen in it, by keyboard, is the list's."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await board.open()
         boxes = await page.evaluate("[...document.querySelectorAll('.step')].map((step) => step.textContent)")
@@ -68,9 +67,9 @@ async def test_steps_and_tasks(tmp_path: Path) -> None:
         assert page.complaints == []
 
 
-async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
+async def test_filters_stand_in_the_address() -> None:
     """By status and by text; whoever is sent the address sees the same."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await board.open()
         await page.until("document.querySelector('.toggle input')")
@@ -91,9 +90,9 @@ async def test_filters_stand_in_the_address(tmp_path: Path) -> None:
         await has_paths(page, "prep", "sim/X.1/0", "sim/X.2/0", "sim/X.3/0", "sim/X.4/0", "post")
 
 
-async def test_progress_is_followed(tmp_path: Path) -> None:
+async def test_progress_is_followed() -> None:
     """A task that ends is shown so in its place; what would stand elsewhere by now is offered, and moves nothing."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await board.open()
         await has_paths(page, *BY_SEVERITY)
@@ -110,9 +109,9 @@ async def test_progress_is_followed(tmp_path: Path) -> None:
         await page.until(f"!{NEWS}")
 
 
-async def test_a_parameter_is_chosen_by_keyboard(tmp_path: Path) -> None:
+async def test_a_parameter_is_chosen_by_keyboard() -> None:
     """Its name and its value among those that the run has; the address holds both, and any value may be typed."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         await board.open()
         await page.until("document.querySelectorAll('.task-filters select').length === 3")
@@ -138,12 +137,12 @@ async def test_a_parameter_is_chosen_by_keyboard(tmp_path: Path) -> None:
         assert page.complaints == []
 
 
-async def test_what_fails_among_many_that_failed_is_told(tmp_path: Path) -> None:
+async def test_what_fails_among_many_that_failed_is_told() -> None:
     """Also while the page has only some of these, and of the time in which another page was shown."""
     tasks = [Task("sim", f"sim/{index}", FAILED, sample_index=index) for index in range(700)]
     tasks[0] = tasks[0]._replace(status=RUNNING)
     made = MadeUp([step_of("sim", tasks)])
-    async with board_of(tmp_path, made) as board:
+    async with board_of(made) as board:
         page = board.page
         await board.open()
         await page.until(f"{PATHS}[0] === 'sim/1'")
@@ -162,11 +161,11 @@ async def test_what_fails_among_many_that_failed_is_told(tmp_path: Path) -> None
         await page.until(f"!{NEWS}")
 
 
-async def test_thousands_of_tasks(tmp_path: Path) -> None:
+async def test_thousands_of_tasks() -> None:
     """Few rows are in the page, however many there are; the failed one comes first."""
     tasks = [Task("sim", f"sim/{index}", SUCCEEDED, sample_index=index) for index in range(20_000)]
     tasks[19_998] = Task("sim", "sim/19998", FAILED, "MERLIN_SOFT_FAIL", sample_index=19_998)
-    async with board_of(tmp_path, MadeUp([step_of("sim", tasks)])) as board:
+    async with board_of(MadeUp([step_of("sim", tasks)])) as board:
         page = board.page
         await board.open()
         await page.until(f"{PATHS}[0] === 'sim/19998'")
@@ -183,9 +182,9 @@ async def test_thousands_of_tasks(tmp_path: Path) -> None:
 # --- a task and its output ---------------------------------------------------------------------------------------
 
 
-async def test_a_log_is_followed(tmp_path: Path) -> None:
+async def test_a_log_is_followed() -> None:
     """From the list by keyboard to a task, whose end stays in sight until the reader scrolls up; and back."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         board.write("".join(f"line {number}\n" for number in range(300)))
         await board.open(f"{VIEW}?status=RUNNING")
@@ -213,10 +212,10 @@ async def test_a_log_is_followed(tmp_path: Path) -> None:
         assert page.complaints == []
 
 
-async def test_a_log_after_an_outage(tmp_path: Path) -> None:
+async def test_a_log_after_an_outage() -> None:
     """When the server is back, the log stands there once, with what was added; one that replaces it stands alone."""
     backend = await memory_of(study(1, "wave", runs=(RUN,)), run(11, study_id=uid(1), run_status=RunStatus.RUNNING))
-    async with browsing(tmp_path) as page:
+    async with browsing() as page:
         async with serving(backend) as live:
             board = Board(page, live, MadeUpReader(live.database.observations, {RUN: workspace()}))
             board.write("first\n")
@@ -235,9 +234,9 @@ async def test_a_log_after_an_outage(tmp_path: Path) -> None:
             await page.until(f"{LOG}.textContent === 'another one, which is longer\\n'")
 
 
-async def test_the_files_of_a_task(tmp_path: Path) -> None:
+async def test_the_files_of_a_task() -> None:
     """Each can be chosen; the address names it; a file that comes later is shown when it comes."""
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         board.write("echo hello\n", LogStream.SCRIPT)
         await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}&stream=SCRIPT")
@@ -252,10 +251,10 @@ async def test_the_files_of_a_task(tmp_path: Path) -> None:
         await page.until("!/Errors none/.test(document.querySelector('.task-panel').innerText)")
 
 
-async def test_no_more_than_the_end_of_a_long_log(tmp_path: Path) -> None:
+async def test_no_more_than_the_end_of_a_long_log() -> None:
     """What is kept of it has a bound, and the page says that it is not all."""
     line = "x" * 99 + "\n"
-    async with board_of(tmp_path, workspace()) as board:
+    async with board_of(workspace()) as board:
         page = board.page
         board.write(line)
         await board.open(f"{VIEW}?task={task_id(RUN, LOGGED)}")

@@ -62,11 +62,11 @@ def laboratory(count: int) -> list[Model]:
 
 @asynccontextmanager
 async def viewing(
-    directory: Path, count: int, view: str = "#/runs", *, settings: Settings | None = None, width: int = 1400
+    count: int, view: str = "#/runs", *, settings: Settings | None = None, width: int = 1400
 ) -> AsyncIterator[tuple[Live, Page]]:
     """The page with the rows of its first answer."""
     backend = await memory_of(*laboratory(count))
-    async with serving(backend, settings=settings) as live, browsing(directory / "profile") as page:
+    async with serving(backend, settings=settings) as live, browsing() as page:
         await page.open(f"http://127.0.0.1:{live.port}/board{view}", width=width)
         await page.until(f"{ROWS}.length")
         yield live, page
@@ -90,9 +90,9 @@ async def press_space(page: Page) -> None:
     await page.press(" ", 32)
 
 
-async def test_filters_and_order_by_mouse(tmp_path: Path) -> None:
+async def test_filters_and_order_by_mouse() -> None:
     """Each is in the address as soon as it is chosen, and the list is that of the address; Reset shows all again."""
-    async with viewing(tmp_path, 60) as (_, page):
+    async with viewing(60) as (_, page):
         await page.until(f"{COUNT} === '60 runs'")
         await page.click(".toggle.tone-failed")
         await page.until(f"{COUNT} === '20 runs'")
@@ -113,9 +113,9 @@ async def test_filters_and_order_by_mouse(tmp_path: Path) -> None:
         await page.becomes("document.querySelector('[name=text]').value", "")
 
 
-async def test_filters_and_order_by_keyboard(tmp_path: Path) -> None:
+async def test_filters_and_order_by_keyboard() -> None:
     """Studies are offered as somebody types; also what stands under More filters is reached."""
-    async with viewing(tmp_path, 60) as (_, page):
+    async with viewing(60) as (_, page):
         await tab_to(page, f"{FOCUS}.name === 'text'")
         await page.type("/lab")
         await page.press("Tab", 9)
@@ -147,13 +147,13 @@ async def test_filters_and_order_by_keyboard(tmp_path: Path) -> None:
         }
 
 
-async def test_an_address_that_is_shared_shows_the_same(tmp_path: Path) -> None:
+async def test_an_address_that_is_shared_shows_the_same() -> None:
     """All of its filters are in the form; what it can't mean is said, and left out."""
     view = (
         "#/runs?study=sweep&status=FAILED,COMPLETED,GONE&queue=%5Bmerlin%5D_q0&launchedAfter=2026-03-01T00:00:00Z"
         "&finished=maybe&order=WORKSPACE&colour=red"
     )
-    async with viewing(tmp_path, 60, view) as (_, page):
+    async with viewing(60, view) as (_, page):
         await page.until(f"{COUNT} === '20 runs'")
         shown = await page.evaluate(SHOWN)
         assert shown == sorted(workspace(n) for n in range(0, 60, 2) if n % 3 != 2)
@@ -172,9 +172,9 @@ async def test_an_address_that_is_shared_shows_the_same(tmp_path: Path) -> None:
         await page.becomes(pressed, ["✓ Completed", "✕ Failed"])
 
 
-async def test_a_long_list_by_keyboard(tmp_path: Path) -> None:
+async def test_a_long_list_by_keyboard() -> None:
     """End after End leads to its last run, Home back; the page holds few rows, one of them in the order of Tab."""
-    async with viewing(tmp_path, 2_300) as (_, page):
+    async with viewing(2_300) as (_, page):
         await tab_to(page, f"{FOCUS}.getAttribute('role') === 'row'")
         for end in (101, 601, 1101, 1601, 2101, 2301):  # as the pages come
             await page.press("End", 35)
@@ -193,9 +193,9 @@ async def test_a_long_list_by_keyboard(tmp_path: Path) -> None:
         await page.until(f"location.hash === '#/runs/{uid(1)}'")
 
 
-async def test_the_way_back_from_a_run_leads_to_the_same_place(tmp_path: Path) -> None:
+async def test_the_way_back_from_a_run_leads_to_the_same_place() -> None:
     """With the rows that were loaded, and the same one in the order of Tab."""
-    async with viewing(tmp_path, 400) as (_, page):
+    async with viewing(400) as (_, page):
         await tab_to(page, f"{FOCUS}.getAttribute('role') === 'row'")
         await page.press("End", 35)
         await page.until(f"{FOCUS}.ariaRowIndex === '101'")
@@ -212,9 +212,9 @@ async def test_the_way_back_from_a_run_leads_to_the_same_place(tmp_path: Path) -
         await page.becomes(f"{ROWS}.find(row => row.tabIndex === 0).ariaRowIndex", row)
 
 
-async def test_a_page_that_fails_can_be_asked_for_again(tmp_path: Path) -> None:
+async def test_a_page_that_fails_can_be_asked_for_again() -> None:
     """The error stands where its rows would; those that are there stay."""
-    async with viewing(tmp_path, 300) as (_, page):
+    async with viewing(300) as (_, page):
         await tab_to(page, f"{FOCUS}.getAttribute('role') === 'row'")
         await page.evaluate("""(() => {
           const real = window.fetch;
@@ -230,9 +230,9 @@ async def test_a_page_that_fails_can_be_asked_for_again(tmp_path: Path) -> None:
         await page.until(f"{FOCUS}.ariaRowIndex === '301'")
 
 
-async def test_rows_are_live_and_keep_their_places(tmp_path: Path) -> None:
+async def test_rows_are_live_and_keep_their_places() -> None:
     """A run that matches no longer is marked, a deleted one struck out; new ones wait until they are asked for."""
-    async with viewing(tmp_path, 30, "#/runs?status=RUNNING") as (live, page):
+    async with viewing(30, "#/runs?status=RUNNING") as (live, page):
         await page.until(f"{COUNT} === '10 runs'")
         before = await page.evaluate(SHOWN)
         await live.database.runs.update(uid(2), run_status=RunStatus.COMPLETED)
@@ -252,11 +252,11 @@ async def test_rows_are_live_and_keep_their_places(tmp_path: Path) -> None:
         await page.becomes(f"{FOCUS}.ariaRowIndex", "2")
 
 
-async def test_what_comes_to_an_empty_list_is_shown_at_once(tmp_path: Path) -> None:
+async def test_what_comes_to_an_empty_list_is_shown_at_once() -> None:
     """Nothing is there that could jump; an order in which it comes later offers to load the list again."""
     async with (
         serving(await memory_of()) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         await page.open(f"http://127.0.0.1:{live.port}/board#/runs?order=WORKSPACE")
         await page.until("document.querySelector('.empty')?.textContent.includes('merlin run')")
@@ -272,9 +272,9 @@ async def test_what_comes_to_an_empty_list_is_shown_at_once(tmp_path: Path) -> N
         await page.until("document.querySelector('.empty')")
 
 
-async def test_select_and_annotate_by_keyboard(tmp_path: Path) -> None:
+async def test_select_and_annotate_by_keyboard() -> None:
     """What is there now is shown; a value is JSON or a text; what is refused stays in view."""
-    async with viewing(tmp_path, 30) as (live, page):
+    async with viewing(30) as (live, page):
         await live.database.annotate(uid(0), {"owner": "rivera"})
         await page.until(f"{ROWS}[0].textContent.includes('owner: rivera')")
         await tab_to(page, f"{FOCUS}.getAttribute('role') === 'row'")
@@ -300,9 +300,9 @@ async def test_select_and_annotate_by_keyboard(tmp_path: Path) -> None:
         await page.until(f"{ROWS}[0].textContent.includes('grade: 7')")
 
 
-async def test_no_more_runs_are_tried_without_a_server(tmp_path: Path) -> None:
+async def test_no_more_runs_are_tried_without_a_server() -> None:
     """It is said how many were not."""
-    async with viewing(tmp_path, 5) as (live, page):
+    async with viewing(5) as (live, page):
         await page.click(".selected button")  # Select all 5 loaded
         await page.until("document.querySelectorAll('[aria-selected=true]').length === 5")
         await page.click(".selected button:nth-of-type(2)")
@@ -320,9 +320,9 @@ async def test_no_more_runs_are_tried_without_a_server(tmp_path: Path) -> None:
         assert len(live.database.runs.get_all()) == 5
 
 
-async def test_a_range_is_selected_with_the_shift_key(tmp_path: Path) -> None:
+async def test_a_range_is_selected_with_the_shift_key() -> None:
     """All from the row before to this one; all that are loaded are selected at once, and none."""
-    async with viewing(tmp_path, 30) as (_, page):
+    async with viewing(30) as (_, page):
         selected = "document.querySelectorAll('[aria-selected=true]').length"
         await page.click(".all > [aria-rowindex='3'] input")
         await page.until(f"{selected} === 1")
@@ -341,9 +341,9 @@ async def test_a_range_is_selected_with_the_shift_key(tmp_path: Path) -> None:
 DIALOG = "document.querySelector('dialog[open]')?.textContent"
 
 
-async def test_a_deletion_says_what_goes_before_it_does(tmp_path: Path) -> None:
+async def test_a_deletion_says_what_goes_before_it_does() -> None:
     """Runs that Merlin works on stay, unless they are deleted by force; what is deleted is what was shown."""
-    async with viewing(tmp_path, 12) as (live, page):
+    async with viewing(12) as (live, page):
         for number in (2, 3, 4):  # COMPLETED, FAILED and RUNNING is 0, 1, 2 of three
             await page.click(f".all > [aria-rowindex='{number}'] input")
         await page.click(".selected .danger")
@@ -365,9 +365,9 @@ async def test_a_deletion_says_what_goes_before_it_does(tmp_path: Path) -> None:
         await page.until("document.querySelectorAll('.all > .deleted').length === 2")
 
 
-async def test_all_that_match_are_deleted_by_keyboard(tmp_path: Path) -> None:
+async def test_all_that_match_are_deleted_by_keyboard() -> None:
     """After a dry run; afterwards the list is that of the server again."""
-    async with viewing(tmp_path, 12, "#/runs?status=FAILED&study=sweep") as (live, page):
+    async with viewing(12, "#/runs?status=FAILED&study=sweep") as (live, page):
         await page.evaluate("document.querySelector('[name=stuck]').focus()")
         await tab_to(page, text_is("Delete all that match…"))
         await page.press("Enter", 13)
@@ -385,7 +385,7 @@ async def test_a_reader_is_offered_no_change(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     add_line(tokens, TokenLine("reader", Role.READ, hash_of("reader")))
     backend = await memory_of(*laboratory(12))
-    async with serving(backend, settings=Settings(token_file=tokens)) as live, browsing(tmp_path / "profile") as page:
+    async with serving(backend, settings=Settings(token_file=tokens)) as live, browsing() as page:
         await page.open(f"http://127.0.0.1:{live.port}/?token=reader")
         await page.evaluate("location.hash = '#/runs?status=FAILED'")
         await page.until("document.querySelector('footer').textContent.includes('READ')")
@@ -407,10 +407,10 @@ async def findings_of(page: Page) -> list[Any]:
 
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed")
 @pytest.mark.parametrize("width", [1400, 390])
-async def test_axe_has_no_serious_finding(tmp_path: Path, width: int) -> None:
+async def test_axe_has_no_serious_finding(width: int) -> None:
     """In both themes, with all filters open, and in both dialogs; nothing is wider than the page."""
     view = "#/runs?status=FAILED,RUNNING&finished=no&colour=red"
-    async with viewing(tmp_path, 40, view, width=width) as (_, page):
+    async with viewing(40, view, width=width) as (_, page):
         await page.evaluate(AXE.read_text() + "; 0")
         await page.evaluate("document.querySelector('.virtual-table').scrollIntoView()")
         await page.click(".all > [aria-rowindex='3'] input")

@@ -100,7 +100,7 @@ def change(writer: Writer) -> None:
 
 
 @asynccontextmanager
-async def behind_a_proxy(profile: Path) -> AsyncIterator[tuple[Live, Proxy, Page]]:
+async def behind_a_proxy(profile: Path | None = None) -> AsyncIterator[tuple[Live, Proxy, Page]]:
     """A board whose way to the server can be cut; programs ask the server itself."""
     async with serving(await memory_of(*records())) as live, Proxy(live.port) as proxy, browsing(profile) as page:
         await open_board(page, proxy.port)
@@ -116,7 +116,7 @@ async def test_the_server_is_killed_and_comes_back(tmp_path: Path) -> None:
     ):
         writer.create(*records())
         with closing(Restarts(tmp_path, "--database", redis.url)) as site:
-            async with browsing(tmp_path / "profile") as page:
+            async with browsing() as page:
                 await open_board(page, site.port)
                 before = await agree(page, site.port)
                 await page.evaluate(WATCH % (NOTICE, SHOWN))
@@ -145,7 +145,7 @@ async def test_the_database_is_killed_and_comes_back(tmp_path: Path, engine: str
     with RedisServer.start(binary, tmp_path / "redis") as redis, closing(writer_to(redis.url)) as writer:
         writer.create(*records())
         with closing(Restarts(tmp_path, "--database", redis.url)) as site:
-            async with browsing(tmp_path / "profile") as page:
+            async with browsing() as page:
                 await open_board(page, site.port)
                 before = await agree(page, site.port)
                 killed = time.time()
@@ -170,7 +170,7 @@ async def test_a_token_is_revoked_and_a_session_ends_elsewhere(tmp_path: Path) -
     settings = Settings(token_file=tokens, session_key="the-key-of-this-one-server-of-ours")
     async with (
         serving(await memory_of(*records()), settings=settings) as live,
-        browsing(tmp_path / "profile") as page,
+        browsing() as page,
     ):
         await page.open(f"http://127.0.0.1:{live.port}/board{view}")
 
@@ -200,9 +200,9 @@ async def test_a_token_is_revoked_and_a_session_ends_elsewhere(tmp_path: Path) -
         assert "WRITE" not in await text_of(page)
 
 
-async def test_the_browser_sleeps(tmp_path: Path) -> None:
+async def test_the_browser_sleeps() -> None:
     """When it wakes it says at once since when what it shows is old, until it is new."""
-    async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
+    async with behind_a_proxy() as (live, proxy, page):
         await page.evaluate(WATCH % (NOTICE, SHOWN))
         before = await shown(page)
         asleep = time.time()
@@ -240,12 +240,12 @@ async def test_the_process_of_the_page_is_stopped_for_a_while(tmp_path: Path) ->
         assert time.monotonic() - woke < PING
 
 
-async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
+async def test_a_silent_network_is_noticed() -> None:
     """Nothing arrives, and no connection ends: the missing answer to a ping tells it.
 
     Connections that nobody answers are given up and opened anew, so that it heals by itself.
     """
-    async with behind_a_proxy(tmp_path / "profile") as (live, proxy, page):
+    async with behind_a_proxy() as (live, proxy, page):
         began, before = time.monotonic(), await shown(page)
         proxy.passes.clear()
         await set_status(live, 11)
@@ -261,10 +261,10 @@ async def test_a_silent_network_is_noticed(tmp_path: Path) -> None:
         await agree(page, live.port)
 
 
-async def test_after_an_outage_each_page_is_as_if_it_were_loaded_anew(tmp_path: Path) -> None:
+async def test_after_an_outage_each_page_is_as_if_it_were_loaded_anew() -> None:
     """Whatever it asked for once, or follows: it missed changes of all that it shows."""
     port = 0
-    async with browsing(tmp_path / "profile") as page, browsing(tmp_path / "another") as another:
+    async with browsing() as page, browsing() as another:
         for view in VIEWS:
             async with serving(await memory_of(*records()), port=port) as live:
                 port = live.port
@@ -294,7 +294,7 @@ async def test_a_page_of_another_version_says_so(tmp_path: Path) -> None:
     operations = other / "board" / "operations.json"
     kept = {hash_: text for hash_, text in json.loads(operations.read_text()).items() if "BoardOverview" not in text}
     operations.write_text(json.dumps(kept))
-    async with browsing(tmp_path / "profile") as page:
+    async with browsing() as page:
         async with serving(await memory_of(*records())) as live:
             await open_board(page, live.port)
             await agree(page, live.port)
@@ -308,14 +308,14 @@ async def test_a_page_of_another_version_says_so(tmp_path: Path) -> None:
             await agree(page, live.port)
 
 
-async def test_a_way_without_websockets_is_told(tmp_path: Path) -> None:
+async def test_a_way_without_websockets_is_told() -> None:
     """The page comes, and nothing that it could show: as behind a proxy that was set up for plain HTTP."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         plain = uvicorn.Server(uvicorn.Config(Starlette(routes=board_routes(["board"])), ws="none", log_config=None))
         task = asyncio.create_task(plain.serve(sockets=[listener]))
         try:
             await until(lambda: plain.started)
-            async with browsing(tmp_path / "profile") as page:
+            async with browsing() as page:
                 await page.open(f"http://127.0.0.1:{listener.getsockname()[1]}/board")
                 await page.until(f'{NOTICE}.includes("server can\'t be reached")')
                 assert "passes websockets" in await page.evaluate(NOTICE)
@@ -325,9 +325,9 @@ async def test_a_way_without_websockets_is_told(tmp_path: Path) -> None:
             await task
 
 
-async def test_what_is_done_in_an_outage_tells_that_it_failed(tmp_path: Path) -> None:
+async def test_what_is_done_in_an_outage_tells_that_it_failed() -> None:
     """Here the logout: whoever leaves the page should know that the session is still there."""
-    async with browsing(tmp_path / "profile") as page:
+    async with browsing() as page:
         async with serving(await memory_of(*records())) as live:
             await open_board(page, live.port)
         await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,10 +77,10 @@ def hear(live: Live, *workers: LiveWorker) -> None:
 
 @asynccontextmanager
 async def viewing(
-    directory: Path, *given: Model, view: str = "#/workers", heard: tuple[LiveWorker, ...] | None = (), **size: int
+    *given: Model, view: str = "#/workers", heard: tuple[LiveWorker, ...] | None = (), **size: int
 ) -> AsyncIterator[tuple[Live, Page]]:
     """`heard`: None where nobody listens."""
-    async with serving(await memory_of(*(given or records()))) as live, browsing(directory / "profile") as page:
+    async with serving(await memory_of(*(given or records()))) as live, browsing() as page:
         if heard is not None:
             live.database.observations.set_source(Source.CELERY_EVENTS, works=True)
             hear(live, *heard)
@@ -101,9 +100,9 @@ async def starts(page: Page) -> list[str]:
     return [text.split("\n")[0] for text in await texts_of(page, ".long-list > li")]
 
 
-async def test_what_workers_say_is_shown_as_they_say_it(tmp_path: Path, redis_server: RedisServer) -> None:
+async def test_what_workers_say_is_shown_as_they_say_it(redis_server: RedisServer) -> None:
     """With Celery's own events: a beat, a farewell and a stranger; of the silent only what Merlin wrote."""
-    async with viewing(tmp_path, heard=None) as (live, page):
+    async with viewing(heard=None) as (live, page):
         source = CeleryEvents(RedisClients(redis_server.url), live.database.observations, live.database.read_model)
         async with watching(live.database.observations, [source]):
             await page.until(f"{COUNTS}['Not heard'] == 3")
@@ -140,9 +139,9 @@ async def test_what_workers_say_is_shown_as_they_say_it(tmp_path: Path, redis_se
                 assert (await line(page, "sim 1 of 2 alive")).endswith("[merlin]_mesh [merlin]_sim")
 
 
-async def test_where_nobody_listens_nothing_is_guessed(tmp_path: Path) -> None:
+async def test_where_nobody_listens_nothing_is_guessed() -> None:
     """The page says so, and of no worker that it is alive or gone, whatever is recorded."""
-    async with viewing(tmp_path, heard=None) as (live, page):
+    async with viewing(heard=None) as (live, page):
         assert "does not hear the workers' heartbeats" in await text_of(page, ".hint")
         shown = await text_of(page, "main")
         assert "Alive" not in shown
@@ -153,9 +152,9 @@ async def test_where_nobody_listens_nothing_is_guessed(tmp_path: Path) -> None:
         assert "? Not heard" in await line(page, "sim node1")
 
 
-async def test_no_line_moves_by_itself(tmp_path: Path) -> None:
+async def test_no_line_moves_by_itself() -> None:
     """What comes is offered, what goes stays with its mark, and what changes changes in its place."""
-    async with viewing(tmp_path, heard=(alive(NAMES[1]), alive(NAMES[2]), alive(NAMES[3]))) as (live, page):
+    async with viewing(heard=(alive(NAMES[1]), alive(NAMES[2]), alive(NAMES[3]))) as (live, page):
         before = await page.evaluate(PLACES)
         assert len(before) == 6
         hear(live, gone(NAMES[1]), alive(NAMES[2], 101, active_tasks=7), alive("celery@another.%node0"))
@@ -171,20 +170,20 @@ async def test_no_line_moves_by_itself(tmp_path: Path) -> None:
         assert await texts_of(page, ".section-head button") == []
 
 
-async def test_several_processes_of_one_name_are_all_shown(tmp_path: Path) -> None:
+async def test_several_processes_of_one_name_are_all_shown() -> None:
     """The one that works first, as where Merlin launched a worker twice, or again after it was killed."""
     twice = (alive(NAMES[1], 7, active_tasks=1), alive(NAMES[1], 8), gone(NAMES[1], 9, minutes=20))
-    async with viewing(tmp_path, heard=twice) as (_, page):
+    async with viewing(heard=twice) as (_, page):
         shown = await line(page, "sim node1")
         assert shown.startswith("sim node1 ✓ Alive heard now 1 at work pid 7 also alive pid 8 before it pid 9")
         assert shown.endswith("heard 20 min ago")
 
 
-async def test_the_address_holds_the_view(tmp_path: Path) -> None:
+async def test_the_address_holds_the_view() -> None:
     """By host, one kind, and what was looked for: a colleague who opens it sees the same."""
     heard = (alive(NAMES[1]), gone(NAMES[2]), gone(STRANGER), alive(NAMES[3]))
     view = "#/workers?by=host&kind=gone&q=node2"
-    async with viewing(tmp_path, heard=heard, view=view) as (_, page):
+    async with viewing(heard=heard, view=view) as (_, page):
         assert await starts(page) == ["node2", "sim sim"]
         assert await text_of(page, "section h2") == "By host 1 of 4"
         await page.click(".section-head button")
@@ -196,10 +195,10 @@ async def test_the_address_holds_the_view(tmp_path: Path) -> None:
         assert await starts(page) == ["node1", "sim sim", "node3", "post post"]
 
 
-async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
+async def test_all_of_it_by_keyboard() -> None:
     """A kind, a search, another grouping, and a way to the queues of a worker."""
     heard = (alive(NAMES[1]), alive(NAMES[2]), gone(NAMES[3]))
-    async with viewing(tmp_path, heard=heard) as (_, page):
+    async with viewing(heard=heard) as (_, page):
         await tab_to(page, "a 1Gone")
         await page.press("Enter")
         await page.until("location.hash == '#/workers?kind=gone'")
@@ -222,14 +221,14 @@ async def test_all_of_it_by_keyboard(tmp_path: Path) -> None:
         await page.becomes("location.hash", f"#/queues?q={'%5Bmerlin%5D_sim'}")
 
 
-async def test_of_thousands_only_those_in_sight_are_in_the_page(tmp_path: Path) -> None:
+async def test_of_thousands_only_those_in_sight_are_in_the_page() -> None:
     """All are counted and found, and the last is reached by the End key."""
     many = [
         physical_worker(number, f"celery@sim.%node{number}", host=f"node{number}", logical_worker_id=SIM.id)
         for number in range(3_000)
     ]
     heard = tuple(alive(worker.name, number) for number, worker in enumerate(many))
-    async with viewing(tmp_path, SIM, *many, heard=heard) as (_, page):
+    async with viewing(SIM, *many, heard=heard) as (_, page):
         await page.until("document.querySelector('.tile .number').innerText == '3,000'")
         assert await page.evaluate(f"{LINES}.length") < 60
         await page.press("End")
@@ -246,7 +245,7 @@ async def test_of_thousands_only_those_in_sight_are_in_the_page(tmp_path: Path) 
 
 
 @with_axe
-async def test_nothing_grave_and_nothing_too_wide(tmp_path: Path) -> None:
+async def test_nothing_grave_and_nothing_too_wide() -> None:
     """In both themes, on a wide and on a narrow screen, also with names that have no end."""
     long = "a_worker_whose_name_has_so_many_letters_that_it_fits_nowhere_" * 2
     given = [*records(), logical_worker(long, (f"[merlin]_{long}",))]
@@ -255,7 +254,7 @@ async def test_nothing_grave_and_nothing_too_wide(tmp_path: Path) -> None:
         gone(NAMES[2]),
         alive(f"celery@{long}.%{long}"),
     )
-    async with viewing(tmp_path, *given, heard=heard) as (_, page):
+    async with viewing(*given, heard=heard) as (_, page):
         for theme in THEMES:
             await page.prefer(color_scheme=theme)
             for width in (1400, 390):

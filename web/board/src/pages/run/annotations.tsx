@@ -1,6 +1,7 @@
 import { type FormEvent, type KeyboardEvent, useEffect, useId, useRef, useState } from "react";
 import { useMutation } from "urql";
 
+import { useFocusNext } from "../../browser/focus.ts";
 import { BoardAnnotateDocument } from "../../gql/graphql.ts";
 import { Section } from "../../parts/section.tsx";
 import { Empty, Failure } from "../../parts/states.tsx";
@@ -21,11 +22,16 @@ export function Annotations({ run }: { run: Run }) {
     const answer = await annotate({ id: run.id, annotations: { [key]: value } });
     return !answer.error && answer.data?.annotate.userErrors.length === 0;
   };
-  const focusAdd = () => requestAnimationFrame(() => add.current?.focus());
-  const save = async (key: string, value: unknown) => {
-    if (!(await set(key, value))) return;
+  const focusNext = useFocusNext();
+  const focusAdd = () => focusNext(() => add.current);
+  /** The focus goes to the button that opened the editor. */
+  const close = () => {
     edit(null);
-    if (edited === "") focusAdd();
+    if (edited) focusNext(() => document.querySelector<HTMLElement>(`[data-edits="${CSS.escape(edited)}"]`));
+    else focusAdd();
+  };
+  const save = async (key: string, value: unknown) => {
+    if (await set(key, value)) close();
   };
   const remove = async (key: string) => {
     if (await set(key, null)) focusAdd(); // the button that had the focus goes
@@ -40,7 +46,7 @@ export function Annotations({ run }: { run: Run }) {
             <dt>{key}</dt>
             <dd>
               {edited === key ? (
-                <Editor name={key} stored={value} busy={fetching} save={save} close={() => edit(null)} />
+                <Editor name={key} stored={value} busy={fetching} save={save} close={close} />
               ) : (
                 <>
                   <span className="mono value">{writtenValue(value)}</span>
@@ -77,21 +83,12 @@ export function Annotations({ run }: { run: Run }) {
         </button>
       )}
       {mayWrite && edited === "" && (
-        <Editor
-          taken={entries.map(([key]) => key)}
-          busy={fetching}
-          save={save}
-          close={() => {
-            edit(null);
-            focusAdd();
-          }}
-        />
+        <Editor taken={entries.map(([key]) => key)} busy={fetching} save={save} close={close} />
       )}
     </Section>
   );
 }
 
-/** Gets the focus back when its editor closes. */
 function EditButton({ name, edit }: { name: string; edit: () => void }) {
   return (
     <button className="quiet" aria-label={`Edit ${name}`} data-edits={name} onClick={edit}>
@@ -129,8 +126,7 @@ function Editor({ name, stored, taken = [], busy, save, close }: EditorProps) {
   useEffect(() => {
     first.current?.focus();
     first.current?.select();
-    return () => returnFocus(name);
-  }, [name]);
+  }, []);
 
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -177,10 +173,4 @@ function Editor({ name, stored, taken = [], busy, save, close }: EditorProps) {
       </span>
     </form>
   );
-}
-
-/** To the button that opened the editor, which stands again in a moment. */
-function returnFocus(name: string | undefined): void {
-  if (name === undefined) return;
-  requestAnimationFrame(() => document.querySelector<HTMLElement>(`[data-edits="${CSS.escape(name)}"]`)?.focus());
 }

@@ -1,6 +1,7 @@
 import { useMemo, useRef } from "react";
 
 import { change, useAddress } from "../../browser/address.ts";
+import { useFocusNext } from "../../browser/focus.ts";
 import { Section } from "../../parts/section.tsx";
 import type { Run, Step } from "./data.ts";
 import { TaskFilters } from "./task_filters.tsx";
@@ -21,9 +22,10 @@ export function Tasks({ run, steps }: Props) {
   const task = params.get("task");
   const asked = JSON.stringify(wantedOf(params)); // the list stays as it is while a task is opened and closed
   const wanted = useMemo(() => JSON.parse(asked) as Wanted, [asked]);
+  const focusNext = useFocusNext();
   const close = () => {
     change({ task: null, stream: null });
-    requestAnimationFrame(() => (linkOf(task) ?? list.current)?.focus());
+    focusNext(() => linkOf(task) ?? list.current);
   };
   return (
     <div className={task ? "tasks with-task" : "tasks"}>
