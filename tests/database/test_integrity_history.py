@@ -196,7 +196,7 @@ class World:
             self.model.apply(batch)
         await asking
         self.check._known = None  # of tombstones and specifications nobody is told
-        assert await self.check.problems() == whole_search(self.stored())
+        assert [*await self.check.problems()] == whole_search(self.stored())
 
     def stored(self) -> Stored:
         found: dict[Key, Any] = {
