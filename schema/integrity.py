@@ -16,7 +16,7 @@ from server.database import problem_list
 from server.database.entities import Entity
 from server.database.integrity import Problem as DatabaseProblem
 from server.database.integrity import ProblemKind, Severity
-from server.database.problem_ids import problem_id, read_problem_id
+from server.database.problem_keys import problem_key, read_problem_key
 from server.database.problem_list import ProblemList, ProblemOrder, Selection
 
 describe(
@@ -73,16 +73,15 @@ KindsArgument = Annotated[
 SeveritiesArgument = Annotated[
     list[Severity] | None, strawberry.argument(description="Only of these severities. Without it: of all.")
 ]
-IdsArgument = Annotated[
-    list[strawberry.ID] | None,
+KeysArgument = Annotated[
+    list[str] | None,
     strawberry.argument(
-        description=f"Only those with these ids, up to {MAX_PAGE_SIZE}: what is missing in the answer is gone."
+        description=f"Only those with these keys, up to {MAX_PAGE_SIZE}: what is missing in the answer is gone."
     ),
 ]
 OrderArgument = Annotated[ProblemOrder, strawberry.argument(description="The order of the problems.")]
 AfterArgument = Annotated[
-    strawberry.ID | None,
-    strawberry.argument(description="Only those after the problem with this id, which may be gone by now."),
+    str | None, strawberry.argument(description="Only those after the problem with this key, which may be gone by now.")
 ]
 FirstArgument = Annotated[
     int | None, strawberry.argument(description=f"How many problems, 1 to {MAX_PAGE_SIZE}. Without it: all.")
@@ -101,8 +100,8 @@ class Problem:
         )
     )
     @staticmethod
-    def id(root: strawberry.Parent[DatabaseProblem]) -> strawberry.ID:
-        return strawberry.ID(problem_id(root))
+    def key(root: strawberry.Parent[DatabaseProblem]) -> str:
+        return problem_key(root)
 
     kind: ProblemKind = strawberry.field(description="What is wrong.")
     severity: Severity = strawberry.field(
@@ -163,7 +162,7 @@ class IntegrityReport:
 
     @strawberry.field(
         description=(
-            "The problems: all of them, or a part. To read them part by part, pass `first`, and as `after` the id of "
+            "The problems: all of them, or a part. To read them part by part, pass `first`, and as `after` the key of "
             "the last one that you have: whatever comes or goes meanwhile, none of the others is left out."
         ),
         graphql_type=list[Problem],
@@ -173,7 +172,7 @@ class IntegrityReport:
         root: strawberry.Parent[Report],
         kinds: KindsArgument = None,
         severities: SeveritiesArgument = None,
-        ids: IdsArgument = None,
+        keys: KeysArgument = None,
         order_by: OrderArgument = ProblemOrder.REPAIR,
         after: AfterArgument = None,
         offset: Annotated[int, strawberry.argument(description="How many of them to leave out at the beginning.")] = 0,
@@ -183,12 +182,12 @@ class IntegrityReport:
             raise BadInput(f"first: pass 1 to {MAX_PAGE_SIZE} problems, not {first}.", "first")
         if offset < 0:
             raise BadInput(f"offset: pass a number of problems, 0 or more, not {offset}.", "offset")
-        if ids is not None and len(ids) > MAX_PAGE_SIZE:
-            raise BadInput(f"ids: pass up to {MAX_PAGE_SIZE} ids, not {len(ids)}.", "ids")
-        known = None if ids is None else [found for id_ in ids if (found := read_problem_id(id_)) is not None]
-        begin = None if after is None else read_problem_id(after)
+        if keys is not None and len(keys) > MAX_PAGE_SIZE:
+            raise BadInput(f"keys: pass up to {MAX_PAGE_SIZE} keys, not {len(keys)}.", "keys")
+        known = None if keys is None else [found for key in keys if (found := read_problem_key(key)) is not None]
+        begin = None if after is None else read_problem_key(after)
         if after is not None and begin is None:
-            raise BadInput("after: this is not the id of a problem: pass an `id` of a problem unchanged.", "after")
+            raise BadInput("after: this is not the key of a problem: pass a `key` of a problem unchanged.", "after")
         return root.found.select(Selection(kinds, severities, known, order_by, begin, offset, first))
 
     @strawberry.field(description="The number of problems of all kinds.")

@@ -334,8 +334,9 @@ class Meter:
             return page if length is None else max(1, min(page, length))  # also an empty page is a field
         if not _is_list(field):
             return 1
-        if not self._is_null(given.get("ids")):
-            return self._count(given["ids"])
+        for name in ("ids", "keys"):
+            if not self._is_null(given.get(name)):
+                return self._count(given[name])
         if "first" in given and (first := self._number(given["first"])) is not None:
             return first
         if length is not None:

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import TypeAlias
 
 from server.database.integrity import Place, Problem, ProblemKind, Severity
-from server.database.problem_ids import ProblemId
+from server.database.problem_keys import ProblemKey
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP
 
@@ -41,9 +41,9 @@ class Selection:
 
     kinds: Collection[ProblemKind] | None = None
     severities: Collection[Severity] | None = None
-    ids: Collection[ProblemId] | None = None
+    keys: Collection[ProblemKey] | None = None
     order: ProblemOrder = ProblemOrder.REPAIR
-    after: ProblemId | None = None
+    after: ProblemKey | None = None
     """Only those that come after it, whether it is still there or not."""
     offset: int = 0
     first: int | None = None
@@ -104,18 +104,18 @@ class ProblemList:
         return found
 
     def select(self, selection: Selection) -> list[Problem]:
-        if selection.ids is not None:
-            found = dict.fromkeys(filter(None, map(self._by_id, selection.ids)))
-            return EMPTY.joined_by(found).select(replace(selection, ids=None))
+        if selection.keys is not None:
+            found = dict.fromkeys(filter(None, map(self._by_key, selection.keys)))
+            return EMPTY.joined_by(found).select(replace(selection, keys=None))
         spans = [*self._spans(selection)]
         if selection.order is ProblemOrder.REPAIR and selection.is_filtered:
             end = None if selection.first is None else selection.offset + selection.first
             return list(islice(_matching(spans, selection), selection.offset, end))
         return _slice(spans, selection.offset, selection.first)
 
-    def _by_id(self, id_: ProblemId) -> Problem | None:
-        group = self._groups.get((id_.severity, id_.kind), ())
-        index, is_there = id_.find(group)
+    def _by_key(self, key: ProblemKey) -> Problem | None:
+        group = self._groups.get((key.severity, key.kind), ())
+        index, is_there = key.find(group)
         return group[index] if is_there else None
 
     def _spans(self, selection: Selection) -> Iterator[_Span]:

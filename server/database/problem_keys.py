@@ -1,4 +1,4 @@
-"""The id of a problem: it says where the problem stands among the others, so that it is found without an index."""
+"""The key of a problem: it says where the problem stands among the others, so that it is found without an index."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Spot: TypeAlias = tuple[int, str, str, str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class ProblemId:
+class ProblemKey:
     severity: Severity
     kind: ProblemKind
     spot: Spot
@@ -40,14 +40,14 @@ class ProblemId:
         return start, False
 
 
-def problem_id(problem: Problem) -> str:
+def problem_key(problem: Problem) -> str:
     *spot, message = problem.place
     parts = [_SEVERITIES.index(problem.severity), *spot, _digest(message)]
     return urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def read_problem_id(text: str) -> ProblemId | None:
-    """None if it is no id of a problem."""
+def read_problem_key(text: str) -> ProblemKey | None:
+    """None if it is no key of a problem."""
     try:
         parts = json.loads(urlsafe_b64decode(f"{text}{'=' * (-len(text) % 4)}".encode("ascii")))
     except (ValueError, binascii.Error, RecursionError):
@@ -56,7 +56,7 @@ def read_problem_id(text: str) -> ProblemId | None:
         case [int(severity), int(section), str(kind), str(id_), str(other), int(rank), str(name), str(field), str(end)]:
             if 0 <= severity < len(_SEVERITIES) and 0 <= rank < len(_KINDS):
                 spot = section, kind, id_, other, rank, name, field
-                return ProblemId(_SEVERITIES[severity], _KINDS[rank], spot, end)
+                return ProblemKey(_SEVERITIES[severity], _KINDS[rank], spot, end)
     return None
 
 
