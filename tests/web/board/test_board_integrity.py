@@ -246,14 +246,78 @@ async def test_where_all_agrees_the_page_says_so(tmp_path: Path) -> None:
         assert await page.evaluate("document.querySelector('.repair .actions button:nth-of-type(2)').disabled")
 
 
-async def test_of_thousands_only_those_in_sight_are_in_the_page(tmp_path: Path) -> None:
-    """All are counted, and the last is reached by the End key."""
-    async with viewing(tmp_path, *(study(number, f"study_{number}") for number in range(3_000))) as (_, page):
-        assert await text_of(page, "section h2") == "Problems 3,000"
-        assert await page.evaluate(f"{LINES}.length") < 60
+def empty(*numbers: int) -> list[Model]:
+    """Studies without runs, each of which is a problem."""
+    return [study(number, f"study_{number}") for number in numbers]
+
+
+async def to_the_end(page: Page, count: int) -> None:
+    """Presses the End key, also when more was loaded or rows turned out to be higher, until nothing comes after it."""
+    at_end = f"""{LINES}.some((each) => each.ariaPosInSet == {count}) && !document.querySelector(".foot .loading")
+        && Math.ceil(scrollY + innerHeight) >= document.documentElement.scrollHeight"""
+    settled = f"new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(() => go({at_end}))))"
+    while not (await page.evaluate(at_end) and await page.evaluate(settled)):
         await page.press("End")
-        await page.until(f"{LINES}.some((each) => each.ariaPosInSet == 3000)")
+        await page.evaluate(settled)
+
+
+async def test_of_thousands_only_those_in_sight_are_in_the_page(tmp_path: Path) -> None:
+    """All are counted, more are loaded as the end comes near, and the last one is reached by the End key."""
+    async with viewing(tmp_path, *empty(*range(3_000))) as (_, page):
+        assert await text_of(page, "section h2") == "Problems 3,000"
+        assert await page.evaluate(f"{LINES}.every((each) => each.ariaSetSize == 3000)")
         assert await page.evaluate(f"{LINES}.length") < 60
+        await to_the_end(page, 3_000)
+        assert await page.evaluate(f"{LINES}.length") < 60
+
+
+async def test_a_change_sends_what_is_in_sight(tmp_path: Path) -> None:
+    """Of thousands, and the numbers: that takes some kilobytes, where all would take a megabyte."""
+    async with viewing(tmp_path, *empty(*range(3_000))) as (live, page):
+        await page.until(f"{LINES}.length > 3")
+        before = page.received
+        await delete(live, uid(1))
+        await page.until(f"({IN_ONE})({LINES}[1]).includes('gone since')")
+        await page.until("document.querySelector('section h2').innerText.includes('2,999')")
+        assert page.received - before < 20_000
+
+
+async def delete(live: Live, *ids: str) -> None:
+    for id_ in ids:
+        await live.database.studies.delete(id_)
+
+
+async def test_deep_in_the_list_rows_stay_in_their_places(tmp_path: Path) -> None:
+    """What goes there is marked, what goes or comes elsewhere waits behind a button, and no row moves."""
+    async with viewing(tmp_path, *empty(*range(2_000, 3_000))) as (live, page):
+        await to_the_end(page, 1_000)
+        await page.until(f"{LINES}.some((each) => each.innerText.includes('{uid(2_999)}'))")
+        before = await page.evaluate(TOPS)
+        await delete(live, uid(2_000), uid(2_998))
+        await page.until(f"{LINES}.filter((each) => each.innerText.includes('gone since')).length == 1")
+        await page.until("document.querySelector('.section-head button').innerText == 'Leave out what is gone'")
+        assert await page.evaluate(TOPS) == before
+        assert "gone since" in (await lines(page))[-2]
+        await live.database.backend.insert(empty(*range(100, 107)))
+        await page.until("document.querySelector('.section-head button').innerText == 'Show 6 more'")
+        assert await page.evaluate(TOPS) == before
+        await page.press("Home")
+        await page.until("document.querySelector('.section-head button').innerText == 'Show 7 more'")
+        await page.until("scrollY == 0")
+        await page.click(".section-head button")
+        await page.until(f"{LINES}[0].innerText.includes('{uid(100)}')")
+        await page.until(f"!{LINES}.some((each) => each.innerText.includes('gone since'))")
+        assert await text_of(page, "section h2") == "Problems 1,005"
+
+
+async def test_a_repair_is_offered_of_all_that_there_is(tmp_path: Path) -> None:
+    """Also of what the list has not loaded, and of what another severity is chosen than."""
+    hundreds = [physical_worker(n, logical_worker_id=NOWHERE) for n in range(1_000, 1_200)]
+    async with viewing(tmp_path, *damaged(), *hundreds, view="#/integrity?severity=WARNING") as (live, page):
+        await page.click(".section-head button:last-of-type")
+        expected = [problem for problem in await live.database.integrity() if problem.repairable]
+        await page.click(".repair .actions button:nth-of-type(2)")
+        await said(page, f"This would repair {len(expected)} problems")
 
 
 @with_axe
