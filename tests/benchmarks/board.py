@@ -185,17 +185,16 @@ async def _until(page: Page, begin: str, end: str) -> Answer:
     return Answer(page.received + await page.evaluate(_FETCHED) - received, tasks)
 
 
-async def of_problems(count: int) -> None:
+async def of_problems(count: int) -> tuple[Answer, Answer]:
+    """What `integrity` says, of a server and a database of their own."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        with RedisServer.start(binaries()["redis"], place / "redis") as database:
+        with RedisServer.start(next(iter(binaries().values())), place / "redis") as database:
             await fill(database.url, count, parent=uid(1))
             with Serving(place / "server", "--database", database.url, *UNBOUNDED, *_WHOLE) as server:
                 async with browsing(place / "profile") as page:
                     port = int(server.url.rsplit(":", 1)[1])
-                    first, changed = await integrity(page, port, database.url)
-                    print("#/integrity, at first:", first)
-                    print("#/integrity, after a change:", changed)
+                    return await integrity(page, port, database.url)
 
 
 async def main(count: int, rate: int, seconds: float, views: Sequence[str]) -> None:
@@ -220,6 +219,8 @@ if __name__ == "__main__":
     parser.add_argument("--problems", type=int, help="the page of integrity with so many, instead")
     given = parser.parse_args()
     if given.problems is not None:
-        asyncio.run(of_problems(given.problems))
+        first, changed = asyncio.run(of_problems(given.problems))
+        print("#/integrity, at first:", first)
+        print("#/integrity, after a change:", changed)
     else:
         asyncio.run(main(given.runs, given.changes, given.seconds, given.views))
