@@ -175,6 +175,30 @@ async def test_another_choice_has_to_be_tried_anew(tmp_path: Path) -> None:
         assert await live.database.integrity() == before
 
 
+async def test_what_comes_after_a_trial_is_not_repaired_with_it(tmp_path: Path) -> None:
+    """For good happens what was tried: problems of other kinds that come meanwhile stay."""
+    given: list[Model] = [study(1, "heat", runs=(uid(2), uid(2))), run(2, study_id=uid(1)), run(3, study_id=uid(1))]
+    async with viewing(tmp_path, *given) as (live, page):
+        await page.click(".section-head button")
+        await page.click(".repair .actions button:nth-of-type(2)")
+        await said(page, "This would repair 2 problems")
+        await live.database.backend.insert([run(4, parent=NOWHERE)])
+        await page.until("document.querySelectorAll('.repair input').length == 4")
+        await page.click(".repair .primary")
+        await said(page, "Repaired: 2 problems")
+        left = {ProblemKind.DANGLING_REFERENCE, ProblemKind.MISSING_REFERENCE}
+        assert repairable(await live.database.integrity()) == left
+
+
+async def test_where_the_first_problems_come_they_are_shown(tmp_path: Path) -> None:
+    """Without a button: nothing is there that could jump."""
+    async with viewing(tmp_path, study(1, "heat", runs=(uid(2),)), run(2, study_id=uid(1))) as (live, page):
+        assert (await text_of(page, ".empty")).startswith("All agrees:")
+        await live.database.backend.insert(empty(3, 4))
+        await page.until(f"{LINES}.length == 2")
+        assert await text_of(page, "section h2") == "Problems 2"
+
+
 async def test_why_a_repair_was_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the server's words, where it was asked for."""
     async with viewing(tmp_path) as (live, page):

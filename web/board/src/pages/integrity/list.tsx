@@ -52,7 +52,7 @@ export function ProblemList({ wanted, counts, memory, children }: Props) {
       {children(isOutdated ? { text, onPress: pages.reload } : undefined)}
       {shown.error && <Failure error={shown.error} />}
       {isEmpty ? (
-        <Nothing pages={pages} isFiltered={totalOf(counts, { severity: null, kind: null }) > 0} />
+        <Nothing pages={pages} total={total} isFiltered={totalOf(counts, { severity: null, kind: null }) > 0} />
       ) : (
         <>
           <LongList
@@ -75,9 +75,9 @@ export function ProblemList({ wanted, counts, memory, children }: Props) {
 
 type Told = Pages<Problem, readonly Count[]>;
 
-function Nothing({ pages, isFiltered }: { pages: Told; isFiltered: boolean }) {
+function Nothing({ pages, total, isFiltered }: { pages: Told; total: number; isFiltered: boolean }) {
   if (pages.error) return <Failure error={pages.error} retry={pages.more} />;
-  if (pages.totalCount === undefined) return <Loading rows={8} />;
+  if (pages.totalCount === undefined || total > 0) return <Loading rows={8} />;
   return (
     <Empty>
       {isFiltered ? "No problem is like that." : "All agrees: no reference dangles, and every value can be read."}
