@@ -276,12 +276,17 @@ def empty(*numbers: int) -> list[Model]:
 
 
 async def to_the_end(page: Page, count: int) -> None:
-    """Presses the End key, also when more was loaded or rows turned out to be higher, until nothing comes after it."""
+    """With the End key, also when more was loaded or rows turned out to be higher, until nothing comes after it."""
     at_end = f"""{LINES}.some((each) => each.ariaPosInSet == {count}) && !document.querySelector(".foot .loading")
         && Math.ceil(scrollY + innerHeight) >= document.documentElement.scrollHeight"""
-    settled = f"new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(() => go({at_end}))))"
-    while not (await page.evaluate(at_end) and await page.evaluate(settled)):
-        await page.press("End")
+    await _scrolled(page, "End", at_end)
+
+
+async def _scrolled(page: Page, key: str, arrived: str) -> None:
+    """Presses the key until it is so, and still so two frames later."""
+    settled = f"new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(() => go({arrived}))))"
+    while not (await page.evaluate(arrived) and await page.evaluate(settled)):
+        await page.press(key)
         await page.evaluate(settled)
 
 
@@ -325,9 +330,8 @@ async def test_deep_in_the_list_rows_stay_in_their_places(tmp_path: Path) -> Non
         await live.database.backend.insert(empty(*range(100, 107)))
         await page.until("document.querySelector('.section-head button').innerText == 'Show 6 more'")
         assert await page.evaluate(TOPS) == before
-        await page.press("Home")
+        await _scrolled(page, "Home", "scrollY == 0")
         await page.until("document.querySelector('.section-head button').innerText == 'Show 7 more'")
-        await page.until("scrollY == 0")
         await page.click(".section-head button")
         await page.until(f"{LINES}[0].innerText.includes('{uid(100)}')")
         await page.until(f"!{LINES}.some((each) => each.innerText.includes('gone since'))")
