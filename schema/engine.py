@@ -27,7 +27,6 @@ from schema.budget import (
     SHORT_FOR_CORE,
     UNMETERED,
     Budget,
-    BudgetExceededError,
 )
 from schema.changes import LiveTick, SubscriptionEvent
 from schema.compiler.compiler import Compiler, ExecutionCounts
@@ -41,7 +40,7 @@ from schema.errors import DEADLINE_EXCEEDED, UNKNOWN_OUTCOME, translate
 from schema.executor import executor_of
 from schema.limits import DEFAULTS, Limits
 from schema.mutation_executor import execute_mutation
-from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, exceeded
+from schema.operation import GraphQLResponse, Operation, OperationError, Scope, check_role, within_budget
 from schema.scopes import with_filters
 from schema.sharing import SharedAnswers
 from schema.unread import after_reading, reads_files
@@ -278,15 +277,12 @@ class Engine:
 
             async with context.database.read_model.long_reads.reading(context.who):
                 state = context.database.state
-                try:
-                    result = await in_slices(execute, self._slices.turn)
-                except BudgetExceededError as error:
-                    raise exceeded(error.budget) from None
+                result = await within_budget(in_slices(execute, self._slices.turn))
             if budget.spent > cost:  # by introspection, of which nothing is known before
                 context.allowance.take(budget.spent - cost)
         if not isinstance(result, Awaitable):
             return result, state
-        settled = await result
+        settled = await within_budget(result)
         return settled, state if context.database.state == state else None
 
     def _cost(self, operation: Operation, variables: Variables, context: Context) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from server.database.integrity import ProblemKind, Severity
 from server.database.models import RunStatus, WorkerStatus
 from server.database.workspaces import TaskStatus
 
@@ -27,6 +28,7 @@ LENGTHS: Mapping[str, str | int] = {
     "Run.tasks": "tasks_of_run",
     "StepRun.tasks": "tasks_of_step",
     "Progress.counts": len(TaskStatus),
+    "IntegrityReport.counts": 2 * len(ProblemKind) * len(Severity),
 }
 """How many entities a field has at most: the name of a size, or a number."""
 SEARCHED: Mapping[str, str] = {

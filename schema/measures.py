@@ -289,7 +289,7 @@ class Meter:
             response += ResponseSize(inside={_TEXT_READ: DEFAULT_TAIL if read is None else read})
         if size > 1 or search:
             share = cost + response.total // BYTES
-            self.shares.append(Share(node, coordinate, size, search, share, response.total, _is_connection(field)))
+            self.shares.append(Share(node, coordinate, size, search, share, response.total, "first" in field.args))
         is_introspection = node.name.value in _META
         return Total(
             1 if is_introspection else inner.depth + 1,
@@ -334,8 +334,11 @@ class Meter:
             return page if length is None else max(1, min(page, length))  # also an empty page is a field
         if not _is_list(field):
             return 1
-        if "ids" in given:
-            return self._count(given["ids"])
+        for name in ("ids", "keys"):
+            if not self._is_null(given.get(name)):
+                return self._count(given[name])
+        if "first" in given and (first := self._number(given["first"])) is not None:
+            return first
         if length is not None:
             return length
         return 1 if coordinate.rpartition(".")[2] in _PAGED else ASSUMED_LENGTH  # the connection's size counts them

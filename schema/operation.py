@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -19,7 +19,7 @@ from graphql import (
     OperationType,
 )
 
-from schema.budget import SHORT, SHORT_INPUT, Budget
+from schema.budget import SHORT, SHORT_INPUT, Budget, BudgetExceededError
 from schema.context import Context
 from schema.encoding import encode_json
 from schema.errors import (
@@ -33,6 +33,8 @@ from schema.limits import Counts
 from schema.roles import RequiredRole, Role
 from server.database.merlin_database import State
 from server.database.row_index import BUILT_AT_ONCE
+
+T = TypeVar("T")
 
 _SIZE = 6
 """Bytes of memory that a response takes for each byte that is sent of it, about."""
@@ -178,7 +180,15 @@ def check_role(operation: Operation, context: Context) -> None:
         raise OperationError([GraphQLError(message, extensions={"code": FORBIDDEN, "needs": required.role})], FORBIDDEN)
 
 
-def exceeded(budget: Budget) -> OperationError:
+async def within_budget(work: Awaitable[T]) -> T:
+    """Raises `OperationError` where it spends more than it may."""
+    try:
+        return await work
+    except BudgetExceededError as error:
+        raise _exceeded(error.budget) from None
+
+
+def _exceeded(budget: Budget) -> OperationError:
     """The error of an operation that has spent more than it may."""
     told = {"code": LIMIT_EXCEEDED, "limit": "cost", "value": budget.spent, "maximum": budget.limit}
     message = (

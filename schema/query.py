@@ -330,7 +330,7 @@ class Query:
     )
     @staticmethod
     async def integrity(info: Info) -> Report:
-        return Report(await info.context.database.integrity())
+        return Report(await info.context.database.problems())
 
     @strawberry.field(description="The roles of the client that sends this query.")
     @staticmethod

@@ -126,6 +126,8 @@ class Problem:
         """
         key, rank = self.key, _RANKS[self.kind]
         section = _SIDE_RANKS[key.kind, self.field or ""] if self.kind in _OF_LINKS else len(_SIDE_RANKS) + rank
+        if self.kind is ProblemKind.OUTDATED_TABLE:
+            section += _TABLE_RANKS[key.kind]
         return section, key.kind, key.id, self.other_id or "", rank, self.name or "", self.field or "", self.message
 
     @property
@@ -164,6 +166,7 @@ SIDES: Mapping[tuple[EntityKind, str], tuple[Side, Side]] = {
     for side, other in ((owner, member), (member, owner))
 }
 """By kind and field: that side of its link, and the other one."""
+_TABLE_RANKS = {kind: rank for rank, kind in enumerate(EntityKind)}
 _SIDE_RANKS = {place: rank for rank, place in enumerate(SIDES)}
 
 

@@ -15,11 +15,12 @@ from server.database.backends.notes import NoteKey, NoteKind
 from server.database.examination import LISTS_OF, Examination, Surveyed
 from server.database.feed import Feed
 from server.database.files.run_metadata import RunMetadata
-from server.database.integrity import SIDES, Problem, outdated_tables
+from server.database.integrity import SIDES, outdated_tables
 from server.database.known_problems import KnownProblems
 from server.database.lost_studies import needs_spec
 from server.database.models import EntityKind, Key, Model
 from server.database.name_entries import suspects
+from server.database.problem_list import ProblemList
 from server.database.read_model import Change, ReadModel
 from server.database.reexamination import Unexamined, note_change
 from server.database.slices import give_way, in_slices
@@ -38,7 +39,7 @@ State = tuple[int, int]
 class _Search:
     """One search under way."""
 
-    def __init__(self, state: State, task: asyncio.Task[list[Problem]]) -> None:
+    def __init__(self, state: State, task: asyncio.Task[ProblemList]) -> None:
         self.state = state
         self.task = task
         self.waiting = 0
@@ -58,7 +59,7 @@ class IntegrityCheck:
         self._run_metadata = run_metadata
         self._steps = Steps()
         self._search: _Search | None = None
-        self._known: tuple[State, list[Problem]] | None = None
+        self._known: tuple[State, ProblemList] | None = None
         self._forget_all()
         read_model.listen(self._note)
         read_model.on_reread = self._note_reread
@@ -94,7 +95,7 @@ class IntegrityCheck:
         if self._search is not None:
             self._search.state = (-1, -1)
 
-    async def problems(self) -> list[Problem]:
+    async def problems(self) -> ProblemList:
         """The inconsistencies of one revision, not older than the call. Raises `BackendError`."""
         while True:
             state = self._state()
@@ -107,7 +108,7 @@ class IntegrityCheck:
                 continue
             return await self._result(self._search)
 
-    async def _result(self, search: _Search) -> list[Problem]:
+    async def _result(self, search: _Search) -> ProblemList:
         search.waiting += 1
         try:
             return await asyncio.shield(search.task)
@@ -125,7 +126,7 @@ class IntegrityCheck:
         if self._search is search:
             self._search = None
 
-    async def _find(self) -> list[Problem]:
+    async def _find(self) -> ProblemList:
         search = self._search
         assert search is not None
         try:
@@ -136,7 +137,7 @@ class IntegrityCheck:
         finally:
             self._end(search)
 
-    async def _search_through(self, search: _Search) -> list[Problem]:
+    async def _search_through(self, search: _Search) -> ProblemList:
         notices, of_kinds = self._feed.name_map_notices, Counter(self._feed.name_map_changes)
         of_tables = outdated_tables(await self._backend.outdated_tables())
         self._asked = set(self._nameless)
@@ -154,7 +155,7 @@ class IntegrityCheck:
             await self._examine_names()
             await self._survey_nameless()
         state = self._read_model.local_revision, notices
-        problems = [*of_tables, *await in_slices(self._problems.listed, self._steps.turn)]
+        problems = (await in_slices(self._problems.listed, self._steps.turn)).joined_by(of_tables)
         if search.state != (-1, -1):
             self._known = state, problems
         return problems

@@ -1,13 +1,16 @@
-"""The problems that are known, kept by what was examined, and in the order in which they are told."""
+"""The problems that are known, kept by what was examined, in the order of repairs, and by how grave they are."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import TypeAlias
 
 from server.database.integrity import Place, Problem
 from server.database.models import EntityKind, Key
+from server.database.problem_list import Group, ProblemList, group_of, place_of
 from server.database.slices import give_way
 from server.database.steps import RECORDS_PER_STEP, portions_of, sorted_parts
 
@@ -20,14 +23,57 @@ Subject: TypeAlias = Key | Pair | Name
 """What is examined as one: a record, one id of one of its lists, or a name."""
 
 
+class _Sorted:
+    """All of them, sorted. A list that was handed out is copied before it changes."""
+
+    def __init__(self) -> None:
+        self.order: list[Problem] = []
+        self.groups: dict[Group, list[Problem]] = {}
+        self.repairable: Counter[Group] = Counter()
+        self._lent: set[Group | None] = set()
+        """The groups that were handed out since they changed; None: `order`."""
+
+    def append(self, problem: Problem) -> None:
+        """To be called in order, before any is handed out."""
+        group = group_of(problem)
+        self.order.append(problem)
+        self.groups.setdefault(group, []).append(problem)
+        self.repairable[group] += problem.repairable
+
+    def add(self, problem: Problem) -> None:
+        group = self._own(problem)
+        insort(self.order, problem, key=place_of)
+        insort(self.groups[group], problem, key=place_of)
+        self.repairable[group] += problem.repairable
+
+    def remove(self, problem: Problem) -> None:
+        group, place = self._own(problem), problem.place
+        for problems in (self.order, self.groups[group]):
+            del problems[bisect_left(problems, place, key=place_of)]
+        self.repairable[group] -= problem.repairable
+
+    def _own(self, problem: Problem) -> Group:
+        """Makes sure that nobody else has the lists of a problem."""
+        group = group_of(problem)
+        if None in self._lent:
+            self.order = [*self.order]
+        if group in self._lent or group not in self.groups:
+            self.groups[group] = [*self.groups.get(group, ())]
+        self._lent -= {None, group}
+        return group
+
+    def lend(self) -> ProblemList:
+        self._lent = {None, *self.groups}
+        return ProblemList(((), self.order, ()), {**self.groups}, {**self.repairable})
+
+
 class KnownProblems:
     """To be changed in slices of work: `give_way` is called where it takes long."""
 
     def __init__(self) -> None:
         self._by_subject: dict[Subject, Sequence[Problem]] = {}
-        self._by_place: dict[Place, Problem] = {}
-        self._order: list[Place] | None = None
-        """All places, sorted; None before they are asked for the first time."""
+        self._sorted: _Sorted | None = None
+        """None before they are asked for the first time."""
         self._names_at: dict[Key, set[str]] = {}
 
     def names(self, kind: EntityKind) -> list[str]:
@@ -43,14 +89,11 @@ class KnownProblems:
         before = self._by_subject.get(subject, ())
         if before == problems:
             return
-        for problem in before:
-            del self._by_place[place := problem.place]
-            if self._order is not None:
-                del self._order[bisect_left(self._order, place)]
-        for problem in problems:
-            self._by_place[place := problem.place] = problem
-            if self._order is not None:
-                insort(self._order, place)
+        if self._sorted is not None:
+            for problem in before:
+                self._sorted.remove(problem)
+            for problem in problems:
+                self._sorted.add(problem)
         if problems:
             self._by_subject[subject] = problems
         else:
@@ -68,16 +111,17 @@ class KnownProblems:
             self._names_at.setdefault(problem.key, set()).add(name)
         self.put(subject, problems)
 
-    def listed(self) -> list[Problem]:
-        """All of them, in order."""
-        if self._order is None:
-            order: list[Place] = []
-            for places in sorted_parts(list(self._by_place)):
-                order += places
+    def listed(self) -> ProblemList:
+        """All of them as they are now; after the first time it takes as long however many there are."""
+        if self._sorted is None:
+            by_place: dict[Place, Problem] = {}
+            for subjects in portions_of([*self._by_subject.values()], RECORDS_PER_STEP):
+                by_place.update((problem.place, problem) for problem in chain(*subjects))
                 give_way()
-            self._order = order
-        found: list[Problem] = []
-        for some in portions_of(self._order, RECORDS_PER_STEP):
-            found += [self._by_place[place] for place in some]
-            give_way()
-        return found
+            found = _Sorted()
+            for places in sorted_parts(list(by_place)):
+                for place in places:
+                    found.append(by_place[place])
+                give_way()
+            self._sorted = found
+        return self._sorted.lend()

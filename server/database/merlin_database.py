@@ -37,6 +37,7 @@ from server.database.models import EntityKind, Key
 from server.database.note_sweep import NoteSweep
 from server.database.notifier import Notifier
 from server.database.positions import Position, new_server
+from server.database.problem_list import ProblemList
 from server.database.read_model import ReadModel
 from server.database.repair import Resurrected, repair, settle_resurrected
 from server.database.revision_sharing import RevisionSharing
@@ -232,11 +233,15 @@ class MerlinDatabase:
             await self.repair(unit, [ProblemKind.NAME_INDEX_MISMATCH])
         return unit.deleted_ids()
 
-    async def integrity(self) -> list[Problem]:
+    async def problems(self) -> ProblemList:
         """The inconsistencies of one revision of the copy. Raises `BackendError`."""
         found = await self._integrity.problems()
         seen = self.clock_check.problem
-        return found if seen is None else [*found, seen]
+        return found if seen is None else found.joined_by([seen])
+
+    async def integrity(self) -> list[Problem]:
+        """All of them. Raises `BackendError`."""
+        return [*await self.problems()]
 
     def _distrust_problems(self) -> None:
         """Drops the known problems after each comparison, where the backend has name maps.

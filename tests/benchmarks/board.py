@@ -5,6 +5,9 @@ and changes runs by HSET, as Merlin does: half of the changes concern the 200 ru
 for each view: the longest task of the page's main thread, the processor time of that thread, JavaScript's heap after
 garbage collections, how far the layout shifted, and what the server sent. By the clock a task looks long that waited
 for a processor: on a busy machine its processor time counts.
+
+With `--problems 100000` it opens the page of integrity instead, of so many runs whose parents are gone, and then
+changes one of the runs in sight. It prints what the server sent, and the longest task, at first and after the change.
 """
 
 from __future__ import annotations
@@ -29,11 +32,19 @@ from server.database.demo_data import bulk_records
 from server.database.models import EntityKind, Key, Model, RunModel, RunStatus
 from tests.support.board import open_board
 from tests.support.browser import Page, Task, browsing
+from tests.support.records import uid
 from tests.support.servers import RedisServer, binaries
 from tests.support.serving import UNBOUNDED, Serving
 
 VIEWS = ("#/", "#/runs")
 _NEWEST = 200
+_LINES = "document.querySelectorAll('.long-list .problem-line')"
+_WHOLE = ("--max-cost", "10000000")
+"""Flags that allow for a page which asks for all problems."""
+_PATIENCE = 300.0
+"""Seconds until the page of integrity shows what it is about."""
+_FETCHED = """performance.getEntriesByType("resource")
+    .reduce((sum, {name, decodedBodySize}) => sum + (/graphql/.test(name) ? decodedBodySize : 0), 0)"""
 _TICK = 0.02
 """Seconds from one batch of changes to the next."""
 _STATUSES = (RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.COMPLETED, RunStatus.COMPLETED, RunStatus.FAILED)
@@ -107,9 +118,28 @@ class Changes(threading.Thread):
         self.join()
 
 
-async def fill(url: str, count: int) -> list[RunModel]:
-    """The runs of what was written, the one launched last at the end."""
+@dataclass
+class Answer:
+    """What the page of integrity costs, until it shows what it is about."""
+
+    received: int
+    """Characters of the messages of the server, and bytes of its answers, as they are unpacked."""
+    tasks: Sequence[Task]
+
+    def __str__(self) -> str:
+        longest = max(self.tasks, key=lambda task: task.processor)
+        clock = max(task.clock for task in self.tasks)
+        return (
+            f"received {self.received / 1e6:.3f} MB, longest task {1000 * longest.processor:.0f} ms of processor time, "
+            f"{1000 * clock:.0f} ms by the clock"
+        )
+
+
+async def fill(url: str, count: int, *, parent: str | None = None) -> list[RunModel]:
+    """The runs of what was written, the one launched last at the end. `parent`: that of all runs."""
     records: list[Model] = [*bulk_records(datetime.now(), count)]
+    if parent is not None:
+        records = [replace(record, parent=parent) if isinstance(record, RunModel) else record for record in records]
     backend = make_backend(url, BackendOptions())
     await backend.open()
     await backend.insert(records)
@@ -134,6 +164,39 @@ async def measure(page: Page, changes: Changes, seconds: float) -> Figures:
     return Figures(changes.made, seconds, tasks, heap, shift, page.received - received)
 
 
+async def integrity(page: Page, port: int, url: str) -> tuple[Answer, Answer]:
+    """Of the page of integrity: when it is opened, and when a problem in sight goes and another comes."""
+    await open_board(page, port, "#/queues")
+    first = await _until(page, "location.hash = '#/integrity'; 0", f"{_LINES}.length > 1")
+    id_ = await page.evaluate(f"{_LINES}[1].querySelector('a').hash.split('/').at(-1)")
+    with redis.Redis.from_url(url, protocol=2) as client:
+        client.hset(str(Key(EntityKind.RUN, id_)), "parent", uid(2))
+    return first, await _until(page, "0", "document.querySelector('.problem-line.left')")
+
+
+async def _until(page: Page, begin: str, end: str) -> Answer:
+    received = page.received + await page.evaluate(_FETCHED)
+    await page.trace()
+    await page.evaluate(begin)
+    async with asyncio.timeout(_PATIENCE):
+        while not await page.evaluate(f"Boolean({end})"):
+            await asyncio.sleep(_TICK)
+    tasks = await page.tasks()
+    return Answer(page.received + await page.evaluate(_FETCHED) - received, tasks)
+
+
+async def of_problems(count: int) -> tuple[Answer, Answer]:
+    """What `integrity` says, of a server and a database of their own."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        with RedisServer.start(next(iter(binaries().values())), place / "redis") as database:
+            await fill(database.url, count, parent=uid(1))
+            with Serving(place / "server", "--database", database.url, *UNBOUNDED, *_WHOLE) as server:
+                async with browsing(place / "profile") as page:
+                    port = int(server.url.rsplit(":", 1)[1])
+                    return await integrity(page, port, database.url)
+
+
 async def main(count: int, rate: int, seconds: float, views: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
@@ -153,5 +216,11 @@ if __name__ == "__main__":
     parser.add_argument("--changes", type=int, default=1_000, help="a second")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--views", nargs="+", default=VIEWS, help="fragments of the board's address")
+    parser.add_argument("--problems", type=int, help="the page of integrity with so many, instead")
     given = parser.parse_args()
-    asyncio.run(main(given.runs, given.changes, given.seconds, given.views))
+    if given.problems is not None:
+        first, changed = asyncio.run(of_problems(given.problems))
+        print("#/integrity, at first:", first)
+        print("#/integrity, after a change:", changed)
+    else:
+        asyncio.run(main(given.runs, given.changes, given.seconds, given.views))

@@ -13,10 +13,11 @@ from server.database import integrity_check, slices, steps
 from server.database.backends.base import ResultsBackend
 from server.database.backends.memory import MemoryBackend
 from server.database.examination import Examination
-from server.database.integrity import Problem, ProblemKind, Side
+from server.database.integrity import Place, Problem, ProblemKind, Side
 from server.database.merlin_database import MerlinDatabase
 from server.database.models import EntityKind, Entry, Key, RunStatus
 from server.database.name_entries import suspects
+from server.database.problem_list import ProblemOrder, Selection
 from server.database.read_model import ReadModel
 from server.database.steps import Steps
 from tests.support.integrity_reference import Stored, whole_search
@@ -196,3 +197,26 @@ def noticed(monkeypatch: pytest.MonkeyPatch) -> Taken:
 
     monkeypatch.setattr(integrity_check, "suspects", read)
     return taken
+
+
+async def test_a_part_is_told_without_a_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a change, too: of hundreds of problems only those are looked at where the changed ones stand."""
+    async with large_database() as database:
+        home = Key(EntityKind.STUDY, uid(9_999))
+        database.read_model.apply([Entry(home, None)])
+        assert len(await database.problems()) >= RUNS
+        looked: list[str] = []
+        place = Problem.place.fget  # type: ignore[attr-defined]  # a property
+
+        def look(self: Problem) -> Place:
+            looked.append(self.key.id)
+            found: Place = place(self)
+            return found
+
+        monkeypatch.setattr(Problem, "place", property(look))
+        database.read_model.apply([Entry(Key(EntityKind.RUN, uid(RUNS)), None)])
+        found = await database.problems()
+        page = found.select(Selection(order=ProblemOrder.SEVERITY, offset=RUNS - 20, first=10))
+        assert len(page) == 10
+        assert sum(row.count for row in found.counts()) == len(found)
+        assert len(looked) < RUNS / 3

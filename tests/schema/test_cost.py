@@ -171,6 +171,21 @@ async def test_an_operation_ends_when_it_has_spent_what_it_may(database: MerlinD
         assert error["extensions"]["field"].startswith("all.nodes")
 
 
+async def test_so_does_one_that_had_to_wait(database: MerlinDatabase) -> None:
+    """What comes after the wait is counted, too, and refused in the same words."""
+    for run_ in [*database.runs.all()]:
+        key = Key(EntityKind.RUN, run_.id)
+        database.read_model.apply([Entry(key, replace(run_.record, parent="gone"))])
+    engine = Engine(SCHEMA, replace(UNLIMITED, cost=300))
+    operation = engine.parse("{ integrity { problems { kind severity message } } }")
+    variables = engine._documents.variables(operation, None)
+    with pytest.raises(OperationError) as refused:
+        await engine._executed(operation, variables, context_of(database), UNMETERED + 1)
+    (error,) = refused.value.errors
+    assert error["extensions"]["code"] == refused.value.code == "LIMIT_EXCEEDED"
+    assert (error["extensions"]["limit"], error["extensions"]["field"]) == ("cost", "integrity.problems")
+
+
 async def test_a_long_answer_belongs_to_one_revision(database: MerlinDatabase) -> None:
     """Others are answered in the middle of it, and what changes meanwhile is seen after it."""
     engine, context = Engine(SCHEMA, UNLIMITED), context_of(database)

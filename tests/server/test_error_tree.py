@@ -72,7 +72,7 @@ ROOTS = (ExpectedError, RequestError, AuthenticationError, CloseError, Operation
 INTERNAL_ERRORS: Mapping[type[BaseException], str] = {
     NotCompilableError: "schema/compiler/compiler.py leaves the operation to graphql-core",
     UnexpectedError: "schema/compiler/compiler.py leaves the operation to graphql-core",
-    BudgetExceededError: "schema/engine.py makes it an OperationError",
+    BudgetExceededError: "schema/operation.py makes it an OperationError",
     TooManyComparisonsError: "schema/documents.py makes it a refusal, which is remembered",
     GoneError: "nobody is there to be told: the protocols end without a word",
     MustReadError: "server/database/transaction_runner.py runs the change again, and reads",

@@ -2,7 +2,14 @@
 import assert from "node:assert/strict";
 
 import { held } from "../../../web/board/src/lists/held.ts";
-import { problemsOf } from "../../../web/board/src/pages/integrity/problems.ts";
+import {
+  changesIn,
+  type Count,
+  kindsOf,
+  type Problem,
+  totalOf,
+  type Wanted,
+} from "../../../web/board/src/pages/integrity/problems.ts";
 import { observed } from "../../../web/board/src/pages/queues/history.ts";
 import { queuesOf } from "../../../web/board/src/pages/queues/queues.ts";
 import { linesOf } from "../../../web/board/src/pages/workers/groups.ts";
@@ -115,20 +122,37 @@ const GROUPS: Record<string, () => void> = {
   },
 
   problems() {
-    const problem = (kind: string, severity: string, entityId: string) => {
-      return { kind, severity, entityId, entityKind: "RUN", field: null, otherId: null, message: "", repairable: false };
+    const problem = (id: string, kind: string, severity = "ERROR") => ({ id, kind, severity }) as Problem;
+    const count = (kind: string, count: number, severity = "ERROR", repairable = false) =>
+      ({ kind, count, severity, repairable }) as Count;
+    const all = { severity: null, kind: null };
+    const rows = [problem("a", "DANGLING_REFERENCE"), problem("b", "DANGLING_REFERENCE"), problem("c", "EMPTY_STUDY", "INFO")];
+    const then = [count("DANGLING_REFERENCE", 1), count("DANGLING_REFERENCE", 1, "ERROR", true), count("EMPTY_STUDY", 9, "INFO")];
+    assert.deepEqual(kindsOf(then), [
+      { kind: "DANGLING_REFERENCE", count: 2, repairable: 1 },
+      { kind: "EMPTY_STUDY", count: 9, repairable: 0 },
+    ]);
+    assert.equal(totalOf(then, all), 11);
+    assert.equal(totalOf(then, { severity: "INFO", kind: null }), 9);
+    assert.equal(totalOf(then, { severity: "ERROR", kind: "EMPTY_STUDY" }), 0);
+    const changes = (now: Count[], { gone = [] as string[], hasMore = true, wanted = all as Wanted } = {}) => {
+      const { come, gone: left } = changesIn({ rows, counts: then, hasMore }, new Set(gone), now, wanted);
+      return [come, left];
     };
-    const given = [
-      problem("EMPTY_STUDY", "INFO", "a"),
-      problem("RESURRECTED", "WARNING", "b"),
-      problem("UNREADABLE_VALUE", "ERROR", "d"),
-      problem("DANGLING_REFERENCE", "ERROR", "c"),
-      problem("UNREADABLE_VALUE", "ERROR", "b"),
-    ];
-    assert.deepEqual(
-      problemsOf(given as never).map(({ kind, entityId }) => `${kind} ${entityId}`),
-      ["DANGLING_REFERENCE c", "UNREADABLE_VALUE d", "UNREADABLE_VALUE b", "RESURRECTED b", "EMPTY_STUDY a"],
-    );
+    const [, , studies] = then as [Count, Count, Count];
+    assert.deepEqual(changes(then), [0, 0]);
+    // One that is gone out of sight, one in sight, and another one in its place.
+    assert.deepEqual(changes([count("DANGLING_REFERENCE", 1), studies]), [0, 1]);
+    assert.deepEqual(changes([count("DANGLING_REFERENCE", 1), studies], { gone: ["a"] }), [0, 1]);
+    assert.deepEqual(changes(then, { gone: ["a"] }), [1, 1]);
+    // Where another kind comes and goes that is loaded, and where the list ends for now.
+    assert.deepEqual(changes([...then, count("RESURRECTED", 3, "WARNING")]), [3, 0]);
+    assert.deepEqual(changes([...then, count("RESURRECTED", 3, "WARNING")], { wanted: { severity: "INFO", kind: null } }), [0, 0]);
+    assert.deepEqual(changes([count("DANGLING_REFERENCE", 2), count("EMPTY_STUDY", 11, "INFO")]), [2, 0]);
+    // What comes after it is not loaded; if all is, each is counted.
+    assert.deepEqual(changes([...then, count("ORPHAN_WORKER", 5, "INFO")]), [0, 0]);
+    assert.deepEqual(changes([count("DANGLING_REFERENCE", 2), count("EMPTY_STUDY", 1, "INFO")], { hasMore: false }), [0, 0]);
+    assert.deepEqual(changes([...then, count("ORPHAN_WORKER", 5, "INFO")], { hasMore: false }), [13, 0]);
   },
 };
 

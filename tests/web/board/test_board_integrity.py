@@ -175,6 +175,30 @@ async def test_another_choice_has_to_be_tried_anew() -> None:
         assert await live.database.integrity() == before
 
 
+async def test_what_comes_after_a_trial_is_not_repaired_with_it() -> None:
+    """For good happens what was tried: problems of other kinds that come meanwhile stay."""
+    given: list[Model] = [study(1, "heat", runs=(uid(2), uid(2))), run(2, study_id=uid(1)), run(3, study_id=uid(1))]
+    async with viewing(*given) as (live, page):
+        await page.click(".section-head button")
+        await page.click(".repair .actions button:nth-of-type(2)")
+        await said(page, "This would repair 2 problems")
+        await live.database.backend.insert([run(4, parent=NOWHERE)])
+        await page.until("document.querySelectorAll('.repair input').length == 4")
+        await page.click(".repair .primary")
+        await said(page, "Repaired: 2 problems")
+        left = {ProblemKind.DANGLING_REFERENCE, ProblemKind.MISSING_REFERENCE}
+        assert repairable(await live.database.integrity()) == left
+
+
+async def test_where_the_first_problems_come_they_are_shown() -> None:
+    """Without a button: nothing is there that could jump."""
+    async with viewing(study(1, "heat", runs=(uid(2),)), run(2, study_id=uid(1))) as (live, page):
+        assert (await text_of(page, ".empty")).startswith("All agrees:")
+        await live.database.backend.insert(empty(3, 4))
+        await page.until(f"{LINES}.length == 2")
+        assert await text_of(page, "section h2") == "Problems 2"
+
+
 async def test_why_a_repair_was_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the server's words, where it was asked for."""
     async with viewing() as (live, page):
@@ -246,14 +270,82 @@ async def test_where_all_agrees_the_page_says_so() -> None:
         assert await page.evaluate("document.querySelector('.repair .actions button:nth-of-type(2)').disabled")
 
 
+def empty(*numbers: int) -> list[Model]:
+    """Studies without runs, each of which is a problem."""
+    return [study(number, f"study_{number}") for number in numbers]
+
+
+async def to_the_end(page: Page, count: int) -> None:
+    """With the End key, also when more was loaded or rows turned out to be higher, until nothing comes after it."""
+    at_end = f"""{LINES}.some((each) => each.ariaPosInSet == {count}) && !document.querySelector(".foot .loading")
+        && Math.ceil(scrollY + innerHeight) >= document.documentElement.scrollHeight"""
+    await _scrolled(page, "End", at_end)
+
+
+async def _scrolled(page: Page, key: str, arrived: str) -> None:
+    """Presses the key until it is so, and still so two frames later."""
+    settled = f"new Promise((go) => requestAnimationFrame(() => requestAnimationFrame(() => go({arrived}))))"
+    while not (await page.evaluate(arrived) and await page.evaluate(settled)):
+        await page.press(key)
+        await page.evaluate(settled)
+
+
 async def test_of_thousands_only_those_in_sight_are_in_the_page() -> None:
-    """All are counted, and the last is reached by the End key."""
-    async with viewing(*(study(number, f"study_{number}") for number in range(3_000))) as (_, page):
+    """All are counted, more are loaded as the end comes near, and the last one is reached by the End key."""
+    async with viewing(*empty(*range(3_000))) as (_, page):
         assert await text_of(page, "section h2") == "Problems 3,000"
+        assert await page.evaluate(f"{LINES}.every((each) => each.ariaSetSize == 3000)")
         assert await page.evaluate(f"{LINES}.length") < 60
-        await page.press("End")
-        await page.until(f"{LINES}.some((each) => each.ariaPosInSet == 3000)")
+        await to_the_end(page, 3_000)
         assert await page.evaluate(f"{LINES}.length") < 60
+
+
+async def test_a_change_sends_what_is_in_sight() -> None:
+    """Of thousands, and the numbers: that takes some kilobytes, where all would take a megabyte."""
+    async with viewing(*empty(*range(3_000))) as (live, page):
+        await page.until(f"{LINES}.length > 3")
+        before = page.received
+        await delete(live, uid(1))
+        await page.until(f"({IN_ONE})({LINES}[1]).includes('gone since')")
+        await page.until("document.querySelector('section h2').innerText.includes('2,999')")
+        assert page.received - before < 20_000
+
+
+async def delete(live: Live, *ids: str) -> None:
+    for id_ in ids:
+        await live.database.studies.delete(id_)
+
+
+async def test_deep_in_the_list_rows_stay_in_their_places() -> None:
+    """What goes there is marked, what goes or comes elsewhere waits behind a button, and no row moves."""
+    async with viewing(*empty(*range(2_000, 3_000))) as (live, page):
+        await to_the_end(page, 1_000)
+        await page.until(f"{LINES}.some((each) => each.innerText.includes('{uid(2_999)}'))")
+        before = await page.evaluate(TOPS)
+        await delete(live, uid(2_000), uid(2_998))
+        await page.until(f"{LINES}.filter((each) => each.innerText.includes('gone since')).length == 1")
+        await page.until("document.querySelector('.section-head button').innerText == 'Leave out what is gone'")
+        assert await page.evaluate(TOPS) == before
+        assert "gone since" in (await lines(page))[-2]
+        await live.database.backend.insert(empty(*range(100, 107)))
+        await page.until("document.querySelector('.section-head button').innerText == 'Show 6 more'")
+        assert await page.evaluate(TOPS) == before
+        await _scrolled(page, "Home", "scrollY == 0")
+        await page.until("document.querySelector('.section-head button').innerText == 'Show 7 more'")
+        await page.click(".section-head button")
+        await page.until(f"{LINES}[0].innerText.includes('{uid(100)}')")
+        await page.until(f"!{LINES}.some((each) => each.innerText.includes('gone since'))")
+        assert await text_of(page, "section h2") == "Problems 1,005"
+
+
+async def test_a_repair_is_offered_of_all_that_there_is() -> None:
+    """Also of what the list has not loaded, and of what another severity is chosen than."""
+    hundreds = [physical_worker(n, logical_worker_id=NOWHERE) for n in range(1_000, 1_200)]
+    async with viewing(*damaged(), *hundreds, view="#/integrity?severity=WARNING") as (live, page):
+        await page.click(".section-head button:last-of-type")
+        expected = [problem for problem in await live.database.integrity() if problem.repairable]
+        await page.click(".repair .actions button:nth-of-type(2)")
+        await said(page, f"This would repair {len(expected)} problems")
 
 
 @with_axe

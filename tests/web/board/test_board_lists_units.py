@@ -33,6 +33,6 @@ async def test_queues_that_need_a_look_come_first(tmp_path: Path) -> None:
     await holds(tmp_path, SOURCE, "queues")
 
 
-async def test_the_gravest_problems_come_first_and_each_kind_together(tmp_path: Path) -> None:
-    """Within a kind they keep the server's order."""
+async def test_what_has_changed_of_problems_is_told_by_their_numbers(tmp_path: Path) -> None:
+    """Where the list is loaded: what comes after its end is none of its matters."""
     await holds(tmp_path, SOURCE, "problems")

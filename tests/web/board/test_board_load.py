@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.board import Changes, Figures, fill, measure
+from tests.benchmarks.board import Changes, Figures, fill, measure, of_problems
 from tests.support.board import browser, built, open_board
 from tests.support.browser import browsing
 from tests.support.overview import agree
@@ -54,3 +54,12 @@ async def test_a_page_stays_smooth_for_a_minute(tmp_path: Path) -> None:
     assert figures.longest.processor <= LONGEST
     _, halfway, end = figures.heap
     assert end - halfway < LEVEL
+
+
+async def test_many_problems_take_no_more_than_those_in_sight() -> None:
+    """Neither when the page is opened, nor when one of them changes: all of them would be a megabyte each time."""
+    if not binaries():
+        pytest.skip("no redis or valkey server is installed here")
+    first, changed = await of_problems(3_000)
+    assert first.received < 100_000
+    assert changed.received < 20_000

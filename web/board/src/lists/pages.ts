@@ -6,19 +6,22 @@ import { useClient } from "urql";
 
 import { recall, remember } from "./memory.ts";
 
-export interface Connected<T> {
+export interface Connected<T, A = undefined> {
   totalCount: number;
   nodes: readonly T[];
   pageInfo: { hasNextPage: boolean; endCursor?: string | null };
+  /** What else it says of the list. */
+  about?: A;
 }
 
-interface Known<T> {
+interface Known<T, A> {
   /** All rows that were asked for so far; each id once. */
   rows: readonly T[];
   /** Theirs. The set of one version grows: it is not copied for each page. */
   ids: ReadonlySet<string>;
   /** As the last page said it. */
   totalCount: number | undefined;
+  about: A | undefined;
   /** Where the next page begins; null at the first one and after the last one. */
   cursor: string | null;
   /** Whether the list goes on after `rows`. */
@@ -27,7 +30,7 @@ interface Known<T> {
   version: number;
 }
 
-export interface Pages<T> extends Known<T> {
+export interface Pages<T, A = undefined> extends Known<T, A> {
   isLoading: boolean;
   /** Why a page did not come. `more` asks for it again. */
   error: CombinedError | undefined;
@@ -43,28 +46,41 @@ const FIRST = 100;
 const NEXT = 500; // the most that the API allows
 const MOST = 100_000;
 const AGAIN_AFTER = 5_000;
-const NOTHING = { rows: [], ids: new Set<string>(), totalCount: undefined, cursor: null, hasMore: true, version: 0 };
+const NOTHING: Known<never, never> = {
+  rows: [],
+  ids: new Set<string>(),
+  totalCount: undefined,
+  about: undefined,
+  cursor: null,
+  hasMore: true,
+  version: 0,
+};
 
 /**
- * `query` has variables `$first: Int!` and `$after: String`; `pick` takes the connection out of its answer, or null,
- * which is an empty list. What is known is remembered under `key`: the component that uses it must have a React key
+ * `query` has variables `$first: Int!` and `$after: String`; `pick` takes the connection out of its answer, whose page
+ * is `first` long, or null, which is an empty list. What is known is remembered under `key`: the component that uses it must have a React key
  * that changes with it, and it must say what `variables` say.
  */
-export function usePages<D, V extends { first: number; after?: string | null | undefined }, T extends { id: string }>(
+export function usePages<
+  D,
+  V extends { first: number; after?: string | null | undefined },
+  T extends { id: string },
+  A = undefined,
+>(
   query: TypedDocumentNode<D, V>,
   variables: Omit<V, "first" | "after">,
-  pick: (data: D) => Connected<T> | null | undefined,
+  pick: (data: D, first: number) => Connected<T, A> | null | undefined,
   key: string,
-): Pages<T> {
+): Pages<T, A> {
   const client = useClient();
-  const [known, setKnown] = useState<Known<T>>(() => recall(`pages ${key}`) ?? NOTHING);
+  const [known, setKnown] = useState<Known<T, A>>(() => recall(`pages ${key}`) ?? NOTHING);
   const [error, setError] = useState<CombinedError>();
   const [isLoading, setLoading] = useState(false);
   const asked = useRef(0); // the number of the last request: answers of others come too late
   const isBusy = useRef(false);
-  const failed = useRef<Known<T> | null>(undefined); // after what the page comes that failed; null: the first one
+  const failed = useRef<Known<T, A> | null>(undefined); // after what the page comes that failed; null: the first one
 
-  const ask = async (after: Known<T> | null) => {
+  const ask = async (after: Known<T, A> | null) => {
     const number = ++asked.current;
     isBusy.current = true;
     setLoading(true);
@@ -76,7 +92,7 @@ export function usePages<D, V extends { first: number; after?: string | null | u
     setError(answer.error);
     failed.current = answer.error ? after : undefined;
     if (answer.data !== undefined && !answer.error)
-      setKnown(added(after ?? { ...NOTHING, version: known.version + 1 }, pick(answer.data)));
+      setKnown(added(after ?? { ...NOTHING, version: known.version + 1 }, pick(answer.data, page.first)));
   };
 
   const isFull = known.rows.length >= MOST;
@@ -98,7 +114,10 @@ export function usePages<D, V extends { first: number; after?: string | null | u
   return { ...known, isLoading, error, isFull, more, reload: () => void ask(null) };
 }
 
-function added<T extends { id: string }>(before: Known<T>, page: Connected<T> | null | undefined): Known<T> {
+function added<T extends { id: string }, A>(
+  before: Known<T, A>,
+  page: Connected<T, A> | null | undefined,
+): Known<T, A> {
   if (!page) return { ...before, totalCount: 0, cursor: null, hasMore: false };
   const ids = before.cursor === null ? new Set<string>() : (before.ids as Set<string>);
   const unknown = page.nodes.filter(({ id }) => !ids.has(id)); // a row that moved meanwhile comes a second time
@@ -108,6 +127,7 @@ function added<T extends { id: string }>(before: Known<T>, page: Connected<T> | 
     rows: [...before.rows, ...unknown],
     ids,
     totalCount: page.totalCount,
+    about: page.about,
     cursor: endCursor,
     hasMore: hasNextPage,
     version: before.version,

@@ -1,6 +1,6 @@
 // A list of any length with rows of any height, of which the page holds only those in sight; it scrolls with the page.
 import { defaultRangeExtractor, useWindowVirtualizer } from "@tanstack/react-virtual";
-import { type ReactNode, useLayoutEffect, useRef, useState } from "react";
+import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from "react";
 
 import { useNarrow } from "../browser/media.ts";
 
@@ -11,9 +11,17 @@ interface Props<T> {
   /** Of a row, in pixels and about, in one line and on narrow screens; each is measured once it is in sight. */
   heights: { wide: number; narrow: number };
   children: (row: T) => ReactNode;
+  /** How many rows there are, those that are not loaded included. */
+  total?: number;
+  /** The end of the rows comes near. */
+  onEnd?: () => void;
+  /** The rows in sight, when scrolling has come to rest. */
+  onRest?: (rows: readonly T[]) => void;
 }
 
-export function LongList<T>({ label, rows, idOf, heights, children }: Props<T>) {
+const NEAR = 60; // rows
+
+export function LongList<T>({ label, rows, idOf, heights, children, total, onEnd, onRest }: Props<T>) {
   const list = useRef<HTMLUListElement>(null);
   const [scrollMargin, setMargin] = useState(0);
   useLayoutEffect(() => setMargin((list.current?.getBoundingClientRect().top ?? 0) + window.scrollY));
@@ -32,6 +40,13 @@ export function LongList<T>({ label, rows, idOf, heights, children }: Props<T>) 
       return [...found, focused].sort((a, b) => a - b); // what has the focus stays in the page
     },
   });
+  const { startIndex = 0, endIndex = 0 } = virtual.range ?? {};
+  useEffect(() => {
+    if (endIndex >= rows.length - NEAR) onEnd?.();
+  }, [endIndex, rows.length]);
+  useEffect(() => {
+    if (!virtual.isScrolling) onRest?.(rows.slice(startIndex, endIndex + 1));
+  }, [virtual.isScrolling, startIndex, endIndex, rows]);
   return (
     <ul className="long-list" ref={list} aria-label={label} style={{ height: virtual.getTotalSize() }}>
       {virtual.getVirtualItems().map(({ key, index, start }) => (
@@ -41,7 +56,7 @@ export function LongList<T>({ label, rows, idOf, heights, children }: Props<T>) 
           data-index={index}
           onFocus={() => setFocused(index)}
           onBlur={() => setFocused(-1)}
-          aria-setsize={rows.length}
+          aria-setsize={total ?? rows.length}
           aria-posinset={index + 1}
           style={{ transform: `translateY(${start - scrollMargin}px)` }}
         >

@@ -11,18 +11,19 @@ import {
 } from "../../gql/graphql.ts";
 import { Dialog } from "../../parts/dialog.tsx";
 import { Failure } from "../../parts/states.tsx";
-import { KIND_WORDS, kindsOf, type Problem } from "./problems.ts";
+import { type Count, KIND_WORDS, kindsOf } from "./problems.ts";
 import { Details, Summary } from "./outcome.tsx";
 
 export type Result = BoardRepairMutation["repair"];
 
 interface Done {
+  kinds: readonly ProblemKind[];
   dryRun: boolean;
   result: Result;
 }
 
-export function Repair({ problems, close }: { problems: readonly Problem[]; close: () => void }) {
-  const kinds = kindsOf(problems).filter(({ repairable }) => repairable > 0);
+export function Repair({ counts, close }: { counts: readonly Count[]; close: () => void }) {
+  const kinds = kindsOf(counts).filter(({ repairable }) => repairable > 0);
   const [left, leave] = useState<ReadonlySet<ProblemKind>>(new Set());
   const [resurrected, setResurrected] = useState<ResurrectedRuns>("DELETE");
   const [done, setDone] = useState<Done>();
@@ -31,11 +32,11 @@ export function Repair({ problems, close }: { problems: readonly Problem[]; clos
   const chosen = kinds.map(({ kind }) => kind).filter((kind) => !left.has(kind));
   const isTried = done?.dryRun === true && done.result.userErrors.length === 0;
 
-  const run = async (dryRun: boolean) => {
+  const run = async (kinds: readonly ProblemKind[], dryRun: boolean) => {
     setError(undefined);
-    const { data, error: failed } = await repair({ input: { kinds: chosen, resurrected, dryRun } });
+    const { data, error: failed } = await repair({ input: { kinds: [...kinds], resurrected, dryRun } });
     setError(failed);
-    setDone(data ? { dryRun, result: data.repair } : undefined);
+    setDone(data ? { kinds, dryRun, result: data.repair } : undefined);
   };
   const choose = (kind: ProblemKind, isChosen: boolean) => {
     const next = new Set(left);
@@ -93,12 +94,12 @@ export function Repair({ problems, close }: { problems: readonly Problem[]; clos
           <div className="actions">
             <button onClick={() => leaveDialog()}>{isOver ? "Close" : "Cancel"}</button>
             {!isOver && (
-              <button onClick={() => void run(true)} disabled={fetching || chosen.length === 0}>
+              <button onClick={() => void run(chosen, true)} disabled={fetching || chosen.length === 0}>
                 Try without changing anything
               </button>
             )}
             {isTried && done.result.repaired.length > 0 && (
-              <button className="primary" onClick={() => void run(false)} disabled={fetching}>
+              <button className="primary" onClick={() => void run(done.kinds, false)} disabled={fetching}>
                 Repair {done.result.repaired.length.toLocaleString()} for good
               </button>
             )}
