@@ -28,6 +28,7 @@ from tests.support.live import DEADLINE, until
 
 CHROMIUM = shutil.which("chromium")
 _SHARED: list[_Browser] = []
+"""The browser that the tests of this process share, and those before it that died."""
 _LONGEST = 500
 """Characters of a complaint: a page may name what is blocked by all its data."""
 _OPTIONS = (
