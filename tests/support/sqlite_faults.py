@@ -85,13 +85,16 @@ async def moved(site: FileSite) -> None:
 
 
 async def copied(site: FileSite) -> None:
-    """`cp` of a backup onto the file, which heeds no lock, while clients rest."""
+    """`cp` of a backup onto the file, which heeds no lock, while nobody writes: clients, and what servers sweep."""
     backup = await asyncio.to_thread(_back_up, site.path)
     stored = runs_in(backup)
     await until_done(site.told, _BETWEEN)
     async with resting(site.told):
-        copying = await asyncio.create_subprocess_exec("cp", backup, site.path)
-        assert await copying.wait() == 0
+        with closing(sqlite3.connect(site.path, isolation_level=None, check_same_thread=False)) as writer:
+            writer.execute("PRAGMA busy_timeout = 20000")
+            await asyncio.to_thread(writer.execute, "BEGIN IMMEDIATE")
+            copying = await asyncio.create_subprocess_exec("cp", backup, site.path)
+            assert await copying.wait() == 0
         site.told.begin_anew(stored)
 
 
