@@ -162,9 +162,11 @@ class Connection:
         raise _restart()
 
     async def _end_with_its_lease(self) -> None:
-        """Waits until the client's credentials are no longer valid. Raises `CloseError`."""
+        """Waits until the client's credentials are no longer valid, or its role is another one. Raises `CloseError`."""
         lease = await self._acknowledged
-        raise _ended(await lease.ended(), lease)
+        if (reason := await lease.ended()) is not None:
+            raise _ended(reason, lease)
+        raise CloseError(CloseCode.TRY_AGAIN_LATER, "Your role has changed: connect again")
 
     async def _close(self, error: CloseError) -> None:
         await self._end_all()

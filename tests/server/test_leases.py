@@ -201,3 +201,21 @@ async def test_a_lease_waits_for_its_time_and_for_changes() -> None:
     changes.notify()
     async with asyncio.timeout(DEADLINE):
         assert str(await waiting) == EXPIRED
+
+
+async def test_a_role_that_changes_ends_what_was_made_for_the_one_before(live: Live, tokens: Path) -> None:
+    """The client connects again by itself, and finds its new role."""
+    query = "subscription { live { viewer { roles } } }"
+    async with socket_of(live) as socket:
+        await subscribe(socket, query)
+        assert json.loads(await socket.recv())["payload"]["data"]["live"]["viewer"]["roles"] == ["READ", "WRITE"]
+        tokens.write_text(f"writer READ {hash_of(TOKEN)}\n")
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert (closed.value.rcvd and closed.value.rcvd.code, closed.value.rcvd and closed.value.rcvd.reason) == (
+        1013,
+        "Your role has changed: connect again",
+    )
+    async with socket_of(live) as socket:
+        await subscribe(socket, query)
+        assert json.loads(await socket.recv())["payload"]["data"]["live"]["viewer"]["roles"] == ["READ"]
