@@ -15,7 +15,7 @@ import { type LiveRow, useLiveRows } from "./live_rows.ts";
 import { newIn } from "./news.ts";
 import { useSelection } from "./selection.ts";
 
-const HEIGHTS = { wide: 3, narrow: 7 };
+const HEIGHTS = { wide: 3, medium: 4.75, narrow: 8.25 };
 const HEAD = 100; // runs of BoardRunsHead
 
 /** Give it `memory` as its key, too. */
