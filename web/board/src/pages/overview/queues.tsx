@@ -1,6 +1,7 @@
 import { useMemo } from "react";
 
 import { href } from "../../browser/address.ts";
+import { Name } from "../../parts/name.tsx";
 import { Section } from "../../parts/section.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { useSlots } from "../../lists/slots.ts";
@@ -33,7 +34,9 @@ export function Queues({ queues }: { queues: Overview["queues"] }) {
               {slots.map(({ id, row, left }) => (
                 <tr key={id} className={left ? "left" : undefined}>
                   <th scope="row">
-                    <a href={href(["runs"], { queue: row.queue })}>{row.queue}</a>
+                    <a href={href(["runs"], { queue: row.queue })}>
+                      <Name>{row.queue}</Name>
+                    </a>
                   </th>
                   <td>{row.waiting?.toLocaleString() ?? "–"}</td>
                   <td>
