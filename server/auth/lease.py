@@ -37,7 +37,7 @@ class Lease:
 
         What a subscription sends is made for the role that the client had at its beginning.
         """
-        role: Role | None | EllipsisType = ...
+        role: Role | EllipsisType | None = ...
         while True:
             change = self._changes.next
             try:
