@@ -226,12 +226,17 @@ async def test_whatever_ends_a_connection_it_is_opened_again(tmp_path: Path, cod
         await open_board(page, proxy.port, "#/runs")
         await page.until("document.querySelector('.all .row .status')?.innerText.includes('Running')")
         await page.until("document.querySelector('footer').innerText.includes('ADMIN')")  # over the websocket
+        await page.evaluate("""(() => {
+          window.failures = 0;
+          new MutationObserver(() => (window.failures += document.querySelectorAll('.failure').length))
+            .observe(document.body, {subtree: true, childList: true});
+        })()""")
         proxy.close_all(code)
         await is_lost(page)
         await page.until(f"!{NOTICE}.trim()")
         await set_status(live, 11)
         await page.until("document.querySelector('.all .row .status').innerText.includes('Failed')")
-        assert await page.evaluate("document.querySelectorAll('.failure').length") == 0
+        assert await page.evaluate("window.failures") == 0
         await show(page, "#/")
         await agree(page, live.port)
 
@@ -260,3 +265,37 @@ async def test_a_run_that_is_deleted_while_its_page_is_open_says_so(tmp_path: Pa
         await board.ask(delete, id=RUN)
         await page.until("document.querySelector('main').innerText.includes('There is no such run')")
         await page.until("document.activeElement.localName === 'h1'")
+
+
+# --- what is asked for once --------------------------------------------------------------------------------------
+
+
+async def test_what_was_not_read_yet_comes_by_itself(tmp_path: Path) -> None:
+    """Parameters and specification of a run whose workspace the server reads a while later."""
+    async with board_of(tmp_path, None) as board:
+        page = board.page
+        board.live.database.observations.set_source(Source.WORKSPACE_FILES, works=True)
+        await board.open()
+        await page.until("document.querySelectorAll('summary').length === 2")
+        await page.evaluate("document.querySelectorAll('summary').forEach((each) => each.click())")
+        await page.until("document.querySelector('main').innerText.includes('Its contents are not known')")
+        board.become(workspace())
+        await page.until("document.querySelector('pre.text')?.innerText.includes('name: wave')")
+        await page.until("document.querySelector('[role=grid][aria-label=Parameters]')")
+
+
+async def test_the_filters_offer_what_came_during_a_loss(tmp_path: Path) -> None:
+    """The queues and the workers are asked for once, and again after each loss."""
+    async with (
+        serving(await memory_of(run(1, queues=("[merlin]_first",)))) as live,
+        Proxy(live.port) as proxy,
+        browsing(tmp_path) as page,
+    ):
+        offered = "[...document.querySelectorAll('[name=queue] option')].map(({value}) => value).join()"
+        await open_board(page, proxy.port, "#/runs")
+        await page.until(f"{offered} === ',[merlin]_first'")
+        await proxy.go_down()
+        await is_lost(page)
+        await live.database.runs.create("beta", "/runs/another", queues=["[merlin]_second"])
+        await proxy.come_back()
+        await page.until(f"{offered} === ',[merlin]_first,[merlin]_second'")
