@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,22 @@ async def test_an_empty_database_says_what_fills_it(tmp_path: Path) -> None:
             await show(page, view)
             await page.until(f"document.querySelector('main').innerText.includes({told!r})")
         assert page.complaints == []
+
+
+async def test_a_session_that_expires_leaves_nothing_of_what_was_seen(tmp_path: Path) -> None:
+    """Not in the title of the window either; a dialog that is open goes with it."""
+    settings, token = settings_of(tmp_path, Role.WRITE)
+    assert settings.token_file is not None
+    async with serving(await memory_of(*RUNS), settings=settings) as live, browsing(tmp_path / "profile") as page:
+        await page.open(f"http://127.0.0.1:{live.port}/board?token={token}#/runs/{uid(11)}")
+        await page.until("document.title.startsWith('run_11')")
+        await show(page, "#/runs?status=RUNNING")
+        await page.until("document.querySelector('.selected button:last-of-type')")
+        await page.click(".selected button:last-of-type")
+        await page.until("document.querySelector('dialog[open]')")
+        soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+        settings.token_file.write_text(f"anna WRITE {hash_of(token)} {soon}\n")
+        await page.until("document.querySelector('main.login')")
+        assert await page.evaluate("document.body.innerText.includes('alpha')") is False
+        assert await page.evaluate("document.title") == "Log in: Merlin board"
+        assert await page.evaluate("document.activeElement.id") == "token"

@@ -71,6 +71,7 @@ export class Connection {
     const seen = () => document.visibilityState === "visible";
     document.addEventListener("visibilitychange", () => seen() && this.wake());
     document.addEventListener("resume", () => this.wake());
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.wake());
     window.addEventListener("online", () => this.wake());
     window.addEventListener("offline", () => this.drop());
     let last = Date.now();
