@@ -267,6 +267,21 @@ async def test_a_run_that_is_deleted_while_its_page_is_open_says_so(tmp_path: Pa
         await page.until("document.activeElement.localName === 'h1'")
 
 
+async def test_what_is_gone_is_neither_selected_nor_told_as_if_it_were_there(tmp_path: Path) -> None:
+    """A run that somebody else deleted can't be annotated or deleted; its study stays on the overview, marked."""
+    async with listing(tmp_path) as (live, _, page):
+        await live.database.runs.delete(uid(12))
+        await page.until("document.querySelector('.selected').innerText.includes('1 selected')")
+        assert await page.evaluate("document.querySelectorAll('.row [type=checkbox]:checked').length") == 1
+        await live.database.runs.delete(uid(11))
+        await page.until("document.querySelectorAll('.row.deleted').length === 2")
+        await page.until("!document.querySelector('.selected')?.innerText.trim()")
+        await show(page, "#/")
+        await page.until("document.querySelector('.studies > li')")
+        await live.database.studies.delete(uid(1))
+        await page.until("document.querySelector('.studies .left')?.innerText.includes('no longer listed')")
+
+
 # --- what is asked for once --------------------------------------------------------------------------------------
 
 

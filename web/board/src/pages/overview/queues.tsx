@@ -38,14 +38,16 @@ export function Queues({ queues }: { queues: Overview["queues"] }) {
                       <Name>{row.queue}</Name>
                     </a>
                   </th>
-                  <td>{row.waiting?.toLocaleString() ?? "–"}</td>
                   <td>
-                    {row.consumers ?? "–"}
-                    {row.consumers === 0 && (row.waiting ?? 0) > 0 && (
+                    {left ? <span className="none">no longer listed</span> : (row.waiting?.toLocaleString() ?? "–")}
+                  </td>
+                  <td>
+                    {left ? "–" : (row.consumers ?? "–")}
+                    {!left && row.consumers === 0 && (row.waiting ?? 0) > 0 && (
                       <span className="strong tone-failed"> nobody consumes</span>
                     )}
                   </td>
-                  <td>{row.runs.toLocaleString()}</td>
+                  <td>{left ? "–" : row.runs.toLocaleString()}</td>
                 </tr>
               ))}
             </tbody>

@@ -26,8 +26,14 @@ export function Studies({ studies }: { studies: Overview["studies"] }) {
                 <Name>{row.name}</Name>
               </a>
               <ShareBar shares={sharesOf(row)} label={`Runs of ${row.name}`} />
-              <span className="numbers">{total(row).toLocaleString()}</span>
-              <Ago at={row.latestRun?.launchedAt} />
+              {left ? (
+                <span className="none gone">no longer listed</span>
+              ) : (
+                <>
+                  <span className="numbers">{total(row).toLocaleString()}</span>
+                  <Ago at={row.latestRun?.launchedAt} />
+                </>
+              )}
             </li>
           ))}
         </ul>

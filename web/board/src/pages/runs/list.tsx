@@ -77,7 +77,10 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
           onEnd={pages.more}
           onRest={live.look}
           classOf={(run) => classOf(live.of(run))}
-          {...(mayWrite && { isSelected: selection.has, select: selection.toggle })}
+          {...(mayWrite && {
+            isSelected: (run: Run) => selection.has(run) && !live.of(run).isDeleted,
+            select: selection.toggle,
+          })}
           foot={footOf(pages)}
         />
       )}
