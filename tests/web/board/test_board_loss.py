@@ -214,7 +214,7 @@ class Closing(Proxy):
             client.close()
 
 
-@pytest.mark.parametrize("code", [1011, 1008, 4500])
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 1008, 1011, 4500])
 async def test_whatever_ends_a_connection_it_is_opened_again(tmp_path: Path, code: int) -> None:
     """Also by codes after which graphql-ws gives up. What is in sight is live again, and no error stays."""
     records: list[Model] = [study(1, "alpha", runs=(uid(11),)), run(11, study_id=uid(1), run_status=RunStatus.RUNNING)]
@@ -252,6 +252,23 @@ async def test_a_server_that_takes_no_more_connections_says_why(tmp_path: Path) 
             await page.until(f"{NOTICE}.includes('does not take the connection of this page')")
             assert "can't be reached" not in await page.evaluate(NOTICE)
         await page.until(f"!{NOTICE}.trim() && document.querySelector('.tile')")
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(200, "Something else than the server answered"), (502, "The server answered with 502.")]
+)
+async def test_a_proxy_that_answers_in_place_of_the_server_is_told(tmp_path: Path, status: int, told: str) -> None:
+    """By a page of its own; as soon as it is gone, what was asked for comes by itself."""
+    async with serving(await memory_of(run(1))) as live, browsing(tmp_path) as page:
+        await page.open("about:blank")
+        answer = f"new Response('<html></html>', {{status: {status}, headers: {{'content-type': 'text/html'}}}})"
+        source = f"""window.real = window.fetch; window.fetch = (...all) => window.isGone ? window.real(...all)
+          : Promise.resolve({answer})"""
+        await page.command("Page.addScriptToEvaluateOnNewDocument", source=source)
+        await open_board(page, live.port, "#/runs")
+        await page.until(f"document.querySelector('main .failure')?.innerText.includes({json.dumps(told)})")
+        await page.evaluate("window.isGone = true")
+        await page.until("document.querySelector('.all .row') && !document.querySelector('.failure')")
 
 
 async def test_a_run_that_is_deleted_while_its_page_is_open_says_so(tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ export class Connection {
     this.awaited.clear();
     if (code === UNAUTHORIZED) this.set("loggedOut");
     else if (OUTDATED.includes(code)) this.set("failed");
-    else if (code !== 1000) this.set("lost", REFUSED.includes(code) ? reason : ""); // 1000: this page closed it
+    // 1000 while nothing is followed: this page closed it.
+    else if (code !== 1000 || this.followed.size > 0) this.set("lost", REFUSED.includes(code) ? reason : "");
   }
 
   private set(state: State, reason = ""): void {
