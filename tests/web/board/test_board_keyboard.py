@@ -83,8 +83,7 @@ async def tab_to_back(page: Page, wanted: str) -> None:
     raise AssertionError(wanted)
 
 
-@pytest.mark.parametrize("view", ["#/", "#/runs", "#/workers", "#/queues"])
-async def test_who_comes_back_is_where_they_were(tmp_path: Path, view: str) -> None:
+async def test_who_comes_back_is_where_they_were(tmp_path: Path) -> None:
     """By the button back: the place on the page and the link that was followed. By a link a page begins at its top."""
     runs = [
         run(n, f"/runs/alpha_20260101-{n:06}", study_id=uid(1), queues=(f"[merlin]_q{n:03}",), run_status=status)
@@ -94,31 +93,33 @@ async def test_who_comes_back_is_where_they_were(tmp_path: Path, view: str) -> N
     records: list[Model] = [study(1, "alpha", runs=tuple(each.id for each in runs)), *runs, *workers]
     links = "main .rows a, main [role=row] a, main .queue-line a, main .long-list a"
     async with serving(await memory_of(*records)) as live, browsing(tmp_path) as page:
-        await open_board(page, live.port, view)
+        await open_board(page, live.port)
         await page.resize(1000, 500)
-        followed = "#/queues"
-        if view in ("#/", "#/runs", "#/queues"):
-            await page.until(f"document.querySelectorAll({json.dumps(links)}).length > 4")
-            await page.evaluate(f"[...document.querySelectorAll({json.dumps(links)})][4].focus()")
-            await page.evaluate("document.activeElement.scrollIntoView()")
-            followed = await page.evaluate("document.activeElement.getAttribute('href')")
-        else:
-            await page.until("document.querySelectorAll('.worker-line').length > 4")
-            await page.evaluate("document.querySelectorAll('.worker-line')[4].scrollIntoView()")
-        await page.until("scrollY > 0")
-        place = await page.evaluate("new Promise((done) => setTimeout(() => done(scrollY), 100))")
-        if view == "#/workers":
-            await page.evaluate("location.hash = '#/queues'")
-        else:
-            await page.press("Enter")
-        await page.until("document.activeElement.localName === 'h1' && scrollY === 0")
-        await page.evaluate("history.back()")
-        await page.until(f"(location.hash || '#/') === {json.dumps(view)} && Math.abs(scrollY - {place}) < 3")
-        if view != "#/workers":
-            await page.until(f"{FOCUS}.getAttribute('href') === {json.dumps(followed)} || {FOCUS}.role === 'row'")
-        await page.evaluate("location.hash = '#/integrity'")
-        await page.until("scrollY === 0 && document.querySelector('h1').innerText === 'Integrity'")
-        await page.evaluate(f"location.hash = {json.dumps(view)}")
-        await page.until("document.querySelector('h1').innerText !== 'Integrity'")
-        await page.evaluate("new Promise((done) => setTimeout(done, 300))")
-        assert await page.evaluate("scrollY") == 0
+        for view in ("#/", "#/runs", "#/workers", "#/queues"):
+            await show(page, view)
+            followed = "#/queues"
+            if view in ("#/", "#/runs", "#/queues"):
+                await page.until(f"document.querySelectorAll({json.dumps(links)}).length > 4")
+                await page.evaluate(f"[...document.querySelectorAll({json.dumps(links)})][4].focus()")
+                await page.evaluate("document.activeElement.scrollIntoView()")
+                followed = await page.evaluate("document.activeElement.getAttribute('href')")
+            else:
+                await page.until("document.querySelectorAll('.worker-line').length > 4")
+                await page.evaluate("document.querySelectorAll('.worker-line')[4].scrollIntoView()")
+            await page.until("scrollY > 0")
+            place = await page.evaluate("new Promise((done) => setTimeout(() => done(scrollY), 100))")
+            if view == "#/workers":
+                await page.evaluate("location.hash = '#/queues'")
+            else:
+                await page.press("Enter")
+            await page.until("document.activeElement.localName === 'h1' && scrollY === 0")
+            await page.evaluate("history.back()")
+            await page.until(f"(location.hash || '#/') === {json.dumps(view)} && Math.abs(scrollY - {place}) < 3")
+            if view != "#/workers":
+                await page.until(f"{FOCUS}.getAttribute('href') === {json.dumps(followed)} || {FOCUS}.role === 'row'")
+            await page.evaluate("location.hash = '#/integrity'")
+            await page.until("scrollY === 0 && document.querySelector('h1').innerText === 'Integrity'")
+            await page.evaluate(f"location.hash = {json.dumps(view)}")
+            await page.until("document.querySelector('h1').innerText !== 'Integrity'")
+            await page.evaluate("new Promise((done) => setTimeout(done, 300))")
+            assert await page.evaluate("scrollY") == 0
