@@ -210,8 +210,8 @@ def _page_routes(settings: Settings, access_control: AccessControl, static: Path
     pages = pages_of(settings, static)
     return [
         *home_routes(pages, access_control),
-        *(board_routes(pages, static) if settings.board else []),
-        *(graphiql_routes(pages, static) if settings.graphiql else []),
+        *(board_routes(pages, static, is_open=settings.no_auth) if settings.board else []),
+        *(graphiql_routes(pages, static, is_open=settings.no_auth) if settings.graphiql else []),
     ]
 
 

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from types import EllipsisType
 
+from schema.roles import Role
 from server.auth.identity import AuthenticationError, Identity
 from server.auth.visitor import Visitor
 from server.database.notifier import Notifier
@@ -30,14 +32,22 @@ class Lease:
         """The identity now; call it before each operation. Raises `AuthenticationError`."""
         return self._ask()
 
-    async def ended(self) -> AuthenticationError:
-        """Waits until the identity is no longer valid, and returns the reason."""
+    async def ended(self) -> AuthenticationError | None:
+        """Waits until the identity is no longer valid, and returns the reason; None: it has another role now.
+
+        What a subscription sends is made for the role that the client had at its beginning.
+        """
+        role: Role | EllipsisType | None = ...
         while True:
             change = self._changes.next
             try:
                 identity = self.identity()
             except AuthenticationError as error:
                 return error
+            if role is ...:
+                role = identity.role
+            if identity.role != role:
+                return None
             left = _MAX_CHECK_INTERVAL if identity.expires is None else identity.expires - time.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(left, 0.0), _MAX_CHECK_INTERVAL)):

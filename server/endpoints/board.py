@@ -31,14 +31,14 @@ _DAMAGED = "The board is damaged: build it again by `make board`, or serve with 
 _GRAPHIQL = '\n<p>Meanwhile, <a href="graphiql">GraphiQL</a> shows the same data.</p>'
 
 
-def board_routes(pages: Sequence[str], static: Path = STATIC) -> list[BaseRoute]:
+def board_routes(pages: Sequence[str], static: Path = STATIC, *, is_open: bool = False) -> list[BaseRoute]:
     """The routes of the page and of its files; if it was not built, of a page that says how to build it.
 
-    `pages`: the names of those that this server has.
+    `pages`: the names of those that this server has. `is_open`: nobody has to log in.
     """
     folder = static / NAME
     if is_built(folder):
-        return page_routes(NAME, folder, pages)
+        return page_routes(NAME, folder, pages, is_open=is_open)
     text = _NOT_BUILT.format(more=_GRAPHIQL if "graphiql" in pages else "")
 
     async def not_built(_request: Request) -> Response:

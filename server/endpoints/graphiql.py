@@ -36,10 +36,15 @@ _CHANGES = {
 }
 
 
-def graphiql_routes(pages: Sequence[str], static: Path = STATIC) -> list[BaseRoute]:
-    """The routes of the page and, if it was built, of its files. `pages`: the names of those that this server has."""
+def graphiql_routes(pages: Sequence[str], static: Path = STATIC, *, is_open: bool = False) -> list[BaseRoute]:
+    """The routes of the page and, if it was built, of its files.
+
+    `pages`: the names of those that this server has. `is_open`: nobody has to log in.
+    """
     folder = static / NAME
-    return page_routes(NAME, folder, pages) if is_built(folder) else [Route(f"/{NAME}", public_copy)]
+    if is_built(folder):
+        return page_routes(NAME, folder, pages, is_open=is_open)
+    return [Route(f"/{NAME}", public_copy)]
 
 
 async def public_copy(request: Request) -> Response:

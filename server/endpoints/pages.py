@@ -15,6 +15,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from server.auth.session_cookie import cookie_name, read_cookie
+from server.auth.visitor import visitor_of
 from server.header_lists import joined
 from server.protocols.response_cache import is_known
 
@@ -61,18 +63,27 @@ def is_built(folder: Path) -> bool:
     return (folder / _INDEX).is_file()
 
 
-def page_routes(name: str, folder: Path, pages: Sequence[str]) -> list[BaseRoute]:
+def page_routes(name: str, folder: Path, pages: Sequence[str], *, is_open: bool = False) -> list[BaseRoute]:
     """The routes of the built page in a folder, at /NAME, and of the files that it loads, at /static/NAME.
 
     `pages`: the names of those that this server has. Its script reads them in `document.documentElement.dataset.pages`.
+    `is_open`: nobody has to log in here. Else `dataset.session` is there for a browser that sends a session cookie: it
+    can log out.
     """
     root = f'{_ROOT} data-pages="{" ".join(pages)}"'
 
     async def page(request: Request) -> Response:
         text = await run_in_threadpool((folder / _INDEX).read_text)
-        return HTMLResponse(text.replace(_ROOT, root, 1), headers=page_headers(request))
+        session = ' data-session=""' if not is_open and _has_session(request) else ""
+        return HTMLResponse(text.replace(_ROOT, f"{root}{session}", 1), headers=page_headers(request))
 
     return [Route(f"/{name}", page), Mount(f"/static/{name}", _Files(directory=folder))]
+
+
+def _has_session(request: Request) -> bool:
+    """Whether the browser sends a session cookie, valid or not."""
+    name = cookie_name(visitor_of(request.scope))
+    return any(read_cookie(header, name) is not None for header in request.headers.getlist("cookie"))
 
 
 def page_headers(

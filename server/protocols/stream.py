@@ -158,8 +158,13 @@ async def _drain(draining: asyncio.Event) -> bytes:
 
 
 async def _end_with(lease: Lease) -> bytes:
-    """Waits until the client's credentials are no longer valid. Raises `AuthenticationError`."""
-    raise await lease.ended()
+    """Waits until the client's credentials are no longer valid. Raises `AuthenticationError`.
+
+    If it has another role, ends the response without its framing's end, so that the client reconnects.
+    """
+    if (reason := await lease.ended()) is not None:
+        raise reason
+    return b""
 
 
 async def _write(send: Send, body: bytes) -> None:

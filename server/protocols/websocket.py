@@ -162,9 +162,17 @@ class Connection:
         raise _restart()
 
     async def _end_with_its_lease(self) -> None:
-        """Waits until the client's credentials are no longer valid. Raises `CloseError`."""
+        """Waits until the client's credentials are no longer valid, or subscriptions are for another role than it has.
+
+        In the second case other operations end before. Raises `CloseError`.
+        """
         lease = await self._acknowledged
-        raise _ended(await lease.ended(), lease)
+        while (reason := await lease.ended()) is None:
+            if self._endless:
+                while finishing := self._tasks - self._endless:
+                    await asyncio.wait(finishing)
+                raise CloseError(CloseCode.TRY_AGAIN_LATER, "Your role has changed: connect again")
+        raise _ended(reason, lease)
 
     async def _close(self, error: CloseError) -> None:
         await self._end_all()

@@ -97,6 +97,19 @@ async def test_each_page_is_told_which_others_there_are(tmp_path: Path, settings
             assert (await client.get(f"/{name}")).text == f'<!doctype html><html data-pages="{pages}" lang="en">'
 
 
+async def test_a_page_is_told_whether_its_browser_has_a_session(tmp_path: Path) -> None:
+    """Not where nobody has to log in, whatever cookie is sent."""
+    static = built_pages(tmp_path)
+    for index in static.glob("*/index.html"):
+        index.write_text('<!doctype html><html lang="en">')
+    for settings, sends, has_session in ((LOGGED_IN, True, True), (LOGGED_IN, False, False), (OPEN, True, False)):
+        async with browsing(settings, static) as (client, live):
+            headers = {"cookie": f"other=1; merlin_graphql_{live.port}=value"} if sends else {}
+            for name in ("board", "graphiql"):
+                page = await client.get(f"/{name}", headers=headers)
+                assert (' data-session=""' in page.text) == has_session
+
+
 @pytest.mark.parametrize("prefix", ["", "/merlin"])
 async def test_a_browser_comes_to_the_board_and_out_again(tmp_path: Path, prefix: str) -> None:
     """By the address that a server prints, or by the form; also below a path prefix. A logout leads to the form."""

@@ -143,7 +143,7 @@ async def test_a_revoked_socket_runs_nothing(live: Live, tokens: Path, monkeypat
 async def test_a_lower_role_counts_from_the_next_operation_on(
     live: Live, tokens: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The socket stays."""
+    """The socket stays: nothing on it was made for the role before."""
     monkeypatch.setattr(token_file, "_MIN_CHECK_INTERVAL", 0.0)
     async with socket_of(live) as socket:
         tokens.write_text(tokens.read_text().replace("WRITE", "READ"))
@@ -201,3 +201,39 @@ async def test_a_lease_waits_for_its_time_and_for_changes() -> None:
     changes.notify()
     async with asyncio.timeout(DEADLINE):
         assert str(await waiting) == EXPIRED
+
+
+LIVE = "subscription { live { viewer { roles } } }"
+
+
+def demote(path: Path) -> None:
+    path.write_text(f"writer READ {hash_of(TOKEN)}\n")
+
+
+async def roles_of(socket: ClientConnection) -> Any:
+    await subscribe(socket, LIVE)
+    return json.loads(await socket.recv())["payload"]["data"]["live"]["viewer"]["roles"]
+
+
+async def test_a_role_that_changes_ends_what_was_made_for_the_one_before(live: Live, tokens: Path) -> None:
+    """The client connects again by itself, and finds its new role."""
+    async with socket_of(live) as socket:
+        assert await roles_of(socket) == ["READ", "WRITE"]
+        demote(tokens)
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
+        assert (socket.close_code, socket.close_reason) == (1013, "Your role has changed: connect again")
+    async with socket_of(live) as socket:
+        assert await roles_of(socket) == ["READ"]
+
+
+async def test_an_event_stream_breaks_off_when_the_role_changes(live: Live, tokens: Path) -> None:
+    """Without `complete`: an `EventSource` begins again by itself."""
+    headers = BEARER | {"accept": "text/event-stream"}
+    async with (
+        httpx.AsyncClient(timeout=DEADLINE) as client,
+        client.stream("POST", live.http, json={"query": CHANGES}, headers=headers) as response,
+    ):
+        await until(lambda: live.database.changes.followers == 1)
+        demote(tokens)
+        assert "event: complete" not in (await response.aread()).decode()

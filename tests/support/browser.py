@@ -257,6 +257,7 @@ class Page:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
             await self.command(f"{domain}.enable")
+        await self.command("Emulation.setFocusEmulationEnabled", enabled=True)  # of several pages one has it
         await self.resize(width, height)
 
     async def _loading(self, method: str, **params: Any) -> None:

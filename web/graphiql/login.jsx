@@ -25,14 +25,27 @@ export function Login() {
   );
 }
 
+/** The server says in the page whether this browser sent a session cookie: without one nobody can log out. */
+const HAS_SESSION = document.documentElement.dataset.session !== undefined;
+
 export function Logout() {
+  const [refusal, setRefusal] = useState("");
   const leave = async () => {
-    await fetch(new URL("logout", location.href), { method: "POST", credentials: "same-origin" });
-    location.reload();
+    try {
+      const response = await fetch(new URL("logout", location.href), { method: "POST", credentials: "same-origin" });
+      if (response.ok) location.reload();
+      else setRefusal(`Still logged in: the server answered with ${response.status}.`);
+    } catch {
+      setRefusal("Still logged in: the server can't be reached.");
+    }
   };
+  if (!HAS_SESSION) return null;
   return (
-    <button className="logout" onClick={leave}>
-      Log out
-    </button>
+    <>
+      <button className="logout" onClick={leave}>
+        Log out
+      </button>
+      <span role="alert">{refusal}</span>
+    </>
   );
 }

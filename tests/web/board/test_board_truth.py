@@ -323,13 +323,3 @@ async def test_a_way_without_websockets_is_told() -> None:
         finally:
             plain.should_exit = True
             await task
-
-
-async def test_what_is_done_in_an_outage_tells_that_it_failed() -> None:
-    """Here the logout: whoever leaves the page should know that the session is still there."""
-    async with browsing() as page:
-        async with serving(await memory_of(*records())) as live:
-            await open_board(page, live.port)
-        await page.until(f"{NOTICE}.includes({json.dumps(LOST)})")
-        await page.click(".about button")
-        await page.until("document.querySelector('.refusal').innerText.includes('You are still logged in')")

@@ -103,6 +103,7 @@ const GROUPS: Record<string, (given: string[]) => void> = {
     assert.equal(estimate([], 10, new Date(start).toISOString()), null);
     assert.equal(estimate([{ at: start + 4_000, done: 1 }], 10, new Date(start).toISOString()), null);
     assert.equal(estimate([{ at: start + MINUTE, done: 1 }], 10, null), null);
+    assert.equal(estimate([{ at: start, done: 1 }], 1e9, "1970-01-01T00:00:00Z")!.end, null); // no date is so late
     assert.deepEqual(estimate([{ at: start + MINUTE, done: 2 }], 4, new Date(start).toISOString()), {
       rate: 2,
       end: start + 2 * MINUTE,

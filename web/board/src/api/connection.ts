@@ -8,6 +8,8 @@ import {
 } from "graphql-ws";
 import { createContext, useContext, useSyncExternalStore } from "react";
 
+import { setClock } from "../browser/clock.ts";
+
 /** `loggedOut`: this browser has no session, or has one no more. `failed`: the server does not understand this page. */
 export type State = "connecting" | "open" | "lost" | "loggedOut" | "failed";
 
@@ -15,6 +17,8 @@ export interface Status {
   state: State;
   /** When the server was last heard, if it is not heard now; null if it never was. */
   since: Date | null;
+  /** Why the server took the connection not, or not any more, in its words; empty if it said nothing. */
+  reason: string;
 }
 
 const PING_EVERY = 10_000;
@@ -23,6 +27,7 @@ const OPEN_WITHIN = 10_000; // a handshake that nobody answers is given up
 const LONGEST_WAIT = 5_000;
 const UNAUTHORIZED = 4401;
 const OUTDATED = [4400, 4406, 4409, 4429]; // the server does not understand the page's messages
+const REFUSED = [4403, 1013]; // the server says why, and may take the connection later
 const FINAL: readonly State[] = ["loggedOut", "failed"];
 
 /** A live query; whether it was ever answered as one. */
@@ -32,7 +37,7 @@ interface Followed {
 
 export class Connection {
   private readonly socket: Socket;
-  private status: Status = { state: "connecting", since: null };
+  private status: Status = { state: "connecting", since: null, reason: "" };
   private readonly listeners = new Set<() => void>();
   private readonly followed = new Set<Followed>();
   /** Those that the server has not answered since it was connected again: what they say is from before. */
@@ -59,18 +64,19 @@ export class Connection {
         message: () => (this.heard = new Date()),
         ping: (received) => !received && this.expectPong(),
         pong: (received) => received && clearTimeout(this.pongTimer),
-        closed: (event) => this.closed((event as CloseEvent).code),
+        closed: (event) => this.closed(event as CloseEvent),
       },
     });
     // After a sleep the old socket looks open and tells nothing: it is given up at once.
     const seen = () => document.visibilityState === "visible";
     document.addEventListener("visibilitychange", () => seen() && this.wake());
     document.addEventListener("resume", () => this.wake());
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.wake());
     window.addEventListener("online", () => this.wake());
     window.addEventListener("offline", () => this.drop());
     let last = Date.now();
     setInterval(() => {
-      const slept = Date.now() - last > PING_EVERY;
+      const slept = Math.abs(Date.now() - last) > PING_EVERY; // or the clock was set
       last = Date.now();
       if (slept && seen()) this.wake(); // the timers of a hidden page come seldom
     }, 1_000);
@@ -87,22 +93,32 @@ export class Connection {
   follow(request: SubscribePayload, sink: Sink<FormattedExecutionResult>): () => void {
     const one: Followed = { isLive: false };
     this.followed.add(one);
-    const unsubscribe = this.socket.subscribe(request, {
-      next: (answer) => {
-        one.isLive ||= "live" in (answer.data ?? {});
-        sink.next(answer as FormattedExecutionResult);
-        this.arrived(one);
-      },
-      error: (error) => {
-        this.forget(one);
-        sink.error(error);
-      },
-      complete: () => {
-        this.forget(one);
-        sink.complete();
-      },
-    });
+    let timer: ReturnType<typeof setTimeout>;
+    let unsubscribe = () => {};
+    const begin = () => {
+      unsubscribe = this.socket.subscribe(request, {
+        next: (answer) => {
+          one.isLive ||= "live" in (answer.data ?? {});
+          sink.next(answer as FormattedExecutionResult);
+          this.arrived(one);
+        },
+        error: (error) => {
+          if (mayPass(error)) {
+            timer = setTimeout(begin, waitOf(Infinity));
+            return;
+          }
+          this.forget(one);
+          sink.error(error);
+        },
+        complete: () => {
+          this.forget(one);
+          sink.complete();
+        },
+      });
+    };
+    begin();
     return () => {
+      clearTimeout(timer);
       this.forget(one);
       unsubscribe();
     };
@@ -121,6 +137,7 @@ export class Connection {
   private connected(): void {
     clearTimeout(this.openTimer);
     this.isConnected = true;
+    void setClock();
     for (const one of this.followed) if (one.isLive) this.awaited.add(one);
     this.openUnlessAwaiting();
   }
@@ -141,7 +158,7 @@ export class Connection {
   /** Gives up a socket of which nothing was heard for longer than its pings allow, and opens the next one at once. */
   private wake(): void {
     this.hurry();
-    if (this.heard && Date.now() - this.heard.getTime() > PING_EVERY + PONG_WITHIN) this.drop();
+    if (this.heard && Math.abs(Date.now() - this.heard.getTime()) > PING_EVERY + PONG_WITHIN) this.drop();
   }
 
   private drop(): void {
@@ -160,21 +177,23 @@ export class Connection {
     this.openTimer = setTimeout(() => this.socket.terminate(), OPEN_WITHIN);
   }
 
-  private closed(code: number): void {
+  private closed({ code, reason }: CloseEvent): void {
     clearTimeout(this.pongTimer);
     clearTimeout(this.openTimer);
     this.isConnected = false;
     this.awaited.clear();
     if (code === UNAUTHORIZED) this.set("loggedOut");
     else if (OUTDATED.includes(code)) this.set("failed");
-    else if (code !== 1000) this.set("lost"); // 1000: this page closed it
+    // 1000 while nothing is followed: this page closed it.
+    else if (code !== 1000 || this.followed.size > 0) this.set("lost", REFUSED.includes(code) ? reason : "");
   }
 
-  private set(state: State): void {
-    if (state === this.status.state || FINAL.includes(this.status.state)) return;
+  private set(state: State, reason = ""): void {
+    const before = this.status;
+    if ((state === before.state && reason === before.reason) || FINAL.includes(before.state)) return;
     // Between a loss and the answers after it, what the page shows stays from before the loss.
-    const since = state === "open" ? null : (this.status.since ?? this.heard);
-    this.status = { state, since };
+    const since = state === "open" ? null : (before.since ?? this.heard);
+    this.status = { state, since, reason };
     for (const listener of this.listeners) listener();
   }
 
@@ -201,6 +220,12 @@ export function useIsOpen(): boolean {
 
 export function useStatus(connection: Connection): Status {
   return useSyncExternalStore(connection.subscribe, connection.current);
+}
+
+/** graphql-ws takes some ends of a connection for the last one that are not, as those of a proxy that fails. */
+function mayPass(error: unknown): boolean {
+  const { code } = (error ?? {}) as { code?: unknown };
+  return typeof code === "number" && code !== UNAUTHORIZED && !OUTDATED.includes(code);
 }
 
 /** Milliseconds: the first try comes at once, and not all pages come back at the same moment. */

@@ -12,7 +12,8 @@ export type Params = Record<string, string | null | undefined>;
 
 /** The address of a fragment, `#` included; what is no path is the first page. */
 export function parse(fragment: string): Address {
-  const [path = "", query = ""] = fragment.replace(/^#/, "").split("?", 2);
+  const [path = "", ...queries] = fragment.replace(/^#/, "").split("?");
+  const query = queries.join("?"); // a value that somebody typed may have another one
   return { path: path.split("/").filter(Boolean).map(decoded), params: new URLSearchParams(query) };
 }
 
@@ -30,7 +31,8 @@ export function useAddress(): Address {
 /** Shows another view. `replace`: the button back does not return to the present one. */
 export function go(fragment: string, { replace = false } = {}): void {
   if (fragment === (location.hash || "#/")) return;
-  if (replace) history.replaceState(null, "", fragment);
+  if (replace)
+    history.replaceState(history.state, "", fragment); // it is still the same place
   else history.pushState(null, "", fragment);
   window.dispatchEvent(new HashChangeEvent("hashchange")); // the history's functions tell nobody
 }

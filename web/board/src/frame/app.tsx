@@ -1,21 +1,24 @@
 // The frame of every page: navigation, who looks, and whether what stands there is up to date.
-import { type ComponentType, useEffect, useRef, useState } from "react";
+import { type ComponentType, useState } from "react";
 
 import { href, useAddress } from "../browser/address.ts";
+import { usePlace } from "../browser/place.ts";
 import { type Connection, ConnectionProvider, useStatus } from "../api/connection.ts";
 import { BoardSessionDocument } from "../gql/graphql.ts";
 import { useLive } from "../api/live.ts";
 import { Login, logOut } from "./login.tsx";
-import { Notices } from "./notices.tsx";
+import { Notices, Outdated } from "./notices.tsx";
 import { IntegrityPage } from "../pages/integrity/page.tsx";
 import { OverviewPage } from "../pages/overview/page.tsx";
 import { QueuesPage } from "../pages/queues/page.tsx";
 import { RunPage } from "../pages/run/page.tsx";
 import { RunsPage } from "../pages/runs/page.tsx";
 import { WorkersPage } from "../pages/workers/page.tsx";
+import { DialogNotice } from "../parts/dialog.tsx";
 import { Failure } from "../parts/states.tsx";
 import { SessionProvider } from "../api/session.tsx";
 import { ThemeChoice } from "./theme.tsx";
+import { Unbroken } from "./unbroken.tsx";
 
 const PAGES: { path: string; title: string; page: ComponentType }[] = [
   { path: "", title: "Overview", page: OverviewPage },
@@ -25,8 +28,10 @@ const PAGES: { path: string; title: string; page: ComponentType }[] = [
   { path: "integrity", title: "Integrity", page: IntegrityPage },
 ];
 
-/** The server says in the page which others it has. */
-const OTHER_PAGES = document.documentElement.dataset.pages?.split(" ") ?? [];
+/** The server says in the page which others it has, and whether this browser sent a session cookie. */
+const { pages, session: cookie } = document.documentElement.dataset;
+const OTHER_PAGES = pages?.split(" ") ?? [];
+const CAN_LOG_OUT = cookie !== undefined;
 
 export function App({ connection }: { connection: Connection }) {
   const status = useStatus(connection);
@@ -43,11 +48,11 @@ function Frame({ connection }: { connection: Connection }) {
   const { data: session, error } = useLive(BoardSessionDocument, {});
   const [refusal, setRefusal] = useState("");
   const { path } = useAddress();
-  const [first = "", id] = path;
-  const known = PAGES.find((each) => each.path === first);
-  const Page = first === "runs" && id ? RunPage : known?.page;
-  const title = first === "runs" && id ? "Run" : (known?.title ?? "Not found");
-  useFocusOnHeading(path.join("/"), title);
+  const [first = ""] = path;
+  const shown = pageOf(path);
+  const place = path.join("/");
+  usePlace(place, shown.title);
+  const outdated = <Outdated status={status} staleSince={session?.database.staleSince} />;
   return (
     <SessionProvider value={session}>
       <a className="skip" href="#main" onClick={skip}>
@@ -71,27 +76,21 @@ function Frame({ connection }: { connection: Connection }) {
         <div className="about">
           {OTHER_PAGES.includes("graphiql") && <a href="graphiql">GraphiQL</a>}
           <ThemeChoice />
-          <button onClick={() => void logOut().then(setRefusal)}>Log out</button>
+          {CAN_LOG_OUT && <button onClick={() => void logOut().then(setRefusal)}>Log out</button>}
         </div>
       </header>
-      <Notices
-        status={status}
-        staleSince={session?.database.staleSince}
-        refusal={refusal}
-        onClose={() => setRefusal("")}
-      />
-      <main id="main" className={`page-${known ? (id ? "run" : first || "overview") : "none"}`} tabIndex={-1}>
+      <Notices refusal={refusal} onClose={() => setRefusal("")}>
+        {outdated}
+      </Notices>
+      <main id="main" className={`page-${shown.name}`} tabIndex={-1}>
         {error && !session ? (
           <Failure error={error} />
-        ) : Page ? (
-          <Page key={path.join("/")} />
         ) : (
-          <>
-            <h1 tabIndex={-1}>Not found</h1>
-            <p>
-              The board has no such page. <a href={href([])}>To the overview</a>
-            </p>
-          </>
+          <DialogNotice value={outdated}>
+            <Unbroken key={place}>
+              <shown.page />
+            </Unbroken>
+          </DialogNotice>
         )}
       </main>
       <footer>
@@ -106,16 +105,24 @@ function Frame({ connection }: { connection: Connection }) {
   );
 }
 
-/** After a change of the page, but not at the first one: so a reader of screens is told where it is. */
-function useFocusOnHeading(place: string, title: string): void {
-  const shown = useRef(place);
-  useEffect(() => {
-    document.title = `${title}: Merlin board`;
-    if (shown.current === place) return;
-    shown.current = place;
-    window.scrollTo(0, 0);
-    document.querySelector<HTMLElement>("main h1")?.focus({ preventScroll: true });
-  }, [place, title]);
+/** What a path leads to; `name` is a part of the class of `main`. */
+function pageOf(path: readonly string[]): { name: string; title: string; page: ComponentType } {
+  const [first = "", ...rest] = path;
+  if (first === "runs" && rest.length === 1) return { name: "run", title: "Run", page: RunPage };
+  const known = rest.length === 0 && PAGES.find((each) => each.path === first);
+  if (!known) return { name: "none", title: "Not found", page: NotFound };
+  return { ...known, name: first || "overview" };
+}
+
+function NotFound() {
+  return (
+    <>
+      <h1 tabIndex={-1}>Not found</h1>
+      <p>
+        The board has no such page. <a href={href([])}>To the overview</a>
+      </p>
+    </>
+  );
 }
 
 function skip(event: React.MouseEvent): void {

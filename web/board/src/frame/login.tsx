@@ -1,8 +1,11 @@
 // A token that is pasted here goes to the server, which answers with a session cookie; the page keeps it nowhere.
-import { type FormEvent, useState } from "react";
+import { type FormEvent, useEffect, useState } from "react";
 
 export function Login() {
   const [refusal, setRefusal] = useState("");
+  useEffect(() => {
+    document.title = "Log in: Merlin board"; // and not the name of a run
+  }, []);
   const submit = async (event: FormEvent<HTMLFormElement>) => {
     event.preventDefault();
     setRefusal("");

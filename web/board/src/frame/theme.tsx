@@ -15,7 +15,7 @@ export function ThemeChoice() {
   const choose = (next: Theme) => {
     setTheme(next);
     applyTheme(next);
-    localStorage.setItem(KEY, next);
+    keep(next);
   };
   return (
     <label className="theme">
@@ -32,6 +32,18 @@ export function ThemeChoice() {
 }
 
 function chosen(): Theme {
-  const kept = localStorage.getItem(KEY);
-  return CHOICES.find((each) => each === kept) ?? "system";
+  try {
+    const kept = localStorage.getItem(KEY);
+    return CHOICES.find((each) => each === kept) ?? "system";
+  } catch {
+    return "system"; // this browser lets pages keep nothing
+  }
+}
+
+function keep(theme: Theme): void {
+  try {
+    localStorage.setItem(KEY, theme);
+  } catch {
+    // The choice holds until the page is left.
+  }
 }

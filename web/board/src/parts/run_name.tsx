@@ -1,6 +1,7 @@
 import { href } from "../browser/address.ts";
+import { Name } from "./name.tsx";
 
-interface Named {
+export interface Named {
   id: string;
   workspace: string;
   study?: { name: string } | null;
@@ -17,7 +18,8 @@ export function RunName({ run, tabIndex }: { run: Named; tabIndex?: 0 | -1 }) {
   const { folder, stamp } = folderOf(run.workspace);
   return (
     <a className="run-name" href={href(["runs", run.id])} title={run.workspace} tabIndex={tabIndex}>
-      {run.study?.name ?? folder} {run.study && stamp && <span className="stamp">{stamp}</span>}
+      <Name>{run.study?.name ?? (folder || run.id)}</Name>{" "}
+      {run.study && stamp && <span className="stamp">{stamp}</span>}
     </a>
   );
 }

@@ -20,10 +20,18 @@ export function Empty({ still = false, children }: { still?: boolean; children: 
   return <p className={still ? "empty still" : "empty"}>{children}</p>;
 }
 
+interface Failed {
+  error: CombinedError;
+  retry?: () => void;
+  /** Of a change: it may have been done although no answer came. */
+  isChange?: boolean;
+}
+
 /** An error of the server, in its words, with its code; it says what to do. */
-export function Failure({ error, retry }: { error: CombinedError; retry?: () => void }) {
+export function Failure({ error, retry, isChange = false }: Failed) {
   return (
     <div className="failure" role="alert">
+      {isChange && isUnsure(error) && <p>It is not known whether this was done.</p>}
       {told(error).map(({ message, code }) => (
         <p key={message}>
           {message} {code && <code>{code}</code>}
@@ -34,15 +42,25 @@ export function Failure({ error, retry }: { error: CombinedError; retry?: () => 
   );
 }
 
+/** Whether a change may have been done although it failed: no answer came, or one of a proxy or of a server that ended. */
+export function isUnsure(error: CombinedError): boolean {
+  if (!error.networkError) return false;
+  const status = (error.response as Response | undefined)?.status;
+  return status === undefined || status < 400 || status >= 500;
+}
+
 export function told(error: CombinedError): { message: string; code: string | undefined }[] {
   if (error.networkError) {
     const status = (error.response as Response | undefined)?.status;
     if (error.networkError.name === "TimeoutError") {
-      return [{ message: "The server did not answer in time. Look whether it did what was asked.", code: undefined }];
+      return [{ message: "The server did not answer in time.", code: undefined }];
     }
-    return [
-      { message: status ? `The server answered with ${status}.` : "The server can't be reached.", code: undefined },
-    ];
+    if (status === undefined) return [{ message: "The server can't be reached.", code: undefined }];
+    const message =
+      status < 400
+        ? "Something else than the server answered: look which proxies are on the way."
+        : `The server answered with ${status}.`;
+    return [{ message, code: undefined }];
   }
   return error.graphQLErrors.map(({ message, extensions }) => {
     const code = typeof extensions.code === "string" ? extensions.code : undefined;

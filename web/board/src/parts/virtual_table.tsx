@@ -3,7 +3,7 @@
 import { type Range, defaultRangeExtractor, useVirtualizer } from "@tanstack/react-virtual";
 import { type KeyboardEvent, type ReactNode, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 
-import { useNarrow } from "../browser/media.ts";
+import { useMedium, useNarrow } from "../browser/media.ts";
 import { recall, remember } from "../lists/memory.ts";
 
 import "./virtual_table.css";
@@ -30,8 +30,8 @@ interface Props<T> {
   idOf: (row: T) => string;
   /** How many rows there are, those that are not loaded included, if that is known. */
   total: number | undefined;
-  /** The height of a row, in rem: in one line, and on narrow screens. */
-  heights: { wide: number; narrow: number };
+  /** The height of a row, in rem: in one line, in two where there is no room for one, and on narrow screens. */
+  heights: Heights;
   /** Its place is remembered under this key: see `usePages`. */
   memory: string;
   /** Another number shows the first row, which gets the focus. */
@@ -46,6 +46,12 @@ interface Props<T> {
   select?: (index: number, isRange: boolean) => void;
   /** What comes after the last row: that more is on its way, or why not. Its button may go when it was pressed. */
   foot?: ReactNode;
+}
+
+interface Heights {
+  wide: number;
+  medium?: number;
+  narrow: number;
 }
 
 interface Remembered {
@@ -193,8 +199,9 @@ export function VirtualTable<T>(props: Props<T>) {
 }
 
 /** Of a row, in pixels: the viewer's font size counts. */
-function useHeight({ wide, narrow }: { wide: number; narrow: number }): number {
+function useHeight({ wide, medium = wide, narrow }: Heights): number {
   const isNarrow = useNarrow();
+  const isMedium = useMedium();
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
-  return Math.round((isNarrow ? narrow : wide) * rem);
+  return Math.round((isNarrow ? narrow : isMedium ? medium : wide) * rem);
 }

@@ -15,6 +15,7 @@ export interface Estimate {
 
 const WINDOW = 10 * 60_000;
 const SHORTEST = 5_000;
+const LAST = 8.64e15; // the last time that JavaScript knows: nobody waits so long
 
 /** Adds what was seen, and forgets what is older than ten minutes, but for one observation before them. */
 export function seenWith(seen: readonly Seen[], latest: Seen): Seen[] {
@@ -42,5 +43,6 @@ export function estimate(seen: readonly Seen[], total: Maybe<number>, startedAt:
 
 function over(span: number, done: number, last: Seen, total: Maybe<number>): Estimate {
   const rate = (60_000 * done) / span;
-  return { rate, end: total == null || rate === 0 ? null : last.at + (60_000 * (total - last.done)) / rate };
+  const end = total == null ? Number.NaN : last.at + (60_000 * (total - last.done)) / rate;
+  return { rate, end: Math.abs(end) <= LAST ? end : null };
 }

@@ -28,12 +28,14 @@ export function Repair({ counts, close }: { counts: readonly Count[]; close: () 
   const [resurrected, setResurrected] = useState<ResurrectedRuns>("DELETE");
   const [done, setDone] = useState<Done>();
   const [error, setError] = useState<CombinedError>();
+  const [wasDry, setDry] = useState(true);
   const [{ fetching }, repair] = useMutation(BoardRepairDocument);
   const chosen = kinds.map(({ kind }) => kind).filter((kind) => !left.has(kind));
   const isTried = done?.dryRun === true && done.result.userErrors.length === 0;
 
   const run = async (kinds: readonly ProblemKind[], dryRun: boolean) => {
     setError(undefined);
+    setDry(dryRun);
     const { data, error: failed } = await repair({ input: { kinds: [...kinds], resurrected, dryRun } });
     setError(failed);
     setDone(data ? { kinds, dryRun, result: data.repair } : undefined);
@@ -90,7 +92,7 @@ export function Repair({ counts, close }: { counts: readonly Count[]; close: () 
             {done && !fetching && <Summary dryRun={done.dryRun} result={done.result} />}
           </div>
           {done && !fetching && <Details dryRun={done.dryRun} result={done.result} />}
-          {error && <Failure error={error} />}
+          {error && <Failure error={error} isChange={!wasDry} />}
           <div className="actions">
             <button onClick={() => leaveDialog()}>{isOver ? "Close" : "Cancel"}</button>
             {!isOver && (

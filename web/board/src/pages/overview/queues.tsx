@@ -1,6 +1,7 @@
 import { useMemo } from "react";
 
 import { href } from "../../browser/address.ts";
+import { Name } from "../../parts/name.tsx";
 import { Section } from "../../parts/section.tsx";
 import { Empty } from "../../parts/states.tsx";
 import { useSlots } from "../../lists/slots.ts";
@@ -33,16 +34,20 @@ export function Queues({ queues }: { queues: Overview["queues"] }) {
               {slots.map(({ id, row, left }) => (
                 <tr key={id} className={left ? "left" : undefined}>
                   <th scope="row">
-                    <a href={href(["runs"], { queue: row.queue })}>{row.queue}</a>
+                    <a href={href(["runs"], { queue: row.queue })}>
+                      <Name>{row.queue}</Name>
+                    </a>
                   </th>
-                  <td>{row.waiting?.toLocaleString() ?? "–"}</td>
                   <td>
-                    {row.consumers ?? "–"}
-                    {row.consumers === 0 && (row.waiting ?? 0) > 0 && (
+                    {left ? <span className="none">no longer listed</span> : (row.waiting?.toLocaleString() ?? "–")}
+                  </td>
+                  <td>
+                    {left ? "–" : (row.consumers ?? "–")}
+                    {!left && row.consumers === 0 && (row.waiting ?? 0) > 0 && (
                       <span className="strong tone-failed"> nobody consumes</span>
                     )}
                   </td>
-                  <td>{row.runs.toLocaleString()}</td>
+                  <td>{left ? "–" : row.runs.toLocaleString()}</td>
                 </tr>
               ))}
             </tbody>

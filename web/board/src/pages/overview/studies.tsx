@@ -1,4 +1,5 @@
 import { href } from "../../browser/address.ts";
+import { Name } from "../../parts/name.tsx";
 import { Section } from "../../parts/section.tsx";
 import { ShareBar } from "../../parts/share_bar.tsx";
 import { Empty } from "../../parts/states.tsx";
@@ -22,11 +23,17 @@ export function Studies({ studies }: { studies: Overview["studies"] }) {
           {slots.map(({ id, row, left }) => (
             <li key={id} className={left ? "left" : undefined}>
               <a className="study-name" href={href(["runs"], { study: row.name })}>
-                {row.name}
+                <Name>{row.name}</Name>
               </a>
               <ShareBar shares={sharesOf(row)} label={`Runs of ${row.name}`} />
-              <span className="numbers">{total(row).toLocaleString()}</span>
-              <Ago at={row.latestRun?.launchedAt} />
+              {left ? (
+                <span className="none gone">no longer listed</span>
+              ) : (
+                <>
+                  <span className="numbers">{total(row).toLocaleString()}</span>
+                  <Ago at={row.latestRun?.launchedAt} />
+                </>
+              )}
             </li>
           ))}
         </ul>

@@ -53,7 +53,7 @@ export function Failed({ runs, since }: { runs: Overview["failed"]; since: strin
             <li key={id} className={left ? "left" : undefined}>
               <div className="line">
                 <RunName run={row} />
-                <Status status={row.status} />
+                {left ? <span className="none">no longer listed</span> : <Status status={row.status} />}
                 <Ago at={row.finishedAt} />
               </div>
             </li>

@@ -48,8 +48,8 @@ export function Workers({ workers }: { workers: readonly LiveWorker[] }) {
                     {left ? 0 : row.alive}
                     {row.dead > 0 && !left && <span className="tone-failed"> · {row.dead} gone</span>}
                   </td>
-                  <td>{row.tasks}</td>
-                  <td>{row.load?.toFixed(1) ?? "–"}</td>
+                  <td>{left ? "–" : row.tasks}</td>
+                  <td>{(left ? undefined : row.load?.toFixed(1)) ?? "–"}</td>
                 </tr>
               ))}
             </tbody>

@@ -1,4 +1,5 @@
 import { href } from "../../browser/address.ts";
+import { Name } from "../../parts/name.tsx";
 import type { Point } from "./history.ts";
 import { isOf, type Queue } from "./queues.ts";
 import { SparkLine } from "./spark_line.tsx";
@@ -15,7 +16,9 @@ export function QueueLine({ queue, points, now, left }: Props) {
   const { queue: name, waiting, runs, logicalWorkers } = queue;
   return (
     <div className={`queue-line${left ? " left" : ""}`}>
-      <span className="strong name">{name}</span>
+      <span className="strong name">
+        <Name>{name}</Name>
+      </span>
       {left ? (
         <span className="none">No run and no worker names it any more</span>
       ) : (

@@ -69,7 +69,7 @@ export function Annotations({ run }: { run: Run }) {
           </div>
         ))}
       </dl>
-      {error && <Failure error={error} />}
+      {error && <Failure error={error} isChange />}
       {problems.length > 0 && (
         <ul className="failure" role="alert">
           {problems.map(({ message }) => (

@@ -24,7 +24,9 @@ export function gridOf(samples: unknown): Grid | null {
     const columns = [...new Set(samples.flatMap((sample) => Object.keys(sample)))];
     return {
       columns,
-      rows: samples.map((sample) => columns.map((column) => (column in sample ? written(sample[column]) : ""))),
+      rows: samples.map((sample) =>
+        columns.map((column) => (Object.hasOwn(sample, column) ? written(sample[column]) : "")),
+      ),
     };
   }
   const rows = samples.map((sample: unknown) => (Array.isArray(sample) ? sample.map(written) : [written(sample)]));

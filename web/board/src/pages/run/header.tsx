@@ -3,6 +3,7 @@ import { useNow } from "../../browser/clock.ts";
 import { Copy } from "../../parts/copy.tsx";
 import { Expected, useEstimates } from "../../parts/expected.tsx";
 import { Meter } from "../../parts/meter.tsx";
+import { Name } from "../../parts/name.tsx";
 import { RunName } from "../../parts/run_name.tsx";
 import { Status } from "../../parts/status.tsx";
 import { Ago, Time } from "../../parts/time.tsx";
@@ -31,7 +32,15 @@ export function Header({ run }: { run: Run }) {
       <dl className="facts">
         <div>
           <dt>Study</dt>
-          <dd>{run.study ? <a href={href(["runs"], { study: run.study.name })}>{run.study.name}</a> : "deleted"}</dd>
+          <dd>
+            {run.study ? (
+              <a href={href(["runs"], { study: run.study.name })}>
+                <Name>{run.study.name}</Name>
+              </a>
+            ) : (
+              <span className="none">none in the database</span>
+            )}
+          </dd>
         </div>
         <div>
           <dt>Launched</dt>
@@ -66,7 +75,13 @@ export function Header({ run }: { run: Run }) {
         <div className="wide">
           <dt>Workspace</dt>
           <dd className="copied">
-            <code>{run.workspace}</code> <Copy text={run.workspace} label="the path of the workspace" />
+            {run.workspace ? (
+              <>
+                <code>{run.workspace}</code> <Copy text={run.workspace} label="the path of the workspace" />
+              </>
+            ) : (
+              <span className="none">none is recorded</span>
+            )}
           </dd>
         </div>
       </dl>

@@ -21,7 +21,7 @@ export function Input({ run }: { run: string }) {
     <>
       <h3>Parameters</h3>
       {found.parameterValues == null ? (
-        <Unread what="The parameters" />
+        <Unread what="The parameters" retry={ask} />
       ) : parameters ? (
         <Stored name="Parameters" grid={parameters} run={run} />
       ) : (

@@ -4,7 +4,7 @@ import { useEffect } from "react";
 import { change, href, useAddress } from "../../browser/address.ts";
 import { BoardRunDocument, BoardRunStepsDocument } from "../../gql/graphql.ts";
 import { useLive } from "../../api/live.ts";
-import { folderOf } from "../../parts/run_name.tsx";
+import { type Named, folderOf } from "../../parts/run_name.tsx";
 import { Section } from "../../parts/section.tsx";
 import { Failure, Loading } from "../../parts/states.tsx";
 import { Annotations } from "./annotations.tsx";
@@ -56,7 +56,7 @@ export function RunPage() {
           <div className="columns">
             <div className="column">
               <History run={run} />
-              <Commands workspace={run.workspace} />
+              {run.workspace && <Commands workspace={run.workspace} />}
             </div>
             <div className="column">
               <Annotations run={run} />
@@ -83,7 +83,7 @@ function Gone({ id }: { id: string }) {
   );
 }
 
-function nameOf({ workspace, study }: { workspace: string; study?: { name: string } | null }): string {
+function nameOf({ id, workspace, study }: Named): string {
   const { folder, stamp } = folderOf(workspace);
-  return study && stamp ? `${study.name} ${stamp}` : folder || workspace;
+  return study && stamp ? `${study.name} ${stamp}` : folder || workspace || id;
 }

@@ -6,11 +6,11 @@ import { Failure, Loading } from "../../parts/states.tsx";
 import { Unread } from "./unread.tsx";
 
 export function Spec({ run }: { run: string }) {
-  const [{ data, error, fetching }, ask] = useQuery({ query: BoardRunSpecDocument, variables: { id: run } });
+  const [{ data, error }, ask] = useQuery({ query: BoardRunSpecDocument, variables: { id: run } });
   const spec = data?.run?.spec;
   if (error) return <Failure error={error} retry={() => ask()} />;
-  if (!data || fetching) return <Loading rows={6} />;
-  if (spec == null) return <Unread what="Its contents" />;
+  if (!data) return <Loading rows={6} />;
+  if (spec == null) return <Unread what="Its contents" retry={ask} />;
   return (
     <>
       <Copy text={spec} label="the specification" />

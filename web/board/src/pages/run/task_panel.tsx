@@ -34,7 +34,7 @@ export function TaskPanel({ run, id, close }: Props) {
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []);
   const given = params.get("stream") ?? "";
-  const stream = given in STREAMS ? (given as LogStream) : "STDOUT";
+  const stream = Object.hasOwn(STREAMS, given) ? (given as LogStream) : "STDOUT";
   const escape = (event: KeyboardEvent) => event.key === "Escape" && close();
   return (
     <section className="task-panel" aria-label="Open task" onKeyDown={escape}>

@@ -1,11 +1,20 @@
+import { useEffect } from "react";
+
 import { Empty } from "../../parts/states.tsx";
 import { useSession } from "../../api/session.tsx";
 
-/** Says why what comes from the files of a run is not known. */
-export function Unread({ what }: { what: string }) {
+const AGAIN_AFTER = 5_000; // milliseconds
+
+/** Says why what comes from the files of a run is not known. `retry` asks for it again: it may be read by then. */
+export function Unread({ what, retry }: { what: string; retry?: () => void }) {
   const session = useSession();
+  const reads = session?.database.sources.includes("WORKSPACE_FILES");
+  useEffect(() => {
+    if (!reads || !retry) return;
+    const timer = setInterval(retry, AGAIN_AFTER);
+    return () => clearInterval(timer);
+  }, [reads, retry]);
   if (!session) return null;
-  const reads = session.database.sources.includes("WORKSPACE_FILES");
   return (
     <Empty>
       {what} are not known:{" "}

@@ -22,9 +22,9 @@ type Open = { kind: "annotate"; runs: Run[] } | { kind: "delete"; doomed: Doomed
 
 export function Actions({ selection, pages, now, filter, total }: Props) {
   const [open, setOpen] = useState<Open>();
-  const count = selection.runs.size;
   const present = (runs: Iterable<Run>) => [...runs].map(now).filter(({ isDeleted }) => !isDeleted);
-  const selected = () => present(selection.runs.values()).map(({ run }) => run);
+  const selected = present(selection.runs.values()).map(({ run }) => run); // what was deleted meanwhile is no more
+  const count = selected.length;
   const matching = () =>
     present(pages.rows)
       .filter(({ matches }) => matches)
@@ -44,13 +44,13 @@ export function Actions({ selection, pages, now, filter, total }: Props) {
           <button className="quiet" onClick={selection.clear}>
             Clear
           </button>
-          <button onClick={() => setOpen({ kind: "annotate", runs: selected() })}>Annotate…</button>
+          <button onClick={() => setOpen({ kind: "annotate", runs: selected })}>Annotate…</button>
           <button
             className="danger"
             disabled={count > MOST_DELETED}
             title={count > MOST_DELETED ? `At most ${MOST_DELETED.toLocaleString()} at once` : undefined}
             onClick={() => {
-              const runs = byId(selected());
+              const runs = byId(selected);
               setOpen({ kind: "delete", doomed: { filter: { id: { in: [...runs.keys()] } }, count: runs.size, runs } });
             }}
           >
@@ -58,7 +58,7 @@ export function Actions({ selection, pages, now, filter, total }: Props) {
           </button>
         </>
       )}
-      {count < pages.rows.length && (
+      {count < pages.rows.length && total > 0 && (
         <button className="quiet" onClick={selection.all}>
           Select all {pages.rows.length.toLocaleString()} loaded
         </button>

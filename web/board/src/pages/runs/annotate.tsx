@@ -4,7 +4,7 @@ import { useClient } from "urql";
 
 import { BoardAnnotateDocument } from "../../gql/graphql.ts";
 import { RunName } from "../../parts/run_name.tsx";
-import { told } from "../../parts/states.tsx";
+import { isUnsure, told } from "../../parts/states.tsx";
 import { entriesOf } from "./columns.tsx";
 import type { Run } from "./data.ts";
 import { Dialog } from "../../parts/dialog.tsx";
@@ -13,6 +13,7 @@ import { parsed } from "./filter.ts";
 interface Refusal {
   run: Run;
   message: string;
+  isUnsure: boolean;
 }
 
 type State = { kind: "form" } | { kind: "busy" | "done"; tried: number };
@@ -39,7 +40,7 @@ export function AnnotateDialog({ runs, onClose }: { runs: readonly Run[]; onClos
       const refused = error ? told(error) : (data?.annotate.userErrors ?? []);
       if (refused.length === 0) continue;
       const message = refused.map((each) => (each.code ? `${each.message} (${each.code})` : each.message)).join(" ");
-      setRefusals((before) => [...before, { run, message }]);
+      setRefusals((before) => [...before, { run, message, isUnsure: error !== undefined && isUnsure(error) }]);
       if (error?.networkError) break; // the others would fare no better
     }
     setState({ kind: "done", tried });
@@ -102,11 +103,13 @@ export function AnnotateDialog({ runs, onClose }: { runs: readonly Run[]; onClos
 function Refusals({ all }: { all: readonly Refusal[] }) {
   return (
     <div className="failure" role="alert">
-      <p>{counted(all.length)} not annotated:</p>
+      <p>
+        {counted(all.length)} not annotated{all.some((each) => each.isUnsure) && ", as far as is known"}:
+      </p>
       <ul>
-        {all.slice(0, NAMED).map(({ run, message }) => (
+        {all.slice(0, NAMED).map(({ run, message, isUnsure }) => (
           <li key={run.id}>
-            <RunName run={run} />: {message}
+            <RunName run={run} />: {message} {isUnsure && "It may have been annotated."}
           </li>
         ))}
         {all.length > NAMED && <li>and {(all.length - NAMED).toLocaleString()} more</li>}

@@ -20,7 +20,8 @@ export function columnsOf(now: (run: Run) => LiveRow, selection: Selection | und
         type="checkbox"
         aria-label={`Select ${run.workspace}`}
         tabIndex={tabIndex}
-        checked={selection?.has(run) ?? false}
+        checked={(selection?.has(run) ?? false) && !now(run).isDeleted}
+        disabled={now(run).isDeleted}
         onChange={({ nativeEvent }) => selection?.toggle(index, (nativeEvent as MouseEvent).shiftKey)}
       />
     ),

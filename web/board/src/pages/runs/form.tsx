@@ -1,6 +1,8 @@
 // The filters and the order, each of which is in the address as soon as it is chosen.
+import { useEffect, useRef } from "react";
 import { useQuery } from "urql";
 
+import { useIsOpen } from "../../api/connection.ts";
 import { change, go, href } from "../../browser/address.ts";
 import { BoardFilterChoicesDocument, type RunOrderField } from "../../gql/graphql.ts";
 import { MARKS, RUN_STATUSES, tone, word } from "../../values/statuses.ts";
@@ -11,6 +13,7 @@ import { StudyField } from "./study_field.tsx";
 import { TimeField } from "./time_field.tsx";
 
 const TYPED_AFTER = 250;
+const AGAIN_AFTER = 5_000;
 
 const ORDERS: [RunOrderField, "ASC" | "DESC", string][] = [
   ["LAUNCHED_AT", "DESC", "Launched last"],
@@ -41,7 +44,8 @@ const MORE: readonly FilterName[] = [
 ];
 
 export function FilterForm({ params, view }: { params: URLSearchParams; view: View }) {
-  const [{ data }] = useQuery({ query: BoardFilterChoicesDocument });
+  const [{ data, error }, ask] = useQuery({ query: BoardFilterChoicesDocument });
+  useAgain(error, ask);
   const of = (name: FilterName) => params.get(name) ?? "";
   const more = MORE.filter(of).length;
   const isChanged = [...FILTERS, "order", "direction"].some((name) => params.get(name)) || view.problems.length > 0;
@@ -104,6 +108,21 @@ export function FilterForm({ params, view }: { params: URLSearchParams; view: Vi
       </div>
     </form>
   );
+}
+
+/** Asks again after an error, and after a loss of the connection: there may be others by then. */
+function useAgain(error: unknown, ask: () => void): void {
+  const isOpen = useIsOpen();
+  const wasOpen = useRef(false);
+  useEffect(() => {
+    if (isOpen && wasOpen.current) ask();
+    wasOpen.current ||= isOpen;
+  }, [isOpen]);
+  useEffect(() => {
+    if (!error) return;
+    const timer = setTimeout(ask, AGAIN_AFTER);
+    return () => clearTimeout(timer);
+  }, [error]);
 }
 
 interface Named {

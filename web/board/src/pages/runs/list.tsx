@@ -15,7 +15,7 @@ import { type LiveRow, useLiveRows } from "./live_rows.ts";
 import { newIn } from "./news.ts";
 import { useSelection } from "./selection.ts";
 
-const HEIGHTS = { wide: 3, narrow: 7 };
+const HEIGHTS = { wide: 3, medium: 4.75, narrow: 8.25 };
 const HEAD = 100; // runs of BoardRunsHead
 
 /** Give it `memory` as its key, too. */
@@ -77,7 +77,10 @@ export function RunList({ view, memory }: { view: View; memory: string }) {
           onEnd={pages.more}
           onRest={live.look}
           classOf={(run) => classOf(live.of(run))}
-          {...(mayWrite && { isSelected: selection.has, select: selection.toggle })}
+          {...(mayWrite && {
+            isSelected: (run: Run) => selection.has(run) && !live.of(run).isDeleted,
+            select: selection.toggle,
+          })}
           foot={footOf(pages)}
         />
       )}

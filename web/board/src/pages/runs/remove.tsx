@@ -9,7 +9,7 @@ import {
   type RunFilter,
 } from "../../gql/graphql.ts";
 import { RunName } from "../../parts/run_name.tsx";
-import { Loading, told } from "../../parts/states.tsx";
+import { Loading, isUnsure, told } from "../../parts/states.tsx";
 import { Status } from "../../parts/status.tsx";
 import { counted } from "./annotate.tsx";
 import type { Run } from "./data.ts";
@@ -29,6 +29,8 @@ type Refusal = { message: string; code?: string | undefined };
 interface Answer {
   payload: Payload | undefined;
   refusals: Refusal[];
+  /** Whether it may have been done although no answer came. */
+  isUnsure: boolean;
 }
 
 /** What happens to runs that Merlin still works on; `unknown`: it is not known yet whether there are any. */
@@ -52,12 +54,17 @@ export function DeleteDialog({ doomed, onDeleted, onClose }: Props) {
   const [plan, setPlan] = useState<Answer>();
   const [result, setResult] = useState<Answer>();
   const [isBusy, setBusy] = useState(false);
+  const [tries, setTries] = useState(0);
   const [activeRefusal, setActiveRefusal] = useState<Refusal>();
 
   const ask = async (filter: RunFilter, dryRun: boolean): Promise<Answer> => {
     const variables = { filter, dryRun, force: active === "go" };
     const { data, error } = await client.mutation(BoardDeleteRunsDocument, variables).toPromise();
-    return { payload: data?.deleteRuns, refusals: error ? told(error) : (data?.deleteRuns.userErrors ?? []) };
+    return {
+      payload: data?.deleteRuns,
+      refusals: error ? told(error) : (data?.deleteRuns.userErrors ?? []),
+      isUnsure: !dryRun && error !== undefined && isUnsure(error),
+    };
   };
   useEffect(() => {
     let isLate = false;
@@ -74,8 +81,9 @@ export function DeleteDialog({ doomed, onDeleted, onClose }: Props) {
       }
     });
     return () => void (isLate = true);
-  }, [active]);
+  }, [active, tries]);
 
+  const isFailed = plan !== undefined && !plan.payload;
   const going = plan?.payload?.deletedIds ?? [];
   const remove = async () => {
     setBusy(true);
@@ -95,10 +103,11 @@ export function DeleteDialog({ doomed, onDeleted, onClose }: Props) {
             <>
               {activeRefusal && <ActiveChoice refusal={activeRefusal} active={active} choose={setActive} />}
               {plan ? <Plan plan={plan} doomed={doomed} /> : <Loading rows={4} />}
+              {isFailed && <button onClick={() => setTries(tries + 1)}>Look again</button>}
             </>
           )}
           <div className="actions">
-            {!result && (
+            {!result && !isFailed && (
               <button className="danger" disabled={isBusy || going.length === 0} onClick={() => void remove()}>
                 {isBusy ? "Deleting…" : `Delete ${plan ? counted(going.length) : ""}`}
               </button>
@@ -179,12 +188,12 @@ function Runs({ runs, others }: { runs: readonly Run[]; others: number }) {
   );
 }
 
-function Outcome({ answer: { payload, refusals } }: { answer: Answer }) {
+function Outcome({ answer: { payload, refusals, isUnsure: isNotKnown } }: { answer: Answer }) {
   return (
     <div role="status">
       {payload && refusals.length === 0 && <p>{counted(payload.deletedIds.length)} deleted.</p>}
       {payload && <Skipped payload={payload} />}
-      <Refusals refusals={refusals} />
+      <Refusals refusals={refusals} isUnsure={isNotKnown} />
     </div>
   );
 }
@@ -194,11 +203,15 @@ function Skipped({ payload }: { payload: Payload }) {
   return skipped ? <p>Skipped, since they no longer exist: {skipped}.</p> : null;
 }
 
-function Refusals({ refusals }: { refusals: readonly Refusal[] }) {
+function Refusals({ refusals, isUnsure: isNotKnown = false }: { refusals: readonly Refusal[]; isUnsure?: boolean }) {
   if (refusals.length === 0) return null;
   return (
     <div className="failure" role="alert">
-      <p>Nothing was deleted.</p>
+      <p>
+        {isNotKnown
+          ? "It is not known whether they were deleted. The list shows it as soon as the server is heard again."
+          : "Nothing was deleted."}
+      </p>
       {refusals.map(({ message, code }) => (
         <p key={message}>
           {message} {code && <code>{code}</code>}
