@@ -57,6 +57,17 @@ def test_a_planted_fault_of_one_mutation_is_found(told: tuple[Outcome, Stored], 
     assert found[0].startswith(finding)
 
 
+def test_what_may_have_been_made_anew_has_no_known_id() -> None:
+    """That of one before it would not be found, which says nothing of it; what is surely there keeps its id."""
+    history = Told(ids={"study a": "1", "study b": "2"})
+    history.note("study a", Outcome.DONE, 1)
+    history.note("study b", Outcome.DONE, None)
+    for cell in ("study a", "study b"):
+        history.note(cell, Outcome.UNKNOWN, 1)
+    history.forget_ids(["study a", "study b"])
+    assert history.ids == {"study a": "1"}
+
+
 def test_either_end_of_an_unknown_outcome_is_accepted() -> None:
     """The mutation was done, or was not; a further answer decides no more than it says."""
     history = Told()

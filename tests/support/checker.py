@@ -157,6 +157,12 @@ class Told:
         """Its client hung up, and sends it again: only its idempotency key keeps it from being done twice."""
         self._abandoned.append(sent)
 
+    def forget_ids(self, cells: Iterable[Cell]) -> None:
+        """Of those that may have been made anew: the id that is known is that of one before, which is gone."""
+        for cell in cells:
+            if None in self.may_be(cell):
+                self.ids.pop(cell, None)
+
     def may_be(self, cell: Cell) -> set[Stored]:
         """What may be stored in a cell: `possible`, and what is done late, after a fault took the note of its key."""
         found = set(self.possible.get(cell, {None}))

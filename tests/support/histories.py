@@ -73,6 +73,8 @@ class Client:
             elif plan.by_copy and outcome is Outcome.DONE and (told.is_unseen or plan.mutation in SWEEPS):
                 outcome = Outcome.UNKNOWN  # but for what its effects name: the copy may lack what others have written
             told.settle(sent, outcome, plan.targets, done_of(plan, told, answer.effects), plan.perhaps)
+            if outcome is Outcome.UNKNOWN and plan.mutation.startswith("create"):
+                told.forget_ids(plan.changes)
         if answer.outcome is Outcome.DONE:
             told.mutations[plan.mutation] += 1
             plan.learn(answer.payload)
