@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from types import EllipsisType
 
 from schema.roles import Role
 from server.auth.identity import AuthenticationError, Identity
@@ -37,16 +36,15 @@ class Lease:
 
         What a subscription sends is made for the role that the client had at its beginning.
         """
-        role: Role | EllipsisType | None = ...
+        roles: set[Role | None] = set()
         while True:
             change = self._changes.next
             try:
                 identity = self.identity()
             except AuthenticationError as error:
                 return error
-            if role is ...:
-                role = identity.role
-            if identity.role != role:
+            roles.add(identity.role)
+            if len(roles) > 1:
                 return None
             left = _MAX_CHECK_INTERVAL if identity.expires is None else identity.expires - time.time()
             with contextlib.suppress(TimeoutError):

@@ -90,8 +90,8 @@ async def copied(site: FileSite) -> None:
     stored = runs_in(backup)
     await until_done(site.told, _BETWEEN)
     async with resting(site.told):
-        with closing(sqlite3.connect(site.path, isolation_level=None, check_same_thread=False)) as writer:
-            writer.execute("PRAGMA busy_timeout = 20000")
+        connection = sqlite3.connect(site.path, timeout=20, isolation_level=None, check_same_thread=False)
+        with closing(connection) as writer:
             await asyncio.to_thread(writer.execute, "BEGIN IMMEDIATE")
             copying = await asyncio.create_subprocess_exec("cp", backup, site.path)
             assert await copying.wait() == 0
